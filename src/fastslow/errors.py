@@ -1,0 +1,29 @@
+"""The errors that fastslow raises on purpose. Each also inherits the standard type that fits it."""
+
+
+class FastslowError(Exception):
+    """Base of every error that fastslow raises on purpose: its message is written for the user."""
+
+
+class ConfigError(FastslowError, ValueError):
+    """A config, a command-line option or an input file is wrong. The message names the field, the value and the way out."""
+
+
+class TaskError(FastslowError, ValueError):
+    """A task cannot provide what its interface promises: bad data, overlapping splits, a reward outside [0, 1]."""
+
+
+class InfrastructureError(FastslowError, RuntimeError):
+    """Something outside the model failed (a crashed scorer, a dead server): the rollout is masked, never scored 0."""
+
+
+class ReflectionError(FastslowError, RuntimeError):
+    """A proposer could not be reached, or did not give a usable prompt. `usage` is what the attempt cost, where known."""
+
+    def __init__(self, message: str, usage: object | None = None) -> None:
+        super().__init__(message)
+        self.usage = usage
+
+
+class ResumeError(FastslowError, RuntimeError):
+    """A run directory cannot be continued as asked."""

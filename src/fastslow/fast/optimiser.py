@@ -1,0 +1,95 @@
+"""The fast side's interface: what the loop asks of a prompt optimiser, and what an optimiser may ask of the policy."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from fastslow.types import Problem, Prompt, Rollout
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The rollouts of one problem under one prompt, at least one; `reward` is None when all of them failed."""
+
+    prompt: Prompt
+    problem: Problem
+    rollouts: tuple[Rollout, ...]
+
+    @property
+    def reward(self) -> float | None:
+        rewards = [rollout.reward for rollout in self.rollouts if rollout.reward is not None]
+        return sum(rewards) / len(rewards) if rewards else None
+
+
+Evaluate = Callable[[Sequence[tuple[Prompt, Problem]]], list[Evaluation]]
+"""Roll out a batch of (prompt, problem) pairs under the current policy, from the store where it is fresh enough.
+
+Returns one evaluation a pair, in order. The store and the counting of sampled rollouts are behind it. A pair is one
+metric call, whether it was sampled or served from the store.
+"""
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What reflection cost. `usd` is None where the price is not known."""
+
+    calls: int = 0
+    failures: int = 0
+    refused: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    usd: float | None = 0.0
+
+    def __add__(self, other: "Usage") -> "Usage":
+        usd = None if self.usd is None or other.usd is None else self.usd + other.usd
+        return Usage(
+            self.calls + other.calls,
+            self.failures + other.failures,
+            self.refused + other.refused,
+            self.input_tokens + other.input_tokens,
+            self.output_tokens + other.output_tokens,
+            usd,
+        )
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One prompt that was ever proposed, for `prompts.jsonl`.
+
+    `parent_hash` is None for seeds. `scores` maps problem ids to rewards on the anchor set (empty when it was not
+    evaluated there). `reason` says in words why it was accepted or not. `feedback` is what led to it.
+    """
+
+    prompt: Prompt
+    parent_hash: str | None
+    accepted: bool
+    reason: str
+    scores: dict[str, float] = field(default_factory=dict)
+    feedback: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Evolution:
+    """What one cycle of prompt optimisation brought. `error` says why the population was kept, where it was."""
+
+    population: tuple[Prompt, ...]
+    candidates: tuple[Candidate, ...]
+    metric_calls: int
+    usage: Usage
+    error: str | None = None
+    info: dict[str, Any] = field(default_factory=dict)
+
+
+class PromptOptimiser(Protocol):
+    """Moves the fast weights."""
+
+    def evolve(
+        self, population: Sequence[Prompt], problems: Sequence[Problem], evaluate: Evaluate, *, size: int, seed: int
+    ) -> Evolution:
+        """Evolve a population of prompts on an anchor set.
+
+        `population` is the whole previous one (the seed prompt alone before the first cycle), `problems` the anchor
+        set, `size` the K of the population to return: exactly K prompts, padded with the best where fewer distinct
+        ones exist. Never raises when reflection is down: it then returns the previous population and says so in `error`.
+        """
+        ...

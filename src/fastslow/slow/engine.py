@@ -1,0 +1,129 @@
+"""The slow side's interface: what the loop asks of a policy, local or remote.
+
+Tokens in, tokens out, and every call is synchronous and batched, so that an engine that speaks the Tinker API can
+implement it as well: `sample` is a set of futures awaited together, `train_step` is forward_backward plus optim_step.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol
+
+from fastslow.types import Completion, Message
+
+Weights = Literal["current", "base"]
+
+
+@dataclass(frozen=True)
+class SamplingParams:
+    """How completions are drawn. `temperature` 0 is greedy; `max_tokens` counts the end-of-sequence token."""
+
+    max_tokens: int
+    temperature: float = 1.0
+    top_p: float = 1.0
+
+
+@dataclass(frozen=True)
+class SampleRequest:
+    """`n` completions of one context. Completion i depends on the weights, the context and (seed, i) alone."""
+
+    context_tokens: tuple[int, ...]
+    n: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class TokenSequence:
+    """A context and a completion of it; log-probabilities are those of the completion's tokens."""
+
+    context_tokens: tuple[int, ...]
+    completion_tokens: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Datum:
+    """One rollout as the update sees it.
+
+    `advantage` holds for each of its tokens. `token_weight` is the weight of each token in the step's loss:
+    1 / (tokens of its problem's group * problems) gives the paper's problem-level aggregation.
+    """
+
+    context_tokens: tuple[int, ...]
+    completion_tokens: tuple[int, ...]
+    sampler_logprobs: tuple[float, ...]
+    advantage: float
+    token_weight: float
+
+    def __post_init__(self) -> None:
+        if not self.completion_tokens or len(self.completion_tokens) != len(self.sampler_logprobs):
+            raise ValueError(
+                f"a datum needs one sampler log-probability a completion token, got {len(self.sampler_logprobs)} for "
+                f"{len(self.completion_tokens)} tokens"
+            )
+
+
+@dataclass(frozen=True)
+class UpdateMetrics:
+    """What one update did. Ratio, clip fraction, entropy (nats) and KL (nats a token) are means over tokens."""
+
+    loss: float
+    grad_norm: float
+    ratio_mean: float
+    ratio_max: float
+    clip_fraction: float
+    entropy: float
+    kl_penalty: float
+    tokens: int
+    computed_tokens: int
+
+
+@dataclass(frozen=True)
+class LossSettings:
+    """Which loss, and its constants. `tau` is the absolute ceiling of the ratio (paper: 1 + clip_high = 4)."""
+
+    name: str = "cispo"
+    tau: float = 4.0
+    kl_coefficient: float = 1e-3
+    max_grad_norm: float | None = 1.0
+
+
+class PolicyEngine(Protocol):
+    """A policy that can be sampled, measured and trained.
+
+    Errors: every method raises `InfrastructureError` when the machine or server behind it fails.
+    """
+
+    policy_version: int
+    """Number of updates that the weights have had; each `train_step` adds one."""
+
+    def encode(self, messages: Sequence[Message]) -> tuple[int, ...]:
+        """Context tokens for chat messages, generation prompt included. Never mutates its argument."""
+        ...
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """Text of completion tokens, special tokens left out."""
+        ...
+
+    def sample(self, requests: Sequence[SampleRequest], params: SamplingParams) -> list[list[Completion]]:
+        """Completions of each request, in order: `len(result[i]) == requests[i].n`."""
+        ...
+
+    def logprobs(self, sequences: Sequence[TokenSequence], weights: Weights = "current") -> list[list[float]]:
+        """Temperature-1 log-probabilities of every completion token, under the current or the base weights."""
+        ...
+
+    def kl_to_base(self, sequences: Sequence[TokenSequence]) -> list[list[float]]:
+        """KL(current || base) over the full vocabulary at every completion position, in nats."""
+        ...
+
+    def train_step(self, datums: Sequence[Datum], loss: LossSettings, learning_rate: float) -> UpdateMetrics:
+        """One optimizer step on the sum over tokens of `token_weight * loss`."""
+        ...
+
+    def save(self, directory: Path, *, resumable: bool) -> None:
+        """Write the weights as a directory that transformers (or PEFT) loads; with what resuming needs if asked."""
+        ...
+
+    def load(self, directory: Path) -> None:
+        """Restore what `save(..., resumable=True)` wrote, bit for bit."""
+        ...

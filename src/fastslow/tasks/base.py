@@ -1,0 +1,100 @@
+"""The task interface: problems with stable ids, a scorer with feedback in words, three disjoint splits, a seed prompt.
+
+A new task is one small file: subclass `Task`, give it `problems` and `score`, and name it in a config as
+`package.module:ClassName`. Where the group's completions are scored together (TRL-style reward functions, a batched
+judge), override `score_batch` as well.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from fastslow.errors import TaskError
+from fastslow.types import SYSTEM, Message, Problem, Prompt, Score
+
+Split = Literal["train", "validation", "test"]
+SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+
+DEFAULT_SEED_PROMPT = "You are a helpful assistant."
+
+
+@dataclass(frozen=True)
+class ScoringFailure:
+    """Scoring broke for a reason that is not the model's doing. The rollout is masked, never scored 0."""
+
+    reason: str
+
+
+class Task(ABC):
+    """What a policy and its prompts are trained on."""
+
+    name: ClassVar[str] = "task"
+
+    @property
+    def seed_prompt(self) -> Prompt:
+        """The prompt that the first population consists of."""
+        return Prompt.of(DEFAULT_SEED_PROMPT)
+
+    @abstractmethod
+    def problems(self, split: Split) -> Sequence[Problem]:
+        """The problems of one split, always the same ones in the same order. Splits share no problem."""
+
+    @abstractmethod
+    def score(self, problem: Problem, completion: str) -> Score:
+        """Reward in [0, 1] and feedback, one finding a line. A wrong answer scores 0; only broken machinery raises."""
+
+    def score_batch(self, problems: Sequence[Problem], completions: Sequence[str]) -> list[Score | ScoringFailure]:
+        """Scores of many completions, in order. An exception of `score` becomes a `ScoringFailure`, never a 0."""
+        return [self._score_one(problem, text) for problem, text in zip(problems, completions, strict=True)]
+
+    def messages(self, problem: Problem, prompt: Prompt) -> tuple[Message, ...]:
+        """The context of a problem under a prompt: the `system` component, merged into the problem's own system message.
+
+        Override it where a task has more components than `system` (tool descriptions, skills) and places them itself.
+        """
+        return with_system_prompt(problem.messages, prompt.as_dict()[SYSTEM])
+
+    def _score_one(self, problem: Problem, completion: str) -> Score | ScoringFailure:
+        try:
+            return check_score(self.score(problem, completion), problem)
+        except Exception as error:
+            return ScoringFailure(f"{type(error).__name__}: {error}")
+
+
+def check_score(score: Score, problem: Problem) -> Score:
+    """The score itself. Raises TaskError where it is not a `Score` with a reward in [0, 1]."""
+    if not isinstance(score, Score):
+        raise TaskError(f"the scorer returned {score!r} for problem {problem.id!r}: return a fastslow.Score")
+    if not 0.0 <= score.reward <= 1.0:
+        raise TaskError(f"the scorer returned reward {score.reward!r} for problem {problem.id!r}: rewards lie in [0, 1]")
+    return score
+
+
+def with_system_prompt(messages: Sequence[Message], system: str) -> tuple[Message, ...]:
+    """A copy of the messages with `system` in front, merged into an existing system message, never stacked."""
+    if not system:
+        return tuple(dict(message) for message in messages)
+    if messages and messages[0]["role"] == "system":
+        merged = {"role": "system", "content": f"{system}\n\n{messages[0]['content']}"}
+        return (merged, *(dict(message) for message in messages[1:]))
+    return ({"role": "system", "content": system}, *(dict(message) for message in messages))
+
+
+def check_splits(task: Task) -> dict[Split, int]:
+    """Sizes of the splits. Raises TaskError where ids repeat, splits overlap, or train or validation are empty."""
+    owner: dict[str, Split] = {}
+    sizes: dict[Split, int] = {}
+    for split in SPLITS:
+        problems = task.problems(split)
+        sizes[split] = len(problems)
+        for problem in problems:
+            if problem.id in owner:
+                other = owner[problem.id]
+                where = f"twice in {split!r}" if other == split else f"in {other!r} and in {split!r}"
+                raise TaskError(f"task {task.name!r}: problem id {problem.id!r} stands {where}: splits must be disjoint")
+            owner[problem.id] = split
+    for split in ("train", "validation"):
+        if not sizes[split]:
+            raise TaskError(f"task {task.name!r} has no {split} problems: raise the size of that split")
+    return sizes
