@@ -1,0 +1,322 @@
+"""The local engine: PyTorch and transformers, on a CPU or one GPU.
+
+It is fast because it does no needless work. Sampling and training both run on packed forests, so a context is computed
+once for its n samples and a system prompt once for all problems under it; finished sequences leave the batch; logits
+are computed at completion positions only; the sampler's own log-probabilities are the behaviour policy.
+
+Deviations from the paper: gradients are clipped to norm 1 (the paper is silent); an update without any datum leaves
+weights, optimiser state and policy version as they are.
+"""
+
+import contextlib
+import json
+import logging
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fastslow.config import ModelConfig, SlowConfig
+from fastslow.errors import ConfigError
+from fastslow.slow import attention, loading
+from fastslow.slow.chat import ChatRenderer
+from fastslow.slow.decoders import Decoder, ForestDecoder, PlainDecoder
+from fastslow.slow.engine import (
+    Datum,
+    LossSettings,
+    SampleRequest,
+    SamplingParams,
+    TokenSequence,
+    UpdateMetrics,
+    Weights,
+)
+from fastslow.slow.losses import LOSSES, importance_ratio, kl_penalty
+from fastslow.slow.optimizer import MasterAdamW
+from fastslow.slow.sampling import sample_rows
+from fastslow.slow.scoring import (
+    ForestScorer,
+    MicroBatch,
+    PlainScorer,
+    Scorer,
+    entropies,
+    kl_divergences,
+    token_logprobs,
+)
+from fastslow.types import Completion, Message
+
+logger = logging.getLogger(__name__)
+
+
+class LocalEngine:
+    """A `PolicyEngine` on this machine.
+
+    `adapter` is a saved LoRA adapter to start from. `base` is the model that KL is measured against where it is not
+    `model` itself (the run's original model, when `model` is a checkpoint of it).
+    """
+
+    def __init__(
+        self,
+        model: ModelConfig,
+        slow: SlowConfig | None = None,
+        *,
+        seed: int = 0,
+        threads: int | None = None,
+        adapter: Path | None = None,
+        base: ModelConfig | None = None,
+    ) -> None:
+        if threads:
+            torch.set_num_threads(threads)
+        self.config, self.slow, self.base_config = model, slow or SlowConfig(), base or model
+        self.device = loading.pick_device(model.device)
+        self.dtype = loading.compute_dtype(model, self.device)
+        self.tokenizer = loading.load_tokenizer(model)
+        self.renderer = ChatRenderer(self.tokenizer, model.chat_template_kwargs)
+        network = loading.load_model(model, self.device, self.dtype)
+        self.context_limit: int | None = getattr(network.config.get_text_config(), "max_position_embeddings", None)
+        self.stop = loading.stop_tokens(network, self.tokenizer)
+        self.unshared_reason = self._choose_layout(network)
+        self.model: Any = self._with_adapter(network, model, adapter, seed)
+        self.policy_version = 0
+        self.sampled_tokens = self.computed_tokens = 0
+        self._optimizer: MasterAdamW | None = None
+        self._base: Any = None
+
+    # -- text ----------------------------------------------------------------------------------------------------------
+
+    def encode(self, messages: Sequence[Message]) -> tuple[int, ...]:
+        return self.renderer.encode(messages)
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        return str(self.tokenizer.decode(list(tokens), skip_special_tokens=True))
+
+    # -- sampling ------------------------------------------------------------------------------------------------------
+
+    def sample(self, requests: Sequence[SampleRequest], params: SamplingParams) -> list[list[Completion]]:
+        self._check_lengths([request.context_tokens for request in requests], params.max_tokens)
+        order = sorted(range(len(requests)), key=lambda index: (requests[index].context_tokens, index))
+        results: list[list[Completion]] = [[] for _ in requests]
+        for chunk in self._chunks(requests, order):
+            chosen = [requests[index] for index in chunk]
+            for index, completions in zip(chunk, self._sample_chunk(chosen, params), strict=True):
+                results[index] += completions
+        return results
+
+    def _chunks(self, requests: Sequence[SampleRequest], order: Sequence[int]) -> Iterator[list[int]]:
+        """Requests in batches of about `sample_rows` rows, neighbours in the forest together."""
+        chunk: list[int] = []
+        for index in order:
+            if chunk and sum(requests[i].n for i in chunk) + requests[index].n > self.slow.sample_rows:
+                yield chunk
+                chunk = []
+            chunk.append(index)
+        if chunk:
+            yield chunk
+
+    def _sample_chunk(self, requests: Sequence[SampleRequest], params: SamplingParams) -> list[list[Completion]]:
+        decoders: list[Decoder] = []
+
+        def make_decoder(requests: Sequence[SampleRequest]) -> Decoder:
+            contexts, counts = [r.context_tokens for r in requests], [r.n for r in requests]
+            if self.unshared_reason is None:
+                decoders.append(ForestDecoder(self.model, contexts, counts, self.slow.microbatch_tokens))
+            else:
+                decoders.append(PlainDecoder(self.model, contexts, counts, self._pad_token))
+            return decoders[-1]
+
+        completions = sample_rows(requests, params, make_decoder, self.stop)
+        self.computed_tokens += sum(decoder.computed_tokens for decoder in decoders)
+        self.sampled_tokens += sum(len(c.tokens) for row in completions for c in row)
+        return completions
+
+    # -- measuring -----------------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def logprobs(self, sequences: Sequence[TokenSequence], weights: Weights = "current") -> list[list[float]]:
+        results: list[list[float]] = [[] for _ in sequences]
+        with self._weights(weights) as model:
+            for batch in self._micro_batches(sequences):
+                values, _ = token_logprobs(batch.forward(model), batch, sequences)
+                for member, part in zip(batch.members, values.split([len(rows) for rows in batch.rows]), strict=True):
+                    results[member] = part.tolist()
+        return results
+
+    @torch.no_grad()
+    def kl_to_base(self, sequences: Sequence[TokenSequence]) -> list[list[float]]:
+        results: list[list[float]] = [[] for _ in sequences]
+        for batch in self._micro_batches(sequences):
+            logits = batch.forward(self.model)
+            with self._weights("base") as base:
+                divergences = kl_divergences(logits, batch.forward(base))
+            for member, rows in zip(batch.members, batch.rows, strict=True):
+                results[member] = divergences[torch.tensor(rows, device=self.device)].tolist()
+        return results
+
+    # -- training ------------------------------------------------------------------------------------------------------
+
+    def train_step(self, datums: Sequence[Datum], loss: LossSettings, learning_rate: float) -> UpdateMetrics:
+        if loss.name not in LOSSES:
+            raise ConfigError(f"slow.loss: {loss.name!r} is unknown: take one of {', '.join(LOSSES)}")
+        if not datums:
+            return UpdateMetrics(0.0, 0.0, float("nan"), float("nan"), 0.0, float("nan"), 0.0, 0, 0)
+        optimizer = self._optimizer_ready()
+        sequences = [TokenSequence(datum.context_tokens, datum.completion_tokens) for datum in datums]
+        sums = _Sums()
+        for batch in self._micro_batches(sequences):
+            self._backward(batch, datums, sequences, loss, sums)
+        norm = optimizer.step(learning_rate)
+        self.policy_version += 1
+        return sums.metrics(norm)
+
+    def _backward(
+        self,
+        batch: MicroBatch,
+        datums: Sequence[Datum],
+        sequences: Sequence[TokenSequence],
+        settings: LossSettings,
+        sums: "_Sums",
+    ) -> None:
+        base_logprobs = None
+        if settings.kl_coefficient:
+            with torch.no_grad(), self._weights("base") as base:
+                base_logprobs, _ = token_logprobs(batch.forward(base), batch, sequences)
+        logits = batch.forward(self.model)
+        learner, rows = token_logprobs(logits, batch, sequences)
+        members = [datums[index] for index in batch.members]
+        sampler = self._flat([value for datum in members for value in datum.sampler_logprobs])
+        advantages = self._flat([datum.advantage for datum in members for _ in datum.completion_tokens])
+        weights = self._flat([datum.token_weight for datum in members for _ in datum.completion_tokens])
+        per_token = LOSSES[settings.name](learner, sampler, advantages, settings.tau)
+        penalty = torch.zeros_like(learner) if base_logprobs is None else kl_penalty(learner, base_logprobs)
+        total = (weights * (per_token + settings.kl_coefficient * penalty)).sum()
+        total.backward()
+        ratio = importance_ratio(learner, sampler)
+        sums.add(total, ratio, settings.tau, entropies(logits)[rows], penalty, batch.computed_tokens)
+
+    # -- saving --------------------------------------------------------------------------------------------------------
+
+    def save(self, directory: Path, *, resumable: bool) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        self.model.save_pretrained(directory)
+        self.tokenizer.save_pretrained(directory)
+        if resumable:
+            state = directory / "resume"
+            state.mkdir(exist_ok=True)
+            self._optimizer_ready().save(state)
+            (state / "engine.json").write_text(json.dumps({"policy_version": self.policy_version}), encoding="utf-8")
+
+    def load(self, directory: Path) -> None:
+        state = directory / "resume"
+        self._load_weights(directory)
+        self._optimizer_ready().load(state)
+        self.policy_version = json.loads((state / "engine.json").read_text(encoding="utf-8"))["policy_version"]
+
+    def _load_weights(self, directory: Path) -> None:
+        from peft import load_peft_weights, set_peft_model_state_dict
+
+        if self.config.lora is not None:
+            weights = load_peft_weights(str(directory), device=str(self.device))
+            set_peft_model_state_dict(self.model, weights)
+            return
+        self._base_model()  # the frozen copy is taken from the original weights, before they are replaced
+        saved = ModelConfig(
+            name=str(directory), dtype=self.config.dtype, trust_remote_code=self.config.trust_remote_code
+        )
+        self.model.load_state_dict(loading.load_model(saved, self.device, self.dtype).state_dict())
+
+    # -- inside --------------------------------------------------------------------------------------------------------
+
+    @property
+    def _pad_token(self) -> int:
+        pad = self.tokenizer.pad_token_id
+        return int(pad) if pad is not None else min(self.stop)
+
+    @property
+    def _scorer(self) -> Scorer:
+        if self.unshared_reason is None:
+            return ForestScorer(self.device, self.dtype)
+        return PlainScorer(self.device, self._pad_token)
+
+    def _choose_layout(self, network: Any) -> str | None:
+        if not self.slow.prefix_sharing:
+            return "slow.prefix_sharing is off"
+        reason = loading.can_share_prefixes(network, self.context_limit or 0)
+        if reason is not None:
+            logger.warning("this model is sampled and trained without prefix sharing: %s", reason)
+        return reason
+
+    def _with_adapter(self, network: Any, model: ModelConfig, adapter: Path | None, seed: int) -> Any:
+        if adapter is not None:
+            return loading.load_adapter(network, adapter)
+        return network if model.lora is None else loading.add_lora(network, model.lora, seed)
+
+    def _micro_batches(self, sequences: Sequence[TokenSequence]) -> list[MicroBatch]:
+        return self._scorer.micro_batches(sequences, self.slow.microbatch_tokens) if sequences else []
+
+    def _optimizer_ready(self) -> MasterAdamW:
+        if self._optimizer is None:
+            self._optimizer = MasterAdamW(self.model, self.slow)
+        return self._optimizer
+
+    @contextlib.contextmanager
+    def _weights(self, weights: Weights) -> Iterator[Any]:
+        """The model with its current or with its base weights."""
+        if weights == "current":
+            yield self.model
+        elif hasattr(self.model, "disable_adapter"):
+            with self.model.disable_adapter():
+                yield self.model
+        else:
+            yield self._base_model()
+
+    def _base_model(self) -> Any:
+        """The frozen copy that full-parameter training needs; loaded when it is first asked for."""
+        if self._base is None:
+            self._base = loading.load_model(self.base_config, self.device, self.dtype)
+            if self.unshared_reason is None:
+                self._base.set_attn_implementation(attention.NAME)
+        return self._base
+
+    def _check_lengths(self, contexts: Sequence[Sequence[int]], max_tokens: int) -> None:
+        longest = max((len(context) for context in contexts), default=0)
+        if self.context_limit and longest + max_tokens > self.context_limit:
+            raise ConfigError(
+                f"sampling.max_tokens: {max_tokens} tokens after a context of {longest} exceed the model's "
+                f"{self.context_limit} positions: lower it, or shorten problems and prompts (fast.proposer.max_prompt_chars)"
+            )
+
+    def _flat(self, values: list[float]) -> torch.Tensor:
+        return torch.tensor(values, dtype=torch.float32, device=self.device)
+
+
+class _Sums:
+    """Running sums over the tokens of one update."""
+
+    def __init__(self) -> None:
+        self.loss = self.ratio = self.ratio_max = self.clipped = self.entropy = self.penalty = 0.0
+        self.tokens = self.computed_tokens = 0
+
+    def add(
+        self,
+        loss: torch.Tensor,
+        ratio: torch.Tensor,
+        tau: float,
+        entropy: torch.Tensor,
+        penalty: torch.Tensor,
+        computed_tokens: int,
+    ) -> None:
+        self.loss += float(loss.detach())
+        self.ratio += float(ratio.sum())
+        self.ratio_max = max(self.ratio_max, float(ratio.max()))
+        self.clipped += float((ratio > tau).sum())
+        self.entropy += float(entropy.sum())
+        self.penalty += float(penalty.detach().sum())
+        self.tokens += len(ratio)
+        self.computed_tokens += computed_tokens
+
+    def metrics(self, grad_norm: float) -> UpdateMetrics:
+        n = self.tokens
+        return UpdateMetrics(
+            self.loss, grad_norm, self.ratio / n, self.ratio_max, self.clipped / n, self.entropy / n, self.penalty / n,
+            n, self.computed_tokens,
+        )  # fmt: skip

@@ -1,0 +1,89 @@
+"""AdamW on float32 master weights, with a state that goes to disk as safetensors."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from fastslow.config import SlowConfig
+
+
+class MasterAdamW:
+    """AdamW over the trainable parameters of a model.
+
+    Float32 parameters are their own masters. bfloat16 parameters get a float32 master each: their gradients are summed
+    in float32 over micro-batches, and each step writes the rounded master back, so that small updates are not lost.
+    """
+
+    def __init__(self, model: torch.nn.Module, config: SlowConfig) -> None:
+        self.trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        self.masters = {
+            name: p if p.dtype == torch.float32 else torch.nn.Parameter(p.detach().float())
+            for name, p in self.trained.items()
+        }
+        for name, parameter in self.trained.items():
+            if parameter is not self.masters[name]:
+                parameter.register_post_accumulate_grad_hook(self._accumulator(self.masters[name]))
+        self.max_grad_norm = config.max_grad_norm
+        self.adam = torch.optim.AdamW(
+            self.masters.values(), lr=config.learning_rate, betas=config.betas, weight_decay=config.weight_decay
+        )
+
+    def step(self, learning_rate: float) -> float:
+        """Clip, update, clear the gradients; returns the gradient norm before clipping."""
+        limit = self.max_grad_norm if self.max_grad_norm is not None else float("inf")
+        norm = float(torch.nn.utils.clip_grad_norm_(self.masters.values(), limit))
+        for group in self.adam.param_groups:
+            group["lr"] = learning_rate
+        self.adam.step()
+        self.adam.zero_grad(set_to_none=True)
+        self._publish()
+        return norm
+
+    def save(self, directory: Path) -> None:
+        """Write moments and, where they differ from the parameters, the masters."""
+        tensors: dict[str, torch.Tensor] = {}
+        steps: dict[str, float] = {}
+        for name, master in self.masters.items():
+            if master is not self.trained[name]:
+                tensors[f"master/{name}"] = master.detach().contiguous()
+            state = self.adam.state.get(master)
+            if state:
+                steps[name] = float(state["step"])
+                tensors[f"exp_avg/{name}"] = state["exp_avg"].contiguous()
+                tensors[f"exp_avg_sq/{name}"] = state["exp_avg_sq"].contiguous()
+        save_file(tensors, directory / "optimizer.safetensors")
+        (directory / "optimizer.json").write_text(json.dumps(steps), encoding="utf-8")
+
+    def load(self, directory: Path) -> None:
+        """Restore what `save` wrote."""
+        tensors = load_file(directory / "optimizer.safetensors")
+        steps: dict[str, float] = json.loads((directory / "optimizer.json").read_text(encoding="utf-8"))
+        for name, master in self.masters.items():
+            if f"master/{name}" in tensors:
+                master.data.copy_(tensors[f"master/{name}"])
+            if name in steps:
+                self.adam.state[master] = {
+                    "step": torch.tensor(steps[name]),
+                    "exp_avg": tensors[f"exp_avg/{name}"].to(master.device),
+                    "exp_avg_sq": tensors[f"exp_avg_sq/{name}"].to(master.device),
+                }
+        self._publish()
+
+    def _publish(self) -> None:
+        with torch.no_grad():
+            for name, parameter in self.trained.items():
+                if parameter is not self.masters[name]:
+                    parameter.copy_(self.masters[name])
+
+    @staticmethod
+    def _accumulator(master: torch.nn.Parameter) -> Any:
+        def accumulate(parameter: torch.Tensor) -> None:
+            if parameter.grad is not None:
+                gradient = parameter.grad.float()
+                master.grad = gradient if master.grad is None else master.grad + gradient
+                parameter.grad = None
+
+        return accumulate

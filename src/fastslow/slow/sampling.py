@@ -1,0 +1,98 @@
+"""Drawing completions: the sampling loop over a decoder, and the draw itself."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from fastslow.seeding import uniforms
+from fastslow.slow.decoders import Decoder
+from fastslow.slow.engine import SampleRequest, SamplingParams
+from fastslow.types import Completion, FinishReason
+
+NUCLEUS_CANDIDATES = 1024
+
+
+@dataclass
+class _Row:
+    noise: np.ndarray
+    tokens: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+    finish_reason: FinishReason = "length"
+
+
+@torch.inference_mode()
+def sample_rows(
+    requests: Sequence[SampleRequest],
+    params: SamplingParams,
+    make_decoder: Callable[[Sequence[SampleRequest]], Decoder],
+    stop: frozenset[int],
+) -> list[list[Completion]]:
+    """Completions of each request. Finished rows leave the batch at once."""
+    rows = [
+        _Row(uniforms(request.seed, index, params.max_tokens)) for request in requests for index in range(request.n)
+    ]
+    if rows:
+        _decode(rows, make_decoder(requests), params, stop)
+    completions = iter(Completion(tuple(row.tokens), tuple(row.logprobs), row.finish_reason) for row in rows)
+    return [[next(completions) for _ in range(request.n)] for request in requests]
+
+
+def _decode(rows: list[_Row], decoder: Decoder, params: SamplingParams, stop: frozenset[int]) -> None:
+    active = rows
+    logits = decoder.prefill()
+    for position in range(params.max_tokens):
+        noise = torch.tensor(np.array([row.noise[position] for row in active]), device=logits.device)
+        tokens, logprobs = draw(logits.float(), noise, params)
+        chosen = tokens.tolist()
+        for row, token, logprob in zip(active, chosen, logprobs.tolist(), strict=True):
+            row.tokens.append(token)
+            row.logprobs.append(logprob)
+            if token in stop:
+                row.finish_reason = "stop"
+        going = [index for index, row in enumerate(active) if row.finish_reason != "stop"]
+        if not going or position + 1 == params.max_tokens:
+            return
+        if len(going) < len(active):
+            decoder.keep(going)
+            active = [active[index] for index in going]
+        logits = decoder.step([chosen[index] for index in going])
+
+
+def draw(logits: torch.Tensor, noise: torch.Tensor, params: SamplingParams) -> tuple[torch.Tensor, torch.Tensor]:
+    """One token a row by inverse transform sampling, and its log-probability.
+
+    Shapes: logits (rows, vocabulary) float32; noise (rows,) in [0, 1); returns (rows,) int64 and (rows,) float32.
+    The log-probability is that of the tempered distribution before the nucleus is cut out; greedy draws, which have
+    none, report temperature 1.
+    """
+    if params.temperature == 0.0:
+        tokens = logits.argmax(-1)
+        return tokens, _pick(torch.log_softmax(logits, dim=-1), tokens)
+    logprobs = torch.log_softmax(logits / params.temperature, dim=-1)
+    probs = logprobs.exp()
+    tokens = _invert(probs, noise) if params.top_p >= 1.0 else _draw_from_nucleus(probs, noise, params.top_p)
+    return tokens, _pick(logprobs, tokens)
+
+
+def _pick(values: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+    return values.gather(-1, tokens[:, None])[:, 0]
+
+
+def _invert(weights: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+    """Index of the first entry whose cumulative weight exceeds noise * total, shape (rows,)."""
+    cumulative = weights.cumsum(-1, dtype=torch.float64)
+    found = torch.searchsorted(cumulative, (noise * cumulative[:, -1])[:, None], right=True)[:, 0]
+    return found.clamp(max=weights.shape[-1] - 1)
+
+
+def _draw_from_nucleus(probs: torch.Tensor, noise: torch.Tensor, top_p: float) -> torch.Tensor:
+    """Draw from the smallest set of most likely tokens whose mass reaches `top_p`."""
+    width = min(NUCLEUS_CANDIDATES, probs.shape[-1])
+    values, indices = probs.topk(width, dim=-1)
+    if bool((values.sum(-1) < top_p).any()):
+        values, indices = probs.sort(dim=-1, descending=True)
+    before = values.cumsum(-1) - values
+    nucleus = values.masked_fill(before >= top_p, 0.0)
+    return indices.gather(-1, _invert(nucleus, noise)[:, None])[:, 0]

@@ -1,0 +1,147 @@
+"""Log-probabilities of given completions: one forward pass a micro-batch, logits at completion positions only.
+
+`ForestScorer` packs sequences that share prefixes; `PlainScorer` pads to the right. Both say which row of the logits
+predicts which completion token, so that everything after the forward pass is the same for both.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+
+from fastslow.slow.decoders import additive_mask
+from fastslow.slow.engine import TokenSequence
+from fastslow.slow.forest import Forest, pack_forests
+
+ENTROPY_ROWS = 128
+
+
+@dataclass(frozen=True)
+class MicroBatch:
+    """One forward pass over `computed_tokens` tokens.
+
+    `members` are indices of the sequences in it. `rows[j]` are the rows of the logits that predict the completion
+    tokens of sequence `members[j]`; rows are shared where prefixes are. `forward(model)` gives logits (rows, vocabulary).
+    """
+
+    members: list[int]
+    rows: list[list[int]]
+    forward: Callable[[Any], torch.Tensor]
+    computed_tokens: int
+
+
+class Scorer(Protocol):
+    """Splits sequences into micro-batches of at most `budget_tokens`; a longer sequence gets one of its own."""
+
+    def micro_batches(self, sequences: Sequence[TokenSequence], budget_tokens: int) -> list[MicroBatch]: ...
+
+
+class ForestScorer:
+    """Micro-batches are packed forests: no padding, shared prefixes once, identical completions once."""
+
+    def __init__(self, device: torch.device, dtype: torch.dtype) -> None:
+        self.device, self.dtype = device, dtype
+
+    def micro_batches(self, sequences: Sequence[TokenSequence], budget_tokens: int) -> list[MicroBatch]:
+        # The last token of a sequence predicts nothing, so it is not computed.
+        inputs = [(*s.context_tokens, *s.completion_tokens[:-1]) for s in sequences]
+        return [self._micro_batch(forest, sequences) for forest in pack_forests(inputs, budget_tokens)]
+
+    def _micro_batch(self, forest: Forest, sequences: Sequence[TokenSequence]) -> MicroBatch:
+        predictors = [
+            path[len(sequences[member].context_tokens) - 1 :]
+            for member, path in zip(forest.members, forest.paths, strict=True)
+        ]
+        kept = sorted({node for path in predictors for node in path})
+        row_of = {node: row for row, node in enumerate(kept)}
+
+        def forward(model: Any) -> torch.Tensor:
+            output = model(
+                input_ids=torch.tensor([forest.tokens], device=self.device),
+                position_ids=torch.tensor([forest.positions], device=self.device),
+                attention_mask=additive_mask(forest.ancestor_mask(self.device), self.dtype)[None, None],
+                logits_to_keep=torch.tensor(kept, device=self.device),
+                use_cache=False,
+            )
+            return output.logits[0].float()
+
+        rows = [[row_of[node] for node in path] for path in predictors]
+        return MicroBatch(forest.members, rows, forward, len(forest))
+
+
+class PlainScorer:
+    """Micro-batches are right-padded rows of similar length, for architectures that cannot be packed."""
+
+    def __init__(self, device: torch.device, pad_token: int) -> None:
+        self.device, self.pad_token = device, pad_token
+
+    def micro_batches(self, sequences: Sequence[TokenSequence], budget_tokens: int) -> list[MicroBatch]:
+        lengths = [len(s.context_tokens) + len(s.completion_tokens) - 1 for s in sequences]
+        groups: list[list[int]] = []
+        for index in sorted(range(len(sequences)), key=lambda index: (lengths[index], index)):
+            if not groups or (len(groups[-1]) + 1) * lengths[index] > budget_tokens:
+                groups.append([])
+            groups[-1].append(index)
+        return [self._micro_batch(group, sequences) for group in groups]
+
+    def _micro_batch(self, members: list[int], sequences: Sequence[TokenSequence]) -> MicroBatch:
+        inputs = [(*sequences[m].context_tokens, *sequences[m].completion_tokens[:-1]) for m in members]
+        width = max(len(tokens) for tokens in inputs)
+        first = min(len(sequences[m].context_tokens) for m in members) - 1
+        rows = [
+            [
+                index * (width - first) + position - first
+                for position in range(len(sequences[m].context_tokens) - 1, len(inputs[index]))
+            ]
+            for index, m in enumerate(members)
+        ]
+
+        def forward(model: Any) -> torch.Tensor:
+            padded = [list(tokens) + [self.pad_token] * (width - len(tokens)) for tokens in inputs]
+            mask = [[1] * len(tokens) + [0] * (width - len(tokens)) for tokens in inputs]
+            output = model(
+                input_ids=torch.tensor(padded, device=self.device),
+                attention_mask=torch.tensor(mask, device=self.device),
+                logits_to_keep=torch.arange(first, width, device=self.device),
+                use_cache=False,
+            )
+            return output.logits.flatten(0, 1).float()
+
+        return MicroBatch(members, rows, forward, len(members) * width)
+
+
+def token_logprobs(
+    logits: torch.Tensor, batch: MicroBatch, sequences: Sequence[TokenSequence]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Log-probabilities of all completion tokens of a micro-batch, member after member, and the rows they come from.
+
+    Shapes: logits (rows, vocabulary); returns (N,) with gradient and (N,) int64.
+    """
+    flat_rows = torch.tensor([row for rows in batch.rows for row in rows], device=logits.device)
+    targets = [token for member in batch.members for token in sequences[member].completion_tokens]
+    chosen = logits[flat_rows, torch.tensor(targets, device=logits.device)]
+    return chosen - torch.logsumexp(logits, dim=-1)[flat_rows], flat_rows
+
+
+@torch.no_grad()
+def entropies(logits: torch.Tensor) -> torch.Tensor:
+    """Entropy of each row's distribution in nats, shape (rows,); in slices, to keep the peak memory of the vocabulary low."""
+    return torch.cat([_entropy(part) for part in logits.detach().split(ENTROPY_ROWS)])
+
+
+def _entropy(logits: torch.Tensor) -> torch.Tensor:
+    logprobs = torch.log_softmax(logits, dim=-1)
+    return -(logprobs.exp() * logprobs).sum(-1)
+
+
+@torch.no_grad()
+def kl_divergences(logits: torch.Tensor, base_logits: torch.Tensor) -> torch.Tensor:
+    """KL(current || base) of each row over the full vocabulary in nats; shapes (rows, vocabulary) -> (rows,)."""
+    pairs = zip(logits.split(ENTROPY_ROWS), base_logits.split(ENTROPY_ROWS), strict=True)
+    return torch.cat([_kl(current, base) for current, base in pairs])
+
+
+def _kl(logits: torch.Tensor, base_logits: torch.Tensor) -> torch.Tensor:
+    logprobs = torch.log_softmax(logits, dim=-1)
+    return (logprobs.exp() * (logprobs - torch.log_softmax(base_logits, dim=-1))).sum(-1).clamp(min=0.0)
