@@ -15,7 +15,7 @@ SPECIAL = ["<|pad|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>"]
 
 def make_tokenizer(chat_template: str | None = CHAT_TEMPLATE) -> PreTrainedTokenizerFast:
     """One token a printable ASCII character, so that any text can be encoded and decoded."""
-    tokenizer = Tokenizer(models.BPE(byte_fallback=False, unk_token="<|pad|>"))  # noqa: S106
+    tokenizer = Tokenizer(models.BPE(byte_fallback=False, unk_token="<|pad|>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex("."), behavior="isolated")
     tokenizer.decoder = decoders.Fuse()
     alphabet = [chr(code) for code in range(32, 127)] + ["\n"]

@@ -1,4 +1,4 @@
-"""From chat messages to context tokens, for models with a chat template, without a system role, or without a template."""
+"""From chat messages to context tokens: with a chat template, without a system role, or without any template."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""Loading a model: a hub id, a local directory or a .gguf file; full parameters or LoRA; and finding out what it can do."""
+"""Loading a model (a hub id, a local directory or a .gguf file), with or without LoRA, and finding out what it can do."""
 
 import logging
 from collections.abc import Iterable
@@ -37,7 +37,7 @@ def has_fast_bfloat16(device: torch.device) -> bool:
 
 
 def compute_dtype(config: ModelConfig, device: torch.device) -> torch.dtype:
-    """The arithmetic's type. bfloat16 is emulated on CPUs without it, several times slower than float32: float32 then."""
+    """The arithmetic's type: float32 on CPUs that only emulate bfloat16, which is several times slower."""
     if config.dtype == "float32":
         return torch.float32
     if has_fast_bfloat16(device):

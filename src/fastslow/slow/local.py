@@ -282,7 +282,7 @@ class LocalEngine:
         if self.context_limit and longest + max_tokens > self.context_limit:
             raise ConfigError(
                 f"sampling.max_tokens: {max_tokens} tokens after a context of {longest} exceed the model's "
-                f"{self.context_limit} positions: lower it, or shorten problems and prompts (fast.proposer.max_prompt_chars)"
+                f"{self.context_limit} positions: lower it, or shorten the prompts (fast.proposer.max_prompt_chars)"
             )
 
     def _flat(self, values: list[float]) -> torch.Tensor:

@@ -20,7 +20,8 @@ def cispo(
 ) -> torch.Tensor:
     """CISPO, to minimise: `-stop_grad(min(ratio, tau)) * A * log pi_theta`.
 
-    Shapes: all (N,), returns (N,) in nats. The gradient flows through log pi_theta alone, also where the ratio is clipped.
+    Shapes: all (N,), returns (N,) in nats. The gradient flows through log pi_theta alone,
+    also where the ratio is clipped.
     Raises: ValueError on a shape mismatch.
     Source: arXiv 2605.12484 section 3.2; arXiv 2506.13585. Deviations: none.
     """

@@ -22,7 +22,7 @@ class MicroBatch:
     """One forward pass over `computed_tokens` tokens.
 
     `members` are indices of the sequences in it. `rows[j]` are the rows of the logits that predict the completion
-    tokens of sequence `members[j]`; rows are shared where prefixes are. `forward(model)` gives logits (rows, vocabulary).
+    tokens of sequence `members[j]`, shared where prefixes are. `forward(model)` gives logits (rows, vocabulary).
     """
 
     members: list[int]
@@ -126,7 +126,7 @@ def token_logprobs(
 
 @torch.no_grad()
 def entropies(logits: torch.Tensor) -> torch.Tensor:
-    """Entropy of each row's distribution in nats, shape (rows,); in slices, to keep the peak memory of the vocabulary low."""
+    """Entropy of each row's distribution in nats, shape (rows,); in slices, to keep the peak memory low."""
     return torch.cat([_entropy(part) for part in logits.detach().split(ENTROPY_ROWS)])
 
 
