@@ -1,0 +1,424 @@
+"""What Algorithm 1 needs around it: sampling with reuse, counting, evaluation, logging, checkpoints, resuming.
+
+One controller owns the weights (through the engine) and the population; everything else receives values.
+"""
+
+import json
+import logging
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Any
+
+from fastslow.config import Config
+from fastslow.curriculum import Curriculum, union
+from fastslow.errors import InfrastructureError, ResumeError
+from fastslow.fast.optimiser import Evaluation, Evolution, PromptOptimiser
+from fastslow.progress import Observer, SilentObserver
+from fastslow.rollouts import RolloutRequest, make_rollouts
+from fastslow.run_dir import RunDirectory
+from fastslow.seeding import derive_seed
+from fastslow.slow.advantages import AdvantageSettings, build_datums
+from fastslow.slow.engine import LossSettings, PolicyEngine, SamplingParams
+from fastslow.step_metrics import StepRecord
+from fastslow.store import RolloutStore
+from fastslow.tasks.base import Task
+from fastslow.types import Problem, Prompt, Rollout
+
+logger = logging.getLogger(__name__)
+
+Group = list[Rollout]
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """How a run ended. `best_prompt` is the population's first member; `metrics` the last step's record."""
+
+    run: Path
+    steps: int
+    interrupted: bool
+    best_prompt: Prompt
+    population: tuple[Prompt, ...]
+    metrics: dict[str, Any]
+
+
+@dataclass
+class LoopState:
+    """Everything besides the engine and the store that a resumed run continues from."""
+
+    step: int = 0
+    cycle: int = 0
+    step_in_cycle: int = 0
+    population: tuple[Prompt, ...] = ()
+    sampled_rl: int = 0
+    sampled_gepa: int = 0
+    usd: float | None = 0.0
+    candidates: int = 0
+    evolved_for_step: int = -1
+    scores: dict[str, dict[str, float]] = field(default_factory=dict)
+
+    @property
+    def sampled_total(self) -> int:
+        return self.sampled_rl + self.sampled_gepa
+
+    def to_json(self) -> dict[str, Any]:
+        return {**asdict(self), "population": [prompt.as_dict() for prompt in self.population]}
+
+    @classmethod
+    def from_json(cls, record: dict[str, Any]) -> "LoopState":
+        return cls(**{**record, "population": tuple(Prompt.from_dict(item) for item in record["population"])})
+
+
+class TrainingSession:
+    """One run of the loop, from open to finish. Use it as a context manager: it owns a lock and a signal handler."""
+
+    def __init__(
+        self,
+        config: Config,
+        task: Task,
+        engine: PolicyEngine,
+        optimiser: PromptOptimiser,
+        run: RunDirectory,
+        observer: Observer,
+    ) -> None:
+        self.config, self.task, self.engine, self.optimiser = config, task, engine, optimiser
+        self.run, self.observer = run, observer
+        self.state = LoopState(population=(task.seed_prompt,) * config.population_size)
+        self.store = RolloutStore(config.loop.reuse_max_age)
+        self.curriculum = Curriculum(task.problems("train"), config.loop.problems_per_step, config.seed)
+        self.record = StepRecord()
+        self.saved_step: int | None = None
+        self.interrupted = False
+        self._last_record: dict[str, Any] = {}
+        self._previous_handler: Any = None
+
+    # -- opening and closing -------------------------------------------------------------------------------------------
+
+    @classmethod
+    def open(cls, config: Config, *, resume: Path | None, observer: Observer | None) -> "TrainingSession":
+        """Check everything, then load the model; continue from the newest checkpoint where `resume` names a run."""
+        from fastslow.setup import prepare
+
+        parts = prepare(config, resume=resume)
+        session = cls(config, parts.task, parts.engine, parts.optimiser, parts.run, observer or SilentObserver())
+        if resume is not None:
+            session._restore()
+        return session
+
+    def __enter__(self) -> "TrainingSession":
+        if threading.current_thread() is threading.main_thread():
+            self._previous_handler = signal.signal(signal.SIGINT, self._on_interrupt)
+        self.observer.on_event(
+            "start",
+            {
+                "steps": self.config.steps,
+                "max_rollouts": self.config.max_rollouts,
+                "output": str(self.run.path),
+                "step": self.state.step,
+            },
+        )
+        if self.state.step == 0 and not self._last_record:
+            self._log_start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._previous_handler is not None:
+            signal.signal(signal.SIGINT, self._previous_handler)
+        self.run.close()
+
+    @property
+    def finished(self) -> bool:
+        budget = self.config.max_rollouts
+        spent = budget is not None and self.state.sampled_total >= budget
+        return self.interrupted or spent or self.state.step >= self.config.steps
+
+    def finish(self) -> TrainResult:
+        """Save, and say how the run ended."""
+        self._save()
+        result = TrainResult(
+            self.run.path, self.state.step, self.interrupted, self.state.population[0], self.state.population,
+            self._last_record,
+        )  # fmt: skip
+        self.observer.on_event("end", {"result": result})
+        return result
+
+    # -- Algorithm 1 ---------------------------------------------------------------------------------------------------
+
+    def next_minibatches(self) -> list[list[Problem]]:
+        """The T minibatches of the current cycle."""
+        start = self.state.step - self.state.step_in_cycle
+        if self.config.method == "prompt":
+            start *= self.config.loop.steps_per_cycle
+        return self.curriculum.lookahead(start, self.config.loop.steps_per_cycle)
+
+    def remaining(self, lookahead: list[list[Problem]]) -> Iterator[list[Problem]]:
+        """The cycle's minibatches that are still to be trained on; prompts alone take one step a cycle."""
+        yield from lookahead[self.state.step_in_cycle :] if self.config.method != "prompt" else [[]]
+
+    def evolve(self, lookahead: list[list[Problem]]) -> tuple[Prompt, ...]:
+        """Move the fast weights, unless the run was resumed after this cycle had moved them."""
+        state = self.state
+        if state.evolved_for_step == state.step - state.step_in_cycle:
+            return state.population
+        self._phase("evolving")
+        with self.record.timer("evolve"), self._failures_saved():
+            evolution = self.optimiser.evolve(
+                tuple(dict.fromkeys(state.population)),
+                self._anchors(union(lookahead)),
+                self._evaluate_pairs,
+                size=self.config.population_size,
+                seed=derive_seed(self.config.seed, "evolve", state.cycle),
+            )
+        self._adopt(evolution)
+        return state.population
+
+    def rollout_groups(self, minibatch: Sequence[Problem], population: Sequence[Prompt]) -> list[Group]:
+        """One group of G rollouts a problem, G/K under each prompt; from the store where it is fresh enough."""
+        if not minibatch:
+            return []
+        self._phase("sampling")
+        share = self.config.loop.group_size // len(population)
+        counts = {prompt: population.count(prompt) * share for prompt in population}
+        slots = [(problem, prompt, count) for problem in minibatch for prompt, count in counts.items()]
+        version = self.engine.policy_version
+        reused = [self.store.take(problem.id, prompt.hash, version, count) for problem, prompt, count in slots]
+        requests = [
+            RolloutRequest(problem, prompt, count - len(served), self._seed("rl", self.state.step, problem, prompt))
+            for (problem, prompt, count), served in zip(slots, reused, strict=True)
+        ]
+        with self.record.timer("sample"):
+            sampled = self._roll_out(requests, "rl")
+        self.record.count_rl(sampled, reused)
+        self.state.sampled_rl += sum(len(rollouts) for rollouts in sampled)
+        groups = _by_problem(minibatch, [[*old, *new] for old, new in zip(reused, sampled, strict=True)])
+        self._check_failures(groups)
+        return groups
+
+    def update(self, groups: Sequence[Group]) -> None:
+        """Move the slow weights by one step."""
+        self.record.groups(groups)
+        if self.config.method == "prompt":
+            return
+        self._phase("updating")
+        loop, slow = self.config.loop, self.config.slow
+        datums = build_datums(groups, AdvantageSettings(loop.baseline, loop.divide_by_std, loop.batch_normalisation))
+        learning_rate = slow.learning_rate * min(1.0, (self.state.step + 1) / max(slow.warmup_steps, 1))
+        loss = LossSettings(slow.loss, slow.tau, slow.kl_coefficient)
+        with self.record.timer("update"):
+            metrics = self.engine.train_step(datums, loss, learning_rate)
+        self.record.update(metrics, learning_rate, len(datums))
+
+    def end_step(self) -> None:
+        """Close a step: evaluate and save where it is due, write the metrics line."""
+        state = self.state
+        state.step += 1
+        cycle_steps = 1 if self.config.method == "prompt" else self.config.loop.steps_per_cycle
+        state.step_in_cycle = (state.step_in_cycle + 1) % cycle_steps
+        self.store.expire(self.engine.policy_version)
+        every = self.config.evaluation.every
+        last = self.finished and not self.interrupted
+        if every and (self.state.step % every == 0 or last):
+            self._evaluate()
+        self.run.write_rollout_samples(self.state.step, self.record.rollouts, self.config.rollout_samples)
+        self._write_record()
+        if self.state.step % self.config.checkpoint_every == 0:
+            self._save()
+
+    # -- sampling ------------------------------------------------------------------------------------------------------
+
+    def _roll_out(self, requests: Sequence[RolloutRequest], source: Any) -> list[list[Rollout]]:
+        sampling = self.config.sampling
+        params = SamplingParams(sampling.max_tokens, sampling.temperature, sampling.top_p)
+        wanted = [request for request in requests if request.n]
+        made = iter(make_rollouts(self.engine, self.task, wanted, params, source))
+        rollouts = [next(made) if request.n else [] for request in requests]
+        self.store.add(rollout for group in rollouts for rollout in group)
+        return rollouts
+
+    def _evaluate_pairs(self, pairs: Sequence[tuple[Prompt, Problem]]) -> list[Evaluation]:
+        """The fast side's `Evaluate`: one rollout a pair, or what the store knows of it."""
+        version = self.engine.policy_version
+        known = [self.store.fresh(problem.id, prompt.hash, version) for prompt, problem in pairs]
+        requests = [
+            RolloutRequest(problem, prompt, 0 if served else 1, self._seed("gepa", self.record.pairs + i, problem, prompt))
+            for i, ((prompt, problem), served) in enumerate(zip(pairs, known, strict=True))
+        ]
+        sampled = self._roll_out(requests, "gepa")
+        self.record.count_gepa(sampled, known)
+        self.state.sampled_gepa += sum(len(rollouts) for rollouts in sampled)
+        return [
+            Evaluation(prompt, problem, old or tuple(new))
+            for (prompt, problem), old, new in zip(pairs, known, sampled, strict=True)
+        ]
+
+    def _anchors(self, problems: Sequence[Problem]) -> list[Problem]:
+        """The anchor set: the look-ahead batch or a part of it, and by option problems that the store covers already."""
+        fast = self.config.fast
+        wanted = int(fast.anchors_from_store * fast.anchor_problems)
+        hashes = [prompt.hash for prompt in self.state.population]
+        covered = self.store.covered_problems(hashes, self.engine.policy_version)[-wanted:] if wanted else []
+        by_id = {problem.id: problem for problem in self.task.problems("train")} if covered else {}
+        anchors = union([[by_id[problem_id] for problem_id in covered], problems])
+        return anchors[: fast.anchor_problems]
+
+    def _seed(self, kind: str, number: int, problem: Problem, prompt: Prompt) -> int:
+        return derive_seed(self.config.seed, kind, self.state.cycle, number, problem.id, prompt.hash)
+
+    # -- the population ------------------------------------------------------------------------------------------------
+
+    def _adopt(self, evolution: Evolution) -> None:
+        state = self.state
+        state.population = evolution.population
+        state.cycle += 1
+        state.evolved_for_step = state.step
+        ids = list(range(state.candidates, state.candidates + len(evolution.candidates)))
+        state.candidates += len(evolution.candidates)
+        state.usd = None if state.usd is None or evolution.usage.usd is None else state.usd + evolution.usage.usd
+        self.record.evolution(evolution)
+        self.run.append_candidates(state.cycle, evolution.candidates, ids)
+        known = {candidate.prompt.hash: candidate.scores for candidate in evolution.candidates if candidate.scores}
+        state.scores = {prompt.hash: known.get(prompt.hash, {}) for prompt in state.population}
+        self.run.write_population(state.cycle, state.step, state.population, state.scores)
+        if evolution.error:
+            self._warn(f"cycle {state.cycle}: {evolution.error}")
+        self.observer.on_event(
+            "cycle",
+            {
+                "cycle": state.cycle,
+                "population": list(state.population),
+                "metric_calls": evolution.metric_calls,
+                "error": evolution.error,
+                "best_score": evolution.info.get("best_mean"),
+            },
+        )
+
+    # -- measuring and logging -----------------------------------------------------------------------------------------
+
+    def _evaluate(self) -> None:
+        from fastslow.evaluation import evaluate_prompt, kl_to_base
+
+        self._phase("evaluating")
+        settings, prompt = self.config.evaluation, self.state.population[0]
+        problems = self.task.problems("validation")[: settings.problems]
+        params = SamplingParams(self.config.sampling.max_tokens, settings.temperature, settings.top_p)
+        seed = derive_seed(self.config.seed, "validation")
+        with self.record.timer("evaluate"):
+            result = evaluate_prompt(self.engine, self.task, problems, prompt, settings.k, params, seed)
+            self.record.set(f"val/mean@{settings.k}", result.mean)
+            self.record.set(f"val/best@{settings.k}", result.best)
+            if settings.kl_problems and self.config.method != "prompt":
+                at_one = SamplingParams(self.config.sampling.max_tokens)
+                measured = kl_to_base(self.engine, self.task, problems[: settings.kl_problems], prompt, at_one, seed)
+                self.record.set("kl/base", measured.mean)
+            elif settings.kl_problems:
+                self.record.set("kl/base", 0.0)
+
+    def _log_start(self) -> None:
+        """Line 0: the base model under the seed prompt."""
+        if self.config.evaluation.every:
+            self._evaluate()
+        self._write_record()
+
+    def _write_record(self) -> None:
+        state = self.state
+        record = self.record.finish(
+            step=state.step,
+            cycle=state.cycle,
+            sampled_total=state.sampled_total,
+            population_size=len(set(state.population)),
+            policy_version=self.engine.policy_version,
+            usd_total=state.usd,
+        )
+        self.run.append_metrics(record)
+        self.observer.on_event("step", record)
+        self._last_record = record
+        self.record = StepRecord()
+
+    def _phase(self, name: str) -> None:
+        self.observer.on_event("phase", {"name": name})
+
+    def _warn(self, message: str) -> None:
+        logger.warning("%s", message)
+        self.observer.on_event("warning", {"message": message})
+
+    # -- failures and interrupts ---------------------------------------------------------------------------------------
+
+    def _check_failures(self, groups: Sequence[Group]) -> None:
+        rollouts = [rollout for group in groups for rollout in group]
+        failures = [rollout.failure for rollout in rollouts if rollout.failure is not None]
+        if failures:
+            self._warn(f"step {self.state.step + 1}: {len(failures)} of {len(rollouts)} rollouts masked: {failures[0]}")
+        if len(failures) > self.config.max_failure_fraction * len(rollouts):
+            with self._failures_saved():
+                raise InfrastructureError(
+                    f"{len(failures)} of {len(rollouts)} rollouts of step {self.state.step + 1} could not be scored, more "
+                    f"than max_failure_fraction = {self.config.max_failure_fraction} allows. The first: {failures[0]}"
+                )
+
+    @contextmanager
+    def _failures_saved(self) -> Iterator[None]:
+        """An infrastructure failure ends the run, after what it has learned so far has been saved."""
+        try:
+            yield
+        except InfrastructureError as error:
+            self._save()
+            raise InfrastructureError(
+                f"{error}\nThe run stopped after step {self.state.step} and was saved. Mend the cause, then go on with: "
+                f"fastslow train --resume {self.run.path}"
+            ) from error
+
+    def _on_interrupt(self, number: int, frame: FrameType | None) -> None:
+        self.interrupted = True
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        self._warn("interrupted: this step is finished and saved first; press Ctrl-C again to stop at once")
+
+    # -- checkpoints ---------------------------------------------------------------------------------------------------
+
+    def _save(self) -> None:
+        if self.saved_step == self.state.step:
+            return
+        self._phase("saving")
+        with self.run.checkpoint(self.state.step) as directory:
+            self.engine.save(directory, resumable=True)
+            resume = directory / "resume"
+            resume.mkdir(exist_ok=True)
+            loop = {"state": self.state.to_json(), "positions": self.run.positions()}
+            (resume / "loop.json").write_text(json.dumps(loop), encoding="utf-8")
+            lines = "".join(json.dumps(record) + "\n" for record in self.store.to_json())
+            (resume / "store.jsonl").write_text(lines, encoding="utf-8")
+        self.run.prune_resume_state()
+        self.saved_step = self.state.step
+        self.observer.on_event("checkpoint", {"path": str(self.run.checkpoint_dir(self.state.step))})
+
+    def _restore(self) -> None:
+        checkpoint = self.run.latest_checkpoint()
+        if checkpoint is None:
+            self.run.rewind(None, 0)
+            return
+        resume = checkpoint / "resume"
+        if not (resume / "loop.json").is_file():
+            raise ResumeError(f"{checkpoint} holds no resume state: restore it, or start a new run")
+        loop = json.loads((resume / "loop.json").read_text(encoding="utf-8"))
+        self.state = LoopState.from_json(loop["state"])
+        self.run.rewind(loop["positions"], self.state.step)
+        self.run.write_population(self.state.cycle, self.state.step, self.state.population, self.state.scores)
+        with (resume / "store.jsonl").open(encoding="utf-8") as file:
+            self.store.restore(json.loads(line) for line in file)
+        self.engine.load(checkpoint)
+        self.saved_step = self.state.step
+        self._last_record = {"step": self.state.step}
+
+
+def _by_problem(minibatch: Sequence[Problem], slots: Sequence[Group]) -> list[Group]:
+    """Join the slots of each problem into its one group; slots come problem after problem."""
+    per_problem = len(slots) // len(minibatch)
+    return [
+        [rollout for slot in slots[start : start + per_problem] for rollout in slot]
+        for start in range(0, len(slots), per_problem)
+    ]
