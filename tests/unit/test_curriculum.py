@@ -1,0 +1,33 @@
+from fastslow.curriculum import Curriculum, union
+from fastslow.types import Problem
+
+PROBLEMS = [Problem(str(index), ()) for index in range(10)]
+
+
+def test_an_epoch_holds_every_problem_once() -> None:
+    curriculum = Curriculum(PROBLEMS, 5, seed=0)
+    first = {problem.id for problem in union([curriculum.minibatch(0), curriculum.minibatch(1)])}
+    assert first == {problem.id for problem in PROBLEMS}
+
+
+def test_what_does_not_fill_a_minibatch_is_left_to_the_next_shuffle() -> None:
+    curriculum = Curriculum(PROBLEMS, 4, seed=0)
+    for step in range(20):
+        assert len({problem.id for problem in curriculum.minibatch(step)}) == 4
+
+
+def test_minibatches_depend_on_seed_and_step_alone() -> None:
+    forwards = Curriculum(PROBLEMS, 3, seed=1)
+    backwards = Curriculum(PROBLEMS, 3, seed=1)
+    expected = [forwards.minibatch(step) for step in range(9)]
+    assert [backwards.minibatch(step) for step in reversed(range(9))] == expected[::-1]
+    assert [Curriculum(PROBLEMS, 3, seed=2).minibatch(step) for step in range(9)] != expected
+
+
+def test_lookahead_is_the_minibatches_to_come() -> None:
+    curriculum = Curriculum(PROBLEMS, 2, seed=0)
+    assert curriculum.lookahead(3, 2) == [curriculum.minibatch(3), curriculum.minibatch(4)]
+
+
+def test_a_minibatch_is_never_larger_than_the_training_split() -> None:
+    assert len(Curriculum(PROBLEMS, 99, seed=0).minibatch(7)) == 10
