@@ -1,0 +1,108 @@
+"""Equalities that the loop promises, on real runs of a tiny model."""
+
+from pathlib import Path
+
+import pytest
+from runs import metrics_of, record_of, small_config
+
+from fastslow.errors import InfrastructureError
+from fastslow.loop import train
+from fastslow.types import Prompt
+
+
+def test_fst_with_one_frozen_prompt_is_rl(tiny_model_dir: Path, tmp_path: Path) -> None:
+    train(small_config(tiny_model_dir, tmp_path / "rl", method="rl"))
+    train(
+        small_config(
+            tiny_model_dir, tmp_path / "fst", loop={"population_size": 1}, fast={"optimiser": "frozen"}, method="fst"
+        )
+    )
+    rl, fst = metrics_of(tmp_path / "rl"), metrics_of(tmp_path / "fst")
+    assert rl == fst
+    assert len(rl) == 7
+    assert any(line["slow/grad_norm"] for line in rl)
+
+
+def test_the_same_seed_gives_the_same_run_and_another_seed_another(tiny_model_dir: Path, tmp_path: Path) -> None:
+    for name, seed in (("a", 3), ("b", 3), ("c", 4)):
+        train(small_config(tiny_model_dir, tmp_path / name, seed=seed))
+    assert record_of(tmp_path / "a") == record_of(tmp_path / "b")
+    assert metrics_of(tmp_path / "a") != metrics_of(tmp_path / "c")
+
+
+@pytest.mark.parametrize("lora", [None, {"rank": 2, "alpha": 4}])
+def test_a_run_that_is_resumed_in_the_middle_of_a_cycle_is_the_uninterrupted_run(
+    tiny_model_dir: Path, tmp_path: Path, lora: dict[str, int] | None
+) -> None:
+    model = {"name": str(tiny_model_dir), "lora": lora}
+    loop = {"steps_per_cycle": 4}
+    train(small_config(tiny_model_dir, tmp_path / "whole", model=model, loop=loop))
+    train(small_config(tiny_model_dir, tmp_path / "cut", model=model, loop=loop, steps=2, evaluation={"every": 3}))
+    train(small_config(tiny_model_dir, tmp_path / "cut", model=model, loop=loop), resume=tmp_path / "cut")
+    whole, cut = record_of(tmp_path / "whole"), record_of(tmp_path / "cut")
+    # A run that ends at step 2 evaluates there; the uninterrupted one does not.
+    for line in cut["metrics"]:
+        if line["step"] == 2:
+            for name in ("val/mean@2", "val/best@2", "kl/base"):
+                line.pop(name, None)
+    assert whole["metrics"] == cut["metrics"]
+    assert whole["weights"] == cut["weights"]
+
+
+def test_counts_add_up_and_reuse_saves_samples(tiny_model_dir: Path, tmp_path: Path) -> None:
+    train(small_config(tiny_model_dir, tmp_path / "reuse"))
+    train(small_config(tiny_model_dir, tmp_path / "none", loop={"reuse_max_age": 0}))
+    for name in ("reuse", "none"):
+        total = 0
+        for line in metrics_of(tmp_path / name):
+            total += line["rollouts/sampled"]
+            assert line["rollouts/sampled_total"] == total
+            assert line["fast/metric_calls"] <= 24
+            if line["step"]:
+                assert line["rollouts/sampled_rl"] + line["rollouts/reused_rl"] == 12
+            served = line["rollouts/sampled_gepa"] + line["rollouts/reused_gepa"]
+            assert served == line["fast/metric_calls"]
+    assert sum(line["rollouts/reused_rl"] for line in metrics_of(tmp_path / "reuse")) > 0
+    assert sum(line["rollouts/reused"] for line in metrics_of(tmp_path / "none")) == 0
+
+
+def test_rollouts_of_rl_score_prompts_where_anchors_come_from_the_store(tiny_model_dir: Path, tmp_path: Path) -> None:
+    train(
+        small_config(
+            tiny_model_dir, tmp_path / "run", loop={"reuse_max_age": 4}, fast={"anchors_from_store": 0.5}, steps=4
+        )
+    )
+    later = [line for line in metrics_of(tmp_path / "run") if line["cycle"] == 2 and line["fast/metric_calls"]]
+    assert later[0]["rollouts/reused_gepa"] > 0
+
+
+def test_prompts_alone_leave_the_weights_as_they_are(tiny_model_dir: Path, tmp_path: Path) -> None:
+    result = train(small_config(tiny_model_dir, tmp_path / "run", method="prompt", steps=2))
+    lines = metrics_of(tmp_path / "run")
+    assert [line["policy_version"] for line in lines] == [0, 0, 0]
+    assert lines[-1]["rollouts/sampled_gepa"] > 0
+    assert lines[-1]["kl/base"] == 0.0
+    assert result.best_prompt != Prompt.of("go")
+
+
+def test_training_moves_the_reward(tiny_model_dir: Path, tmp_path: Path) -> None:
+    train(small_config(tiny_model_dir, tmp_path / "run", method="rl", steps=40, evaluation={"every": 40}))
+    lines = metrics_of(tmp_path / "run")
+    assert lines[-1]["val/mean@2"] > lines[0]["val/mean@2"] + 0.2
+    assert lines[-1]["kl/base"] > 0.0
+
+
+def test_broken_scoring_masks_rollouts_and_never_scores_them_zero(tiny_model_dir: Path, tmp_path: Path) -> None:
+    task = {"name": "toy:LettersTask", "options": {"broken_every": 5}}
+    train(small_config(tiny_model_dir, tmp_path / "run", method="rl", task=task, steps=3))
+    lines = metrics_of(tmp_path / "run")[1:]
+    assert sum(line["rollouts/failed"] for line in lines) > 0
+    assert all(line["rollouts/failed"] < 12 for line in lines)
+
+
+def test_scoring_that_is_down_stops_the_run_and_saves_it(tiny_model_dir: Path, tmp_path: Path) -> None:
+    task = {"name": "toy:LettersTask", "options": {"broken_every": 1}}
+    config = small_config(tiny_model_dir, tmp_path / "run", method="rl", task=task, evaluation={"every": 0})
+    with pytest.raises(InfrastructureError, match="the sandbox timed out"):
+        train(config)
+    assert (tmp_path / "run" / "checkpoints" / "step_0").is_dir()
