@@ -1,5 +1,10 @@
-"""A tiny real model for tests: a random Llama and a word tokenizer with a chat template, made in a second."""
+"""A tiny real model for tests: a Llama and a character tokenizer with a chat template, made in a second or two.
 
+It is trained for a moment to answer with a few random letters and to stop, so that completions have mixed lengths.
+"""
+
+import random
+import string
 from pathlib import Path
 
 import torch
@@ -43,6 +48,23 @@ def make_model_dir(
         bos_token_id=None, tie_word_embeddings=False, initializer_range=0.3, **settings,
     )  # fmt: skip
     model = LlamaForCausalLM(config)
+    teach_to_stop(model, tokenizer, seed)
     model.save_pretrained(directory)
     tokenizer.save_pretrained(directory)
     return directory
+
+
+def teach_to_stop(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, seed: int, steps: int = 60) -> None:
+    """A moment of supervised training on random words of 1 to 8 letters, each ended by the end-of-sequence token."""
+    rng = random.Random(seed)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    header = tokenizer("<|user|>n1<|end|><|assistant|>")["input_ids"]
+    for _ in range(steps):
+        words = ["".join(rng.choices(string.ascii_lowercase, k=rng.randint(1, 8))) for _ in range(32)]
+        answers = [[*tokenizer(word)["input_ids"], tokenizer.eos_token_id] for word in words]
+        width = max(map(len, answers))
+        ids = torch.tensor([header + a + [tokenizer.pad_token_id] * (width - len(a)) for a in answers])
+        labels = torch.tensor([[-100] * len(header) + a + [-100] * (width - len(a)) for a in answers])
+        model(input_ids=ids, labels=labels).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()

@@ -174,7 +174,9 @@ class Config(Section):
                 f"{[k for k in range(1, self.loop.group_size + 1) if self.loop.group_size % k == 0]}"
             )
         if self.slow.clip_low < 1.0 and self.slow.loss == "cispo":
-            raise ValueError(f"slow.clip_low: {self.slow.clip_low} sets a floor, which CISPO does not have: set it to 1.0")
+            raise ValueError(
+                f"slow.clip_low: {self.slow.clip_low} sets a floor, which CISPO does not have: set it to 1.0"
+            )
         proposer = self.fast.proposer
         if self.method != "rl" and self.fast.optimiser == "gepa":
             if proposer.kind in ("litellm", "openai") and not proposer.model:

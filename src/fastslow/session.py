@@ -246,7 +246,9 @@ class TrainingSession:
         version = self.engine.policy_version
         known = [self.store.fresh(problem.id, prompt.hash, version) for prompt, problem in pairs]
         requests = [
-            RolloutRequest(problem, prompt, 0 if served else 1, self._seed("gepa", self.record.pairs + i, problem, prompt))
+            RolloutRequest(
+                problem, prompt, 0 if served else 1, self._seed("gepa", self.record.pairs + i, problem, prompt)
+            )
             for i, ((prompt, problem), served) in enumerate(zip(pairs, known, strict=True))
         ]
         sampled = self._roll_out(requests, "gepa")

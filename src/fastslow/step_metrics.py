@@ -24,7 +24,12 @@ class StepRecord:
         self.sampled = {"rl": 0, "gepa": 0}
         self.reused = {"rl": 0, "gepa": 0}
         self.completion_tokens = 0
-        for name in ("fast/metric_calls", "fast/reflection_calls", "fast/reflection_failures", "fast/reflection_refused"):
+        for name in (
+            "fast/metric_calls",
+            "fast/reflection_calls",
+            "fast/reflection_failures",
+            "fast/reflection_refused",
+        ):
             self.values[name] = 0
         self.values |= {"fast/input_tokens": 0, "fast/output_tokens": 0, "fast/usd": 0.0, "fast/best_score": None}
         self.values |= {name: None for name in ("reward/mean", "reward/std", "reward/informative_groups")}

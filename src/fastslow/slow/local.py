@@ -31,7 +31,7 @@ from fastslow.slow.engine import (
     UpdateMetrics,
     Weights,
 )
-from fastslow.slow.losses import LOSSES, importance_ratio, kl_penalty
+from fastslow.slow.losses import LOSSES, check_loss, importance_ratio, kl_penalty
 from fastslow.slow.optimizer import MasterAdamW
 from fastslow.slow.sampling import sample_rows
 from fastslow.slow.scoring import (
@@ -155,8 +155,7 @@ class LocalEngine:
     # -- training ------------------------------------------------------------------------------------------------------
 
     def train_step(self, datums: Sequence[Datum], loss: LossSettings, learning_rate: float) -> UpdateMetrics:
-        if loss.name not in LOSSES:
-            raise ConfigError(f"slow.loss: {loss.name!r} is unknown: take one of {', '.join(LOSSES)}")
+        check_loss(loss.name)
         if not datums:
             return UpdateMetrics(0.0, 0.0, float("nan"), float("nan"), 0.0, float("nan"), 0.0, 0, 0)
         optimizer = self._optimizer_ready()

@@ -8,6 +8,8 @@ from collections.abc import Callable
 
 import torch
 
+from fastslow.errors import ConfigError
+
 
 def importance_ratio(learner_logprobs: torch.Tensor, sampler_logprobs: torch.Tensor) -> torch.Tensor:
     """pi_theta / pi_behaviour of each token, shape (N,), without gradient."""
@@ -54,6 +56,12 @@ def kl_penalty(learner_logprobs: torch.Tensor, base_logprobs: torch.Tensor) -> t
 
 Loss = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, float], torch.Tensor]
 LOSSES: dict[str, Loss] = {"cispo": cispo, "importance_sampling": importance_sampling}
+
+
+def check_loss(name: str) -> None:
+    """Raises ConfigError where no loss has this name."""
+    if name not in LOSSES:
+        raise ConfigError(f"slow.loss: {name!r} is unknown: take one of {', '.join(LOSSES)}")
 
 
 def _same_shape(a: torch.Tensor, b: torch.Tensor) -> None:

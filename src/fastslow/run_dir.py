@@ -1,0 +1,283 @@
+"""The run directory: what a run leaves behind. The format is a contract, described in docs/run-directory.md.
+
+Whole files are written beside their place and moved there; lines are appended with one write each. A process that is
+killed at any moment leaves at most one torn last line, which readers skip and a resumed run cuts away.
+"""
+
+import fcntl
+import json
+import math
+import os
+import platform
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import IO, Any
+
+import yaml
+
+from fastslow.config import Config, parse_config
+from fastslow.errors import ConfigError, ResumeError
+from fastslow.fast.optimiser import Candidate
+from fastslow.types import Prompt, Rollout
+
+APPENDED = ("metrics.jsonl", "prompts.jsonl")
+PACKAGES = ("fastslow", "torch", "transformers", "peft", "gepa", "numpy")
+
+
+class RunDirectory:
+    """One run on disk. Whoever writes holds its lock, from `create` or `open` to `close`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock: IO[str] | None = None
+
+    # -- opening -------------------------------------------------------------------------------------------------------
+
+    def check_free(self) -> None:
+        """Raises ConfigError where a run lies here already."""
+        if (self.path / "config.yaml").exists():
+            raise ConfigError(
+                f"output: {str(self.path)!r} already holds a run: choose another directory, delete it, or go on with it: "
+                f"fastslow train --resume {self.path}"
+            )
+
+    def create(self, config: Config) -> None:
+        """Start a run: make the directory, lock it, write config.yaml as resolved, with versions."""
+        self.check_free()
+        self.path.mkdir(parents=True, exist_ok=True)
+        self._take_lock()
+        write_atomically(self.path / "config.yaml", config_text(config))
+
+    def open(self) -> None:
+        """Take a run up again. Raises ResumeError where there is none."""
+        if not (self.path / "config.yaml").is_file():
+            raise ResumeError(f"{str(self.path)!r} holds no run: there is no config.yaml in it")
+        self._take_lock()
+
+    def close(self) -> None:
+        """Give the lock back."""
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def _take_lock(self) -> None:
+        self._lock = (self.path / ".lock").open("w", encoding="utf-8")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            self.close()
+            raise ResumeError(f"another process is writing to {str(self.path)!r}: stop it first") from error
+
+    # -- writing -------------------------------------------------------------------------------------------------------
+
+    def append_metrics(self, record: Mapping[str, Any]) -> None:
+        """One line of metrics.jsonl; NaN and infinities, which JSON lacks, become null."""
+        self._append("metrics.jsonl", [record])
+
+    def append_candidates(self, cycle: int, candidates: Sequence[Candidate], ids: Sequence[int]) -> None:
+        """One line of prompts.jsonl for every candidate that a cycle proposed or scored."""
+        records = [
+            {
+                "id": number,
+                "hash": candidate.prompt.hash,
+                "parent": candidate.parent_hash,
+                "cycle": cycle,
+                "components": candidate.prompt.as_dict(),
+                "accepted": candidate.accepted,
+                "reason": candidate.reason,
+                "mean": _mean(candidate.scores),
+                "scores": candidate.scores,
+                "feedback": list(candidate.feedback),
+            }
+            for number, candidate in zip(ids, candidates, strict=True)
+        ]
+        self._append("prompts.jsonl", records)
+
+    def write_population(
+        self, cycle: int, step: int, prompts: Sequence[Prompt], scores: Mapping[str, Mapping[str, float]]
+    ) -> None:
+        """population.json: the current K prompts, best first."""
+        members = [{"hash": p.hash, "components": p.as_dict(), "mean": _mean(scores.get(p.hash, {}))} for p in prompts]
+        record = {"cycle": cycle, "step": step, "population": members}
+        write_atomically(self.path / "population.json", json.dumps(record, indent=2, ensure_ascii=False) + "\n")
+
+    def write_rollout_samples(self, step: int, rollouts: Sequence[Rollout], limit: int) -> None:
+        """rollouts/step_N.jsonl: up to `limit` of the step's rollouts, spread evenly, to be read by people."""
+        if not limit or not rollouts:
+            return
+        stride = max(1, len(rollouts) // limit)
+        records = [
+            {
+                "problem": rollout.problem_id,
+                "prompt": rollout.prompt_hash,
+                "text": rollout.text,
+                "reward": rollout.reward,
+                "feedback": rollout.feedback,
+                "failure": rollout.failure,
+                "finish_reason": rollout.completion.finish_reason,
+                "source": rollout.source,
+                "policy_version": rollout.policy_version,
+            }
+            for rollout in rollouts[::stride][:limit]
+        ]
+        (self.path / "rollouts").mkdir(exist_ok=True)
+        write_atomically(self.path / "rollouts" / f"step_{step}.jsonl", "".join(map(_line, records)))
+
+    def _append(self, name: str, records: Sequence[Mapping[str, Any]]) -> None:
+        with (self.path / name).open("ab") as file:
+            file.write("".join(map(_line, records)).encode())
+            file.flush()
+            os.fsync(file.fileno())
+
+    # -- checkpoints ---------------------------------------------------------------------------------------------------
+
+    def checkpoint_dir(self, step: int) -> Path:
+        """checkpoints/step_N."""
+        return self.path / "checkpoints" / f"step_{step}"
+
+    @contextmanager
+    def checkpoint(self, step: int) -> Iterator[Path]:
+        """A directory to write a checkpoint into; it takes its name only when it is complete and on disk."""
+        final = self.checkpoint_dir(step)
+        temporary = final.with_name(f".tmp-{final.name}")
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        yield temporary
+        for path in [*temporary.rglob("*"), temporary]:
+            _sync(path)
+        shutil.rmtree(final, ignore_errors=True)
+        temporary.replace(final)
+        _sync(final.parent)
+
+    def latest_checkpoint(self) -> Path | None:
+        """The newest checkpoint that can be resumed from, or None."""
+        resumable = [step for step in checkpoint_steps(self.path) if (self.checkpoint_dir(step) / "resume").is_dir()]
+        return self.checkpoint_dir(resumable[-1]) if resumable else None
+
+    def prune_resume_state(self) -> None:
+        """Weights of every checkpoint are kept; what only resuming needs is kept for the newest alone."""
+        for step in checkpoint_steps(self.path)[:-1]:
+            shutil.rmtree(self.checkpoint_dir(step) / "resume", ignore_errors=True)
+
+    def positions(self) -> dict[str, int]:
+        """Sizes in bytes of the files that lines are appended to."""
+        return {name: _size(self.path / name) for name in APPENDED}
+
+    def rewind(self, positions: Mapping[str, int] | None, step: int) -> None:
+        """Take back what was written after the checkpoint of `step`; everything where `positions` is None."""
+        for name in APPENDED:
+            path, size = self.path / name, (positions or {}).get(name, 0)
+            if _size(path) > size:
+                with path.open("r+b") as file:
+                    file.truncate(size)
+                    os.fsync(file.fileno())
+        for path in (self.path / "rollouts").glob("step_*.jsonl"):
+            if positions is None or int(path.stem.removeprefix("step_")) > step:
+                path.unlink()
+        for newer in checkpoint_steps(self.path):
+            if positions is None or newer > step:
+                shutil.rmtree(self.checkpoint_dir(newer))
+        if positions is None:
+            (self.path / "population.json").unlink(missing_ok=True)
+
+
+# -- reading -----------------------------------------------------------------------------------------------------------
+
+
+def checkpoint_steps(run: Path) -> list[int]:
+    """Steps that have a checkpoint, ascending."""
+    names = [path.name for path in (run / "checkpoints").glob("step_*")]
+    return sorted(int(name.removeprefix("step_")) for name in names)
+
+
+def read_config(run: Path) -> Config:
+    """The config that a run was made with. Raises ResumeError where there is none."""
+    path = run / "config.yaml"
+    if not path.is_file():
+        raise ResumeError(f"{str(run)!r} holds no run: there is no config.yaml in it")
+    tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    tree.pop("versions", None)
+    return parse_config(tree)
+
+
+def read_metrics(run: Path) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl; a torn last line is left out."""
+    return _read_lines(run / "metrics.jsonl")
+
+
+def read_candidates(run: Path) -> list[dict[str, Any]]:
+    """The lines of prompts.jsonl; a torn last line is left out."""
+    return _read_lines(run / "prompts.jsonl")
+
+
+def read_population(run: Path) -> list[Prompt]:
+    """The current population, best first; empty before the first cycle."""
+    path = run / "population.json"
+    if not path.is_file():
+        return []
+    record = json.loads(path.read_text(encoding="utf-8"))
+    return [Prompt.from_dict(member["components"]) for member in record["population"]]
+
+
+def config_text(config: Config) -> str:
+    """config.yaml: every option as resolved, and the versions that it ran with."""
+    tree = config.model_dump(mode="json")
+    tree["versions"] = {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}}
+    return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a whole file so that a reader sees the old one or the new one, never a part."""
+    temporary = path.with_name(f".tmp-{path.name}")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def _read_lines(path: Path) -> list[dict[str, Any]]:
+    if not path.is_file():
+        return []
+    *complete, _torn = path.read_bytes().split(b"\n")
+    return [json.loads(line) for line in complete]
+
+
+def _line(record: Mapping[str, Any]) -> str:
+    return json.dumps(_finite(record), ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return value
+
+
+def _mean(scores: Mapping[str, float]) -> float | None:
+    return sum(scores.values()) / len(scores) if scores else None
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
