@@ -7,10 +7,10 @@ from typing import Any
 from fastslow.config import Config, parse_config
 
 
-def small_config(model: Path, output: Path, **overrides: Any) -> Config:
+def small_config(model_dir: Path, output: Path, **overrides: Any) -> Config:
     """A run of a few seconds on the tiny model; `overrides` replace whole top-level keys or update sections."""
     tree: dict[str, Any] = {
-        "model": {"name": str(model)},
+        "model": {"name": str(model_dir)},
         "task": {"name": "toy:LettersTask"},
         "output": str(output),
         "method": "fst",

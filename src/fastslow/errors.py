@@ -18,11 +18,15 @@ class InfrastructureError(FastslowError, RuntimeError):
 
 
 class ReflectionError(FastslowError, RuntimeError):
-    """A proposer could not be reached, or did not give a usable prompt. `usage` is what the attempt cost, where known."""
+    """A proposer could not be reached, or its reply was refused.
 
-    def __init__(self, message: str, usage: object | None = None) -> None:
+    `usage` is what the attempt cost, where known; `text` the refused text, where there was one.
+    """
+
+    def __init__(self, message: str, usage: object | None = None, text: str | None = None) -> None:
         super().__init__(message)
         self.usage = usage
+        self.text = text
 
 
 class ResumeError(FastslowError, RuntimeError):

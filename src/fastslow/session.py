@@ -18,6 +18,7 @@ from fastslow.config import Config
 from fastslow.curriculum import Curriculum, union
 from fastslow.errors import InfrastructureError, ResumeError
 from fastslow.fast.optimiser import Evaluation, Evolution, PromptOptimiser
+from fastslow.fast.pareto import mean_score
 from fastslow.progress import Observer, SilentObserver
 from fastslow.rollouts import RolloutRequest, make_rollouts
 from fastslow.run_dir import RunDirectory
@@ -174,6 +175,7 @@ class TrainingSession:
                 self._evaluate_pairs,
                 size=self.config.population_size,
                 seed=derive_seed(self.config.seed, "evolve", state.cycle),
+                previous_scores={hash_: mean_score(scores) for hash_, scores in state.scores.items()},
             )
         self._adopt(evolution)
         return state.population

@@ -1,6 +1,6 @@
 """The fast side's interface: what the loop asks of a prompt optimiser, and what an optimiser may ask of the policy."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -84,12 +84,21 @@ class PromptOptimiser(Protocol):
     """Moves the fast weights."""
 
     def evolve(
-        self, population: Sequence[Prompt], problems: Sequence[Problem], evaluate: Evaluate, *, size: int, seed: int
+        self,
+        population: Sequence[Prompt],
+        problems: Sequence[Problem],
+        evaluate: Evaluate,
+        *,
+        size: int,
+        seed: int,
+        previous_scores: Mapping[str, float],
     ) -> Evolution:
         """Evolve a population of prompts on an anchor set.
 
         `population` is the whole previous one (the seed prompt alone before the first cycle), `problems` the anchor
-        set, `size` the K of the population to return: exactly K prompts, padded with the best where fewer distinct
-        ones exist. Never raises when reflection is down: it then returns the previous population and says so in `error`.
+        set, `size` the K of the population to return: exactly K prompts, best first, padded with the best where fewer
+        distinct ones exist. `previous_scores` maps prompt hashes to mean rewards of the cycle before: a population that
+        scored then and scores nothing now has gone stale. Never raises when reflection is down: it then returns the
+        previous population and says so in `error`. Raises InfrastructureError when nothing at all could be scored.
         """
         ...

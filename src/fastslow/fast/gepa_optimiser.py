@@ -1,0 +1,160 @@
+"""Prompt evolution with the `gepa` package (arXiv 2507.19457), one fresh run of it a cycle.
+
+Deviations from gepa and from the paper, each because a population is evolved again and again under a moving policy:
+- The whole previous population is re-scored under the current policy, in one batch, on as many anchor problems as fit
+  half of the budget (K seeds times 192 anchors would exceed the paper's 960 calls), and put into gepa's pool.
+- The budget is a hard ceiling: a batch that does not fit ends the cycle. Within a cycle the policy stands still, so a
+  known (prompt, problem) score is not asked for again and costs no call.
+- Ties are accepted only while parent and child both score zero, the newest candidate then being the next parent: with
+  exact rewards a right edit earns nothing until nearly all rules stand. Such a child is scored on a few anchors only.
+- A population that scored in the cycle before and scores nothing now restarts from the seed prompt.
+- A masked rollout is never a 0: it is asked for once more, then replaced by the candidate's mean over the others.
+"""
+
+import random
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import gepa
+
+from fastslow.fast.gepa_adapter import BudgetSpentError, CycleAdapter
+from fastslow.fast.optimiser import Evaluate, Evolution
+from fastslow.fast.pareto import mean_score, select_population
+from fastslow.fast.proposer import Proposer
+from fastslow.types import Problem, Prompt
+
+
+class GepaOptimiser:
+    """Evolves a population with gepa. `metric_calls` is the hard ceiling of one cycle."""
+
+    def __init__(
+        self,
+        proposer: Proposer,
+        seed_prompt: Prompt,
+        *,
+        metric_calls: int,
+        reflection_minibatch: int,
+        proposals_per_iteration: int = 1,
+        max_failures: int = 3,
+    ) -> None:
+        self.proposer, self.seed_prompt = proposer, seed_prompt
+        self.metric_calls = metric_calls
+        self.reflection_minibatch = reflection_minibatch
+        self.proposals_per_iteration = proposals_per_iteration
+        self.max_failures = max_failures
+
+    def evolve(
+        self,
+        population: Sequence[Prompt],
+        problems: Sequence[Problem],
+        evaluate: Evaluate,
+        *,
+        size: int,
+        seed: int,
+        previous_scores: Mapping[str, float],
+    ) -> Evolution:
+        seeds = list(dict.fromkeys(population))
+        anchors = self._anchors(problems, len(seeds), seed)
+        adapter = CycleAdapter(self.proposer, evaluate, anchors, self.metric_calls, seed)
+        adapter.score_seeds(seeds)
+        restarted = self._is_stale(adapter, seeds, previous_scores)
+        if restarted:
+            adapter.score_seeds([self.seed_prompt])
+            seeds = [*(prompt for prompt in seeds if prompt != self.seed_prompt), self.seed_prompt]
+        self._run_gepa(adapter, seeds, seed)
+        pool = adapter.pool()
+        chosen = select_population([scores for _, scores in pool], size)
+        evolved = tuple(pool[index][0] for index in chosen)
+        error = adapter.reflection_error
+        if error is not None:
+            kept = list(dict.fromkeys(population))
+            evolved = tuple(kept[index % len(kept)] for index in range(size))
+            error = f"reflection failed, the previous population is kept: {error}"
+        return Evolution(
+            population=evolved,
+            candidates=adapter.candidates(),
+            metric_calls=adapter.calls,
+            usage=adapter.usage,
+            error=error,
+            info={
+                "anchors": len(anchors),
+                "best_mean": max(mean_score(scores) for _, scores in pool),
+                "masked": adapter.masked,
+                "restarted": restarted,
+            },
+        )
+
+    def _anchors(self, problems: Sequence[Problem], seeds: int, seed: int) -> list[Problem]:
+        """As many anchor problems as let the seeds' scores take at most half of the budget, drawn by the seed."""
+        fitting = max(1, self.metric_calls // (2 * seeds))
+        if fitting >= len(problems):
+            return list(problems)
+        return random.Random(seed).sample(list(problems), fitting)
+
+    def _is_stale(self, adapter: CycleAdapter, seeds: Sequence[Prompt], previous: Mapping[str, float]) -> bool:
+        scored_before = any(previous.get(prompt.hash, 0.0) > 0.0 for prompt in seeds)
+        return scored_before and all(mean_score(scores) == 0.0 for _, scores in adapter.pool())
+
+    def _run_gepa(self, adapter: CycleAdapter, seeds: Sequence[Prompt], seed: int) -> None:
+        from gepa.strategies.proposal_sampling import IndependentSampling
+
+        many = self.proposals_per_iteration > 1
+        minibatch = min(self.reflection_minibatch, len(adapter.anchors))
+        try:
+            gepa.optimize(
+                seed_candidate=seeds[0].as_dict(),
+                trainset=adapter.anchors,
+                valset=adapter.anchors,
+                adapter=adapter,
+                candidate_selection_strategy=NewestWhileZero(random.Random(seed)),
+                acceptance_criterion=adapter.acceptance,
+                val_evaluation_policy=adapter.policy,
+                reflection_minibatch_size=minibatch,
+                sampling_strategy=IndependentSampling(self.proposals_per_iteration) if many else None,
+                callbacks=[SeedPopulation(adapter, seeds), adapter.recorder],
+                stop_callbacks=lambda state: adapter.should_stop(minibatch, self.max_failures),
+                logger=QuietLogger(),
+                track_best_outputs=False,
+                seed=seed,
+            )
+        except BudgetSpentError:
+            return
+
+
+class NewestWhileZero:
+    """gepa's Pareto selection of parents; while nothing scores, the newest candidate."""
+
+    def __init__(self, rng: random.Random) -> None:
+        from gepa.strategies.candidate_selector import ParetoCandidateSelector
+
+        self.pareto = ParetoCandidateSelector(rng)
+
+    def select_candidate_idx(self, state: Any) -> int:
+        if not any(state.program_full_scores_val_set):
+            return len(state.program_candidates) - 1
+        return int(self.pareto.select_candidate_idx(state))
+
+
+class SeedPopulation:
+    """Puts the rest of the population into gepa's pool, which takes only one seed, before its first iteration."""
+
+    def __init__(self, adapter: CycleAdapter, seeds: Sequence[Prompt]) -> None:
+        self.adapter, self.seeds = adapter, list(seeds[1:])
+
+    def on_iteration_start(self, event: Any) -> None:
+        from gepa.core.state import ValsetEvaluation
+
+        state = event["state"]
+        for prompt in self.seeds:
+            scores = self.adapter.anchor_scores(prompt)
+            evaluation = ValsetEvaluation(dict.fromkeys(scores, None), scores, None)
+            state.update_state_with_new_program([], prompt.as_dict(), evaluation, None, state.total_num_evals)
+        self.seeds = []
+
+
+class QuietLogger:
+    """gepa writes its log to the terminal unless told otherwise; ours is prompts.jsonl."""
+
+    def log(self, message: str) -> None:
+        return None
+

@@ -1,0 +1,70 @@
+"""A proposer without any LLM: it edits its parent by the most frequent lesson that the verifier's feedback names.
+
+Feedback is one finding a line. A finding that is a rule ("Put the final answer in \\boxed{}.") comes back word for word
+from many rollouts; one about a single problem ("The correct answer is 13.") does not. So the most frequent line is the
+lesson, and the edit is to add it, to put it in place of an earlier one, or, where there is nothing to add, to drop one.
+"""
+
+import random
+from collections import Counter
+from collections.abc import Sequence
+
+from fastslow.errors import ReflectionError
+from fastslow.fast.optimiser import Usage
+from fastslow.fast.proposer import Example, Proposal
+from fastslow.types import Prompt
+
+REPLACE_PROBABILITY = 0.15
+
+
+class LessonProposer:
+    """Adds, replaces or drops one line. The first line of a prompt, the seed's, always stays."""
+
+    def __init__(self, max_prompt_chars: int = 16000) -> None:
+        self.max_prompt_chars = max_prompt_chars
+
+    def propose(self, parent: Prompt, component: str, examples: Sequence[Example], *, seed: int) -> Proposal:
+        rng = random.Random(seed)
+        lines = parent.as_dict()[component].splitlines() or [""]
+        lessons = count_lessons(examples, known=lines)
+        text = self._edit(lines, lessons, rng)
+        if len(text) > self.max_prompt_chars:
+            raise ReflectionError(
+                f"the edited prompt has {len(text)} characters, more than {self.max_prompt_chars}", Usage(refused=1), text
+            )
+        return Proposal(text, Usage())
+
+    def _edit(self, lines: Sequence[str], lessons: Counter[str], rng: random.Random) -> str:
+        if not lessons:
+            if len(lines) < 2:
+                raise ReflectionError("the feedback names nothing that the prompt does not say", Usage(refused=1))
+            return "\n".join(_without(lines, rng.randrange(1, len(lines))))
+        lesson = rng.choices(list(lessons), weights=list(lessons.values()))[0]
+        if len(lines) > 1 and rng.random() < REPLACE_PROBABILITY:
+            lines = _without(lines, rng.randrange(1, len(lines)))
+        return "\n".join([*lines, lesson])
+
+
+def count_lessons(examples: Sequence[Example], known: Sequence[str]) -> Counter[str]:
+    """How many failed examples name each lesson, the lessons that the prompt already has left out.
+
+    Lines that only one of several examples names speak of that problem, not of the task, and are left out where any
+    line comes more often.
+    """
+    said = {normalise(line) for line in known}
+    counts: Counter[str] = Counter()
+    for example in examples:
+        if example.reward < 1.0:
+            lines = dict.fromkeys(" ".join(line.split()) for line in example.feedback.splitlines())
+            counts.update(line for line in lines if line and normalise(line) not in said)
+    repeated = Counter({line: count for line, count in counts.items() if count > 1})
+    return repeated or counts
+
+
+def normalise(line: str) -> str:
+    """Two lines say the same when they differ in blanks, case or a full stop only."""
+    return " ".join(line.lower().split()).rstrip(".")
+
+
+def _without(lines: Sequence[str], index: int) -> list[str]:
+    return [line for position, line in enumerate(lines) if position != index]

@@ -1,0 +1,24 @@
+"""From a config to the prompt optimiser."""
+
+from fastslow.config import Config
+from fastslow.fast.frozen import FrozenOptimiser
+from fastslow.fast.optimiser import PromptOptimiser
+from fastslow.slow.engine import PolicyEngine
+from fastslow.types import Prompt
+
+
+def build_optimiser(config: Config, engine: PolicyEngine, seed_prompt: Prompt) -> PromptOptimiser:
+    """The fast side of a run; plain RL leaves its one prompt as it is."""
+    fast = config.fast
+    if config.method == "rl" or fast.optimiser == "frozen":
+        return FrozenOptimiser()
+    from fastslow.fast.gepa_optimiser import GepaOptimiser
+    from fastslow.fast.proposers import build_proposer
+
+    return GepaOptimiser(
+        build_proposer(fast.proposer, engine),
+        seed_prompt,
+        metric_calls=fast.metric_calls,
+        reflection_minibatch=fast.reflection_minibatch,
+        proposals_per_iteration=fast.proposals_per_iteration,
+    )
