@@ -1,6 +1,6 @@
 """FST, RL alone and GEPA alone on a real language model, from the same seeds and budget of sampled rollouts.
 
-    python experiments/format_rules/run.py --model DIR [--tasks json boxed] [--methods fst rl prompt] [--seeds 0] [--threads 2]
+    python experiments/format_rules/run.py --model DIR [--tasks json boxed] [--methods fst rl prompt] [--seeds 0]
 
 Each run is `fastslow train` on one of the configs beside this file; a run that was cut is resumed. What a run leaves
 (metrics, prompts, config, samples of rollouts; no weights) is copied to `results/` as soon as it ends. `report.py`
@@ -14,6 +14,8 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).parent
+# A step of prompt evolution alone is a whole cycle, so its curve needs a point more often.
+METHOD_SETTINGS = {"prompt": {"evaluation.every": 2}}
 KEPT = ("config.yaml", "metrics.jsonl", "prompts.jsonl", "population.json")
 
 
@@ -27,6 +29,7 @@ def run_one(task: str, method: str, seed: int, arguments: argparse.Namespace) ->
         command.append(str(HERE / f"{task}.yaml"))
         settings = {"method": method, "seed": seed, "output": output, "model.name": arguments.model}
         settings["threads"] = arguments.threads
+        settings.update(METHOD_SETTINGS.get(method, {}))
         settings.update(dict(item.split("=", 1) for item in arguments.set))
         for key, value in settings.items():
             command += ["--set", f"{key}={value}"]

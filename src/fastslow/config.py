@@ -4,6 +4,7 @@ Defaults are the paper's (arXiv 2605.12484) where it gives one. Ours, where it i
 `steps_per_cycle` 6 (192 anchor problems / 32 problems a step), LoRA learning rates, the reuse limit in policy versions.
 """
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -191,19 +192,33 @@ class Config(Section):
         return self
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1 takes 1e-6 for text; everybody who writes it means the number."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
+
+
+def read_yaml(text: str) -> Any:
+    """Safe YAML in which 1e-6 is a number."""
+    return yaml.load(text, Loader=_Loader)  # noqa: S506 (a SafeLoader)
+
+
 def load_config(path: str | Path, overrides: list[str] | None = None) -> Config:
     """Read a YAML config and apply `key.path=value` overrides. Raises ConfigError with one message per wrong field."""
     path = Path(path)
     if not path.is_file():
         raise ConfigError(f"config file {str(path)!r} does not exist: give the path of a YAML file")
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+        tree = read_yaml(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
         raise ConfigError(f"config file {str(path)!r} is not YAML: {error}") from error
     if not isinstance(tree, dict):
         raise ConfigError(f"config file {str(path)!r} holds {type(tree).__name__}: it must hold keys and values")
     for override in overrides or []:
-        _apply_override(tree, override)
+        apply_override(tree, override)
     return parse_config(tree)
 
 
@@ -215,7 +230,8 @@ def parse_config(tree: dict[str, Any]) -> Config:
         raise ConfigError("\n".join(_explain(detail) for detail in error.errors())) from None
 
 
-def _apply_override(tree: dict[str, Any], override: str) -> None:
+def apply_override(tree: dict[str, Any], override: str) -> None:
+    """Set one `key.path=value` in a config tree; the value is read as YAML. Raises ConfigError for anything else."""
     key, separator, text = override.partition("=")
     if not separator or not key:
         raise ConfigError(f"--set {override!r}: write it as key.path=value, for example --set loop.group_size=16")
@@ -228,7 +244,7 @@ def _apply_override(tree: dict[str, Any], override: str) -> None:
         if not isinstance(child, dict):
             raise ConfigError(f"--set {override!r}: {parent!r} holds the value {child!r}, not a section")
         node = child
-    node[leaf] = yaml.safe_load(text) if text else None
+    node[leaf] = read_yaml(text) if text else None
 
 
 def _lists_to_tuples(tree: dict[str, Any]) -> dict[str, Any]:

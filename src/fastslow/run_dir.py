@@ -18,12 +18,13 @@ from typing import IO, Any
 
 import yaml
 
-from fastslow.config import Config, parse_config
+from fastslow.config import Config, apply_override, parse_config
 from fastslow.errors import ConfigError, ResumeError
 from fastslow.fast.optimiser import Candidate
 from fastslow.types import Prompt, Rollout
 
 APPENDED = ("metrics.jsonl", "prompts.jsonl")
+RESUMABLE_KEYS = ("steps", "max_rollouts", "tracker", "threads")
 PACKAGES = ("fastslow", "torch", "transformers", "peft", "gepa", "numpy")
 
 
@@ -220,6 +221,22 @@ def read_population(run: Path) -> list[Prompt]:
         return []
     record = json.loads(path.read_text(encoding="utf-8"))
     return [Prompt.from_dict(member["components"]) for member in record["population"]]
+
+
+def resumed_config(run: Path, overrides: Sequence[str] = ()) -> Config:
+    """The config to go on with. Only how long a run goes on and how it is shown may change: anything else would make it
+    another run. Raises ConfigError for other overrides, ResumeError where there is no run.
+    """
+    config = read_config(run)
+    for override in overrides:
+        if override.partition("=")[0] not in RESUMABLE_KEYS:
+            raise ConfigError(
+                f"--set {override!r}: a resumed run keeps its options; only {', '.join(RESUMABLE_KEYS)} may change"
+            )
+    tree = config.model_dump(mode="json")
+    for override in overrides:
+        apply_override(tree, override)
+    return parse_config(tree)
 
 
 def config_text(config: Config) -> str:

@@ -120,6 +120,7 @@ class TrainingSession:
                 "max_rollouts": self.config.max_rollouts,
                 "output": str(self.run.path),
                 "step": self.state.step,
+                "rollouts": self.state.sampled_total,
             },
         )
         if self.state.step == 0 and not self._last_record:

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+
 from runs import record_of, small_config
 
 KILLS = 20

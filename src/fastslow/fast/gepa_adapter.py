@@ -92,9 +92,13 @@ class CycleAdapter:
         lines = tuple(dict.fromkeys(feedback))
         if child.hash in self.entries:
             self.idle += 1
-            self.refused.append(Candidate(child, parent.hash, False, "refused: a duplicate of a known prompt", {}, lines))
+            self.refused.append(
+                Candidate(child, parent.hash, False, "refused: a duplicate of a known prompt", {}, lines)
+            )
             return {}
-        self.entries[child.hash] = Entry(child, parent.hash, reason="the budget ended before it was scored", feedback=lines)
+        self.entries[child.hash] = Entry(
+            child, parent.hash, reason="the budget ended before it was scored", feedback=lines
+        )
         return {component: child.as_dict()[component] for component in components_to_update}
 
     # -- ours ----------------------------------------------------------------------------------------------------------
@@ -103,7 +107,9 @@ class CycleAdapter:
         """Score members of the population on every anchor, in one batch."""
         self._ask([(prompt, problem) for prompt in seeds for problem in self.anchors])
         for prompt in seeds:
-            entry = self.entries.setdefault(prompt.hash, Entry(prompt, accepted=True, reason="member of the population"))
+            entry = self.entries.setdefault(
+                prompt.hash, Entry(prompt, accepted=True, reason="member of the population")
+            )
             entry.scores = self._scores(prompt, self.anchors)
 
     def anchor_scores(self, prompt: Prompt) -> dict[Any, float]:
@@ -118,7 +124,8 @@ class CycleAdapter:
     def candidates(self) -> tuple[Candidate, ...]:
         """Every candidate of the cycle, for the record."""
         proposed = tuple(
-            Candidate(e.prompt, e.parent_hash, e.accepted, e.reason, e.scores, e.feedback) for e in self.entries.values()
+            Candidate(e.prompt, e.parent_hash, e.accepted, e.reason, e.scores, e.feedback)
+            for e in self.entries.values()
         )
         return proposed + tuple(self.refused)
 
@@ -164,7 +171,9 @@ class CycleAdapter:
     def _batch(self, prompt: Prompt, problems: Sequence[Problem]) -> EvaluationBatch[Evaluation, None]:
         evaluations = [self.known[prompt.hash, problem.id] for problem in problems]
         scores = self._scores(prompt, problems)
-        return EvaluationBatch([None] * len(problems), [scores[p.id] for p in problems], evaluations, num_metric_calls=0)
+        return EvaluationBatch(
+            [None] * len(problems), [scores[p.id] for p in problems], evaluations, num_metric_calls=0
+        )
 
     def _propose(self, parent: Prompt, component: str, examples: Sequence[Example]) -> str | None:
         self.proposals += 1

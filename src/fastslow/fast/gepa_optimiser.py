@@ -157,4 +157,3 @@ class QuietLogger:
 
     def log(self, message: str) -> None:
         return None
-

@@ -30,7 +30,9 @@ class LessonProposer:
         text = self._edit(lines, lessons, rng)
         if len(text) > self.max_prompt_chars:
             raise ReflectionError(
-                f"the edited prompt has {len(text)} characters, more than {self.max_prompt_chars}", Usage(refused=1), text
+                f"the edited prompt has {len(text)} characters, more than {self.max_prompt_chars}",
+                Usage(refused=1),
+                text,
             )
         return Proposal(text, Usage())
 

@@ -90,10 +90,7 @@ class ForestDecoder:
         self.computed_tokens = 0
 
     def prefill(self) -> torch.Tensor:
-        logits = torch.cat([self._prefill(forest) for forest in self.forests])
-        restored = torch.empty_like(logits)
-        restored[torch.tensor(self.row_of, device=self.device)] = logits
-        return restored
+        return self._in_row_order(torch.cat([self._prefill(forest) for forest in self.forests]))
 
     def step(self, tokens: Sequence[int]) -> torch.Tensor:
         order = torch.tensor(self.row_of, device=self.device)
@@ -111,9 +108,7 @@ class ForestDecoder:
         finally:
             ACTIVE_POOLS.reset(active)
         self.lengths = [length + 1 for length in self.lengths]
-        restored = torch.empty_like(output.logits[:, -1])
-        restored[order] = output.logits[:, -1]
-        return restored
+        return self._in_row_order(output.logits[:, -1])
 
     def keep(self, rows: Sequence[int]) -> None:
         new_index = {row: index for index, row in enumerate(rows)}
@@ -131,6 +126,13 @@ class ForestDecoder:
         self.pools = pools
         self.row_of = [new_index[self.row_of[position]] for position in kept]
         self.lengths = [self.lengths[position] for position in kept]
+
+    def _in_row_order(self, logits: torch.Tensor) -> torch.Tensor:
+        if self.row_of == sorted(self.row_of):
+            return logits
+        restored = torch.empty_like(logits)
+        restored[torch.tensor(self.row_of, device=self.device)] = logits
+        return restored
 
     def _prefill(self, forest: Forest) -> torch.Tensor:
         """Logits of the pack's rows, (rows, vocabulary); leaves the pack's keys and values as a pool."""

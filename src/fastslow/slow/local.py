@@ -21,6 +21,7 @@ from fastslow.config import ModelConfig, SlowConfig
 from fastslow.errors import ConfigError
 from fastslow.slow import attention, loading
 from fastslow.slow.chat import ChatRenderer
+from fastslow.slow.cpu_memory import keep_freed_memory
 from fastslow.slow.decoders import Decoder, ForestDecoder, PlainDecoder
 from fastslow.slow.engine import (
     Datum,
@@ -39,7 +40,6 @@ from fastslow.slow.scoring import (
     MicroBatch,
     PlainScorer,
     Scorer,
-    entropies,
     kl_divergences,
     token_logprobs,
 )
@@ -69,6 +69,8 @@ class LocalEngine:
             torch.set_num_threads(threads)
         self.config, self.slow, self.base_config = model, slow or SlowConfig(), base or model
         self.device = loading.pick_device(model.device)
+        if self.device.type == "cpu":
+            keep_freed_memory()
         self.dtype = loading.compute_dtype(model, self.device)
         self.tokenizer = loading.load_tokenizer(model)
         self.renderer = ChatRenderer(self.tokenizer, model.chat_template_kwargs)
@@ -180,7 +182,7 @@ class LocalEngine:
             with torch.no_grad(), self._weights("base") as base:
                 base_logprobs, _ = token_logprobs(batch.forward(base), batch, sequences)
         logits = batch.forward(self.model)
-        learner, rows = token_logprobs(logits, batch, sequences)
+        learner, entropy = token_logprobs(logits, batch, sequences)
         members = [datums[index] for index in batch.members]
         sampler = self._flat([value for datum in members for value in datum.sampler_logprobs])
         advantages = self._flat([datum.advantage for datum in members for _ in datum.completion_tokens])
@@ -188,9 +190,9 @@ class LocalEngine:
         per_token = LOSSES[settings.name](learner, sampler, advantages, settings.tau)
         penalty = torch.zeros_like(learner) if base_logprobs is None else kl_penalty(learner, base_logprobs)
         total = (weights * (per_token + settings.kl_coefficient * penalty)).sum()
-        total.backward()
         ratio = importance_ratio(learner, sampler)
-        sums.add(total, ratio, settings.tau, entropies(logits)[rows], penalty, batch.computed_tokens)
+        total.backward()
+        sums.add(total, ratio, settings.tau, entropy, penalty, batch.computed_tokens)
 
     # -- saving --------------------------------------------------------------------------------------------------------
 

@@ -12,6 +12,7 @@ from fastslow.slow.engine import SampleRequest, SamplingParams
 from fastslow.types import Completion, FinishReason
 
 NUCLEUS_CANDIDATES = 1024
+BLOCK = 512
 
 
 @dataclass
@@ -44,7 +45,7 @@ def _decode(rows: list[_Row], decoder: Decoder, params: SamplingParams, stop: fr
     logits = decoder.prefill()
     for position in range(params.max_tokens):
         noise = torch.tensor(np.array([row.noise[position] for row in active]), device=logits.device)
-        tokens, logprobs = draw(logits.float(), noise, params)
+        tokens, logprobs = draw(logits, noise, params)
         chosen = tokens.tolist()
         for row, token, logprob in zip(active, chosen, logprobs.tolist(), strict=True):
             row.tokens.append(token)
@@ -63,28 +64,49 @@ def _decode(rows: list[_Row], decoder: Decoder, params: SamplingParams, stop: fr
 def draw(logits: torch.Tensor, noise: torch.Tensor, params: SamplingParams) -> tuple[torch.Tensor, torch.Tensor]:
     """One token a row by inverse transform sampling, and its log-probability.
 
-    Shapes: logits (rows, vocabulary) float32; noise (rows,) in [0, 1); returns (rows,) int64 and (rows,) float32.
+    Shapes: logits (rows, vocabulary); noise (rows,) in [0, 1); returns (rows,) int64 and (rows,) float32.
     The log-probability is that of the tempered distribution before the nucleus is cut out; greedy draws, which have
     none, report temperature 1.
     """
+    scaled = logits.float() if params.temperature in (0.0, 1.0) else logits.float() / params.temperature
+    peaks = scaled.max(-1, keepdim=True).values
+    weights = _padded_weights(scaled, peaks)
+    blocks = weights.view(len(weights), -1, BLOCK)
+    sums = blocks.sum(-1).double()
+    totals = sums.sum(-1)
     if params.temperature == 0.0:
-        tokens = logits.argmax(-1)
-        return tokens, _pick(torch.log_softmax(logits, dim=-1), tokens)
-    logprobs = torch.log_softmax(logits / params.temperature, dim=-1)
-    probs = logprobs.exp()
-    tokens = _invert(probs, noise) if params.top_p >= 1.0 else _draw_from_nucleus(probs, noise, params.top_p)
-    return tokens, _pick(logprobs, tokens)
+        tokens = scaled.argmax(-1)
+    elif params.top_p < 1.0:
+        tokens = _draw_from_nucleus(weights / totals[:, None].float(), noise, params.top_p)
+    else:
+        tokens = _draw_by_blocks(blocks, sums, noise * totals)
+    return tokens, scaled.gather(-1, tokens[:, None])[:, 0] - peaks[:, 0] - totals.log().float()
 
 
-def _pick(values: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
-    return values.gather(-1, tokens[:, None])[:, 0]
+def _padded_weights(scaled: torch.Tensor, peaks: torch.Tensor) -> torch.Tensor:
+    """exp(scaled - peak), filled up with zeros to whole blocks."""
+    vocabulary = scaled.shape[-1]
+    weights = scaled.new_empty(len(scaled), -(-vocabulary // BLOCK) * BLOCK)
+    weights[:, vocabulary:] = 0.0
+    torch.sub(scaled, peaks, out=weights[:, :vocabulary])
+    weights[:, :vocabulary].exp_()
+    return weights
 
 
-def _invert(weights: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
-    """Index of the first entry whose cumulative weight exceeds noise * total, shape (rows,)."""
-    cumulative = weights.cumsum(-1, dtype=torch.float64)
-    found = torch.searchsorted(cumulative, (noise * cumulative[:, -1])[:, None], right=True)[:, 0]
-    return found.clamp(max=weights.shape[-1] - 1)
+def _draw_by_blocks(blocks: torch.Tensor, sums: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Inverse transform sampling in two steps, so that the vocabulary is summed once: the block, then the token in it."""
+    rows = torch.arange(len(blocks), device=blocks.device)
+    block = _first_above(sums.cumsum(-1), targets)
+    before = sums.cumsum(-1)[rows, block] - sums[rows, block]
+    inside = _first_above(blocks[rows, block].cumsum(-1, dtype=torch.float64), targets - before)
+    return block * BLOCK + inside
+
+
+def _first_above(cumulative: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Index of the first entry above its row's target; where rounding leaves none, the last one that adds anything."""
+    found = torch.searchsorted(cumulative, targets[:, None], right=True)[:, 0]
+    last = (cumulative < cumulative[:, -1:]).sum(-1)
+    return torch.minimum(found, last)
 
 
 def _draw_from_nucleus(probs: torch.Tensor, noise: torch.Tensor, top_p: float) -> torch.Tensor:
@@ -95,4 +117,5 @@ def _draw_from_nucleus(probs: torch.Tensor, noise: torch.Tensor, top_p: float) -
         values, indices = probs.sort(dim=-1, descending=True)
     before = values.cumsum(-1) - values
     nucleus = values.masked_fill(before >= top_p, 0.0)
-    return indices.gather(-1, _invert(nucleus, noise)[:, None])[:, 0]
+    cumulative = nucleus.cumsum(-1, dtype=torch.float64)
+    return indices.gather(-1, _first_above(cumulative, noise * cumulative[:, -1])[:, None])[:, 0]

@@ -4,7 +4,7 @@
 predicts which completion token, so that everything after the forward pass is the same for both.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -14,7 +14,8 @@ from fastslow.slow.decoders import additive_mask
 from fastslow.slow.engine import TokenSequence
 from fastslow.slow.forest import Forest, pack_forests
 
-ENTROPY_ROWS = 128
+# Elements of a slice of logits: on a CPU what its caches hold, on a GPU what keeps it busy.
+SLICE_ELEMENTS = (2**20, 2**26)
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ class ForestScorer:
                 logits_to_keep=torch.tensor(kept, device=self.device),
                 use_cache=False,
             )
-            return output.logits[0].float()
+            return output.logits[0]
 
         rows = [[row_of[node] for node in path] for path in predictors]
         return MicroBatch(forest.members, rows, forward, len(forest))
@@ -106,7 +107,7 @@ class PlainScorer:
                 logits_to_keep=torch.arange(first, width, device=self.device),
                 use_cache=False,
             )
-            return output.logits.flatten(0, 1).float()
+            return output.logits.flatten(0, 1)
 
         return MicroBatch(members, rows, forward, len(members) * width)
 
@@ -114,34 +115,63 @@ class PlainScorer:
 def token_logprobs(
     logits: torch.Tensor, batch: MicroBatch, sequences: Sequence[TokenSequence]
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Log-probabilities of all completion tokens of a micro-batch, member after member, and the rows they come from.
+    """Log-probabilities of all completion tokens of a micro-batch, member after member, and the entropies (nats) of the
+    distributions that they come from.
 
-    Shapes: logits (rows, vocabulary); returns (N,) with gradient and (N,) int64.
+    Shapes: logits (rows, vocabulary); returns (N,) with gradient and (N,) without. Float32 whatever the logits are.
+    Backward turns the logits into their own gradient in place: do not use them after it.
     """
-    flat_rows = torch.tensor([row for rows in batch.rows for row in rows], device=logits.device)
+    rows = torch.tensor([row for rows in batch.rows for row in rows], device=logits.device)
     targets = [token for member in batch.members for token in sequences[member].completion_tokens]
-    chosen = logits[flat_rows, torch.tensor(targets, device=logits.device)]
-    return chosen - torch.logsumexp(logits, dim=-1)[flat_rows], flat_rows
+    chosen, entropy = _TokenLogprobs.apply(logits, rows, torch.tensor(targets, device=logits.device))
+    return chosen, entropy[rows]
 
 
-@torch.no_grad()
-def entropies(logits: torch.Tensor) -> torch.Tensor:
-    """Entropy of each row's distribution in nats, shape (rows,); in slices, to keep the peak memory low."""
-    return torch.cat([_entropy(part) for part in logits.detach().split(ENTROPY_ROWS)])
+class _TokenLogprobs(torch.autograd.Function):
+    """log_softmax and gather in slices that stay in the cache; plain autograd would walk the vocabulary ten times."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, logits: torch.Tensor, rows: torch.Tensor, targets: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        log_totals = logits.new_empty(len(logits), dtype=torch.float32)
+        entropies = torch.empty_like(log_totals)
+        for part in _slices(logits):
+            values = logits[part].float()
+            log_totals[part] = torch.logsumexp(values, dim=-1)
+            probs = (values - log_totals[part, None]).exp_()
+            entropies[part] = log_totals[part] - torch.linalg.vecdot(probs, values)
+        ctx.save_for_backward(logits, log_totals, rows, targets)
+        ctx.mark_non_differentiable(entropies)
+        return logits[rows, targets].float() - log_totals[rows], entropies
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+        logits, log_totals, rows, targets = ctx.saved_tensors
+        logits = logits.detach()
+        gradient = gradients[0]
+        per_row = torch.zeros_like(log_totals).index_add_(0, rows, gradient)
+        order = rows.argsort(stable=True)
+        rows, targets, gradient = rows[order], targets[order], gradient[order]
+        for part in _slices(logits):
+            values = logits[part].float().sub_(log_totals[part, None]).exp_().mul_(-per_row[part, None])
+            first, last = torch.searchsorted(rows, torch.tensor([part.start, part.stop], device=rows.device)).tolist()
+            here = rows[first:last] - part.start, targets[first:last]
+            logits[part] = values.index_put_(here, gradient[first:last], accumulate=True)
+        return logits, None, None
 
 
-def _entropy(logits: torch.Tensor) -> torch.Tensor:
-    logprobs = torch.log_softmax(logits, dim=-1)
-    return -(logprobs.exp() * logprobs).sum(-1)
+def _slices(logits: torch.Tensor) -> Iterator[slice]:
+    size = max(1, SLICE_ELEMENTS[logits.device.type == "cuda"] // logits.shape[-1])
+    return (slice(start, min(start + size, len(logits))) for start in range(0, len(logits), size))
 
 
 @torch.no_grad()
 def kl_divergences(logits: torch.Tensor, base_logits: torch.Tensor) -> torch.Tensor:
     """KL(current || base) of each row over the full vocabulary in nats; shapes (rows, vocabulary) -> (rows,)."""
-    pairs = zip(logits.split(ENTROPY_ROWS), base_logits.split(ENTROPY_ROWS), strict=True)
-    return torch.cat([_kl(current, base) for current, base in pairs])
+    return torch.cat([_kl(logits[part].float(), base_logits[part].float()) for part in _slices(logits)])
 
 
 def _kl(logits: torch.Tensor, base_logits: torch.Tensor) -> torch.Tensor:
     logprobs = torch.log_softmax(logits, dim=-1)
-    return (logprobs.exp() * (logprobs - torch.log_softmax(base_logits, dim=-1))).sum(-1).clamp(min=0.0)
+    return torch.linalg.vecdot(logprobs.exp(), logprobs - torch.log_softmax(base_logits, dim=-1)).clamp(min=0.0)

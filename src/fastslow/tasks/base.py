@@ -67,7 +67,9 @@ def check_score(score: Score, problem: Problem) -> Score:
     if not isinstance(score, Score):
         raise TaskError(f"the scorer returned {score!r} for problem {problem.id!r}: return a fastslow.Score")
     if not 0.0 <= score.reward <= 1.0:
-        raise TaskError(f"the scorer returned reward {score.reward!r} for problem {problem.id!r}: rewards lie in [0, 1]")
+        raise TaskError(
+            f"the scorer returned reward {score.reward!r} for problem {problem.id!r}: rewards lie in [0, 1]"
+        )
     return score
 
 
@@ -92,7 +94,9 @@ def check_splits(task: Task) -> dict[Split, int]:
             if problem.id in owner:
                 other = owner[problem.id]
                 where = f"twice in {split!r}" if other == split else f"in {other!r} and in {split!r}"
-                raise TaskError(f"task {task.name!r}: problem id {problem.id!r} stands {where}: splits must be disjoint")
+                raise TaskError(
+                    f"task {task.name!r}: problem id {problem.id!r} stands {where}: splits must be disjoint"
+                )
             owner[problem.id] = split
     for split in ("train", "validation"):
         if not sizes[split]:

@@ -1,0 +1,158 @@
+"""The command line: train, evaluate, prompts, tasks. Heavy imports wait until a command needs them."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from fastslow.errors import ConfigError, FastslowError
+
+INTERRUPTED = 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point. Errors that fastslow raises on purpose are one message on stderr, and exit code 2."""
+    options = build_parser().parse_args(arguments)
+    try:
+        return int(options.run(options))
+    except FastslowError as error:
+        print(f"fastslow: {error}", file=sys.stderr)
+        return 2
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of the whole command line."""
+    parser = argparse.ArgumentParser(prog="fastslow", description="Fast-Slow Training of language models.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_train(commands.add_parser("train", help="train a model and a population of prompts"))
+    _add_evaluate(commands.add_parser("evaluate", help="measure weights under prompts, and their KL to the base"))
+    _add_prompts(commands.add_parser("prompts", help="show the prompts of a run and how they came about"))
+    _add_tasks(commands.add_parser("tasks", help="list tasks, or show problems of one"))
+    return parser
+
+
+# -- train -------------------------------------------------------------------------------------------------------------
+
+
+def _add_train(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("config", nargs="?", help="a YAML file")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override one option")
+    parser.add_argument("--dry-run", action="store_true", help="check everything, explain the recipe, load no weights")
+    parser.add_argument("--resume", type=Path, metavar="RUN", help="go on with a run that was cut")
+    parser.add_argument("--quiet", action="store_true", help="show warnings and errors only")
+    parser.set_defaults(run=_train)
+
+
+def _train(options: argparse.Namespace) -> int:
+    from fastslow.config import load_config
+    from fastslow.run_dir import resumed_config
+
+    if (options.config is None) == (options.resume is None):
+        raise ConfigError("train takes either a config file or --resume RUN")
+    if options.resume is not None:
+        config = resumed_config(options.resume, options.set)
+    else:
+        config = load_config(options.config, options.set)
+    if options.dry_run:
+        from fastslow.plan import describe
+
+        print(describe(config))
+        return 0
+    from fastslow.loop import train
+    from fastslow.progress import make_observer
+
+    result = train(config, resume=options.resume, observer=make_observer(config, quiet=options.quiet))
+    if result.interrupted:
+        print(f"\nStopped after step {result.steps}; everything is saved. Go on with:\n")
+        print(f"    fastslow train --resume {result.run}")
+        return INTERRUPTED
+    return 0
+
+
+# -- evaluate ----------------------------------------------------------------------------------------------------------
+
+
+def _add_evaluate(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("target", help="a run directory, or a model (then --config says which task)")
+    parser.add_argument("--config", help="the YAML file that names the task, where the target is a model")
+    parser.add_argument("--weights", default="latest", help="of a run: base, latest, or step_N (default: latest)")
+    parser.add_argument(
+        "--prompt", default="best", help="seed, best, population, @FILE or a text (default: best; a model: seed)"
+    )
+    parser.add_argument("--split", default="validation", choices=["train", "validation", "test"])
+    parser.add_argument("--problems", type=int, help="how many problems (default: all of the split)")
+    parser.add_argument("--k", type=int, help="completions a problem (default: evaluation.k of the config)")
+    parser.add_argument("--kl", action="store_true", help="also measure the token-level KL to the base model")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers to a file as well")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override one option")
+    parser.set_defaults(run=_evaluate)
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    from fastslow.reports import evaluate_target, show_evaluation, write_evaluation
+
+    report = evaluate_target(
+        options.target,
+        config=options.config,
+        overrides=options.set,
+        weights=options.weights,
+        prompt=options.prompt,
+        split=options.split,
+        problems=options.problems,
+        k=options.k,
+        kl=options.kl,
+    )
+    show_evaluation(report)
+    if options.json is not None:
+        write_evaluation(report, options.json)
+    return 0
+
+
+# -- prompts -----------------------------------------------------------------------------------------------------------
+
+
+def _add_prompts(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run_directory", type=Path, metavar="RUN")
+    parser.add_argument("--best", action="store_true", help="print the best prompt alone, ready to paste")
+    parser.add_argument("--all", action="store_true", help="list every candidate ever proposed")
+    parser.add_argument("--id", metavar="HASH", help="one candidate: its text, its parent, what led to it")
+    parser.set_defaults(run=_prompts)
+
+
+def _prompts(options: argparse.Namespace) -> int:
+    from fastslow.reports import show_best_prompt, show_candidate, show_candidates, show_population
+
+    if options.best:
+        show_best_prompt(options.run_directory)
+    elif options.id:
+        show_candidate(options.run_directory, options.id)
+    elif options.all:
+        show_candidates(options.run_directory)
+    else:
+        show_population(options.run_directory)
+    return 0
+
+
+# -- tasks -------------------------------------------------------------------------------------------------------------
+
+
+def _add_tasks(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", nargs="?", help="a task, as in task.name of a config")
+    parser.add_argument("--set", action="append", default=[], metavar="OPTION=VALUE", help="an option of the task")
+    parser.add_argument("--show", type=int, default=2, metavar="N", help="how many problems to show (default: 2)")
+    parser.add_argument("--answer", metavar="TEXT", help="show what the scorer says to this completion")
+    parser.set_defaults(run=_tasks)
+
+
+def _tasks(options: argparse.Namespace) -> int:
+    from fastslow.reports import show_task, show_tasks
+
+    if options.name is None:
+        show_tasks()
+    else:
+        show_task(options.name, options.set, options.show, options.answer)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
