@@ -15,7 +15,7 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 # A step of prompt evolution alone is a whole cycle, so its curve needs a point more often.
-METHOD_SETTINGS = {"prompt": {"evaluation.every": 2}}
+METHOD_SETTINGS = {"prompt": {"evaluation.every": 3}}
 KEPT = ("config.yaml", "metrics.jsonl", "prompts.jsonl", "population.json")
 
 

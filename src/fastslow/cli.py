@@ -1,7 +1,9 @@
 """The command line: train, evaluate, prompts, tasks. Heavy imports wait until a command needs them."""
 
 import argparse
+import os
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,11 +15,19 @@ INTERRUPTED = 130
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point. Errors that fastslow raises on purpose are one message on stderr, and exit code 2."""
     options = build_parser().parse_args(arguments)
+    _quiet_libraries()
     try:
         return int(options.run(options))
     except FastslowError as error:
         print(f"fastslow: {error}", file=sys.stderr)
         return 2
+
+
+def _quiet_libraries() -> None:
+    """Progress bars and deprecation notes of the libraries underneath would tear our own display apart."""
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"transformers\.|peft\.")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -56,7 +66,7 @@ def _train(options: argparse.Namespace) -> int:
     if options.dry_run:
         from fastslow.plan import describe
 
-        print(describe(config))
+        print(describe(config, resume=options.resume))
         return 0
     from fastslow.loop import train
     from fastslow.progress import make_observer
@@ -89,9 +99,13 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
 
 
 def _evaluate(options: argparse.Namespace) -> int:
-    from fastslow.reports import evaluate_target, show_evaluation, write_evaluation
+    import json
 
-    report = evaluate_target(
+    from fastslow import show
+    from fastslow.measure import evaluate
+    from fastslow.run_dir import write_atomically
+
+    report = evaluate(
         options.target,
         config=options.config,
         overrides=options.set,
@@ -102,9 +116,9 @@ def _evaluate(options: argparse.Namespace) -> int:
         k=options.k,
         kl=options.kl,
     )
-    show_evaluation(report)
+    show.evaluation(report)
     if options.json is not None:
-        write_evaluation(report, options.json)
+        write_atomically(options.json, json.dumps(report.to_json(), indent=2, ensure_ascii=False) + "\n")
     return 0
 
 
@@ -120,16 +134,17 @@ def _add_prompts(parser: argparse.ArgumentParser) -> None:
 
 
 def _prompts(options: argparse.Namespace) -> int:
-    from fastslow.reports import show_best_prompt, show_candidate, show_candidates, show_population
+    from fastslow import show
 
+    run = options.run_directory
     if options.best:
-        show_best_prompt(options.run_directory)
+        show.best_prompt(run)
     elif options.id:
-        show_candidate(options.run_directory, options.id)
+        show.candidate(run, options.id)
     elif options.all:
-        show_candidates(options.run_directory)
+        show.candidates(run)
     else:
-        show_population(options.run_directory)
+        show.population(run)
     return 0
 
 
@@ -145,12 +160,12 @@ def _add_tasks(parser: argparse.ArgumentParser) -> None:
 
 
 def _tasks(options: argparse.Namespace) -> int:
-    from fastslow.reports import show_task, show_tasks
+    from fastslow import show
 
     if options.name is None:
-        show_tasks()
+        show.tasks()
     else:
-        show_task(options.name, options.set, options.show, options.answer)
+        show.task(options.name, options.set, options.show, options.answer)
     return 0
 
 

@@ -5,6 +5,7 @@ Defaults are the paper's (arXiv 2605.12484) where it gives one. Ours, where it i
 """
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -206,7 +207,7 @@ def read_yaml(text: str) -> Any:
     return yaml.load(text, Loader=_Loader)  # noqa: S506 (a SafeLoader)
 
 
-def load_config(path: str | Path, overrides: list[str] | None = None) -> Config:
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     """Read a YAML config and apply `key.path=value` overrides. Raises ConfigError with one message per wrong field."""
     path = Path(path)
     if not path.is_file():
@@ -217,7 +218,7 @@ def load_config(path: str | Path, overrides: list[str] | None = None) -> Config:
         raise ConfigError(f"config file {str(path)!r} is not YAML: {error}") from error
     if not isinstance(tree, dict):
         raise ConfigError(f"config file {str(path)!r} holds {type(tree).__name__}: it must hold keys and values")
-    for override in overrides or []:
+    for override in overrides:
         apply_override(tree, override)
     return parse_config(tree)
 
@@ -228,6 +229,14 @@ def parse_config(tree: dict[str, Any]) -> Config:
         return Config.model_validate(_lists_to_tuples(tree))
     except ValidationError as error:
         raise ConfigError("\n".join(_explain(detail) for detail in error.errors())) from None
+
+
+def with_overrides(config: Config, overrides: Sequence[str]) -> Config:
+    """A copy of a config with `key.path=value` overrides. Raises ConfigError as `load_config` does."""
+    tree = config.model_dump(mode="json")
+    for override in overrides:
+        apply_override(tree, override)
+    return parse_config(tree)
 
 
 def apply_override(tree: dict[str, Any], override: str) -> None:

@@ -18,7 +18,7 @@ from typing import IO, Any
 
 import yaml
 
-from fastslow.config import Config, apply_override, parse_config
+from fastslow.config import Config, parse_config, with_overrides
 from fastslow.errors import ConfigError, ResumeError
 from fastslow.fast.optimiser import Candidate
 from fastslow.types import Prompt, Rollout
@@ -52,11 +52,19 @@ class RunDirectory:
         self._take_lock()
         write_atomically(self.path / "config.yaml", config_text(config))
 
-    def open(self) -> None:
-        """Take a run up again. Raises ResumeError where there is none."""
-        if not (self.path / "config.yaml").is_file():
-            raise ResumeError(f"{str(self.path)!r} holds no run: there is no config.yaml in it")
+    def open(self, config: Config) -> None:
+        """Take a run up again. Raises ResumeError where there is none, or where `config` would make it another run."""
+        before = read_config(self.path)
+        changed = _differences(before.model_dump(mode="json"), config.model_dump(mode="json"))
+        forbidden = [key for key in changed if key not in (*RESUMABLE_KEYS, "output")]
+        if forbidden:
+            raise ResumeError(
+                f"{str(self.path)!r} was started with another {', '.join(forbidden)}: a resumed run keeps its options; only "
+                f"{', '.join(RESUMABLE_KEYS)} may change"
+            )
         self._take_lock()
+        if changed:
+            write_atomically(self.path / "config.yaml", config_text(config))
 
     def close(self) -> None:
         """Give the lock back."""
@@ -233,10 +241,7 @@ def resumed_config(run: Path, overrides: Sequence[str] = ()) -> Config:
             raise ConfigError(
                 f"--set {override!r}: a resumed run keeps its options; only {', '.join(RESUMABLE_KEYS)} may change"
             )
-    tree = config.model_dump(mode="json")
-    for override in overrides:
-        apply_override(tree, override)
-    return parse_config(tree)
+    return with_overrides(config, overrides)
 
 
 def config_text(config: Config) -> str:
@@ -275,6 +280,18 @@ def _finite(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_finite(item) for item in value]
     return value
+
+
+def _differences(before: Mapping[str, Any], after: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Dotted keys whose values differ."""
+    keys: list[str] = []
+    for key in dict.fromkeys([*before, *after]):
+        old, new = before.get(key), after.get(key)
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            keys += _differences(old, new, f"{prefix}{key}.")
+        elif old != new:
+            keys.append(f"{prefix}{key}")
+    return keys
 
 
 def _mean(scores: Mapping[str, float]) -> float | None:

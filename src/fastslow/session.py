@@ -289,7 +289,7 @@ class TrainingSession:
         self.run.append_candidates(state.cycle, evolution.candidates, ids)
         known = {candidate.prompt.hash: candidate.scores for candidate in evolution.candidates if candidate.scores}
         state.scores = {prompt.hash: known.get(prompt.hash, {}) for prompt in state.population}
-        self.run.write_population(state.cycle, state.step, state.population, state.scores)
+        self._write_population()
         if evolution.error:
             self._warn(f"cycle {state.cycle}: {evolution.error}")
         self.observer.on_event(
@@ -302,6 +302,10 @@ class TrainingSession:
                 "best_score": evolution.info.get("best_mean"),
             },
         )
+
+    def _write_population(self) -> None:
+        state = self.state
+        self.run.write_population(state.cycle, state.evolved_for_step, state.population, state.scores)
 
     # -- measuring and logging -----------------------------------------------------------------------------------------
 
@@ -412,7 +416,8 @@ class TrainingSession:
         loop = json.loads((resume / "loop.json").read_text(encoding="utf-8"))
         self.state = LoopState.from_json(loop["state"])
         self.run.rewind(loop["positions"], self.state.step)
-        self.run.write_population(self.state.cycle, self.state.step, self.state.population, self.state.scores)
+        if self.state.cycle:
+            self._write_population()
         with (resume / "store.jsonl").open(encoding="utf-8") as file:
             self.store.restore(json.loads(line) for line in file)
         self.engine.load(checkpoint)

@@ -25,8 +25,10 @@ def check(config: Config) -> Task:
     from fastslow.fast.proposers import check_proposer
     from fastslow.slow.losses import check_loss
     from fastslow.tasks.registry import build_task
+    from fastslow.tracking import check_tracker
 
     check_loss(config.slow.loss)
+    check_tracker(config.tracker)
     task = build_task(config.task)
     check_splits(task)
     if config.method != "rl" and config.fast.optimiser == "gepa":
@@ -43,10 +45,14 @@ def prepare(config: Config, *, resume: Path | None = None) -> Parts:
     run = RunDirectory(resume if resume is not None else Path(config.output))
     if resume is None:
         run.check_free()
-    engine = LocalEngine(config.model, config.slow, seed=config.seed, threads=config.threads)
-    optimiser = build_optimiser(config, engine, task.seed_prompt)
+    else:
+        run.open(config)
+    try:
+        engine = LocalEngine(config.model, config.slow, seed=config.seed, threads=config.threads)
+        optimiser = build_optimiser(config, engine, task.seed_prompt)
+    except BaseException:
+        run.close()
+        raise
     if resume is None:
         run.create(config)
-    else:
-        run.open()
     return Parts(task, engine, optimiser, run)

@@ -50,17 +50,16 @@ class LessonProposer:
 def count_lessons(examples: Sequence[Example], known: Sequence[str]) -> Counter[str]:
     """How many failed examples name each lesson, the lessons that the prompt already has left out.
 
-    Lines that only one of several examples names speak of that problem, not of the task, and are left out where any
-    line comes more often.
+    A line that only one of several failures names speaks of that problem, not of the task, and is no lesson.
     """
     said = {normalise(line) for line in known}
+    failed = [example for example in examples if example.reward < 1.0]
     counts: Counter[str] = Counter()
-    for example in examples:
-        if example.reward < 1.0:
-            lines = dict.fromkeys(" ".join(line.split()) for line in example.feedback.splitlines())
-            counts.update(line for line in lines if line and normalise(line) not in said)
-    repeated = Counter({line: count for line, count in counts.items() if count > 1})
-    return repeated or counts
+    for example in failed:
+        lines = dict.fromkeys(" ".join(line.split()) for line in example.feedback.splitlines())
+        counts.update(line for line in lines if line and normalise(line) not in said)
+    needed = min(2, len(failed))
+    return Counter({line: count for line, count in counts.items() if count >= needed})
 
 
 def normalise(line: str) -> str:

@@ -1,0 +1,51 @@
+"""Fast-Slow Training: RL moves the weights of a language model while reflective evolution moves its prompts.
+
+    import fastslow
+
+    config = fastslow.load_config("config.yaml", ["steps=20"])
+    result = fastslow.train(config)
+    print(result.best_prompt.system)
+    print(fastslow.evaluate(result.run, prompt="best").rows[0].result.mean)
+
+Names are imported when they are first used, so that `import fastslow` is quick and has no side effects.
+"""
+
+import importlib
+from typing import Any
+
+_HOME = {
+    "Completion": "types",
+    "Config": "config",
+    "ConfigError": "errors",
+    "FastslowError": "errors",
+    "InfrastructureError": "errors",
+    "Problem": "types",
+    "Prompt": "types",
+    "ResumeError": "errors",
+    "Rollout": "types",
+    "Score": "types",
+    "ScoringFailure": "tasks.base",
+    "Task": "tasks.base",
+    "TaskError": "errors",
+    "TrainResult": "session",
+    "describe": "plan",
+    "evaluate": "measure",
+    "load_config": "config",
+    "parse_config": "config",
+    "read_candidates": "run_dir",
+    "read_metrics": "run_dir",
+    "read_population": "run_dir",
+    "train": "loop",
+}
+
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'fastslow' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"fastslow.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

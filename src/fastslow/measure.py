@@ -1,0 +1,199 @@
+"""Evaluation after training: any weights (base, a checkpoint, any model) under any prompt (seed, best, population, a text)."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from fastslow.config import Config, load_config, with_overrides
+from fastslow.errors import ConfigError
+from fastslow.evaluation import EvaluationResult, KlResult, evaluate_prompt, kl_to_base
+from fastslow.run_dir import checkpoint_steps, read_candidates, read_config, read_population
+from fastslow.seeding import derive_seed
+from fastslow.slow.engine import PolicyEngine, SamplingParams
+from fastslow.tasks.base import Split, Task
+from fastslow.types import SYSTEM, Problem, Prompt
+
+
+@dataclass(frozen=True)
+class EvaluationRow:
+    """One prompt's numbers; `kl` where it was asked for."""
+
+    label: str
+    result: EvaluationResult
+    kl: KlResult | None
+
+
+@dataclass(frozen=True)
+class EvaluationReport:
+    """What was measured, and under which settings."""
+
+    target: str
+    weights: str
+    task: str
+    split: Split
+    temperature: float
+    top_p: float
+    seed: int
+    rows: tuple[EvaluationRow, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, without the rollouts."""
+        record = {name: value for name, value in vars(self).items() if name != "rows"}
+        return record | {"rows": [_row_to_json(row) for row in self.rows]}
+
+
+def evaluate(
+    target: str | Path,
+    *,
+    config: str | Path | None = None,
+    overrides: Sequence[str] = (),
+    weights: str = "latest",
+    prompt: str = "best",
+    split: Split = "validation",
+    problems: int | None = None,
+    k: int | None = None,
+    kl: bool = False,
+) -> EvaluationReport:
+    """mean@k, best@k and, if asked, the KL to the base.
+
+    `target` is a run directory, or a model (then `config` names the task). `weights` of a run: `base`, `latest`, `step_N`.
+    `prompt`: `seed`, `best`, `population`, the hash of a candidate, `@FILE`, or a text of more than one word.
+    Raises: ConfigError, before any model loads, for anything that does not exist.
+    """
+    from fastslow.slow.local import LocalEngine
+    from fastslow.tasks.registry import build_task
+
+    target = Path(target)
+    run = target if (target / "config.yaml").is_file() else None
+    settings = _settings(target, run, config, overrides)
+    task = build_task(settings.task)
+    k = _positive("k", k if k is not None else settings.evaluation.k)
+    chosen = _problems(task, split, problems)
+    prompts = resolve_prompts(prompt, task, run)
+    adapter = _checkpoint(run, weights) if run is not None else _adapter(target)
+    engine = _load(LocalEngine, settings, adapter)
+    rows = tuple(_measure(engine, task, settings, chosen, label, text, split, k, kl) for label, text in prompts)
+    sampling = settings.evaluation
+    label = weights if run is not None else "model"
+    return EvaluationReport(
+        str(target), label, settings.task.name, split, sampling.temperature, sampling.top_p, settings.seed, rows
+    )
+
+
+def resolve_prompts(prompt: str, task: Task, run: Path | None) -> list[tuple[str, Prompt]]:
+    """Labels and prompts for what the command line names. Raises ConfigError for what does not exist."""
+    seed = task.seed_prompt
+    if prompt == "seed" or (prompt == "best" and run is None):
+        return [("seed", seed)]
+    if prompt in ("best", "population"):
+        if run is None:
+            raise ConfigError(f"prompt: {prompt!r} needs a run; of a model, give seed, @FILE or a text")
+        members = list(dict.fromkeys(read_population(run))) or [seed]
+        labelled = [(f"{index + 1} of {len(members)}", member) for index, member in enumerate(members)]
+        return [("best", members[0])] if prompt == "best" else labelled
+    if prompt.startswith("@"):
+        path = Path(prompt[1:])
+        if not path.is_file():
+            raise ConfigError(f"prompt: the file {str(path)!r} does not exist")
+        return [(path.name, seed.replace(SYSTEM, path.read_text(encoding="utf-8").strip()))]
+    for candidate in read_candidates(run) if run is not None else []:
+        if candidate["hash"] == prompt:
+            return [(prompt, Prompt.from_dict(candidate["components"]))]
+    if not prompt or " " not in prompt:
+        raise ConfigError(
+            f"prompt: {prompt!r} is neither seed, best, population, a candidate's hash, @FILE nor a text of several words"
+        )
+    return [("text", seed.replace(SYSTEM, prompt))]
+
+
+# -- inside ------------------------------------------------------------------------------------------------------------
+
+
+def _settings(target: Path, run: Path | None, config: str | Path | None, overrides: Sequence[str]) -> Config:
+    if run is not None:
+        if config is not None:
+            raise ConfigError(f"config: {str(target)!r} is a run and has its own config: leave --config out")
+        return with_overrides(read_config(run), overrides)
+    if config is None:
+        raise ConfigError(
+            f"target: {str(target)!r} is not a run directory (there is no config.yaml in it). For a model, give --config "
+            f"with the YAML file that names its task"
+        )
+    return with_overrides(load_config(config, overrides), [] if _adapter(target) else [f"model.name={target}"])
+
+
+def _adapter(target: Path) -> Path | None:
+    return target if (target / "adapter_config.json").is_file() else None
+
+
+def _checkpoint(run: Path, weights: str) -> Path | None:
+    """The checkpoint's directory; None stands for the base weights."""
+    if weights == "base":
+        return None
+    steps = checkpoint_steps(run)
+    known = f"{str(run)!r} has {', '.join(f'step_{step}' for step in steps) or 'no checkpoint yet'}, and base"
+    if weights == "latest" and steps:
+        return run / "checkpoints" / f"step_{steps[-1]}"
+    if weights not in [f"step_{step}" for step in steps]:
+        raise ConfigError(f"weights: {weights!r} does not exist: {known}")
+    return run / "checkpoints" / weights
+
+
+def _load(engine: Any, settings: Config, checkpoint: Path | None) -> PolicyEngine:
+    model, seed, threads = settings.model, settings.seed, settings.threads
+    if checkpoint is None:
+        plain = model.model_copy(update={"lora": None})
+        loaded = engine(plain, settings.slow, seed=seed, threads=threads)
+    elif _adapter(checkpoint) is not None:
+        loaded = engine(model, settings.slow, seed=seed, threads=threads, adapter=checkpoint)
+    else:
+        trained = model.model_copy(update={"name": str(checkpoint), "revision": None})
+        loaded = engine(trained, settings.slow, seed=seed, threads=threads, base=model)
+    policy: PolicyEngine = loaded
+    return policy
+
+
+def _problems(task: Task, split: Split, limit: int | None) -> Sequence[Problem]:
+    problems = task.problems(split)
+    if not problems:
+        raise ConfigError(f"split: task {task.name!r} has no {split} problems")
+    return problems if limit is None else problems[: _positive("problems", limit)]
+
+
+def _positive(field: str, value: int) -> int:
+    if value < 1:
+        raise ConfigError(f"{field}: {value} is not a positive number")
+    return value
+
+
+def _measure(
+    engine: PolicyEngine,
+    task: Task,
+    settings: Config,
+    problems: Sequence[Problem],
+    label: str,
+    prompt: Prompt,
+    split: Split,
+    k: int,
+    kl: bool,
+) -> EvaluationRow:
+    sampling, seed = settings.evaluation, derive_seed(settings.seed, split)
+    params = SamplingParams(settings.sampling.max_tokens, sampling.temperature, sampling.top_p)
+    result = evaluate_prompt(engine, task, problems, prompt, k, params, seed)
+    measured = None
+    if kl:
+        at_one = SamplingParams(settings.sampling.max_tokens)
+        measured = kl_to_base(engine, task, problems, prompt, at_one, seed)
+    return EvaluationRow(label, result, measured)
+
+
+def _row_to_json(row: EvaluationRow) -> dict[str, Any]:
+    result = {name: value for name, value in vars(row.result).items() if name not in ("prompt", "rollouts")}
+    prompt = row.result.prompt
+    return {
+        "label": row.label,
+        "prompt": {"hash": prompt.hash, "components": prompt.as_dict()},
+        **result,
+        "kl": asdict(row.kl) if row.kl is not None else None,
+    }

@@ -1,0 +1,212 @@
+"""What a config comes to, in plain words, before any weights load: `fastslow train --dry-run`."""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from fastslow.config import Config
+from fastslow.errors import ConfigError
+from fastslow.run_dir import RunDirectory
+from fastslow.setup import check
+from fastslow.slow import loading
+from fastslow.slow.chat import ChatRenderer
+from fastslow.tasks.base import SPLITS, Task
+
+CONTEXT_SAMPLE = 32
+# Of the arithmetic limit; docs/performance.md has measured shares.
+TYPICAL_SHARE = 0.5
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Upper bounds for a whole run. `flops` count every context once a rollout, as if nothing were shared."""
+
+    steps: int
+    cycles: int
+    rollouts: int
+    evaluation_rollouts: int
+    context_tokens: float
+    flops: float
+    seconds: float
+
+
+def describe(config: Config, *, resume: Path | None = None) -> str:
+    """Validate everything that needs no weights and explain the recipe.
+
+    Raises: ConfigError or TaskError, as `train` would.
+    """
+    task = check(config)
+    if resume is None:
+        RunDirectory(Path(config.output)).check_free()
+    device = loading.pick_device(config.model.device)
+    parameters = count_parameters(config)
+    context_tokens = mean_context_tokens(config, task)
+    estimate = estimate_run(config, parameters, context_tokens, measured_flops(device, config))
+    sections = {
+        "Model": _model(config, device, parameters),
+        "Task": _task(config, task, context_tokens),
+        "Slow weights": _slow(config),
+        "Fast weights": _fast(config),
+        "Measured": _evaluation(config),
+        "It comes to": _totals(config, estimate),
+    }
+    return "\n\n".join(f"{title}\n" + "\n".join(f"  {line}" for line in lines) for title, lines in sections.items())
+
+
+def count_parameters(config: Config) -> int:
+    """Parameters of the model, from its config alone. Raises ConfigError where there is none."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    name, kwargs = loading.source_of(config.model)
+    try:
+        settings = AutoConfig.from_pretrained(name, **kwargs)
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(settings)
+    except (OSError, ValueError, KeyError) as error:
+        raise ConfigError(f"model.name: no causal language model at {config.model.name!r}: {error}") from error
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def mean_context_tokens(config: Config, task: Task) -> float:
+    """Mean length of a context under the seed prompt, over a few training problems."""
+    renderer = ChatRenderer(loading.load_tokenizer(config.model), config.model.chat_template_kwargs)
+    problems = task.problems("train")[:CONTEXT_SAMPLE]
+    return sum(len(renderer.encode(task.messages(p, task.seed_prompt))) for p in problems) / len(problems)
+
+
+def measured_flops(device: torch.device, config: Config) -> float:
+    """FLOP/s of a matrix product on the device in the run's precision, measured for a moment."""
+    dtype = loading.compute_dtype(config.model, device)
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    size = 4096 if device.type == "cuda" else 1024
+    a, b = (torch.ones(size, size, device=device, dtype=dtype) for _ in range(2))
+    (a @ b)[0, 0].item()
+    start, products = time.perf_counter(), 0
+    while time.perf_counter() - start < 0.2:
+        (a @ b)[0, 0].item()
+        products += 1
+    return products * 2 * size**3 / (time.perf_counter() - start)
+
+
+def estimate_run(config: Config, parameters: int, context_tokens: float, flops_per_s: float) -> Estimate:
+    """Upper bounds, with every completion as long as it may be: 2 FLOPs a parameter and token for each pass forwards,
+    6 for training (4 with LoRA, which needs no gradient of the frozen weights), 2 more for the KL penalty.
+    """
+    loop, budget = config.loop, config.fast.metric_calls
+    per_step = 0 if config.method == "prompt" else loop.problems_per_step * loop.group_size
+    per_cycle = 0 if config.method == "rl" or config.fast.optimiser == "frozen" else budget
+    cycle_steps = 1 if config.method == "prompt" else loop.steps_per_cycle
+    steps = config.steps
+    if config.max_rollouts is not None:
+        pace = per_step + per_cycle / cycle_steps
+        steps = min(steps, -(-config.max_rollouts // max(int(pace), 1)))
+    cycles = -(-steps // cycle_steps)
+    rollouts = steps * per_step + cycles * per_cycle
+    evaluations = 1 + steps // config.evaluation.every if config.evaluation.every else 0
+    validation = evaluations * (config.evaluation.problems * config.evaluation.k + config.evaluation.kl_problems)
+    tokens = context_tokens + config.sampling.max_tokens
+    trained = (4 if config.model.lora else 6) + (2 if config.slow.kl_coefficient else 0)
+    flops = parameters * tokens * (2.0 * (rollouts + validation) + trained * steps * per_step)
+    seconds = flops / (TYPICAL_SHARE * flops_per_s)
+    return Estimate(steps, cycles, rollouts, validation, context_tokens, flops, seconds)
+
+
+# -- the sections ------------------------------------------------------------------------------------------------------
+
+
+def _model(config: Config, device: torch.device, parameters: int) -> list[str]:
+    model = config.model
+    dtype = str(loading.compute_dtype(model, device)).removeprefix("torch.")
+    lora = model.lora
+    trained = "all of them are trained" if lora is None else f"a LoRA adapter of rank {lora.rank} is trained"
+    base = "its frozen copy" if lora is None else "the model without its adapter"
+    return [
+        f"{model.name}: {parameters / 1e6:.0f} M parameters, {trained}; the base policy is {base}",
+        f"computed in {dtype} on {device}, optimiser state in float32",
+    ]
+
+
+def _task(config: Config, task: Task, context_tokens: float) -> list[str]:
+    sizes = ", ".join(f"{len(task.problems(split))} {split}" for split in SPLITS)
+    lines = [f"{task.name}: {sizes} problems, disjoint; about {context_tokens:.0f} context tokens"]
+    return lines + [f"seed prompt, {name}: {text!r}" for name, text in task.seed_prompt.components]
+
+
+def _slow(config: Config) -> list[str]:
+    if config.method == "prompt":
+        return ["frozen: method is prompt"]
+    loop, slow = config.loop, config.slow
+    share = loop.group_size // config.population_size
+    step = loop.problems_per_step * loop.group_size
+    divided = "divided by the group's deviation" if loop.divide_by_std else "not divided by a deviation"
+    normalised = ", then normalised over the batch" if loop.batch_normalisation else ""
+    lines = [
+        f"a step: {loop.problems_per_step} problems x {loop.group_size} rollouts = {step} rollouts, "
+        f"{share} under each of {config.population_size} prompts; one update",
+        f"advantage: reward minus the mean of its {loop.baseline}'s group, {divided}{normalised}",
+    ]
+    if slow.loss == "cispo":
+        lines.append(f"loss: cispo, importance ratio clamped to [0, {slow.tau:g}] (absolute)")
+    else:
+        lines.append(f"loss: {slow.loss}")
+    penalty = f"{slow.kl_coefficient:g}" if slow.kl_coefficient else "none"
+    clip = f"{slow.max_grad_norm:g}" if slow.max_grad_norm else "none"
+    lines.append(
+        f"AdamW: learning rate {slow.learning_rate:g} after {slow.warmup_steps} steps of warm-up, gradient norm at most "
+        f"{clip}; KL penalty towards the base: {penalty}"
+    )
+    return lines
+
+
+def _fast(config: Config) -> list[str]:
+    fast, loop = config.fast, config.loop
+    if config.method == "rl" or fast.optimiser == "frozen":
+        return ["frozen: the seed prompt stays"]
+    every = "every step" if config.method == "prompt" else f"every {loop.steps_per_cycle} steps"
+    lookahead = loop.problems_per_step * loop.steps_per_cycle
+    anchors = min(fast.anchor_problems, lookahead)
+    fitting = max(1, fast.metric_calls // (2 * config.population_size))
+    proposer = fast.proposer
+    who = (
+        "the verifier's own lessons, no LLM" if proposer.kind == "lesson" else f"{proposer.kind} {proposer.model or ''}"
+    )
+    lines = [
+        f"gepa {every}: at most {fast.metric_calls} metric calls, {config.population_size} prompts kept",
+        f"anchors: {min(anchors, fitting)} of the {lookahead} problems looked ahead at, once the population is full",
+        f"proposer: {who.strip()}, {proposer.recipe} recipe, prompts of at most {proposer.max_prompt_chars} characters",
+    ]
+    if config.method == "fst":
+        age = loop.reuse_max_age
+        lines.append(f"rollouts are reused for {age} policy versions" if age else "rollouts are not reused")
+    return lines
+
+
+def _evaluation(config: Config) -> list[str]:
+    settings = config.evaluation
+    if not settings.every:
+        return ["nothing: evaluation.every is 0"]
+    return [
+        f"mean@{settings.k} and best@{settings.k} of the best prompt on up to {settings.problems} validation problems at "
+        f"temperature {settings.temperature:g}, top-p {settings.top_p:g}, every {settings.every} steps",
+        f"KL to the base over the full vocabulary on {settings.kl_problems} of them",
+    ]
+
+
+def _totals(config: Config, estimate: Estimate) -> list[str]:
+    budget = f", or {config.max_rollouts} sampled rollouts" if config.max_rollouts else ""
+    tokens = estimate.context_tokens + config.sampling.max_tokens
+    sampled = estimate.rollouts + estimate.evaluation_rollouts
+    return [
+        f"ends after {config.steps} steps{budget}; a checkpoint every {config.checkpoint_every} steps in {config.output}",
+        f"at most about {estimate.steps} steps and {estimate.cycles} cycles: {estimate.rollouts} rollouts, and "
+        f"{estimate.evaluation_rollouts} more to evaluate",
+        f"at most {sampled * tokens / 1e6:.2f} M tokens, {estimate.flops / 1e15:.3g} PFLOP: about "
+        f"{_hours(estimate.seconds)} here, less where contexts are shared and completions short",
+    ]
+
+
+def _hours(seconds: float) -> str:
+    return f"{seconds / 3600:.1f} h" if seconds >= 5400 else f"{max(1, round(seconds / 60))} min"

@@ -1,0 +1,153 @@
+"""What the commands `evaluate`, `prompts` and `tasks` print. Model text is printed as text, never as terminal markup."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from fastslow.config import TaskConfig, apply_override
+from fastslow.errors import ConfigError
+from fastslow.measure import EvaluationReport
+from fastslow.run_dir import read_candidates, read_config, read_population
+from fastslow.tasks.base import SPLITS, check_splits
+from fastslow.tasks.registry import build_task, list_tasks
+from fastslow.types import Prompt
+
+PREVIEW = 100
+
+
+def evaluation(report: EvaluationReport) -> None:
+    """A table with one row a prompt."""
+    console = Console()
+    first = report.rows[0].result
+    console.print(
+        Text(
+            f"{report.target}, {report.weights} weights, {report.task}, {report.split}: {first.problems} problems, "
+            f"temperature {report.temperature:g}, top-p {report.top_p:g}, 95 % intervals over problems"
+        )
+    )
+    table = Table(
+        "prompt", "hash", f"mean@{first.k}", f"best@{first.k}", "KL to base, nats/token", "tokens", "cut", "masked"
+    )
+    for row in report.rows:
+        result = row.result
+        kl = "-" if row.kl is None else f"{row.kl.mean:.4f} {_interval(row.kl.interval, 4)}"
+        table.add_row(
+            row.label, result.prompt.hash, f"{result.mean:.3f} {_interval(result.mean_interval)}",
+            f"{result.best:.3f} {_interval(result.best_interval)}", kl, f"{result.completion_tokens:.1f}",
+            str(result.cut_off), str(result.masked),
+        )  # fmt: skip
+    console.print(table)
+
+
+def best_prompt(run: Path) -> None:
+    """The best prompt alone, ready to paste."""
+    prompt = _population(run)[0]
+    components = prompt.as_dict()
+    if len(components) == 1:
+        print(next(iter(components.values())))
+        return
+    for name, text in components.items():
+        print(f"# {name}\n{text}\n")
+
+
+def population(run: Path) -> None:
+    """The current K prompts, best first."""
+    console = Console()
+    means = {line["hash"]: line["mean"] for line in read_candidates(run) if line["mean"] is not None}
+    members = _population(run)
+    for prompt in dict.fromkeys(members):
+        copies = members.count(prompt)
+        times = f", {copies} of {len(members)} slots" if copies > 1 else ""
+        console.print(Text(f"{prompt.hash}  mean {_score(means.get(prompt.hash))}{times}", style="bold"))
+        _print_components(console, prompt.as_dict())
+
+
+def candidates(run: Path) -> None:
+    """Every candidate ever proposed, one line each."""
+    read_config(run)
+    console = Console()
+    table = Table("id", "cycle", "hash", "parent", "mean", "accepted", "why", "text")
+    for line in read_candidates(run):
+        text = " / ".join(line["components"].values()).replace("\n", " / ")
+        table.add_row(
+            str(line["id"]), str(line["cycle"]), line["hash"], line["parent"] or "-", _score(line["mean"]),
+            "yes" if line["accepted"] else "no", Text(line["reason"]), Text(_preview(text)),
+        )  # fmt: skip
+    console.print(table)
+
+
+def candidate(run: Path, hash_: str) -> None:
+    """One candidate: its text, where it comes from, what led to it. Raises ConfigError where there is none."""
+    found = [line for line in read_candidates(run) if line["hash"].startswith(hash_)]
+    if not found:
+        raise ConfigError(f"id: no candidate of {str(run)!r} has a hash that starts with {hash_!r}: see --all")
+    console = Console()
+    for line in found:
+        console.print(Text(f"{line['hash']}  cycle {line['cycle']}  parent {line['parent'] or '-'}", style="bold"))
+        verdict = "accepted" if line["accepted"] else "not accepted"
+        console.print(
+            Text(f"{verdict}: {line['reason']}; mean {_score(line['mean'])} of {len(line['scores'])} anchors")
+        )
+        _print_components(console, line["components"])
+        if line["feedback"]:
+            console.print(Text("feedback that led to it:"))
+            for feedback in line["feedback"]:
+                console.print(Text(f"  - {feedback}"))
+
+
+def tasks() -> None:
+    """Every task that a config can name."""
+    console = Console()
+    for name, description in list_tasks():
+        console.print(Text.assemble((f"{name:36}", "bold"), f" {description}"))
+    console.print(Text("package.module:ClassName             a task of your own; see docs/tasks.md"))
+
+
+def task(name: str, options: Sequence[str], count: int, answer: str | None) -> None:
+    """Sizes, seed prompt and a few problems of a task; with an answer, what the scorer says to it."""
+    tree: dict[str, Any] = {}
+    for option in options:
+        apply_override(tree, option)
+    built = build_task(TaskConfig(name=name, options=tree))
+    sizes = check_splits(built)
+    console = Console()
+    console.print(Text(f"{built.name}: " + ", ".join(f"{sizes[split]} {split}" for split in SPLITS), style="bold"))
+    _print_components(console, built.seed_prompt.as_dict())
+    for problem in built.problems("train")[:count]:
+        console.print(Text(f"\n{problem.id}", style="bold"))
+        for message in problem.messages:
+            console.print(Text(f"{message['role']}: {message['content']}"))
+        if answer is not None:
+            (score,) = built.score_batch([problem], [answer])
+            console.print(Text(f"score of {answer!r}: {score}"))
+
+
+def _population(run: Path) -> list[Prompt]:
+    read_config(run)
+    members = read_population(run)
+    if not members:
+        raise ConfigError(f"{str(run)!r} has no population yet: its first cycle has not ended")
+    return members
+
+
+def _print_components(console: Console, components: Mapping[str, str]) -> None:
+    for name, text in components.items():
+        console.print(Text(f"  {name}:"))
+        for line in text.splitlines() or [""]:
+            console.print(Text(f"    {line}"))
+
+
+def _interval(interval: tuple[float, float], digits: int = 3) -> str:
+    return f"({interval[0]:.{digits}f} to {interval[1]:.{digits}f})"
+
+
+def _score(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+def _preview(text: str) -> str:
+    return text if len(text) <= PREVIEW else f"{text[: PREVIEW - 3]}..."
