@@ -51,7 +51,7 @@ class WarningsObserver:
 
     def on_event(self, kind: str, payload: dict[str, Any]) -> None:
         if kind == "warning":
-            print(f"fastslow: {payload['message']}", file=sys.stderr)
+            print(f"fastslow: {printable(payload['message'])}", file=sys.stderr)
 
 
 class PlainObserver:
@@ -73,7 +73,7 @@ class PlainObserver:
             eta = "" if left is None else f" | {_duration(left)} left"
             self._say(" | ".join(f"{name} {value}" for name, value in summary(payload).items()) + eta)
         elif kind == "warning":
-            self._say(f"warning: {payload['message']}")
+            self._say(f"warning: {printable(payload['message'])}")
         elif kind == "checkpoint":
             self._say(f"saved {payload['path']}")
 
@@ -112,7 +112,7 @@ class LiveObserver:
             self.progress.update(self.bar, completed=done)
             self.rows = [*self.rows[-7:], summary(payload)]
         elif kind == "warning":
-            self.console.print(Text(f"warning: {payload['message']}", style="yellow"))
+            self.console.print(Text(f"warning: {printable(payload['message'])}", style="yellow"))
         elif kind == "end":
             self.live.stop()
 
@@ -122,7 +122,7 @@ class LiveObserver:
             table.add_column(name, justify="right")
         for row in self.rows:
             table.add_row(*row.values())
-        prompt = Text(f"best prompt: {self.prompt}", style="cyan") if self.prompt else Text("")
+        prompt = Text(f"best prompt: {printable(self.prompt)}", style="cyan") if self.prompt else Text("")
         return Group(table, prompt, self.progress)
 
 
@@ -166,6 +166,11 @@ def summary(record: dict[str, Any]) -> dict[str, str]:
         "rollouts/s": _number(rate, 1),
         "s": _number(record["time/step_s"], 1),
     }
+
+
+def printable(text: str) -> str:
+    """Text that cannot steer a terminal: control characters of a model's or a verifier's words are replaced."""
+    return "".join(c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
 def make_observer(config: Config, *, quiet: bool = False) -> Observer:

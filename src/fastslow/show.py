@@ -1,5 +1,6 @@
 """What the commands `evaluate`, `prompts` and `tasks` print. Model text is printed as text, never as terminal markup."""
 
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from rich.text import Text
 from fastslow.config import TaskConfig, apply_override
 from fastslow.errors import ConfigError
 from fastslow.measure import EvaluationReport
+from fastslow.progress import printable
 from fastslow.run_dir import read_candidates, read_config, read_population
 from fastslow.tasks.base import SPLITS, check_splits
 from fastslow.tasks.registry import build_task, list_tasks
@@ -47,11 +49,9 @@ def best_prompt(run: Path) -> None:
     """The best prompt alone, ready to paste."""
     prompt = _population(run)[0]
     components = prompt.as_dict()
-    if len(components) == 1:
-        print(next(iter(components.values())))
-        return
-    for name, text in components.items():
-        print(f"# {name}\n{text}\n")
+    texts = [text if len(components) == 1 else f"# {name}\n{text}\n" for name, text in components.items()]
+    for text in texts:
+        print(printable(text) if sys.stdout.isatty() else text)
 
 
 def population(run: Path) -> None:
@@ -75,7 +75,7 @@ def candidates(run: Path) -> None:
         text = " / ".join(line["components"].values()).replace("\n", " / ")
         table.add_row(
             str(line["id"]), str(line["cycle"]), line["hash"], line["parent"] or "-", _score(line["mean"]),
-            "yes" if line["accepted"] else "no", Text(line["reason"]), Text(_preview(text)),
+            "yes" if line["accepted"] else "no", Text(printable(line["reason"])), Text(printable(_preview(text))),
         )  # fmt: skip
     console.print(table)
 
@@ -96,7 +96,7 @@ def candidate(run: Path, hash_: str) -> None:
         if line["feedback"]:
             console.print(Text("feedback that led to it:"))
             for feedback in line["feedback"]:
-                console.print(Text(f"  - {feedback}"))
+                console.print(Text(f"  - {printable(feedback)}"))
 
 
 def tasks() -> None:
@@ -120,10 +120,10 @@ def task(name: str, options: Sequence[str], count: int, answer: str | None) -> N
     for problem in built.problems("train")[:count]:
         console.print(Text(f"\n{problem.id}", style="bold"))
         for message in problem.messages:
-            console.print(Text(f"{message['role']}: {message['content']}"))
+            console.print(Text(f"{message['role']}: {printable(message['content'])}"))
         if answer is not None:
             (score,) = built.score_batch([problem], [answer])
-            console.print(Text(f"score of {answer!r}: {score}"))
+            console.print(Text(printable(f"score of {answer!r}: {score}")))
 
 
 def _population(run: Path) -> list[Prompt]:
@@ -137,7 +137,7 @@ def _population(run: Path) -> list[Prompt]:
 def _print_components(console: Console, components: Mapping[str, str]) -> None:
     for name, text in components.items():
         console.print(Text(f"  {name}:"))
-        for line in text.splitlines() or [""]:
+        for line in printable(text).splitlines() or [""]:
             console.print(Text(f"    {line}"))
 
 

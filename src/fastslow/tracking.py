@@ -1,6 +1,7 @@
 """Sending a run's numbers to TensorBoard, wandb or trackio. None is a dependency; one key of the config names it."""
 
 import hashlib
+import importlib
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -63,14 +64,10 @@ class WandbObserver:
         output = Path(self.config.output)
         settings: dict[str, Any] = {"project": PROJECT, "name": output.name, "config": self.config.model_dump()}
         if self.config.tracker == "wandb":
-            import wandb as client
-
             name = hashlib.sha256(str(output.resolve()).encode()).hexdigest()[:16]
             settings |= {"id": name, "dir": str(output), "resume": "allow"}
-        else:
-            import trackio as client
-        self.client = client
-        client.init(**settings)
+        self.client = importlib.import_module(self.config.tracker)
+        self.client.init(**settings)
 
 
 def scalars(record: dict[str, Any]) -> dict[str, float]:

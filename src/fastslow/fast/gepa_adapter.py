@@ -1,6 +1,7 @@
 """The adapter between gepa and the policy for one cycle: batches, the budget, reflection, and a record of every candidate."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -8,12 +9,14 @@ from gepa import EvaluationBatch
 
 from fastslow.errors import InfrastructureError, ReflectionError
 from fastslow.fast.optimiser import Candidate, Evaluate, Evaluation, Usage
-from fastslow.fast.pareto import mean_score
-from fastslow.fast.proposer import Example, Proposer
+from fastslow.fast.proposer import Example, Proposal, ProposalRequest, Proposer, propose_all
 from fastslow.seeding import derive_seed
 from fastslow.types import Problem, Prompt
 
 MAX_IDLE_PROPOSALS = 12
+MAX_MASKED_BATCHES = 3
+
+Job = tuple[dict[str, str], Mapping[str, Sequence[Mapping[str, Any]]], list[str]]
 
 
 class BudgetSpentError(Exception):
@@ -35,21 +38,22 @@ class Entry:
 class CycleAdapter:
     """gepa's adapter for one cycle. Scores are means over a pair's rollouts; a pair is one metric call, asked once."""
 
+    propose_new_texts = None
+    """Proposals go through `propose_texts`, by way of gepa's reflection strategy: that one takes whole batches."""
+
     def __init__(
         self, proposer: Proposer, evaluate: Evaluate, anchors: Sequence[Problem], metric_calls: int, seed: int
     ) -> None:
         self.proposer, self.evaluate_pairs, self.seed = proposer, evaluate, seed
         self.anchors, self.metric_calls = list(anchors), metric_calls
-        self.calls = self.masked = self.proposals = self.idle = self.failures_in_row = 0
-        self.successes = 0
+        self.calls = self.masked = self.masked_batches = self.proposals = self.idle = 0
+        self.successes = self.failures_in_row = 0
         self.usage = Usage()
-        self.last_error: str | None = None
+        self.last_failure: str | None = None
+        self.crash: Exception | None = None
         self.known: dict[tuple[str, str], Evaluation] = {}
         self.entries: dict[str, Entry] = {}
         self.refused: list[Candidate] = []
-        self.acceptance = Acceptance(self)
-        self.policy = AnchorPolicy(self)
-        self.recorder = Recorder(self)
 
     # -- gepa's side ---------------------------------------------------------------------------------------------------
 
@@ -69,48 +73,59 @@ class CycleAdapter:
     def make_reflective_dataset(
         self, candidate: dict[str, str], eval_batch: Any, components_to_update: list[str]
     ) -> Mapping[str, Sequence[Mapping[str, Any]]]:
-        examples = [self._example(evaluation) for evaluation in eval_batch.trajectories]
+        examples = [_example(evaluation) for evaluation in eval_batch.trajectories]
         records = [{"example": example} for example in examples if example is not None]
         return {component: records for component in components_to_update}
 
-    def propose_new_texts(
-        self,
-        candidate: dict[str, str],
-        reflective_dataset: Mapping[str, Sequence[Mapping[str, Any]]],
-        components_to_update: list[str],
-    ) -> dict[str, str]:
-        """The child's texts; an empty answer, which gepa skips, where reflection failed or repeated what is known."""
-        parent = Prompt.from_dict(candidate)
-        child, feedback = parent, []
-        for component in components_to_update:
-            examples = [record["example"] for record in reflective_dataset[component]]
-            feedback += [example.feedback for example in examples if example.feedback and example.reward < 1.0]
-            text = self._propose(child, component, examples)
-            if text is None:
-                return {}
-            child = child.replace(component, text)
-        lines = tuple(dict.fromkeys(feedback))
-        if child.hash in self.entries:
-            self.idle += 1
-            self.refused.append(
-                Candidate(child, parent.hash, False, "refused: a duplicate of a known prompt", {}, lines)
-            )
-            return {}
-        self.entries[child.hash] = Entry(
-            child, parent.hash, reason="the budget ended before it was scored", feedback=lines
-        )
-        return {component: child.as_dict()[component] for component in components_to_update}
+    def propose_texts(self, jobs: Sequence[Job]) -> list[dict[str, str]]:
+        """Each job's new texts, all of them proposed in one batch.
+
+        An empty answer, which gepa skips, stands where reflection failed, was refused, or repeated what is known.
+        """
+        requests, feedback = [], []
+        for candidate, dataset, components in jobs:
+            parent = Prompt.from_dict(candidate)
+            examples = tuple(record["example"] for record in dataset[components[0]])
+            requests.append([self._request(parent, component, examples) for component in components if examples])
+            feedback.append(_complaints(examples))
+        outcomes = iter(propose_all(self.proposer, [request for job in requests for request in job]))
+        return [
+            self._child(job, [next(outcomes) for _ in job], lines)
+            for job, lines in zip(requests, feedback, strict=True)
+        ]
+
+    @contextmanager
+    def crashes_kept(self) -> Iterator[None]:
+        """gepa only logs what its callbacks and reflection raise. A defect must not look like a cycle without progress."""
+        try:
+            yield
+        except Exception as error:
+            self.crash = self.crash or error
 
     # -- ours ----------------------------------------------------------------------------------------------------------
 
     def score_seeds(self, seeds: Sequence[Prompt]) -> None:
-        """Score members of the population on every anchor, in one batch."""
+        """Score members of the population on every anchor, in one batch. Raises BudgetSpentError, InfrastructureError."""
         self._ask([(prompt, problem) for prompt in seeds for problem in self.anchors])
         for prompt in seeds:
             entry = self.entries.setdefault(
                 prompt.hash, Entry(prompt, accepted=True, reason="member of the population")
             )
-            entry.scores = self._scores(prompt, self.anchors)
+            entry.scores = self.scores(prompt, self.anchors)
+            if not entry.scores:
+                entry.reason = "member of the population; none of its rollouts could be scored"
+
+    def scores(self, prompt: Prompt, problems: Sequence[Problem]) -> dict[str, float]:
+        """Mean rewards by problem id; empty where no rollout of the prompt has one.
+
+        A masked pair gets the mean over the batch's other pairs, or else over all that is known of the prompt.
+        """
+        rewards = {problem.id: self.known[prompt.hash, problem.id].reward for problem in problems}
+        valid = [reward for reward in rewards.values() if reward is not None] or self._rewards(prompt)
+        if not valid:
+            return {}
+        mean = sum(valid) / len(valid)
+        return {problem_id: mean if reward is None else reward for problem_id, reward in rewards.items()}
 
     def anchor_scores(self, prompt: Prompt) -> dict[Any, float]:
         """Scores by gepa's validation ids, which are positions in the anchor list."""
@@ -123,21 +138,22 @@ class CycleAdapter:
 
     def candidates(self) -> tuple[Candidate, ...]:
         """Every candidate of the cycle, for the record."""
-        proposed = tuple(
-            Candidate(e.prompt, e.parent_hash, e.accepted, e.reason, e.scores, e.feedback)
-            for e in self.entries.values()
-        )
-        return proposed + tuple(self.refused)
+        return (*(_record(entry) for entry in self.entries.values()), *self.refused)
+
+    @property
+    def remaining(self) -> int:
+        """Metric calls that are left."""
+        return self.metric_calls - self.calls
 
     @property
     def reflection_error(self) -> str | None:
-        """What the last failed call said, where there were calls and none of them succeeded."""
-        return self.last_error if self.successes == 0 and self.usage.failures > 0 else None
+        """What the last failed call said, where calls failed for good and none brought a proposal."""
+        return self.last_failure if self.successes == 0 else None
 
     def should_stop(self, minibatch: int, max_failures: int) -> bool:
         """Whether the cycle is over: no budget for another child, nothing new any more, or reflection is down."""
-        spent = self.metric_calls - self.calls < minibatch
-        return spent or self.failures_in_row >= max_failures or self.idle >= MAX_IDLE_PROPOSALS
+        over = self.remaining < minibatch or self.idle >= MAX_IDLE_PROPOSALS
+        return over or self.failures_in_row >= max_failures or self.crash is not None
 
     # -- inside --------------------------------------------------------------------------------------------------------
 
@@ -148,111 +164,112 @@ class CycleAdapter:
             self.idle += 1
             return
         self._call(wanted)
-        masked = [pair for pair in wanted if self.known[pair[0].hash, pair[1].id].reward is None]
+        masked = [pair for pair in wanted if self._evaluation(pair).reward is None]
         self.masked += len(masked)
-        if masked and self.calls + len(masked) <= self.metric_calls:
+        if masked and len(masked) <= self.remaining:
             self._call(masked)
-        if all(self.known[prompt.hash, problem.id].reward is None for prompt, problem in wanted):
-            failure = self.known[wanted[0][0].hash, wanted[0][1].id].rollouts[0].failure
-            raise InfrastructureError(f"none of {len(wanted)} rollouts of the prompt search could be scored: {failure}")
+        self._check_scorer(wanted)
+
+    def _check_scorer(self, asked: Sequence[tuple[Prompt, Problem]]) -> None:
+        """Raises InfrastructureError when nothing at all has been scored, or nothing any more."""
+        if any(self._evaluation(pair).reward is not None for pair in asked):
+            self.masked_batches = 0
+            return
+        self.masked_batches += 1
+        nothing_yet = all(evaluation.reward is None for evaluation in self.known.values())
+        if nothing_yet or self.masked_batches >= MAX_MASKED_BATCHES:
+            failure = self._evaluation(asked[0]).rollouts[0].failure
+            raise InfrastructureError(f"none of {len(asked)} rollouts of the prompt search could be scored: {failure}")
 
     def _call(self, pairs: Sequence[tuple[Prompt, Problem]]) -> None:
-        if self.calls + len(pairs) > self.metric_calls:
+        if len(pairs) > self.remaining:
             raise BudgetSpentError
         self.calls += len(pairs)
         for (prompt, problem), evaluation in zip(pairs, self.evaluate_pairs(pairs), strict=True):
             self.known[prompt.hash, problem.id] = evaluation
 
-    def _scores(self, prompt: Prompt, problems: Sequence[Problem]) -> dict[str, float]:
-        rewards = {problem.id: self.known[prompt.hash, problem.id].reward for problem in problems}
-        valid = {problem_id: reward for problem_id, reward in rewards.items() if reward is not None}
-        return {problem_id: rewards[problem_id] if problem_id in valid else mean_score(valid) for problem_id in rewards}  # type: ignore[misc]
+    def _evaluation(self, pair: tuple[Prompt, Problem]) -> Evaluation:
+        return self.known[pair[0].hash, pair[1].id]
+
+    def _rewards(self, prompt: Prompt) -> list[float]:
+        known = [evaluation for evaluation in self.known.values() if evaluation.prompt == prompt]
+        return [evaluation.reward for evaluation in known if evaluation.reward is not None]
 
     def _batch(self, prompt: Prompt, problems: Sequence[Problem]) -> EvaluationBatch[Evaluation, None]:
         evaluations = [self.known[prompt.hash, problem.id] for problem in problems]
-        scores = self._scores(prompt, problems)
+        # gepa wants a number for each pair; a candidate without any score is turned away by `Acceptance`.
+        scores = self.scores(prompt, problems) or {problem.id: 0.0 for problem in problems}
         return EvaluationBatch(
             [None] * len(problems), [scores[p.id] for p in problems], evaluations, num_metric_calls=0
         )
 
-    def _propose(self, parent: Prompt, component: str, examples: Sequence[Example]) -> str | None:
+    def _request(self, parent: Prompt, component: str, examples: tuple[Example, ...]) -> ProposalRequest:
         self.proposals += 1
-        try:
-            proposal = self.proposer.propose(
-                parent, component, examples, seed=derive_seed(self.seed, "propose", self.proposals)
-            )
-        except ReflectionError as error:
-            spent = error.usage if isinstance(error.usage, Usage) else Usage(calls=1, failures=1)
-            self.usage += spent
-            self.last_error = " ".join(str(error).split())
-            self.failures_in_row += spent.failures > 0
+        return ProposalRequest(parent, component, examples, derive_seed(self.seed, "propose", self.proposals))
+
+    def _child(
+        self,
+        requests: Sequence[ProposalRequest],
+        outcomes: Sequence[Proposal | ReflectionError],
+        feedback: tuple[str, ...],
+    ) -> dict[str, str]:
+        """Book what one job's proposals cost and brought; its texts, where they make a new candidate."""
+        texts: dict[str, str] = {}
+        for request, outcome in zip(requests, outcomes, strict=True):
+            if isinstance(outcome, ReflectionError):
+                self._book_failure(request, outcome, feedback)
+            else:
+                self.usage += outcome.usage
+                self.successes += 1
+                self.failures_in_row = 0
+                texts[request.component] = outcome.text
+        if not requests or len(texts) < len(requests):
             self.idle += 1
-            if error.text is not None:
-                child = parent.replace(component, error.text)
-                self.refused.append(Candidate(child, parent.hash, False, f"refused: {self.last_error}"))
-            return None
-        self.usage += proposal.usage
-        self.successes += 1
-        self.failures_in_row = 0
-        return proposal.text
+            return {}
+        parent = requests[0].parent
+        child = Prompt.from_dict({**parent.as_dict(), **texts})
+        if child.hash in self.entries:
+            self.idle += 1
+            reason = "refused: a duplicate of a known prompt"
+            self.refused.append(Candidate(child, parent.hash, False, reason, {}, feedback))
+            return {}
+        self.entries[child.hash] = Entry(
+            child, parent.hash, reason="the budget ended before it was scored", feedback=feedback
+        )
+        return texts
 
-    @staticmethod
-    def _example(evaluation: Evaluation) -> Example | None:
-        """The worst rollout of a pair: there is most to learn from it."""
-        valid = [rollout for rollout in evaluation.rollouts if rollout.reward is not None]
-        if not valid:
-            return None
-        worst = min(valid, key=lambda rollout: rollout.reward or 0.0)
-        question = "\n\n".join(m["content"] for m in evaluation.problem.messages if m["role"] != "system")
-        return Example(question, worst.text, worst.reward or 0.0, worst.feedback)
-
-
-class Acceptance:
-    """gepa's acceptance test: strictly better on the minibatch, or a tie while both score zero."""
-
-    def __init__(self, adapter: CycleAdapter) -> None:
-        self.adapter = adapter
-
-    def should_accept(self, proposal: Any, state: Any) -> bool:
-        before, after = sum(proposal.subsample_scores_before), sum(proposal.subsample_scores_after)
-        count = len(proposal.subsample_scores_after)
-        entry = self.adapter.entries[Prompt.from_dict(proposal.candidate).hash]
-        tie_at_zero = before == after == 0.0 and not any(state.program_full_scores_val_set)
-        self.adapter.policy.short = tie_at_zero
-        self.adapter.idle = 0
-        entry.accepted = after > before or tie_at_zero
-        verdict = "better" if after > before else "a tie while nothing scores" if tie_at_zero else "not better"
-        entry.reason = f"{verdict} on its minibatch: {before / count:.3f} -> {after / count:.3f} of {count}"
-        return entry.accepted
+    def _book_failure(self, request: ProposalRequest, error: ReflectionError, feedback: tuple[str, ...]) -> None:
+        spent = error.usage if isinstance(error.usage, Usage) else Usage(calls=1, failures=1)
+        self.usage += spent
+        message = " ".join(str(error).split())
+        if spent.refused:
+            self.failures_in_row = 0
+        else:
+            self.failures_in_row += 1
+            self.last_failure = message
+        if error.text is not None:
+            child = request.parent.replace(request.component, error.text)
+            self.refused.append(Candidate(child, request.parent.hash, False, f"refused: {message}", {}, feedback))
 
 
-class AnchorPolicy:
-    """Which anchors a child is scored on: all, or where its minibatch was all zero as many as a minibatch has."""
-
-    def __init__(self, adapter: CycleAdapter) -> None:
-        from gepa.strategies.eval_policy import FullEvaluationPolicy
-
-        self.adapter, self.full = adapter, FullEvaluationPolicy()
-        self.short = False
-
-    def get_eval_batch(self, loader: Any, state: Any, target_program_idx: int | None = None) -> list[Any]:
-        ids = self.full.get_eval_batch(loader, state, target_program_idx)
-        return ids[: max(1, len(ids) // 4)] if self.short else ids
-
-    def get_best_program(self, state: Any) -> int:
-        return int(self.full.get_best_program(state))
-
-    def get_valset_score(self, program_idx: int, state: Any) -> float:
-        return float(self.full.get_valset_score(program_idx, state))
+def _record(entry: Entry) -> Candidate:
+    """A candidate for the record; one that nobody could afford to score has not been accepted."""
+    unscored = entry.accepted and entry.parent_hash is not None and not entry.scores
+    reason = f"{entry.reason}; the budget ended before its anchors" if unscored else entry.reason
+    accepted = entry.accepted and not unscored
+    return Candidate(entry.prompt, entry.parent_hash, accepted, reason, entry.scores, entry.feedback)
 
 
-class Recorder:
-    """Copies anchor scores from gepa's events into the record."""
+def _complaints(examples: Sequence[Example]) -> tuple[str, ...]:
+    """The feedback of the failures, each text once."""
+    return tuple(dict.fromkeys(e.feedback for e in examples if e.feedback and e.reward < 1.0))
 
-    def __init__(self, adapter: CycleAdapter) -> None:
-        self.adapter = adapter
 
-    def on_valset_evaluated(self, event: Any) -> None:
-        entry = self.adapter.entries[Prompt.from_dict(event["candidate"]).hash]
-        scores = event["scores_by_val_id"]
-        entry.scores = {self.adapter.anchors[index].id: score for index, score in scores.items()}
+def _example(evaluation: Evaluation) -> Example | None:
+    """The worst rollout of a pair: there is most to learn from it."""
+    valid = [rollout for rollout in evaluation.rollouts if rollout.reward is not None]
+    if not valid:
+        return None
+    worst = min(valid, key=lambda rollout: rollout.reward or 0.0)
+    question = "\n\n".join(m["content"] for m in evaluation.problem.messages if m["role"] != "system")
+    return Example(question, worst.text, worst.reward or 0.0, worst.feedback)

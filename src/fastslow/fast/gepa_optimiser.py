@@ -8,9 +8,12 @@ Deviations from gepa and from the paper, each because a population is evolved ag
 - Ties are accepted only while parent and child both score zero, the newest candidate then being the next parent: with
   exact rewards a right edit earns nothing until nearly all rules stand. Such a child is scored on a few anchors only.
 - A population that scored in the cycle before and scores nothing now restarts from the seed prompt.
-- A masked rollout is never a 0: it is asked for once more, then replaced by the candidate's mean over the others.
+- A masked rollout is never a 0: it is asked for once more, then replaced by the candidate's mean over the others. A
+  candidate without any scored rollout is not accepted; three such batches in a row end the run as a failed scorer.
+- Reflection that fails for good `max_failures` times in a row ends the cycle.
 """
 
+import contextlib
 import random
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -18,7 +21,17 @@ from typing import Any
 import gepa
 
 from fastslow.fast.gepa_adapter import BudgetSpentError, CycleAdapter
-from fastslow.fast.optimiser import Evaluate, Evolution
+from fastslow.fast.gepa_hooks import (
+    Acceptance,
+    AnchorPolicy,
+    FittingSampling,
+    NewestWhileZero,
+    QuietLogger,
+    Recorder,
+    Reflection,
+    SeedPopulation,
+)
+from fastslow.fast.optimiser import Evaluate, Evolution, Usage
 from fastslow.fast.pareto import mean_score, select_population
 from fastslow.fast.proposer import Proposer
 from fastslow.types import Problem, Prompt
@@ -54,21 +67,21 @@ class GepaOptimiser:
         previous_scores: Mapping[str, float],
     ) -> Evolution:
         seeds = list(dict.fromkeys(population))
+        if len(seeds) > self.metric_calls:
+            return self._too_small(seeds, size)
         anchors = self._anchors(problems, len(seeds), seed)
         adapter = CycleAdapter(self.proposer, evaluate, anchors, self.metric_calls, seed)
         adapter.score_seeds(seeds)
-        restarted = self._is_stale(adapter, seeds, previous_scores)
+        restarted = self._is_stale(adapter, seeds, previous_scores) and self._restart(adapter)
         if restarted:
-            adapter.score_seeds([self.seed_prompt])
             seeds = [*(prompt for prompt in seeds if prompt != self.seed_prompt), self.seed_prompt]
-        self._run_gepa(adapter, seeds, seed)
+        self._run_gepa(adapter, [prompt for prompt in seeds if adapter.entries[prompt.hash].scores], seed)
         pool = adapter.pool()
         chosen = select_population([scores for _, scores in pool], size)
         evolved = tuple(pool[index][0] for index in chosen)
         error = adapter.reflection_error
         if error is not None:
-            kept = list(dict.fromkeys(population))
-            evolved = tuple(kept[index % len(kept)] for index in range(size))
+            evolved = _repeat(population, size)
             error = f"reflection failed, the previous population is kept: {error}"
         return Evolution(
             population=evolved,
@@ -84,6 +97,13 @@ class GepaOptimiser:
             },
         )
 
+    def _too_small(self, seeds: Sequence[Prompt], size: int) -> Evolution:
+        error = (
+            f"fast.metric_calls: {self.metric_calls} calls cannot score the {len(seeds)} prompts of the population once: "
+            "the previous population is kept"
+        )
+        return Evolution(_repeat(seeds, size), (), 0, Usage(), error)
+
     def _anchors(self, problems: Sequence[Problem], seeds: int, seed: int) -> list[Problem]:
         """As many anchor problems as let the seeds' scores take at most half of the budget, drawn by the seed."""
         fitting = max(1, self.metric_calls // (2 * seeds))
@@ -95,65 +115,45 @@ class GepaOptimiser:
         scored_before = any(previous.get(prompt.hash, 0.0) > 0.0 for prompt in seeds)
         return scored_before and all(mean_score(scores) == 0.0 for _, scores in adapter.pool())
 
-    def _run_gepa(self, adapter: CycleAdapter, seeds: Sequence[Prompt], seed: int) -> None:
-        from gepa.strategies.proposal_sampling import IndependentSampling
+    def _restart(self, adapter: CycleAdapter) -> bool:
+        """Score the seed prompt as well; whether the budget had room for it."""
+        try:
+            adapter.score_seeds([self.seed_prompt])
+        except BudgetSpentError:
+            return False
+        return True
 
+    def _run_gepa(self, adapter: CycleAdapter, seeds: Sequence[Prompt], seed: int) -> None:
         many = self.proposals_per_iteration > 1
         minibatch = min(self.reflection_minibatch, len(adapter.anchors))
-        try:
+        anchor_policy = AnchorPolicy()
+        # Without these two, mypy asks for every method of gepa's optional protocols.
+        gepa_adapter: Any = adapter
+        callbacks: list[Any] = [SeedPopulation(adapter, seeds), Recorder(adapter)]
+        # At the ceiling gepa is left by an exception: what has been scored so far is the cycle's result.
+        with contextlib.suppress(BudgetSpentError):
             gepa.optimize(
                 seed_candidate=seeds[0].as_dict(),
                 trainset=adapter.anchors,
                 valset=adapter.anchors,
-                adapter=adapter,
+                adapter=gepa_adapter,
                 candidate_selection_strategy=NewestWhileZero(random.Random(seed)),
-                acceptance_criterion=adapter.acceptance,
-                val_evaluation_policy=adapter.policy,
+                acceptance_criterion=Acceptance(adapter, anchor_policy),
+                val_evaluation_policy=anchor_policy,
                 reflection_minibatch_size=minibatch,
-                sampling_strategy=IndependentSampling(self.proposals_per_iteration) if many else None,
-                callbacks=[SeedPopulation(adapter, seeds), adapter.recorder],
+                sampling_strategy=FittingSampling(adapter, self.proposals_per_iteration, minibatch) if many else None,
+                reflection_strategy=Reflection(adapter),
+                callbacks=callbacks,
                 stop_callbacks=lambda state: adapter.should_stop(minibatch, self.max_failures),
                 logger=QuietLogger(),
                 track_best_outputs=False,
                 seed=seed,
             )
-        except BudgetSpentError:
-            return
+        if adapter.crash is not None:
+            raise adapter.crash
 
 
-class NewestWhileZero:
-    """gepa's Pareto selection of parents; while nothing scores, the newest candidate."""
-
-    def __init__(self, rng: random.Random) -> None:
-        from gepa.strategies.candidate_selector import ParetoCandidateSelector
-
-        self.pareto = ParetoCandidateSelector(rng)
-
-    def select_candidate_idx(self, state: Any) -> int:
-        if not any(state.program_full_scores_val_set):
-            return len(state.program_candidates) - 1
-        return int(self.pareto.select_candidate_idx(state))
-
-
-class SeedPopulation:
-    """Puts the rest of the population into gepa's pool, which takes only one seed, before its first iteration."""
-
-    def __init__(self, adapter: CycleAdapter, seeds: Sequence[Prompt]) -> None:
-        self.adapter, self.seeds = adapter, list(seeds[1:])
-
-    def on_iteration_start(self, event: Any) -> None:
-        from gepa.core.state import ValsetEvaluation
-
-        state = event["state"]
-        for prompt in self.seeds:
-            scores = self.adapter.anchor_scores(prompt)
-            evaluation = ValsetEvaluation(dict.fromkeys(scores, None), scores, None)
-            state.update_state_with_new_program([], prompt.as_dict(), evaluation, None, state.total_num_evals)
-        self.seeds = []
-
-
-class QuietLogger:
-    """gepa writes its log to the terminal unless told otherwise; ours is prompts.jsonl."""
-
-    def log(self, message: str) -> None:
-        return None
+def _repeat(population: Sequence[Prompt], size: int) -> tuple[Prompt, ...]:
+    """The population's distinct prompts, repeated to `size`."""
+    kept = list(dict.fromkeys(population))
+    return tuple(kept[index % len(kept)] for index in range(size))

@@ -9,12 +9,23 @@ import random
 from collections import Counter
 from collections.abc import Sequence
 
+from fastslow.config import ProposerConfig
 from fastslow.errors import ReflectionError
 from fastslow.fast.optimiser import Usage
-from fastslow.fast.proposer import Example, Proposal
+from fastslow.fast.proposer import Example, Proposal, Proposer
+from fastslow.slow.engine import PolicyEngine
 from fastslow.types import Prompt
 
 REPLACE_PROBABILITY = 0.15
+
+
+def check(config: ProposerConfig) -> None:
+    """It needs nothing, so that nothing can be missing."""
+
+
+def build(config: ProposerConfig, engine: PolicyEngine) -> Proposer:
+    """The proposer of a config."""
+    return LessonProposer(config.max_prompt_chars)
 
 
 class LessonProposer:
@@ -26,7 +37,9 @@ class LessonProposer:
     def propose(self, parent: Prompt, component: str, examples: Sequence[Example], *, seed: int) -> Proposal:
         rng = random.Random(seed)
         lines = parent.as_dict()[component].splitlines() or [""]
-        lessons = count_lessons(examples, known=lines)
+        # What another component says already need not be said twice.
+        known = [line for part in parent.as_dict().values() for line in part.splitlines()]
+        lessons = count_lessons(examples, known)
         text = self._edit(lines, lessons, rng)
         if len(text) > self.max_prompt_chars:
             raise ReflectionError(

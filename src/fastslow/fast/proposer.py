@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
+from fastslow.errors import ReflectionError
 from fastslow.fast.optimiser import Usage
 from fastslow.types import Prompt
 
@@ -26,6 +27,16 @@ class Proposal:
     usage: Usage
 
 
+@dataclass(frozen=True)
+class ProposalRequest:
+    """What one call of `Proposer.propose` is asked."""
+
+    parent: Prompt
+    component: str
+    examples: tuple[Example, ...]
+    seed: int
+
+
 class Proposer(Protocol):
     """Writes a child. Stateless apart from its connection: the same arguments and seed ask the same question."""
 
@@ -35,3 +46,26 @@ class Proposer(Protocol):
         Raises ReflectionError, carrying `usage`, when the call fails for good or its reply is empty, truncated or too long.
         """
         ...
+
+
+@runtime_checkable
+class BatchProposer(Protocol):
+    """A proposer that answers many requests at once: calls side by side, or one batch of the policy."""
+
+    def propose_batch(self, requests: Sequence[ProposalRequest]) -> list[Proposal | ReflectionError]:
+        """One outcome a request, in order. Errors are returned, so that one failure costs one child only."""
+        ...
+
+
+def propose_all(proposer: Proposer, requests: Sequence[ProposalRequest]) -> list[Proposal | ReflectionError]:
+    """One outcome a request, in order; in one batch where the proposer knows how."""
+    if isinstance(proposer, BatchProposer):
+        return proposer.propose_batch(requests)
+    return [_outcome(proposer, request) for request in requests]
+
+
+def _outcome(proposer: Proposer, request: ProposalRequest) -> Proposal | ReflectionError:
+    try:
+        return proposer.propose(request.parent, request.component, request.examples, seed=request.seed)
+    except ReflectionError as error:
+        return error

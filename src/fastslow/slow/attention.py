@@ -43,7 +43,13 @@ def fastslow_attention(
     scaling: float | None = None,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Attention output of shape (rows, queries, heads, head size), as transformers expects it."""
+    """Attention output of shape (rows, queries, heads, head size), as transformers expects it.
+
+    Raises: NotImplementedError for an ingredient of the scores that it would have to ignore.
+    """
+    ignored = [name for name in ("softcap", "s_aux", "position_bias") if kwargs.get(name) is not None]
+    if ignored:
+        raise NotImplementedError(f"its attention uses {', '.join(ignored)}")
     pools = ACTIVE_POOLS.get()
     if pools is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)

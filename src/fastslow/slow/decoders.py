@@ -11,6 +11,7 @@ import torch
 from transformers import Cache, DynamicCache
 from transformers.cache_utils import CacheLayerMixin
 
+from fastslow.errors import ConfigError
 from fastslow.slow.attention import ACTIVE_POOLS, PrefixPool
 from fastslow.slow.forest import Forest, pack_forests
 
@@ -19,6 +20,9 @@ Tokens = Sequence[int]
 
 class Decoder(Protocol):
     """Rows are completions: context i has `counts[i]` of them, in order."""
+
+    computed_tokens: int
+    """Tokens that went through the model so far, padding included."""
 
     def prefill(self) -> torch.Tensor:
         """Next-token logits of every row, shape (rows, vocabulary)."""
@@ -75,8 +79,8 @@ class ForestDecoder:
 
     def __init__(self, model: Any, contexts: Sequence[Tokens], counts: Sequence[int], budget_tokens: int) -> None:
         self.model, self.device = model, model.device
-        self.layers = model.config.get_text_config().num_hidden_layers
-        self.cache = Cache(layers=[GrowingLayer() for _ in range(self.layers)])
+        self.layers = [GrowingLayer() for _ in range(model.config.get_text_config().num_hidden_layers)]
+        self.cache = Cache(layers=list(self.layers))
         self.forests = pack_forests(contexts, budget_tokens)
         self.row_of: list[int] = []
         self.lengths: list[int] = []
@@ -114,7 +118,7 @@ class ForestDecoder:
         new_index = {row: index for index, row in enumerate(rows)}
         kept = [position for position, row in enumerate(self.row_of) if row in new_index]
         selection = torch.tensor(kept, device=self.device)
-        for layer in self.cache.layers:
+        for layer in self.layers:
             layer.select(selection)
         pools, start = [], 0
         for pool in self.pools:
@@ -137,7 +141,7 @@ class ForestDecoder:
     def _prefill(self, forest: Forest) -> torch.Tensor:
         """Logits of the pack's rows, (rows, vocabulary); leaves the pack's keys and values as a pool."""
         ancestors = forest.ancestor_mask(self.device)
-        cache = DynamicCache(config=self.model.config)
+        cache = DynamicCache()  # without a config: a sliding layer would drop keys of packs longer than its window
         output = self.model(
             input_ids=torch.tensor([forest.tokens], device=self.device),
             position_ids=torch.tensor([forest.positions], device=self.device),
@@ -151,8 +155,10 @@ class ForestDecoder:
         ends = torch.tensor([path[-1] for path in forest.paths], device=self.device).repeat_interleave(counts)
         start = self.pools[-1].stop if self.pools else 0
         pool = PrefixPool(start, start + len(ends), additive_mask(ancestors[ends], self.model.dtype))
-        pool.keys = [layer.keys[0] for layer in cache.layers]
-        pool.values = [layer.values[0] for layer in cache.layers]
+        for layer in cache.layers:
+            if isinstance(layer, CacheLayerMixin) and layer.keys is not None and layer.values is not None:
+                pool.keys.append(layer.keys[0])
+                pool.values.append(layer.values[0])
         self.pools.append(pool)
         return output.logits[0].repeat_interleave(counts, dim=0)
 
@@ -162,7 +168,9 @@ class PlainDecoder:
 
     def __init__(self, model: Any, contexts: Sequence[Tokens], counts: Sequence[int], pad_token: int) -> None:
         self.model, self.device, self.pad_token = model, model.device, pad_token
-        self.contexts, self.counts = contexts, counts
+        self.contexts = list(dict.fromkeys(tuple(context) for context in contexts))
+        index = {context: position for position, context in enumerate(self.contexts)}
+        self.context_of = [index[tuple(c)] for c, count in zip(contexts, counts, strict=True) for _ in range(count)]
         self.cache: Any = None
         self.mask = torch.empty(0)
         self.positions = torch.empty(0)
@@ -180,10 +188,14 @@ class PlainDecoder:
             logits_to_keep=1,
         )
         self.computed_tokens += mask.numel()
-        rows = torch.arange(len(self.contexts), device=self.device)
-        rows = rows.repeat_interleave(torch.tensor(self.counts, device=self.device))
-        self.cache = output.past_key_values
-        self.cache.batch_select_indices(rows)
+        rows = torch.tensor(self.context_of, device=self.device)
+        self.cache = getattr(output, "past_key_values", None)
+        if self.cache is None:
+            raise ConfigError(
+                f"model.name: {type(self.model).__name__} keeps no key-value cache, which sampling needs: take a model "
+                "with attention layers"
+            )
+        self.cache.reorder_cache(rows)
         self.mask, self.positions = mask[rows], mask.sum(-1)[rows]
         return output.logits[rows, -1]
 
@@ -202,7 +214,7 @@ class PlainDecoder:
 
     def keep(self, rows: Sequence[int]) -> None:
         selection = torch.tensor(rows, device=self.device)
-        self.cache.batch_select_indices(selection)
+        self.cache.reorder_cache(selection)
         self.mask, self.positions = self.mask[selection], self.positions[selection]
 
 

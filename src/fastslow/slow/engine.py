@@ -84,7 +84,6 @@ class LossSettings:
     name: str = "cispo"
     tau: float = 4.0
     kl_coefficient: float = 1e-3
-    max_grad_norm: float | None = 1.0
 
 
 class PolicyEngine(Protocol):

@@ -48,7 +48,8 @@ def shared_prefix_length(a: Tokens, b: Tokens) -> int:
 
 
 def pack_forests(sequences: Sequence[Tokens], budget_tokens: int) -> list[Forest]:
-    """Pack sequences into forests of at most `budget_tokens` nodes; a longer sequence gets a forest of its own.
+    """Pack sequences into forests of at most `budget_tokens` nodes; a longer sequence gets a forest of its own, which its
+    duplicates share.
 
     Sequences are sorted, so that neighbours share the longest prefixes and the packs are the same for the same input.
     Raises ValueError on an empty sequence or a budget below 1.
@@ -64,7 +65,7 @@ def pack_forests(sequences: Sequence[Tokens], budget_tokens: int) -> list[Forest
         new = len(sequences[index]) - (
             shared_prefix_length(sequences[index], sequences[last]) if last is not None else 0
         )
-        if last is None or size + new > budget_tokens:
+        if last is None or (new and size + new > budget_tokens):
             packs.append([])
             size, new = 0, len(sequences[index])
         packs[-1].append(index)

@@ -23,8 +23,10 @@ def pick_device(name: str) -> torch.device:
         device = torch.device(name)
     except RuntimeError as error:
         raise ConfigError(f"model.device: {name!r} is not a device: use auto, cpu or cuda") from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ConfigError(f"model.device: {name!r} is asked for, but no CUDA device is there: use auto or cpu")
+    if device.type not in ("cpu", "cuda"):
+        raise ConfigError(f"model.device: {name!r} is not supported: use auto, cpu or cuda")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ConfigError(f"model.device: {name!r} is asked for, but no such CUDA device is there: use auto or cpu")
     return device
 
 
@@ -46,7 +48,8 @@ def compute_dtype(config: ModelConfig, device: torch.device) -> torch.dtype:
     return torch.float32
 
 
-def _source(config: ModelConfig) -> tuple[str, dict[str, Any]]:
+def source_of(config: ModelConfig) -> tuple[str, dict[str, Any]]:
+    """What `from_pretrained` takes for a model: its name and keywords. Raises ConfigError where a .gguf is missing."""
     path = Path(config.name)
     kwargs: dict[str, Any] = {"trust_remote_code": config.trust_remote_code}
     if config.revision:
@@ -58,27 +61,32 @@ def _source(config: ModelConfig) -> tuple[str, dict[str, Any]]:
     return config.name, kwargs
 
 
+def _told(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
+
+
 def load_tokenizer(config: ModelConfig) -> PreTrainedTokenizerBase:
     """The model's tokenizer. Raises ConfigError where there is none."""
-    name, kwargs = _source(config)
+    name, kwargs = source_of(config)
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, **kwargs)
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"model.name: no tokenizer could be loaded from {config.name!r}: {error}") from error
+    except Exception as error:  # loaders raise what they like for a damaged or foreign file
+        raise ConfigError(f"model.name: no tokenizer could be loaded from {config.name!r}: {_told(error)}") from error
     return tokenizer
 
 
 def load_model(config: ModelConfig, device: torch.device, dtype: torch.dtype) -> PreTrainedModel:
     """The model on its device, in evaluation mode (dropout would make sampling and training disagree)."""
-    name, kwargs = _source(config)
+    name, kwargs = source_of(config)
     try:
         model = AutoModelForCausalLM.from_pretrained(name, dtype=dtype, **kwargs)
-    except (OSError, ValueError) as error:
+    except Exception as error:  # loaders raise what they like for a damaged or foreign file
         raise ConfigError(
-            f"model.name: no causal language model could be loaded from {config.name!r}: {error}"
+            f"model.name: no causal language model could be loaded from {config.name!r}: {_told(error)}"
         ) from error
     _forget_gguf(model)
-    return model.to(device).eval()
+    torch.nn.Module.to(model, device)
+    return model.eval()
 
 
 def _forget_gguf(model: PreTrainedModel) -> None:
@@ -91,7 +99,10 @@ def _forget_gguf(model: PreTrainedModel) -> None:
 
 
 def add_lora(model: PreTrainedModel, config: LoraConfig, seed: int) -> Any:
-    """The model with a fresh adapter, which starts as the identity; its float32 weights are all that is trained."""
+    """The model with a fresh adapter, which starts as the identity; its float32 weights are all that is trained.
+
+    Raises: ConfigError where the targets name no layer of the model.
+    """
     from peft import LoraConfig as PeftLoraConfig
     from peft import get_peft_model
 
@@ -99,14 +110,22 @@ def add_lora(model: PreTrainedModel, config: LoraConfig, seed: int) -> Any:
     settings = PeftLoraConfig(
         r=config.rank, lora_alpha=config.alpha, target_modules=config.targets, lora_dropout=0.0, task_type="CAUSAL_LM"
     )
-    return get_peft_model(model, settings).eval()
+    try:
+        return get_peft_model(model, settings).eval()
+    except ValueError as error:
+        raise ConfigError(f"model.lora.targets: {config.targets!r} does not fit this model: {error}") from error
 
 
 def load_adapter(model: PreTrainedModel, directory: Path) -> Any:
-    """The model with a saved adapter, trainable."""
+    """The model with a saved adapter, trainable. Raises ConfigError where the directory holds none that fits."""
     from peft import PeftModel
 
-    return PeftModel.from_pretrained(model, str(directory), is_trainable=True).eval()
+    try:
+        return PeftModel.from_pretrained(model, str(directory), is_trainable=True).eval()
+    except Exception as error:  # loaders raise what they like for a damaged or foreign file
+        raise ConfigError(
+            f"no LoRA adapter for this model could be loaded from {str(directory)!r}: {_told(error)}"
+        ) from error
 
 
 def stop_tokens(model: Any, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
@@ -122,13 +141,13 @@ def stop_tokens(model: Any, tokenizer: PreTrainedTokenizerBase) -> frozenset[int
 def can_share_prefixes(model: Any, longest_tokens: int) -> str | None:
     """None where packed forests give this model's own numbers, otherwise the reason why they do not.
 
-    Models that are not plain attention over all earlier tokens (recurrent layers, sliding windows, soft caps, learned
-    sinks) must not be packed. They are found by what their config says and by trying, not by a list of names.
+    `longest_tokens` is the longest sequence that may come; 0 where nobody knows. Models that are not plain attention
+    over all earlier tokens (recurrent layers, sliding windows, soft caps, learned sinks) must not be packed. They are
+    found by what their config says and by trying, not by a list of names.
     """
-    window = getattr(model.config.get_text_config(), "sliding_window", None)
-    layer_types = getattr(model.config.get_text_config(), "layer_types", None) or []
-    if window and window < longest_tokens and ("sliding_attention" in layer_types or not layer_types):
-        return f"its sliding window of {window} tokens is shorter than the sequences"
+    reason = _restricted_layers(model.config.get_text_config(), longest_tokens)
+    if reason is not None:
+        return reason
     original = model.config._attn_implementation
     sequences = [[1, 2, 3, 4, 5, 6], [1, 2, 3, 7, 8], [1, 2, 3, 7, 9, 2]]
     try:
@@ -144,6 +163,20 @@ def can_share_prefixes(model: Any, longest_tokens: int) -> str | None:
     if worst > tolerance:
         model.set_attn_implementation(original)
         return f"packed logits differ by {worst:.2g} (allowed: {tolerance:.2g})"
+    return None
+
+
+def _restricted_layers(config: Any, longest_tokens: int) -> str | None:
+    """What the config says about layers that do not see every earlier token."""
+    layer_types = set(getattr(config, "layer_types", None) or [])
+    other = layer_types - {"full_attention", "sliding_attention", "chunked_attention"}
+    if other:
+        return f"it has layers of type {', '.join(sorted(other))}"
+    for kind, key in (("sliding", "sliding_window"), ("chunked", "attention_chunk_size")):
+        size = getattr(config, key, None)
+        used = not layer_types or f"{kind}_attention" in layer_types
+        if size and used and (not longest_tokens or size < longest_tokens):
+            return f"its {kind} attention over {size} tokens is shorter than the sequences"
     return None
 
 

@@ -58,9 +58,11 @@ class MasterAdamW:
         (directory / "optimizer.json").write_text(json.dumps(steps), encoding="utf-8")
 
     def load(self, directory: Path) -> None:
-        """Restore what `save` wrote."""
+        """Restore what `save` wrote, and forget everything else."""
         tensors = load_file(directory / "optimizer.safetensors")
         steps: dict[str, float] = json.loads((directory / "optimizer.json").read_text(encoding="utf-8"))
+        self.adam.zero_grad(set_to_none=True)
+        self.adam.state.clear()
         for name, master in self.masters.items():
             if f"master/{name}" in tensors:
                 master.data.copy_(tensors[f"master/{name}"])

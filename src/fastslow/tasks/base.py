@@ -8,7 +8,7 @@ judge), override `score_batch` as well.
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
 from fastslow.errors import TaskError
 from fastslow.types import SYSTEM, Message, Problem, Prompt, Score
@@ -29,7 +29,7 @@ class ScoringFailure:
 class Task(ABC):
     """What a policy and its prompts are trained on."""
 
-    name: ClassVar[str] = "task"
+    name: str = "task"
 
     @property
     def seed_prompt(self) -> Prompt:
@@ -45,7 +45,10 @@ class Task(ABC):
         """Reward in [0, 1] and feedback, one finding a line. A wrong answer scores 0; only broken machinery raises."""
 
     def score_batch(self, problems: Sequence[Problem], completions: Sequence[str]) -> list[Score | ScoringFailure]:
-        """Scores of many completions, in order. An exception of `score` becomes a `ScoringFailure`, never a 0."""
+        """Scores of many completions, in order. An exception of `score` becomes a `ScoringFailure`, never a 0.
+
+        Raises: TaskError where `score` returns something other than a `Score` with a reward in [0, 1].
+        """
         return [self._score_one(problem, text) for problem, text in zip(problems, completions, strict=True)]
 
     def messages(self, problem: Problem, prompt: Prompt) -> tuple[Message, ...]:
@@ -55,11 +58,48 @@ class Task(ABC):
         """
         return with_system_prompt(problem.messages, prompt.as_dict()[SYSTEM])
 
+    def with_seed_prompt(self, prompt: Prompt) -> "Task":
+        """The same task with another seed prompt. Raises TaskError where the components are not the task's."""
+        wanted, given = sorted(self.seed_prompt.as_dict()), sorted(prompt.as_dict())
+        if wanted != given:
+            raise TaskError(f"task.seed_prompt: has the components {given}, those of task {self.name!r} are {wanted}")
+        return _Reseeded(self, prompt)
+
     def _score_one(self, problem: Problem, completion: str) -> Score | ScoringFailure:
         try:
-            return check_score(self.score(problem, completion), problem)
+            score = self.score(problem, completion)
         except Exception as error:
-            return ScoringFailure(f"{type(error).__name__}: {error}")
+            return failure_of(error)
+        return check_score(score, problem)
+
+
+class _Reseeded(Task):
+    """Another task with its own seed prompt. It wraps: subclasses are free to define `seed_prompt` as they like."""
+
+    def __init__(self, task: Task, prompt: Prompt) -> None:
+        self.name = task.name
+        self._task, self._prompt = task, prompt
+
+    @property
+    def seed_prompt(self) -> Prompt:
+        return self._prompt
+
+    def problems(self, split: Split) -> Sequence[Problem]:
+        return self._task.problems(split)
+
+    def score(self, problem: Problem, completion: str) -> Score:
+        return self._task.score(problem, completion)
+
+    def score_batch(self, problems: Sequence[Problem], completions: Sequence[str]) -> list[Score | ScoringFailure]:
+        return self._task.score_batch(problems, completions)
+
+    def messages(self, problem: Problem, prompt: Prompt) -> tuple[Message, ...]:
+        return self._task.messages(problem, prompt)
+
+
+def failure_of(error: Exception) -> ScoringFailure:
+    """The failure that an exception of a scorer stands for."""
+    return ScoringFailure(f"{type(error).__name__}: {error}")
 
 
 def check_score(score: Score, problem: Problem) -> Score:

@@ -5,13 +5,16 @@ in `FORMATS`.
 """
 
 import json
+import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, NoReturn
 
 from fastslow.errors import TaskError
 
 THINK_END = "</think>"
+_JSON_BLOCK = re.compile(r"```json[ \t]*\n(.*?)```", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -20,6 +23,11 @@ class AnswerFormat:
 
     extract: Callable[[str], str | None]
     rule: str
+
+
+def answer_part(completion: str) -> str:
+    """What follows the last closing think tag: the part that is judged."""
+    return completion.rpartition(THINK_END)[2]
 
 
 def last_boxed(text: str) -> str | None:
@@ -36,9 +44,50 @@ def last_boxed(text: str) -> str | None:
     return None
 
 
-def answer_part(completion: str) -> str:
-    """What follows the last closing think tag: the part that is judged."""
-    return completion.rpartition(THINK_END)[2]
+def read_json(text: str) -> Any:
+    """The value of a JSON text. Raises ValueError for anything else, NaN and bottomless nesting included."""
+    try:
+        return json.loads(text, parse_constant=_refuse_constant)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+def json_value_text(completion: str) -> str | None:
+    """The last ```json block of the answer part, or the whole of it; None where there is nothing."""
+    part = answer_part(completion)
+    blocks = _JSON_BLOCK.findall(part)
+    return (blocks[-1] if blocks else part).strip() or None
+
+
+def same_json(one: Any, other: Any) -> bool:
+    """Whether two JSON values are equal: 1 equals 1.0, true does not equal 1, a fraction may be off by a relative 1e-9."""
+    if isinstance(one, bool) or isinstance(other, bool):
+        return one is other
+    if isinstance(one, int) and isinstance(other, int):
+        return one == other
+    if isinstance(one, int | float) and isinstance(other, int | float):
+        return one == other or _close(one, other)
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(same_json, one, other))
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(same_json(value, other[key]) for key, value in one.items())
+    return bool(type(one) is type(other) and one == other)
+
+
+def shorten(text: str, limit: int = 200) -> str:
+    """The text, cut to `limit` characters, for feedback that must stay readable."""
+    return text if len(text) <= limit else f"{text[:limit]}..."
+
+
+def _close(one: float, other: float) -> bool:
+    try:
+        return math.isclose(one, other, rel_tol=1e-9)
+    except OverflowError:  # an integer that no float can hold
+        return False
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
 
 
 def _plain(text: str) -> str | None:
@@ -47,13 +96,13 @@ def _plain(text: str) -> str | None:
 
 def _bare_json(text: str) -> str | None:
     try:
-        value = json.loads(answer_part(text))
-    except ValueError:
+        value = read_json(answer_part(text))
+        if not isinstance(value, dict) or set(value) != {"answer"}:
+            return None
+        answer = value["answer"]
+        return answer.strip() if isinstance(answer, str) else json.dumps(answer)
+    except (ValueError, RecursionError):
         return None
-    if not isinstance(value, dict) or set(value) != {"answer"}:
-        return None
-    answer = value["answer"]
-    return answer.strip() if isinstance(answer, str) else json.dumps(answer)
 
 
 def _tags(text: str) -> str | None:
@@ -78,5 +127,5 @@ FORMATS: dict[str, AnswerFormat] = {
 def get_format(name: str) -> AnswerFormat:
     """Raises TaskError for a name that is not known."""
     if name not in FORMATS:
-        raise TaskError(f"answer_format: {name!r} is unknown: take one of {', '.join(FORMATS)}")
+        raise TaskError(f"task.options.answer_format: {name!r} is unknown: take one of {', '.join(FORMATS)}")
     return FORMATS[name]

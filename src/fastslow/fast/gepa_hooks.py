@@ -1,0 +1,136 @@
+"""The parts that gepa lets one choose, for one cycle: selection, acceptance, sampling, scoring, reflection, events."""
+
+import random
+from collections import deque
+from collections.abc import Sequence
+from typing import Any
+
+from gepa.core.state import ValsetEvaluation
+from gepa.proposer.reflective_mutation.reflection_lm import ReflectionProposal
+from gepa.strategies.candidate_selector import ParetoCandidateSelector
+from gepa.strategies.eval_policy import FullEvaluationPolicy
+from gepa.strategies.proposal_sampling import IndependentSampling
+
+from fastslow.fast.gepa_adapter import CycleAdapter, Job
+from fastslow.types import Prompt
+
+
+class NewestWhileZero:
+    """gepa's Pareto selection of parents; while nothing scores, the newest candidate."""
+
+    def __init__(self, rng: random.Random) -> None:
+        self.pareto = ParetoCandidateSelector(rng)
+
+    def select_candidate_idx(self, state: Any) -> int:
+        if not any(state.program_full_scores_val_set):
+            return len(state.program_candidates) - 1
+        return int(self.pareto.select_candidate_idx(state))
+
+
+class FittingSampling:
+    """Several parents an iteration, each with its own minibatch: as many as the budget has minibatches left."""
+
+    def __init__(self, adapter: CycleAdapter, proposals: int, minibatch: int) -> None:
+        self.adapter, self.proposals, self.minibatch = adapter, proposals, minibatch
+
+    def sample_tasks(self, state: Any, candidate_selector: Any, batch_sampler: Any, trainset: Any) -> list[Any]:
+        fitting = max(1, min(self.proposals, self.adapter.remaining // self.minibatch))
+        return IndependentSampling(fitting).sample_tasks(state, candidate_selector, batch_sampler, trainset)
+
+
+class Reflection:
+    """gepa's reflection strategy: every proposal of an iteration in one batch of our proposer."""
+
+    def __init__(self, adapter: CycleAdapter) -> None:
+        self.adapter = adapter
+
+    def reflect(self, candidate: Any, dataset: Any, components: Any) -> tuple[ReflectionProposal, "Reflection"]:
+        return self.reflect_many([(candidate, dataset, components)])[0]
+
+    def reflect_many(self, jobs: Sequence[Job]) -> list[tuple[ReflectionProposal, "Reflection"]]:
+        texts: list[dict[str, str]] = [{} for _ in jobs]
+        with self.adapter.crashes_kept():
+            texts = self.adapter.propose_texts(jobs)
+        return [(ReflectionProposal(text), self) for text in texts]
+
+
+class Acceptance:
+    """gepa's acceptance test: strictly better on the minibatch, or a tie while both score zero."""
+
+    def __init__(self, adapter: CycleAdapter, anchors: "AnchorPolicy") -> None:
+        self.adapter, self.anchors = adapter, anchors
+
+    def should_accept(self, proposal: Any, state: Any) -> bool:
+        child = Prompt.from_dict(proposal.candidate)
+        entry = self.adapter.entries[child.hash]
+        self.adapter.idle = 0
+        if not self.adapter.scores(child, [self.adapter.anchors[index] for index in proposal.subsample_indices]):
+            entry.reason = "none of its rollouts could be scored"
+            return False
+        before, after = sum(proposal.subsample_scores_before), sum(proposal.subsample_scores_after)
+        count = len(proposal.subsample_scores_after)
+        tie_at_zero = before == after == 0.0 and not any(state.program_full_scores_val_set)
+        entry.accepted = after > before or tie_at_zero
+        verdict = "better" if after > before else "a tie while nothing scores" if tie_at_zero else "not better"
+        entry.reason = f"{verdict} on its minibatch: {before / count:.3f} -> {after / count:.3f} of {count}"
+        if entry.accepted:
+            self.anchors.accepted.append(tie_at_zero)
+        return entry.accepted
+
+
+class AnchorPolicy:
+    """Which anchors a child is scored on: all of them, or a quarter where its minibatch was all zero.
+
+    `accepted` says for each accepted child that waits for its anchors whether it was a tie at zero. gepa asks in the
+    order in which they were accepted.
+    """
+
+    def __init__(self) -> None:
+        self.full: FullEvaluationPolicy[Any, Any] = FullEvaluationPolicy()
+        self.accepted: deque[bool] = deque()
+
+    def get_eval_batch(self, loader: Any, state: Any, target_program_idx: int | None = None) -> list[Any]:
+        ids = self.full.get_eval_batch(loader, state, target_program_idx)
+        return ids[: max(1, len(ids) // 4)] if self.accepted.popleft() else ids
+
+    def get_best_program(self, state: Any) -> int:
+        return int(self.full.get_best_program(state))
+
+    def get_valset_score(self, program_idx: int, state: Any) -> float:
+        return float(self.full.get_valset_score(program_idx, state))
+
+
+class Recorder:
+    """Copies anchor scores from gepa's events into the record."""
+
+    def __init__(self, adapter: CycleAdapter) -> None:
+        self.adapter = adapter
+
+    def on_valset_evaluated(self, event: Any) -> None:
+        with self.adapter.crashes_kept():
+            entry = self.adapter.entries[Prompt.from_dict(event["candidate"]).hash]
+            scores = event["scores_by_val_id"]
+            entry.scores = {self.adapter.anchors[index].id: score for index, score in scores.items()}
+
+
+class SeedPopulation:
+    """Puts the rest of the population into gepa's pool, which takes only one seed, before its first iteration."""
+
+    def __init__(self, adapter: CycleAdapter, seeds: Sequence[Prompt]) -> None:
+        self.adapter, self.seeds = adapter, list(seeds[1:])
+
+    def on_iteration_start(self, event: Any) -> None:
+        with self.adapter.crashes_kept():
+            state = event["state"]
+            for prompt in self.seeds:
+                scores = self.adapter.anchor_scores(prompt)
+                evaluation = ValsetEvaluation(dict.fromkeys(scores, None), scores, None)
+                state.update_state_with_new_program([], prompt.as_dict(), evaluation, None, state.total_num_evals)
+            self.seeds = []
+
+
+class QuietLogger:
+    """gepa writes its log to the terminal unless told otherwise; ours is prompts.jsonl."""
+
+    def log(self, message: str) -> None:
+        return None

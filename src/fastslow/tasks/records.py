@@ -1,0 +1,223 @@
+"""The user's own data as a task: a JSONL file or a Hugging Face dataset, scored by name, by a function or as in TRL.
+
+A split is a file of its own, a named split of the dataset, or a part cut from one source in the order of a seeded hash of
+the question. Everything is read and checked when the task is made, before any model loads.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from fastslow.errors import ConfigError, InfrastructureError, TaskError
+from fastslow.tasks.base import SPLITS, ScoringFailure, Split, Task
+from fastslow.tasks.formats import get_format
+from fastslow.tasks.registry import load_object
+from fastslow.tasks.reward_functions import RewardFunctions
+from fastslow.tasks.scorers import Scorer, from_function, get_scorer
+from fastslow.tasks.tables import REST, Row, read_source
+from fastslow.types import Message, Problem, Score
+
+# Test comes first, so that another training size leaves the held-out problems as they are.
+DEALT: tuple[Split, ...] = ("test", "validation", "train")
+ROLES = ("system", "user", "assistant", "tool")
+
+Judge = Callable[[Problem, str], Score]
+
+
+class RecordsTask(Task):
+    """Your own JSONL file or Hugging Face dataset, with a built-in scorer, a function, or TRL reward functions."""
+
+    name = "records"
+
+    def __init__(
+        self,
+        data: str | dict[str, str],
+        splits: dict[str, str | int] | None = None,
+        cut_from: str = "train",
+        subset: str | None = None,
+        prompt: str = "prompt",
+        answer: str | None = None,
+        id: str | None = None,
+        scorer: str | None = None,
+        answer_format: str | None = None,
+        reward_functions: list[str] | None = None,
+        reward_weights: list[float] | None = None,
+        reward_range: list[float] | None = None,
+        drop_duplicates: bool = False,
+        seed: int = 0,
+    ) -> None:
+        self.columns = {"prompt": prompt, "answer": answer, "id": id}
+        if (scorer is None) == (not reward_functions):
+            raise ConfigError("task.options: give either scorer or reward_functions")
+        self._built_in: Scorer | None = None
+        self._judge: Judge | None = None
+        self._rewards: RewardFunctions | None = None
+        if reward_functions:
+            self._rewards = _load_rewards(reward_functions, reward_weights, reward_range)
+        elif reward_weights is not None or reward_range is not None:
+            raise ConfigError("task.options: reward_weights and reward_range belong to reward_functions, not to scorer")
+        if scorer is not None:
+            self._judge = self._make_judge(scorer, answer_format)
+        rows = read_source(data, splits, cut_from, subset)
+        self._reward_columns: list[str] = []
+        self._splits = self._split(rows, splits or {}, drop_duplicates, seed)
+        self._check_prompts_and_columns()
+
+    def problems(self, split: Split) -> Sequence[Problem]:
+        return self._splits[split]
+
+    def score(self, problem: Problem, completion: str) -> Score:
+        if self._judge is not None:
+            return self._judge(problem, completion)
+        (score,) = self.score_batch([problem], [completion])
+        if isinstance(score, ScoringFailure):
+            raise InfrastructureError(score.reason)
+        return score
+
+    def score_batch(self, problems: Sequence[Problem], completions: Sequence[str]) -> list[Score | ScoringFailure]:
+        if self._rewards is None:
+            return super().score_batch(problems, completions)
+        prompts = [problem.data["record"][self.columns["prompt"]] for problem in problems]
+        said: list[Any] = [
+            completion if isinstance(prompt, str) else [{"role": "assistant", "content": completion}]
+            for prompt, completion in zip(prompts, completions, strict=True)
+        ]
+        columns = {name: [p.data["record"].get(name) for p in problems] for name in self._reward_columns}
+        scores = self._rewards.score(prompts, said, columns)
+        return [self._with_answer(problem, score) for problem, score in zip(problems, scores, strict=True)]
+
+    def _with_answer(self, problem: Problem, score: Score | ScoringFailure) -> Score | ScoringFailure:
+        answer = self.columns["answer"]
+        if answer is None or isinstance(score, ScoringFailure) or score.reward == 1.0:
+            return score
+        return Score(score.reward, f"{score.feedback}\nThe reference answer is {problem.data['record'][answer]}.")
+
+    def _make_judge(self, scorer: str, answer_format: str | None) -> Judge:
+        if ":" in scorer:
+            if answer_format is not None:
+                raise ConfigError("task.options.answer_format: belongs to the scorers exact, number and choice")
+            function = _load_function(scorer, "scorer")
+            by_record = from_function(function, scorer, self.columns["answer"])
+            return lambda problem, completion: by_record(completion, problem.data["record"])
+        built_in = self._built_in = get_scorer(scorer)
+        if self.columns["answer"] is None:
+            raise ConfigError(f"task.options.answer: is missing: scorer {scorer!r} needs the column with the answers")
+        if answer_format is not None and not built_in.takes_format:
+            raise ConfigError(f"task.options.answer_format: scorer {scorer!r} has a format of its own: remove it")
+        form = get_format(answer_format or "plain")
+        return lambda problem, completion: built_in.judge(completion, problem.data["gold"], form)
+
+    def _split(
+        self, rows: list[Row] | dict[Split, list[Row]], sizes: Mapping[str, str | int], drop: bool, seed: int
+    ) -> dict[Split, list[Problem]]:
+        seen: dict[str, str] = {}
+        if isinstance(rows, list):
+            return cut(self._make_problems(rows, drop, seen), sizes, seed)
+        made = {split: self._make_problems(rows[split], drop, seen) for split in DEALT if split in rows}
+        return {split: made.get(split, []) for split in SPLITS}
+
+    def _make_problems(self, rows: Sequence[Row], drop: bool, seen: dict[str, str]) -> list[Problem]:
+        """`seen` says where each question and each id stood first, over all splits."""
+        problems = []
+        for where, record in rows:
+            messages = self._messages(where, record)
+            question = json.dumps(messages, ensure_ascii=False)
+            keys = [question]
+            identity = _digest(question)[:12]
+            if self.columns["id"] is not None:
+                identity = str(self._value(where, record, "id"))
+                keys.append(f"id {identity}")
+            repeated = next((key for key in keys if key in seen), None)
+            if repeated is None:
+                seen.update(dict.fromkeys(keys, where))
+                problems.append(Problem(f"records-{identity}", messages, self._data(where, record)))
+            elif not drop or repeated != question:
+                what = "the question" if repeated == question else f"the id {identity!r}"
+                hint = " Or set drop_duplicates: true to keep the first" if repeated == question else ""
+                raise TaskError(f"{where}: repeats {what} of {seen[repeated]}: every problem must stand once.{hint}")
+        return problems
+
+    def _data(self, where: str, record: dict[str, Any]) -> dict[str, Any]:
+        if self.columns["answer"] is None:
+            return {"record": record}
+        answer = self._value(where, record, "answer")
+        if self._built_in is None:
+            return {"record": record}
+        try:
+            return {"record": record, "gold": self._built_in.prepare(answer)}
+        except (TypeError, ValueError) as error:
+            raise TaskError(f"{where}: the answer {answer!r} {error}") from error
+
+    def _value(self, where: str, record: Mapping[str, Any], option: str) -> Any:
+        column = self.columns[option]
+        if column is None or column not in record:
+            raise TaskError(
+                f"{where}: has no column {column!r} (task.options.{option}): the columns are {', '.join(record)}"
+            )
+        return record[column]
+
+    def _messages(self, where: str, record: Mapping[str, Any]) -> tuple[Message, ...]:
+        value = self._value(where, record, "prompt")
+        if isinstance(value, str) and value.strip():
+            return ({"role": "user", "content": value},)
+        if not isinstance(value, list) or not value or not all(_is_message(message) for message in value):
+            raise TaskError(
+                f"{where}: column {self.columns['prompt']!r} must hold a text or a list of chat messages "
+                f"({{role, content}}, roles {', '.join(ROLES)}), not {value!r}"
+            )
+        if value[-1]["role"] == "assistant":
+            raise TaskError(f"{where}: the chat ends with an assistant message: the policy is to write it, remove it")
+        return tuple({"role": message["role"], "content": message["content"]} for message in value)
+
+    def _check_prompts_and_columns(self) -> None:
+        records = [problem.data["record"] for split in SPLITS for problem in self._splits[split]]
+        prompt = self.columns["prompt"]
+        if len({isinstance(record[prompt], str) for record in records}) > 1:
+            raise TaskError(f"task.options.prompt: column {prompt!r} holds texts and chats: make all of them the same")
+        self._reward_columns = sorted({name for record in records for name in record} - {"prompt", "completion"})
+        if self._rewards is not None:
+            self._rewards.check_columns(self._reward_columns)
+
+
+def cut(problems: Sequence[Problem], sizes: Mapping[str, str | int], seed: int) -> dict[Split, list[Problem]]:
+    """Disjoint parts in the order of a seeded hash of the ids: test first, then validation, then train.
+
+    A size is a number or `rest`; within a part, problems keep their order. Raises TaskError where there are too few.
+    """
+    order = sorted(range(len(problems)), key=lambda index: _digest(f"{seed}:{problems[index].id}"))
+    fixed = sum(size for size in sizes.values() if isinstance(size, int))
+    if fixed > len(problems) or (fixed == len(problems) and REST in sizes.values()):
+        raise TaskError(
+            f"task.options.splits: asks for {dict(sizes)}, but there are only {len(problems)} different records"
+        )
+    splits: dict[Split, list[Problem]] = {split: [] for split in SPLITS}
+    start = 0
+    for split in DEALT:
+        size = sizes.get(split, 0)
+        count = len(problems) - fixed if isinstance(size, str) else size
+        splits[split] = [problems[index] for index in sorted(order[start : start + count])]
+        start += count
+    return splits
+
+
+def _load_rewards(
+    paths: Sequence[str], weights: Sequence[float] | None, reward_range: Sequence[float] | None
+) -> RewardFunctions:
+    functions = {path: _load_function(path, "reward_functions") for path in paths}
+    return RewardFunctions(functions, weights, (0.0, 1.0) if reward_range is None else reward_range)
+
+
+def _load_function(path: str, option: str) -> Callable[..., Any]:
+    function: Callable[..., Any] = load_object(path, f"task.options.{option}")
+    if not callable(function):
+        raise ConfigError(f"task.options.{option}: {path!r} is {function!r}, not a function")
+    return function
+
+
+def _is_message(message: Any) -> bool:
+    return isinstance(message, Mapping) and message.get("role") in ROLES and isinstance(message.get("content"), str)
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,150 @@
+"""TRL-style reward functions as they are: `func(prompts=, completions=, **columns) -> list[float | None]`.
+
+As in TRL 1.16: a column is passed as a list under its own name, completions are chat messages where the prompt is a chat,
+functions may be async, None means "does not apply", and the rewards are summed with weights. Different here, because a
+reward must lie in [0, 1]: the sum is mapped there from `reward_range`, and one that lies outside raises. Prompts are the
+records' own, without the evolved system prompt; `completion_ids` and `trainer_state` are not passed.
+"""
+
+import asyncio
+import inspect
+import math
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from fastslow.errors import ConfigError, TaskError
+from fastslow.tasks.base import ScoringFailure, failure_of
+from fastslow.types import Score
+
+RewardFunction = Callable[..., Any]
+OWN_ARGUMENTS = ("prompts", "completions")
+MAX_FAILURES_IN_A_ROW = 3
+
+
+class RewardFunctions:
+    """The weighted sum of some reward functions, mapped into [0, 1]."""
+
+    def __init__(
+        self,
+        functions: Mapping[str, RewardFunction],
+        weights: Sequence[float] | None = None,
+        reward_range: Sequence[float] = (0.0, 1.0),
+    ) -> None:
+        weights = [1.0] * len(functions) if weights is None else list(weights)
+        if len(weights) != len(functions):
+            raise ConfigError(
+                f"task.options.reward_weights: has {len(weights)} weights for {len(functions)} reward_functions"
+            )
+        if len(reward_range) != 2 or not reward_range[0] < reward_range[1]:
+            raise ConfigError(f"task.options.reward_range: {list(reward_range)} must be [low, high] with low < high")
+        self.parts = [
+            (name, function, weight) for (name, function), weight in zip(functions.items(), weights, strict=True)
+        ]
+        self.low, self.high = map(float, reward_range)
+
+    def check_columns(self, columns: Sequence[str]) -> None:
+        """Raises ConfigError where a function asks for a column that the records do not have."""
+        known = {*columns, *OWN_ARGUMENTS}
+        for name, function, _ in self.parts:
+            for parameter in inspect.signature(function).parameters.values():
+                named = parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+                if named and parameter.default is parameter.empty and parameter.name not in known:
+                    raise ConfigError(
+                        f"task.options.reward_functions: {name!r} asks for {parameter.name!r}, the records have "
+                        f"{', '.join(sorted(columns))}"
+                    )
+
+    def score(
+        self, prompts: Sequence[Any], completions: Sequence[Any], columns: Mapping[str, Sequence[Any]]
+    ) -> list[Score | ScoringFailure]:
+        """One score a row. A row that a function breaks on is a failure. Raises TaskError for rewards that cannot be."""
+        arguments: dict[str, Sequence[Any]] = {**columns, "prompts": prompts, "completions": completions}
+        size = len(completions)
+        rewards = [_call(name, function, arguments, size) for name, function, _ in self.parts]
+        return [self._combine([column[row] for column in rewards]) for row in range(size)]
+
+    def _combine(self, rewards: Sequence[float | ScoringFailure | None]) -> Score | ScoringFailure:
+        total, lines = 0.0, []
+        for (name, _, weight), reward in zip(self.parts, rewards, strict=True):
+            if isinstance(reward, ScoringFailure):
+                return reward
+            if reward is not None:
+                total += weight * reward
+                lines.append(f"{name.rpartition(':')[2]}: {reward:g}")
+        if not lines:
+            return ScoringFailure("every reward function returned None for this completion")
+        reward = (total - self.low) / (self.high - self.low)
+        if not -1e-9 <= reward <= 1.0 + 1e-9:
+            raise TaskError(
+                f"task.options.reward_range: the reward functions gave {total:g} ({', '.join(lines)}), outside "
+                f"[{self.low:g}, {self.high:g}]: set reward_range to the least and the greatest sum they can give"
+            )
+        return Score(min(1.0, max(0.0, reward)), "\n".join(lines))
+
+
+def _call(
+    name: str, function: RewardFunction, arguments: Mapping[str, Sequence[Any]], size: int
+) -> list[float | ScoringFailure | None]:
+    """One function's rewards. Where the batch breaks it, rows go in one at a time, so that one bad row costs one row.
+
+    After three failures in a row it is taken for down, and what is left fails with the same reason.
+    """
+    try:
+        return list(_rewards(name, function, arguments, size))
+    except TaskError:
+        raise
+    except Exception as error:
+        if size == 1:
+            return [failure_of(error)]
+    results: list[float | ScoringFailure | None] = []
+    down = 0
+    for row in range(size):
+        if down == MAX_FAILURES_IN_A_ROW:
+            return [*results, *[results[-1]] * (size - row)]
+        results += _call(name, function, {key: [values[row]] for key, values in arguments.items()}, 1)
+        down = down + 1 if isinstance(results[-1], ScoringFailure) else 0
+    return results
+
+
+def _rewards(
+    name: str, function: RewardFunction, arguments: Mapping[str, Sequence[Any]], size: int
+) -> list[float | None]:
+    returned = function(**_accepted(function, arguments))
+    if inspect.iscoroutine(returned):
+        returned = _wait_for(returned)
+    values = list(returned) if isinstance(returned, Sequence) or hasattr(returned, "__iter__") else None
+    if values is None or len(values) != size:
+        what = repr(returned) if values is None else f"{len(values)} rewards"
+        raise TaskError(f"task.options.reward_functions: {name!r} returned {what} for {size} completions")
+    return [_reward(name, value) for value in values]
+
+
+def _reward(name: str, value: Any) -> float | None:
+    if value is None:
+        return None
+    try:
+        reward = float(value)
+    except (TypeError, ValueError):
+        reward = math.nan
+    if not math.isfinite(reward):
+        raise TaskError(
+            f"task.options.reward_functions: {name!r} returned the reward {value!r}: a number or None is needed"
+        )
+    return reward
+
+
+def _accepted(function: RewardFunction, arguments: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
+    parameters = inspect.signature(function).parameters
+    takes_all = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+    return {key: list(values) for key, values in arguments.items() if takes_all or key in parameters}
+
+
+def _wait_for(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(coroutine)
+    # A notebook has a loop of its own in this thread, and asyncio.run refuses to nest.
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        return pool.submit(asyncio.run, coroutine).result()

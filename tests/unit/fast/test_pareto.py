@@ -1,0 +1,75 @@
+"""Hand-computed frontiers and populations."""
+
+import pytest
+
+from fastslow.fast.pareto import mean_score, pareto_frontier, select_population
+
+
+def scores(*rows: str) -> list[dict[str, float]]:
+    """Rows of digits: the candidate's rewards in tenths on instances a, b, c ...; a dot is an instance not scored."""
+    return [{"abcdefgh"[i]: int(digit) / 9 for i, digit in enumerate(row) if digit != "."} for row in rows]
+
+
+def test_the_mean_is_over_what_was_scored() -> None:
+    assert mean_score({"a": 1.0, "b": 0.0, "c": 0.5}) == 0.5
+    assert mean_score({}) == 0.0
+
+
+def test_a_candidate_that_is_best_somewhere_is_on_the_frontier() -> None:
+    # 0 wins a, 1 wins b, 2 wins nothing although its mean (8/9) is above that of 0 (9/18).
+    assert pareto_frontier(scores("90", "09", "88")) == [1, 0]
+
+
+def test_means_order_the_frontier_and_newer_candidates_come_first_where_they_tie() -> None:
+    assert pareto_frontier(scores("900", "099")) == [1, 0]
+    assert pareto_frontier(scores("09", "90")) == [1, 0]
+
+
+def test_of_candidates_that_tie_everywhere_the_newest_is_kept() -> None:
+    assert pareto_frontier(scores("99", "99", "99")) == [2]
+
+
+def test_a_candidate_covered_by_a_set_of_others_is_dominated() -> None:
+    # 2 ties with 0 on a and with 1 on b; each of those two is alone in winning c or d.
+    assert pareto_frontier(scores("9090", "0909", "9900")) == [1, 0]
+
+
+def test_instances_that_nobody_solves_say_nothing() -> None:
+    assert pareto_frontier(scores("000", "000")) == []
+    assert pareto_frontier(scores("009", "000")) == [0]
+
+
+def test_instances_are_compared_among_those_that_were_scored_on_them() -> None:
+    assert pareto_frontier(scores("9.", ".5")) == [0, 1]
+
+
+def test_a_frontier_that_is_too_large_keeps_those_that_win_most() -> None:
+    # Wins: 0 two, 1 three, 2 one. Means: 0 2/6, 1 3/6, 2 1/6.
+    table = scores("990000", "009990", "000009")
+    assert select_population(table, 2) == [1, 0]
+    assert select_population(table, 1) == [1]
+
+
+def test_a_small_frontier_is_padded_with_the_next_best_that_reach_half_of_the_best() -> None:
+    # Means: 0 4/4, 1 2/4, 2 1/4. Candidate 1 reaches exactly half, candidate 2 does not.
+    table = scores("9999", "9900", "9000")
+    assert select_population(table, 2) == [0, 1]
+    assert select_population(table, 3) == [0, 1, 0]
+
+
+def test_candidates_that_tie_everywhere_pad_the_population_newest_first() -> None:
+    assert select_population(scores("99", "99", "99"), 2) == [2, 1]
+    assert select_population(scores("99", "99"), 5) == [1, 0, 1, 0, 1]
+
+
+def test_while_nothing_scores_the_newest_stay() -> None:
+    assert select_population(scores("00", "00", "0.", ".0"), 3) == [3, 2, 1]
+
+
+def test_one_candidate_fills_the_population() -> None:
+    assert select_population(scores("50"), 3) == [0, 0, 0]
+
+
+def test_an_empty_pool_is_an_error() -> None:
+    with pytest.raises(ValueError, match="no candidate"):
+        select_population([], 2)

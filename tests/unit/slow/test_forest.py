@@ -1,0 +1,96 @@
+"""Packing: whatever the sequences, the forests say the same as the sequences alone."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fastslow.slow.forest import Forest, pack_forests, shared_prefix_length
+
+# A small alphabet, so that prefixes are shared and sequences repeat.
+SEQUENCES = st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=7), max_size=12)
+MANY = settings(max_examples=150, deadline=None)
+
+
+def brute_force_mask(forest: Forest) -> torch.Tensor:
+    mask = torch.zeros(len(forest), len(forest), dtype=torch.bool)
+    for node in range(len(forest)):
+        ancestor = node
+        while ancestor >= 0:
+            mask[node, ancestor] = True
+            ancestor = forest.parents[ancestor]
+    return mask
+
+
+@MANY
+@given(SEQUENCES, st.integers(1, 30))
+def test_every_path_reproduces_its_sequence(sequences: list[list[int]], budget: int) -> None:
+    forests = pack_forests(sequences, budget)
+    found = {}
+    for forest in forests:
+        for member, path in zip(forest.members, forest.paths, strict=True):
+            assert [forest.positions[node] for node in path] == list(range(len(path)))
+            assert [forest.parents[node] for node in path] == [-1, *path[:-1]]
+            found[member] = [forest.tokens[node] for node in path]
+    assert found == dict(enumerate(sequences))
+    assert sum(len(forest.members) for forest in forests) == len(sequences)
+
+
+@MANY
+@given(SEQUENCES, st.integers(1, 30))
+def test_the_budget_holds_unless_one_sequence_alone_exceeds_it(sequences: list[list[int]], budget: int) -> None:
+    for forest in pack_forests(sequences, budget):
+        distinct = {tuple(sequences[member]) for member in forest.members}
+        assert len(forest) <= budget or len(distinct) == 1
+
+
+@MANY
+@given(SEQUENCES)
+def test_a_forest_holds_every_distinct_prefix_once(sequences: list[list[int]]) -> None:
+    prefixes = {tuple(sequence[: end + 1]) for sequence in sequences for end in range(len(sequence))}
+    assert sum(map(len, pack_forests(sequences, 1000))) == len(prefixes)
+
+
+@MANY
+@given(SEQUENCES, st.integers(1, 30))
+def test_the_ancestor_mask_is_the_transitive_closure_of_the_parents(sequences: list[list[int]], budget: int) -> None:
+    for forest in pack_forests(sequences, budget):
+        assert torch.equal(forest.ancestor_mask(), brute_force_mask(forest))
+
+
+def test_a_small_forest_by_hand() -> None:
+    (forest,) = pack_forests([[1, 2, 4], [1, 2, 3], [1, 2]], 10)
+    assert forest.tokens == [1, 2, 3, 4]
+    assert forest.positions == [0, 1, 2, 2]
+    assert forest.parents == [-1, 0, 1, 1]
+    assert forest.members == [2, 1, 0]
+    assert forest.paths == [[0, 1], [0, 1, 2], [0, 1, 3]]
+    assert forest.ancestor_mask().tolist()[3] == [True, True, False, True]
+
+
+def test_duplicates_of_a_sequence_over_the_budget_share_its_forest() -> None:
+    forests = pack_forests([[1, 2, 3, 4]] * 3, 2)
+    assert [(len(forest), forest.members) for forest in forests] == [(4, [0, 1, 2])]
+
+
+def test_packing_does_not_depend_on_the_order_of_the_sequences() -> None:
+    sequences = [[1, 2, 3], [2], [1, 2], [1, 5]]
+    forward, backward = pack_forests(sequences, 4), pack_forests(sequences[::-1], 4)
+    assert [forest.tokens for forest in forward] == [forest.tokens for forest in backward] == [[1, 2, 3, 5], [2]]
+
+
+def test_nothing_to_pack_gives_no_forest() -> None:
+    assert pack_forests([], 8) == []
+
+
+def test_empty_sequences_and_budgets_are_errors() -> None:
+    with pytest.raises(ValueError, match="a sequence is empty"):
+        pack_forests([[1], []], 8)
+    with pytest.raises(ValueError, match="budget_tokens is 0"):
+        pack_forests([[1]], 0)
+
+
+def test_shared_prefix_length() -> None:
+    assert shared_prefix_length([1, 2, 3], [1, 2]) == 2
+    assert shared_prefix_length([1, 2], [2, 2]) == 0
+    assert shared_prefix_length([], [1]) == 0

@@ -1,0 +1,251 @@
+"""The user's own data: every way to name it, every way to score it, every error before a model loads."""
+
+import json
+import sys
+
+import pytest
+
+from fastslow.errors import ConfigError, FastslowError, InfrastructureError
+from fastslow.tasks.base import ScoringFailure, check_splits
+from fastslow.tasks.records import RecordsTask
+from fastslow.types import Score
+
+CUT = {"train": "rest", "validation": 3, "test": 2}
+MODULE = """
+def half(completion, record):
+    return 0.5, f"{record['question']} is hard."
+
+def broken(completion, answer):
+    raise RuntimeError("no sandbox")
+
+def matches(completions, answer, **kwargs):
+    texts = [c if isinstance(c, str) else c[0]["content"] for c in completions]
+    return [1.0 if text == str(right) else 0.0 for text, right in zip(texts, answer)]
+
+def sees(prompts, completions, level, **kwargs):
+    assert set(kwargs) == {"question", "answer"}, kwargs
+    return [1.0 if isinstance(p, list) == isinstance(c, list) and l == 1 else 0.0
+            for p, c, l in zip(prompts, completions, level)]
+
+def raises(completions, **kwargs):
+    raise ConnectionError("refused")
+
+async def waits(completions, **kwargs):
+    return [None if c == "skip" else 2.0 for c in completions]
+
+number = 3
+"""
+
+
+@pytest.fixture(autouse=True)
+def module(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my_rewards.py").write_text(MODULE)
+    yield
+    sys.modules.pop("my_rewards", None)
+
+
+def write(name, rows):
+    with open(name, "w", encoding="utf-8") as file:
+        file.writelines((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows)
+    return name
+
+
+def rows(first, last, **more):
+    return [{"question": f"What is {i} + 1?", "answer": i + 1, **more} for i in range(first, last)]
+
+
+def make(data, **options):
+    return RecordsTask(data, **{"prompt": "question", "answer": "answer", "scorer": "number", **options})
+
+
+def ids(task, split):
+    return [problem.id for problem in task.problems(split)]
+
+
+def test_one_file_is_cut_into_disjoint_parts():
+    data = write("all.jsonl", rows(0, 12))
+    task = make(data, splits=CUT)
+    assert check_splits(task) == {"train": 7, "validation": 3, "test": 2}
+    # Problems keep the file's order, and more records or another training size leave the test split alone.
+    numbers = [problem.data["record"]["answer"] for problem in task.problems("train")]
+    assert numbers == sorted(numbers)
+    smaller = make(data, splits={**CUT, "train": 2})
+    assert (ids(smaller, "test"), ids(smaller, "validation")) == (ids(task, "test"), ids(task, "validation"))
+    assert ids(make(data, splits=CUT, seed=1), "train") != ids(task, "train")
+
+
+def test_ids_do_not_depend_on_the_order_of_the_file():
+    forward = make(write("a.jsonl", rows(0, 12)), splits=CUT)
+    backward = make(write("b.jsonl", rows(0, 12)[::-1]), splits=CUT)
+    for split in CUT:
+        assert set(ids(forward, split)) == set(ids(backward, split))
+
+
+def test_a_file_for_each_split_and_an_id_column():
+    files = {"train": write("t.jsonl", rows(0, 3)), "validation": write("v.jsonl", ["", *rows(5, 6)])}
+    task = make(files, id="answer")
+    assert {split: ids(task, split) for split in CUT} == {
+        "train": ["records-1", "records-2", "records-3"],
+        "validation": ["records-6"],
+        "test": [],
+    }
+    assert task.problems("train")[0].messages == ({"role": "user", "content": "What is 0 + 1?"},)
+
+
+def test_a_chat_as_prompt():
+    chat = [{"role": "system", "content": "S"}, {"role": "user", "content": "Q"}]
+    task = make({"train": write("t.jsonl", [{"question": chat, "answer": 1}])})
+    (problem,) = task.problems("train")
+    assert problem.messages == tuple(chat)
+
+
+def test_hugging_face_datasets_saved_to_disk_and_local(tmp_path):
+    datasets = pytest.importorskip("datasets")
+    train, test = datasets.Dataset.from_list(rows(0, 8)), datasets.Dataset.from_list(rows(20, 24))
+    datasets.DatasetDict({"train": train, "dev": test}).save_to_disk("saved")
+    named = make("saved", splits={"train": "train", "validation": "dev"})
+    assert check_splits(named) == {"train": 8, "validation": 4, "test": 0}
+    cut = make("saved", splits={"train": 5, "validation": "rest"}, cut_from="train")
+    assert check_splits(cut) == {"train": 5, "validation": 3, "test": 0}
+    train.save_to_disk("single")
+    assert check_splits(make("single", splits={"train": 5, "validation": 3}))["train"] == 5
+    (tmp_path / "local").mkdir()
+    write("local/train.jsonl", rows(0, 8))
+    sliced = make("local", splits={"train": "train[:75%]", "validation": "train[75%:]"})
+    assert check_splits(sliced) == {"train": 6, "validation": 2, "test": 0}
+    assert sliced.score(sliced.problems("train")[0], "1").reward == 1.0
+    with pytest.raises(FastslowError, match="'saved' has no split 'tset': it has train, dev"):
+        make("saved", splits={"train": "train", "validation": "tset"})
+    with pytest.raises(FastslowError, match=r"dataset 'no/such', split 'train', cannot be loaded"):
+        datasets.config.HF_HUB_OFFLINE = True
+        make("no/such", splits=CUT)
+
+
+def test_built_in_scorers_with_a_format():
+    task = make(write("a.jsonl", rows(0, 8)), splits=CUT, answer_format="boxed")
+    problem = task.problems("train")[0]
+    answer = problem.data["record"]["answer"]
+    assert task.score(problem, f"\\boxed{{{answer}.0}}").reward == 1.0
+    assert task.score(problem, str(answer)) == Score(0.0, "Put the final answer in \\boxed{}.")
+
+
+def test_a_function_of_the_users_own_and_a_broken_one():
+    data = write("a.jsonl", rows(0, 8))
+    task = make(data, splits=CUT, scorer="my_rewards:half")
+    problem = task.problems("train")[0]
+    assert task.score_batch([problem], ["x"]) == [Score(0.5, f"{problem.data['record']['question']} is hard.")]
+    broken = make(data, splits=CUT, scorer="my_rewards:broken")
+    assert broken.score_batch([problem] * 2, ["x", "y"]) == [ScoringFailure("RuntimeError: no sandbox")] * 2
+
+
+def test_trl_reward_functions_on_texts():
+    functions = ["my_rewards:matches", "my_rewards:sees", "my_rewards:waits"]
+    task = make(
+        write("a.jsonl", rows(0, 8, level=1)),
+        splits=CUT, scorer=None, reward_functions=functions, reward_weights=[1.0, 1.0, 0.5], reward_range=[0, 3],
+    )  # fmt: skip
+    problems = task.problems("train")[:2]
+    right = str(problems[0].data["record"]["answer"])
+    # 1 + 1 + 0.5 * 2 = 3, that is 1; and 0 + 1 (the third does not apply), that is 1/3.
+    first, second = task.score_batch(problems, [right, "skip"])
+    assert first == Score(1.0, "matches: 1\nsees: 1\nwaits: 2")
+    assert second.reward == pytest.approx(1 / 3)
+    assert second.feedback.splitlines() == [
+        "matches: 0", "sees: 1", f"The reference answer is {problems[1].data['record']['answer']}."
+    ]  # fmt: skip
+    assert task.score(problems[0], right) == first
+
+
+def test_trl_reward_functions_on_chats():
+    chats = [{"question": [{"role": "user", "content": str(i)}], "answer": i, "level": 1} for i in range(8)]
+    functions = ["my_rewards:matches", "my_rewards:sees"]
+    task = make(write("a.jsonl", chats), splits=CUT, scorer=None, reward_functions=functions, reward_weights=[0.5, 0.5])
+    problem = task.problems("train")[0]
+    assert task.score(problem, str(problem.data["record"]["answer"])).reward == 1.0
+
+
+def test_a_broken_reward_function_masks():
+    task = make(write("a.jsonl", rows(0, 8)), splits=CUT, scorer=None, reward_functions=["my_rewards:raises"])
+    problem = task.problems("train")[0]
+    assert task.score_batch([problem], ["x"]) == [ScoringFailure("ConnectionError: refused")]
+    with pytest.raises(InfrastructureError, match="ConnectionError: refused"):
+        task.score(problem, "x")
+
+
+REPEATED = [*rows(0, 8), rows(2, 3)[0]]
+
+
+def test_repeated_questions_can_be_dropped():
+    assert sum(check_splits(make(write("a.jsonl", REPEATED), splits=CUT, drop_duplicates=True)).values()) == 8
+    files = {"train": write("t.jsonl", rows(0, 8)), "validation": write("v.jsonl", rows(7, 9))}
+    task = make(files, drop_duplicates=True)
+    assert check_splits(task) == {"train": 7, "validation": 2, "test": 0}
+
+
+@pytest.mark.parametrize(
+    ("lines", "options", "message"),
+    [
+        (None, {}, "data: file 'a.jsonl' does not exist"),
+        ([], {}, "data: 'a.jsonl' holds no records"),
+        (['{"question": "a", "answer": 1}', "{oops"], {}, "a.jsonl, line 2: is not JSON"),
+        (["[1]"], {}, "a.jsonl, line 1: holds list: one object a line is needed"),
+        ([{"q": "a", "answer": 1}], {}, r"line 1: has no column 'question' \(task.options.prompt\): the columns are q, answer"),
+        ([{"question": "a"}], {}, r"line 1: has no column 'answer' \(task.options.answer\)"),
+        (rows(0, 8), {"id": "key"}, r"has no column 'key' \(task.options.id\)"),
+        ([{"question": 3, "answer": 1}], {}, "line 1: column 'question' must hold a text or a list of chat messages"),
+        ([{"question": [{"role": "me", "content": "x"}], "answer": 1}], {}, "line 1: column 'question' must hold"),
+        ([{"question": [{"role": "assistant", "content": "x"}], "answer": 1}], {}, "ends with an assistant message"),
+        ([*rows(0, 8), {"question": [{"role": "user", "content": "x"}], "answer": 1}], {}, "holds texts and chats"),
+        ([{"question": "a", "answer": "none"}], {}, "line 1: the answer 'none' holds no number"),
+        (REPEATED, {}, "line 9: repeats the question of a.jsonl, line 3.*drop_duplicates"),
+        (
+            [*rows(0, 8), {"question": "x", "answer": 3}],
+            {"id": "answer", "drop_duplicates": True},
+            "line 9: repeats the id '3' of a.jsonl, line 3",
+        ),
+        (rows(0, 5), {}, "there are only 5 different records"),
+        (rows(0, 8), {"splits": None}, "splits: is missing. Cut them from the data, for example"),
+        (rows(0, 8), {"splits": {"dev": 3}}, "splits: 'dev' is not a split: take train, validation, test"),
+        (rows(0, 8), {"splits": {"train": "train"}}, "is one file, which has no named splits"),
+        (rows(0, 8), {"splits": {"train": "train", "test": 1}}, "mixes sizes with names"),
+        (rows(0, 8), {"splits": {"train": "rest", "test": "rest"}}, "only one split can take the rest"),
+        (rows(0, 8), {"splits": {"train": "rest", "test": -1}}, "test = -1: a size is a number from 0 on"),
+        (rows(0, 8), {"answer": None}, "answer: is missing: scorer 'number' needs the column"),
+        (rows(0, 8), {"scorer": "exakt"}, "scorer: 'exakt' is unknown"),
+        (rows(0, 8), {"scorer": None}, "give either scorer or reward_functions"),
+        (rows(0, 8), {"reward_functions": ["my_rewards:matches"]}, "give either scorer or reward_functions"),
+        (rows(0, 8), {"reward_range": [0.0, 2.0]}, "belong to reward_functions, not to scorer"),
+        (rows(0, 8), {"answer_format": "xml"}, "answer_format: 'xml' is unknown"),
+        (rows(0, 8), {"answer_format": "tags", "scorer": "json"}, "scorer 'json' has a format of its own"),
+        (rows(0, 8), {"answer_format": "tags", "scorer": "my_rewards:half"}, "answer_format: belongs to the scorers"),
+        (rows(0, 8), {"scorer": "my_rewards:nothing"}, "scorer: 'my_rewards:nothing' cannot be imported"),
+        (rows(0, 8), {"scorer": "my_rewards:number"}, "scorer: 'my_rewards:number' is 3, not a function"),
+        (
+            rows(0, 8),
+            {"scorer": None, "reward_functions": ["my_rewards:sees"]},
+            "'my_rewards:sees' asks for 'level', the records have answer, question",
+        ),
+    ],
+)  # fmt: skip
+def test_one_clear_error_before_any_model_loads(lines, options, message):
+    if lines is not None:
+        write("a.jsonl", lines)
+    with pytest.raises(FastslowError, match=message):
+        make("a.jsonl", **{"splits": CUT, **options})
+
+
+def test_splits_and_data_must_go_together():
+    files = {"train": write("t.jsonl", rows(0, 3)), "validation": write("v.jsonl", rows(2, 6))}
+    with pytest.raises(ConfigError, match="data already names a file for each split: remove splits"):
+        make(files, splits=CUT)
+    with pytest.raises(ConfigError, match="data: 'dev' is not a split"):
+        make({"train": "t.jsonl", "dev": "v.jsonl"})
+    with pytest.raises(FastslowError, match=r"t.jsonl, line 3: repeats the question of v.jsonl, line 1"):
+        make(files)
+
+
+def test_a_file_that_is_not_utf8(tmp_path):
+    (tmp_path / "a.jsonl").write_bytes(b'{"question": "\xff", "answer": 1}\n')
+    with pytest.raises(FastslowError, match=r"'a\.jsonl' is not UTF-8 text"):
+        make("a.jsonl", splits=CUT)

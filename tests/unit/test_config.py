@@ -1,0 +1,102 @@
+from pathlib import Path
+
+import pytest
+
+from fastslow.config import Config, load_config, parse_config, with_overrides
+from fastslow.errors import ConfigError
+
+ROOT = Path(__file__).parents[2]
+MINIMAL = {"model": {"name": "m"}, "task": {"name": "star_graph"}}
+SHIPPED = sorted([*ROOT.glob("configs/*.yaml"), *ROOT.glob("experiments/*/*.yaml"), *ROOT.glob("benchmarks/*.yaml")])
+
+
+def test_the_defaults_are_the_papers() -> None:
+    config = parse_config(MINIMAL)
+    assert (config.loop.population_size, config.loop.group_size, config.loop.problems_per_step) == (8, 8, 32)
+    assert (config.slow.loss, config.slow.tau, config.slow.kl_coefficient) == ("cispo", 4.0, 1e-3)
+    assert (config.slow.learning_rate, config.slow.warmup_steps, config.slow.betas) == (1e-6, 10, (0.9, 0.999))
+    assert config.slow.weight_decay == 0.0
+    assert (config.fast.anchor_problems, config.fast.metric_calls) == (192, 960)
+    assert (config.evaluation.k, config.evaluation.temperature, config.evaluation.top_p) == (4, 0.6, 0.95)
+    assert config.loop.baseline == "problem"
+    assert config.checkpoint_every == 50
+
+
+@pytest.mark.parametrize(
+    ("tree", "message"),
+    [
+        ({"slow": {"lerning_rate": 1.0}}, "slow.lerning_rate: unknown key. Did you mean 'learning_rate'?"),
+        ({"loop": {"group_size": "eight"}}, "loop.group_size: Input should be a valid integer, got 'eight'"),
+        ({"loop": {"group_size": 0}}, "loop.group_size: Input should be greater than 0, got 0"),
+        (
+            {"loop": {"group_size": 6, "population_size": 4}},
+            r"K = 4 does not divide loop.group_size, G = 6.*\[1, 2, 3, 6\]",
+        ),
+        ({"model": {}}, "model.name: is missing"),
+        ({"method": "sft"}, "method: Input should be 'fst', 'rl' or 'prompt', got 'sft'"),
+        ({"slow": {"clip_low": 0.2}}, "slow.clip_low: 0.2 sets a floor"),
+        ({"fast": {"proposer": {"kind": "litellm"}}}, "fast.proposer.model: is missing"),
+        ({"fast": {"proposer": {"kind": "openai", "model": "m"}}}, "fast.proposer.base_url: is missing"),
+        ({"fast": {"metric_calls": 100}}, "fast.metric_calls: 100 must exceed fast.anchor_problems, 192"),
+        ({"slow": {"betas": [0.9]}}, "slow.betas"),
+    ],
+)
+def test_wrong_configs_say_what_is_wrong(tree: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        parse_config({**MINIMAL, **tree})
+
+
+def test_rl_needs_no_divisor_since_it_has_one_prompt() -> None:
+    config = parse_config({**MINIMAL, "method": "rl", "loop": {"group_size": 6, "population_size": 4}})
+    assert config.population_size == 1
+
+
+def test_every_wrong_field_gets_a_line() -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_config({**MINIMAL, "steps": -1, "seed": "x"})
+    assert [line.split(":")[0] for line in str(caught.value).splitlines()] == ["seed", "steps"]
+
+
+def test_yaml_numbers_and_overrides(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text("model: {name: m}\ntask: {name: t}\nslow: {learning_rate: 1e-5, betas: [0.8, 0.9]}\n")
+    config = load_config(path, ["steps=7", "task.options.size=3", "model.lora.rank=4", "max_rollouts="])
+    assert (config.slow.learning_rate, config.slow.betas) == (1e-5, (0.8, 0.9))
+    assert (config.steps, config.task.options) == (7, {"size": 3})
+    assert config.model.lora is not None
+    assert config.model.lora.rank == 4
+    assert with_overrides(config, ["steps=8"]).steps == 8
+    assert with_overrides(config, []) == config
+
+
+@pytest.mark.parametrize("override", ["steps", "=3", "steps.deep=3"])
+def test_a_wrong_override_is_named(tmp_path: Path, override: str) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text("model: {name: m}\ntask: {name: t}\nsteps: 3\n")
+    with pytest.raises(ConfigError, match=f"--set '{override}'"):
+        load_config(path, [override])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("a: [1", "is not YAML"), ("- 1", "holds list"), ("!!python/object:os.system {}", "is not YAML")],
+)
+def test_files_that_are_no_config(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        load_config(path)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"nowhere.yaml' does not exist"):
+        load_config(tmp_path / "nowhere.yaml")
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_every_shipped_config_parses(path: Path) -> None:
+    assert isinstance(load_config(path), Config)
+
+
+def test_there_are_shipped_configs() -> None:
+    assert len(SHIPPED) >= 2

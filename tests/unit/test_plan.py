@@ -1,0 +1,49 @@
+from pathlib import Path
+
+import pytest
+
+from fastslow.errors import ConfigError
+from fastslow.plan import count_parameters, describe, estimate_run
+from fastslow.slow.local import LocalEngine
+
+from runs import small_config
+
+
+def test_parameters_are_counted_without_weights(tiny_model_dir: Path, tmp_path: Path) -> None:
+    config = small_config(tiny_model_dir, tmp_path / "run")
+    real = LocalEngine(config.model, threads=1).model
+    assert count_parameters(config) == sum(parameter.numel() for parameter in real.parameters())
+
+
+def test_the_estimate_by_hand(tiny_model_dir: Path, tmp_path: Path) -> None:
+    # 6 steps of 3 x 4 rollouts, 3 cycles of 24 metric calls; at steps 0, 3 and 6, 4 x 2 + 2 rollouts to evaluate.
+    config = small_config(tiny_model_dir, tmp_path / "run")
+    estimate = estimate_run(config, parameters=1000, context_tokens=12.0, flops_per_s=1e6)
+    assert (estimate.steps, estimate.cycles, estimate.rollouts, estimate.evaluation_rollouts) == (6, 3, 144, 30)
+    # 20 tokens a rollout: 2 FLOPs to sample each, 6 + 2 (KL penalty) for the 72 that are trained on.
+    assert estimate.flops == 1000 * 20 * (2 * (144 + 30) + 8 * 72)
+    assert estimate.seconds == pytest.approx(estimate.flops / 5e5)
+
+
+@pytest.mark.parametrize(("method", "rollouts"), [("rl", 72), ("prompt", 144)])
+def test_each_method_counts_its_own_rollouts(tiny_model_dir: Path, tmp_path: Path, method: str, rollouts: int) -> None:
+    config = small_config(tiny_model_dir, tmp_path / "run", method=method)
+    assert estimate_run(config, 1000, 12.0, 1e6).rollouts == rollouts
+
+
+def test_the_recipe_in_words(tiny_model_dir: Path, tmp_path: Path) -> None:
+    text = describe(small_config(tiny_model_dir, tmp_path / "run"))
+    for phrase in (
+        "clamped to [0, 4] (absolute)",
+        "3 problems x 4 rollouts = 12 rollouts, 2 under each of 2 prompts",
+        "gepa every 2 steps: at most 24 metric calls",
+        "12 train, 4 validation, 2 test problems",
+        "seed prompt, system: 'go'",
+    ):
+        assert phrase in text
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_missing_model_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"model.name: .*nowhere"):
+        describe(small_config(tmp_path / "nowhere", tmp_path / "run"))
