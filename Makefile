@@ -35,3 +35,9 @@ models/demo/config.json: $(READY) examples/demo/make_model.py examples/demo/rule
 
 clean-demo:
 	rm -rf runs/demo
+
+# The peer of benchmarks/step_vs_trl.py, in an environment of its own.
+.venv-trl/.ready: benchmarks/trl-requirements.txt
+	$(PYTHON) -m venv .venv-trl
+	.venv-trl/bin/python -m pip install --quiet --requirement benchmarks/trl-requirements.txt
+	touch .venv-trl/.ready

@@ -3,8 +3,9 @@
     python experiments/format_rules/run.py --model DIR [--tasks json boxed] [--methods fst rl prompt] [--seeds 0]
 
 Each run is `fastslow train` on one of the configs beside this file; a run that was cut is resumed. What a run leaves
-(metrics, prompts, config, samples of rollouts; no weights) is copied to `results/` as soon as it ends. `report.py`
-makes the table and the plots from there.
+(metrics, prompts, config, samples of rollouts; no weights) is copied to `results/` as soon as it ends. With `--test` its
+weights and prompts are then measured on the test split, which nothing before has seen. `report.py` makes the tables and the
+plots from there.
 """
 
 import argparse
@@ -16,6 +17,12 @@ from pathlib import Path
 HERE = Path(__file__).parent
 # A step of prompt evolution alone is a whole cycle, so its curve needs a point more often.
 METHOD_SETTINGS = {"prompt": {"evaluation.every": 3}}
+# What is measured on the test split: weights and prompt, and whether the KL to the base is measured too.
+TESTED = {
+    "fst": [("latest", "best", True), ("latest", "seed", False), ("base", "best", False), ("base", "seed", False)],
+    "rl": [("latest", "seed", True)],
+    "prompt": [("base", "best", False)],
+}
 KEPT = ("config.yaml", "metrics.jsonl", "prompts.jsonl", "population.json")
 
 
@@ -43,6 +50,20 @@ def run_one(task: str, method: str, seed: int, arguments: argparse.Namespace) ->
         shutil.copy(path, results / f"rollouts_{path.name}")
 
 
+def test_one(task: str, method: str, seed: int, arguments: argparse.Namespace) -> None:
+    """Measure one finished run on the test split; what has been measured already is left alone."""
+    name = f"{task}-{method}-{seed}"
+    for weights, prompt, kl in TESTED[method]:
+        report = HERE / "results" / name / f"test_{weights}_{prompt}.json"
+        if report.exists():
+            continue
+        command = [
+            sys.executable, "-m", "fastslow.cli", "evaluate", str(arguments.output / name), "--split", "test",
+            "--weights", weights, "--prompt", prompt, "--json", str(report), "--set", f"threads={arguments.threads}",
+        ]  # fmt: skip
+        subprocess.run([*command, *(["--kl"] if kl else [])], check=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", required=True, help="a Hugging Face directory of Qwen2.5-Coder-0.5B-Instruct")
@@ -51,12 +72,15 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--output", type=Path, default=Path("runs/format_rules"))
+    parser.add_argument("--test", action="store_true", help="measure each run on the test split as well")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     arguments = parser.parse_args()
     for seed in arguments.seeds:
         for task in arguments.tasks:
             for method in arguments.methods:
                 run_one(task, method, seed, arguments)
+                if arguments.test:
+                    test_one(task, method, seed, arguments)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -21,13 +22,13 @@ TYPICAL_SHARE = 0.5
 
 @dataclass(frozen=True)
 class Estimate:
-    """Upper bounds for a whole run. `flops` count every context once a rollout, as if nothing were shared."""
+    """Upper bounds for a whole run. `sampled_tokens` are those that sampling computes, contexts included."""
 
     steps: int
     cycles: int
     rollouts: int
     evaluation_rollouts: int
-    context_tokens: float
+    sampled_tokens: float
     flops: float
     seconds: float
 
@@ -41,9 +42,9 @@ def describe(config: Config, *, resume: Path | None = None) -> str:
     if resume is None:
         RunDirectory(Path(config.output)).check_free()
     device = loading.pick_device(config.model.device)
-    parameters = count_parameters(config)
+    parameters, multiplied = count_parameters(config)
     context_tokens = mean_context_tokens(config, task)
-    estimate = estimate_run(config, parameters, context_tokens, measured_flops(device, config))
+    estimate = estimate_run(config, multiplied, context_tokens, measured_flops(device, config))
     sections = {
         "Model": _model(config, device, parameters),
         "Task": _task(config, task, context_tokens),
@@ -55,18 +56,24 @@ def describe(config: Config, *, resume: Path | None = None) -> str:
     return "\n\n".join(f"{title}\n" + "\n".join(f"  {line}" for line in lines) for title, lines in sections.items())
 
 
-def count_parameters(config: Config) -> int:
-    """Parameters of the model, from its config alone. Raises ConfigError where there is none."""
+def count_parameters(config: Config) -> tuple[int, int]:
+    """Parameters of the model, and those of them that a token is multiplied with: an input embedding that is not the
+    head as well is only looked up. From the model's config alone. Raises ConfigError where there is none.
+    """
     from transformers import AutoConfig, AutoModelForCausalLM
 
     name, kwargs = loading.source_of(config.model)
     try:
         settings = AutoConfig.from_pretrained(name, **kwargs)
         with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(settings)
+            model: Any = AutoModelForCausalLM.from_config(settings)
+            model.tie_weights()
     except (OSError, ValueError, KeyError) as error:
         raise ConfigError(f"model.name: no causal language model at {config.model.name!r}: {error}") from error
-    return sum(parameter.numel() for parameter in model.parameters())
+    total = sum(parameter.numel() for parameter in model.parameters())
+    table = model.get_input_embeddings().weight
+    tied = model.get_output_embeddings() is not None and model.get_output_embeddings().weight is table
+    return total, total if tied else total - table.numel()
 
 
 def mean_context_tokens(config: Config, task: Task) -> float:
@@ -92,26 +99,33 @@ def measured_flops(device: torch.device, config: Config) -> float:
 
 
 def estimate_run(config: Config, parameters: int, context_tokens: float, flops_per_s: float) -> Estimate:
-    """Upper bounds, with every completion as long as it may be: 2 FLOPs a parameter and token for each pass forwards,
-    6 for training (4 with LoRA, which needs no gradient of the frozen weights), 2 more for the KL penalty.
+    """Upper bounds, with every completion as long as it may be and every cycle's budget spent.
+
+    2 FLOPs a parameter and token for each pass forwards, 6 for training (4 with LoRA, which needs no gradient of the
+    frozen weights), 2 more for the KL penalty. A context is computed once for all rollouts of its problem and prompt.
     """
     loop, budget = config.loop, config.fast.metric_calls
-    per_step = 0 if config.method == "prompt" else loop.problems_per_step * loop.group_size
+    trains = config.method != "prompt"
+    per_step = loop.problems_per_step * loop.group_size if trains else 0
     per_cycle = 0 if config.method == "rl" or config.fast.optimiser == "frozen" else budget
-    cycle_steps = 1 if config.method == "prompt" else loop.steps_per_cycle
+    cycle_steps = loop.steps_per_cycle if trains else 1
     steps = config.steps
     if config.max_rollouts is not None:
         pace = per_step + per_cycle / cycle_steps
         steps = min(steps, -(-config.max_rollouts // max(int(pace), 1)))
     cycles = -(-steps // cycle_steps)
     rollouts = steps * per_step + cycles * per_cycle
-    evaluations = 1 + steps // config.evaluation.every if config.evaluation.every else 0
-    validation = evaluations * (config.evaluation.problems * config.evaluation.k + config.evaluation.kl_problems)
-    tokens = context_tokens + config.sampling.max_tokens
-    trained = (4 if config.model.lora else 6) + (2 if config.slow.kl_coefficient else 0)
-    flops = parameters * tokens * (2.0 * (rollouts + validation) + trained * steps * per_step)
-    seconds = flops / (TYPICAL_SHARE * flops_per_s)
-    return Estimate(steps, cycles, rollouts, validation, context_tokens, flops, seconds)
+    settings = config.evaluation
+    evaluations = 1 + steps // settings.every if settings.every else 0
+    validation = evaluations * (settings.problems * settings.k + settings.kl_problems)
+    step_contexts = loop.problems_per_step * config.population_size if trains else 0
+    contexts = steps * step_contexts + cycles * per_cycle + evaluations * (settings.problems + settings.kl_problems)
+    longest = config.sampling.max_tokens
+    sampled = contexts * context_tokens + (rollouts + validation) * longest
+    learned = steps * (step_contexts * context_tokens + per_step * longest)
+    passes = (4 if config.model.lora else 6) + (2 if config.slow.kl_coefficient else 0)
+    flops = parameters * (2.0 * sampled + passes * learned)
+    return Estimate(steps, cycles, rollouts, validation, sampled, flops, flops / (TYPICAL_SHARE * flops_per_s))
 
 
 # -- the sections ------------------------------------------------------------------------------------------------------
@@ -197,14 +211,12 @@ def _evaluation(config: Config) -> list[str]:
 
 def _totals(config: Config, estimate: Estimate) -> list[str]:
     budget = f", or {config.max_rollouts} sampled rollouts" if config.max_rollouts else ""
-    tokens = estimate.context_tokens + config.sampling.max_tokens
-    sampled = estimate.rollouts + estimate.evaluation_rollouts
     return [
         f"ends after {config.steps} steps{budget}; a checkpoint every {config.checkpoint_every} steps in {config.output}",
-        f"at most about {estimate.steps} steps and {estimate.cycles} cycles: {estimate.rollouts} rollouts, and "
-        f"{estimate.evaluation_rollouts} more to evaluate",
-        f"at most {sampled * tokens / 1e6:.2f} M tokens, {estimate.flops / 1e15:.3g} PFLOP: about "
-        f"{_hours(estimate.seconds)} here, less where contexts are shared and completions short",
+        f"about {estimate.steps} steps and {estimate.cycles} cycles if every cycle spends its metric calls: "
+        f"{estimate.rollouts} rollouts, and {estimate.evaluation_rollouts} more to evaluate",
+        f"if every completion takes its {config.sampling.max_tokens} tokens: {estimate.sampled_tokens / 1e6:.2f} M tokens to "
+        f"sample, {estimate.flops / 1e15:.3g} PFLOP in all, about {_hours(estimate.seconds)} here; less where they are shorter",
     ]
 
 

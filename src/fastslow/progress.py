@@ -22,7 +22,7 @@ class Observer(Protocol):
 
     Kinds and payloads: `start` {steps, max_rollouts, output, step, rollouts}; `phase` {name}; `cycle` {cycle, population,
     metric_calls, error, best_score}; `step` (the line of metrics.jsonl); `checkpoint` {path}; `warning` {message};
-    `end` {result}.
+    `end` {result}, or `abort` {error} where an exception ends the run.
     """
 
     def on_event(self, kind: str, payload: dict[str, Any]) -> None: ...
@@ -113,7 +113,7 @@ class LiveObserver:
             self.rows = [*self.rows[-7:], summary(payload)]
         elif kind == "warning":
             self.console.print(Text(f"warning: {printable(payload['message'])}", style="yellow"))
-        elif kind == "end":
+        elif kind in ("end", "abort"):
             self.live.stop()
 
     def _render(self) -> Group:

@@ -6,6 +6,7 @@ One controller owns the weights (through the engine) and the population; everyth
 import json
 import logging
 import signal
+import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -123,8 +124,12 @@ class TrainingSession:
                 "rollouts": self.state.sampled_total,
             },
         )
-        if self.state.step == 0 and not self._last_record:
-            self._log_start()
+        try:
+            if self.state.step == 0 and not self._last_record:
+                self._log_start()
+        except BaseException:
+            self.__exit__(*sys.exc_info())
+            raise
         return self
 
     def __exit__(
@@ -133,6 +138,8 @@ class TrainingSession:
         if self._previous_handler is not None:
             signal.signal(signal.SIGINT, self._previous_handler)
         self.run.close()
+        if kind is not None:
+            self.observer.on_event("abort", {"error": f"{kind.__name__}: {error}"})
 
     @property
     def finished(self) -> bool:
@@ -310,23 +317,32 @@ class TrainingSession:
     # -- measuring and logging -----------------------------------------------------------------------------------------
 
     def _evaluate(self) -> None:
+        """Measure the best prompt on the validation split. A scorer that is down costs the measurement, never the run."""
+        self._phase("evaluating")
+        try:
+            with self.record.timer("evaluate"):
+                self._measure(self.state.population[0])
+        except InfrastructureError as error:
+            self._warn(f"step {self.state.step}: not evaluated: {error}")
+
+    def _measure(self, prompt: Prompt) -> None:
         from fastslow.evaluation import evaluate_prompt, kl_to_base
 
-        self._phase("evaluating")
-        settings, prompt = self.config.evaluation, self.state.population[0]
+        settings, longest = self.config.evaluation, self.config.sampling.max_tokens
         problems = self.task.problems("validation")[: settings.problems]
-        params = SamplingParams(self.config.sampling.max_tokens, settings.temperature, settings.top_p)
+        params = SamplingParams(longest, settings.temperature, settings.top_p)
         seed = derive_seed(self.config.seed, "validation")
-        with self.record.timer("evaluate"):
-            result = evaluate_prompt(self.engine, self.task, problems, prompt, settings.k, params, seed)
-            self.record.set(f"val/mean@{settings.k}", result.mean)
-            self.record.set(f"val/best@{settings.k}", result.best)
-            if settings.kl_problems and self.config.method != "prompt":
-                at_one = SamplingParams(self.config.sampling.max_tokens)
-                measured = kl_to_base(self.engine, self.task, problems[: settings.kl_problems], prompt, at_one, seed)
-                self.record.set("kl/base", measured.mean)
-            elif settings.kl_problems:
-                self.record.set("kl/base", 0.0)
+        result = evaluate_prompt(self.engine, self.task, problems, prompt, settings.k, params, seed)
+        self.record.set(f"val/mean@{settings.k}", result.mean)
+        self.record.set(f"val/best@{settings.k}", result.best)
+        self.record.set("val/masked", result.masked)
+        if settings.kl_problems:
+            some = problems[: settings.kl_problems]
+            frozen = self.config.method == "prompt"
+            measured = (
+                None if frozen else kl_to_base(self.engine, self.task, some, prompt, SamplingParams(longest), seed)
+            )
+            self.record.set("kl/base", 0.0 if measured is None else measured.mean)
 
     def _log_start(self) -> None:
         """Line 0: the base model under the seed prompt."""

@@ -101,10 +101,12 @@ def candidate(run: Path, hash_: str) -> None:
 
 def tasks() -> None:
     """Every task that a config can name."""
-    console = Console()
-    for name, description in list_tasks():
-        console.print(Text.assemble((f"{name:36}", "bold"), f" {description}"))
-    console.print(Text("package.module:ClassName             a task of your own; see docs/tasks.md"))
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column()
+    for name, description in [*list_tasks(), ("package.module:ClassName", "A task of your own; see docs/tasks.md")]:
+        table.add_row(Text(name), Text(description))
+    Console().print(table)
 
 
 def task(name: str, options: Sequence[str], count: int, answer: str | None) -> None:

@@ -41,7 +41,7 @@ class TensorBoardObserver:
         elif kind == "step":
             for name, value in scalars(payload).items():
                 self.writer.add_scalar(name, value, payload["step"])
-        elif kind == "end":
+        elif kind in ("end", "abort"):
             self.writer.close()
 
 
@@ -57,7 +57,7 @@ class WandbObserver:
             self._start()
         elif kind == "step":
             self.client.log(scalars(payload), step=payload["step"])
-        elif kind == "end":
+        elif kind in ("end", "abort"):
             self.client.finish()
 
     def _start(self) -> None:

@@ -1,6 +1,7 @@
 """Equalities that the loop promises, on real runs of a tiny model."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -44,7 +45,7 @@ def test_a_run_that_is_resumed_in_the_middle_of_a_cycle_is_the_uninterrupted_run
     # A run that ends at step 2 evaluates there; the uninterrupted one does not.
     for line in cut["metrics"]:
         if line["step"] == 2:
-            for name in ("val/mean@2", "val/best@2", "kl/base"):
+            for name in ("val/mean@2", "val/best@2", "val/masked", "kl/base"):
                 line.pop(name, None)
     assert whole["metrics"] == cut["metrics"]
     assert whole["weights"] == cut["weights"]
@@ -115,3 +116,45 @@ def test_scoring_that_is_down_stops_the_run_and_saves_it(tiny_model_dir: Path, t
     with pytest.raises(InfrastructureError, match="the sandbox timed out"):
         train(config)
     assert (tmp_path / "run" / "checkpoints" / "step_0").is_dir()
+
+
+class Listener:
+    """An observer that keeps everything it hears."""
+
+    def __init__(self) -> None:
+        self.events: list[tuple[str, dict[str, Any]]] = []
+
+    def on_event(self, kind: str, payload: dict[str, Any]) -> None:
+        self.events.append((kind, payload))
+
+
+def test_an_evaluation_that_cannot_be_scored_is_said_and_the_run_goes_on_until_training_cannot(
+    tiny_model_dir: Path, tmp_path: Path
+) -> None:
+    task = {"name": "toy:LettersTask", "options": {"broken_every": 1}}
+    listener = Listener()
+    with pytest.raises(InfrastructureError, match="fastslow train --resume"):
+        train(small_config(tiny_model_dir, tmp_path / "run", method="rl", task=task), observer=listener)
+    (line,) = metrics_of(tmp_path / "run")
+    assert "val/mean@2" not in line
+    warnings = [payload["message"] for kind, payload in listener.events if kind == "warning"]
+    assert warnings[0].startswith("step 0: not evaluated: no rollout of the evaluation could be scored")
+    assert [kind for kind, _ in listener.events][-1] == "abort"
+    assert "InfrastructureError" in listener.events[-1][1]["error"]
+
+
+def test_a_run_that_breaks_while_it_starts_gives_its_lock_back(
+    tiny_model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def out_of_memory(*unused: Any) -> None:
+        raise MemoryError("no memory")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("fastslow.evaluation.evaluate_prompt", out_of_memory)
+        listener = Listener()
+        with pytest.raises(MemoryError):
+            train(small_config(tiny_model_dir, tmp_path / "run"), observer=listener)
+    assert listener.events[-1] == ("abort", {"error": "MemoryError: no memory"})
+    train(small_config(tiny_model_dir, tmp_path / "run"), resume=tmp_path / "run")
+    train(small_config(tiny_model_dir, tmp_path / "whole"))
+    assert record_of(tmp_path / "run") == record_of(tmp_path / "whole")

@@ -1,16 +1,23 @@
-"""The documentation names every option and every metric."""
+"""The documentation names every option and every metric, and what the README shows works."""
 
+import inspect
+import re
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
 from pydantic import BaseModel
 
-from fastslow.config import Config
+from fastslow.cli import build_parser
+from fastslow.config import Config, parse_config, read_yaml
 from fastslow.loop import train
+from fastslow.tasks.registry import find_factory
 
 from runs import metrics_of, small_config
 
-DOCS = Path(__file__).parents[2] / "docs"
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def options(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
@@ -36,3 +43,29 @@ def test_every_metric_is_documented(tiny_model_dir: Path, tmp_path: Path) -> Non
     names = {name.replace("@2", "@k") for line in metrics_of(tmp_path / "run") for name in line}
     assert "val/mean@k" in names
     assert sorted(name for name in names if f"`{name}`" not in text) == []
+
+
+def test_the_config_of_the_readme_is_a_config() -> None:
+    (block,) = re.findall(r"^```yaml\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+    config = parse_config(read_yaml(block))
+    assert config.task.options.keys() <= inspect.signature(find_factory(config.task.name)).parameters.keys()
+
+
+def test_every_command_of_the_readme_and_the_docs_can_be_given() -> None:
+    texts = [README, *(path.read_text(encoding="utf-8") for path in sorted(DOCS.glob("*.md")))]
+    commands = [line for text in texts for line in re.findall(r"^fastslow .*$", text, re.MULTILINE)]
+    assert len(commands) >= 10
+    for command in commands:
+        options = build_parser().parse_args(shlex.split(command, comments=True)[1:])
+        assert callable(options.run)
+
+
+def test_every_page_that_is_linked_exists() -> None:
+    pages = [ROOT / "README.md", *DOCS.glob("*.md")]
+    links = [
+        (page, link)
+        for page in pages
+        for link in re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text(encoding="utf-8"))
+    ]
+    assert len(links) > 5
+    assert [(page.name, link) for page, link in links if not (page.parent / link).exists()] == []
