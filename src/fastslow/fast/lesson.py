@@ -63,7 +63,8 @@ class LessonProposer:
 def count_lessons(examples: Sequence[Example], known: Sequence[str]) -> Counter[str]:
     """How many failed examples name each lesson, the lessons that the prompt already has left out.
 
-    A line that only one of several failures names speaks of that problem, not of the task, and is no lesson.
+    A line that only one failure names speaks of its problem, not of the task, and is no lesson, unless nothing but that one
+    example was looked at.
     """
     said = {normalise(line) for line in known}
     failed = [example for example in examples if example.reward < 1.0]
@@ -71,7 +72,7 @@ def count_lessons(examples: Sequence[Example], known: Sequence[str]) -> Counter[
     for example in failed:
         lines = dict.fromkeys(" ".join(line.split()) for line in example.feedback.splitlines())
         counts.update(line for line in lines if line and normalise(line) not in said)
-    needed = min(2, len(failed))
+    needed = min(2, len(examples))
     return Counter({line: count for line, count in counts.items() if count >= needed})
 
 

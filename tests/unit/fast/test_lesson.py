@@ -30,6 +30,8 @@ def test_what_only_one_example_names_is_left_out_where_anything_comes_more_often
     examples = [failed(BRACES, "The answer is 3."), failed(BRACES, "The answer is 4.")]
     assert count_lessons(examples, known=[]) == {BRACES: 2}
     assert count_lessons(examples[:1], known=[]) == {BRACES: 1, "The answer is 3.": 1}
+    # One failure among several examples: nobody can tell its rule from its answer.
+    assert count_lessons([examples[0], Example("q", "a", 1.0, "")], known=[]) == {}
 
 
 def test_known_lines_are_ignored_whatever_their_blanks_case_and_full_stop() -> None:
