@@ -3,6 +3,7 @@
     python experiments/format_rules/report.py
 
 Writes results/README.md, and one picture a task: accuracy over sampled rollouts and over seconds, and the KL to the base.
+Runs with another learning rate, in directories of their own, get a table of their own.
 Seconds are training seconds: sampling, search and updates, without the evaluations that draw the curves.
 """
 
@@ -115,6 +116,21 @@ def test_table(runs: list[Run]) -> list[str]:
     return rows
 
 
+def learning_rates(runs: list[Run]) -> list[str]:
+    """FST under the learning rates that were tried: validation accuracy and KL, evaluation after evaluation."""
+    other = [
+        (path.parent.parent.name, read_run(path.parent)) for path in RESULTS.glob("learning_rate_*/*/metrics.jsonl")
+    ]
+    rows = ["| task | seed | learning rate | mean@4 | KL | at steps |", "|---" * 6 + "|"]
+    tried = {(run.task, run.seed) for _, run in other}
+    mine = [("learning_rate_5e-5", run) for run in runs if run.method == "fst" and (run.task, run.seed) in tried]
+    for rate, run in sorted([*mine, *other], key=lambda pair: (pair[1].task, pair[0])):
+        columns = zip(*[(f"{p.mean:.2f}", f"{p.kl:.2f}", str(p.step)) for p in run.points], strict=True)
+        means, kls, steps = (", ".join(column) for column in columns)
+        rows.append(f"| {run.task} | {run.seed} | {rate.removeprefix('learning_rate_')} | {means} | {kls} | {steps} |")
+    return ["## The learning rate that was too high", "", *rows, ""] if other else []
+
+
 def interval(bounds: list[float]) -> str:
     return f"({bounds[0]:.3f} to {bounds[1]:.3f})"
 
@@ -162,6 +178,7 @@ def main() -> None:
         text += [f"## {task}: {title}", "", f"![curves]({task}.png)", "", *table(mine), ""]
         if any(run.test for run in mine):
             text += ["Test split, after training:", "", *test_table(mine), ""]
+    text += learning_rates(runs)
     (RESULTS / "README.md").write_text("\n".join(text), encoding="utf-8")
     print("\n".join(text))
 

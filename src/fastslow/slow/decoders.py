@@ -12,10 +12,13 @@ from transformers import Cache, DynamicCache
 from transformers.cache_utils import CacheLayerMixin
 
 from fastslow.errors import ConfigError
-from fastslow.slow.attention import ACTIVE_POOLS, PrefixPool
+from fastslow.slow.attention import ACTIVE_POOLS, PrefixPool, additive_mask, attending
 from fastslow.slow.forest import Forest, pack_forests
 
 Tokens = Sequence[int]
+
+# Every row of a pool is multiplied with all of its keys, so a pool of this size takes in no contexts that share little.
+POOL_TOKENS = 256
 
 
 class Decoder(Protocol):
@@ -81,7 +84,7 @@ class ForestDecoder:
         self.model, self.device = model, model.device
         self.layers = [GrowingLayer() for _ in range(model.config.get_text_config().num_hidden_layers)]
         self.cache = Cache(layers=list(self.layers))
-        self.forests = pack_forests(contexts, budget_tokens)
+        self.forests = pack_forests(contexts, budget_tokens, related_from=POOL_TOKENS)
         self.row_of: list[int] = []
         self.lengths: list[int] = []
         for forest in self.forests:
@@ -140,21 +143,25 @@ class ForestDecoder:
 
     def _prefill(self, forest: Forest) -> torch.Tensor:
         """Logits of the pack's rows, (rows, vocabulary); leaves the pack's keys and values as a pool."""
-        ancestors = forest.ancestor_mask(self.device)
         cache = DynamicCache()  # without a config: a sliding layer would drop keys of packs longer than its window
-        output = self.model(
-            input_ids=torch.tensor([forest.tokens], device=self.device),
-            position_ids=torch.tensor([forest.positions], device=self.device),
-            attention_mask=additive_mask(ancestors, self.model.dtype)[None, None],
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=torch.tensor([path[-1] for path in forest.paths], device=self.device),
-        )
+        ends = torch.tensor([path[-1] for path in forest.paths], device=self.device)
+        with attending(forest, self.device, self.model.dtype) as mask:
+            output = self.model(
+                input_ids=torch.tensor([forest.tokens], device=self.device),
+                position_ids=torch.tensor([forest.positions], device=self.device),
+                attention_mask=mask,
+                past_key_values=cache,
+                use_cache=True,
+                logits_to_keep=ends,
+            )
         self.computed_tokens += len(forest)
         counts = torch.tensor([self.counts[context] for context in forest.members], device=self.device)
-        ends = torch.tensor([path[-1] for path in forest.paths], device=self.device).repeat_interleave(counts)
+        visible = torch.zeros(len(forest.paths), len(forest), dtype=torch.bool)
+        for row, path in enumerate(forest.paths):
+            visible[row, torch.tensor(path)] = True
+        mask = additive_mask(visible.to(self.device).repeat_interleave(counts, dim=0), self.model.dtype)
         start = self.pools[-1].stop if self.pools else 0
-        pool = PrefixPool(start, start + len(ends), additive_mask(ancestors[ends], self.model.dtype))
+        pool = PrefixPool(start, start + len(mask), mask)
         for layer in cache.layers:
             if isinstance(layer, CacheLayerMixin) and layer.keys is not None and layer.values is not None:
                 pool.keys.append(layer.keys[0])
@@ -216,8 +223,3 @@ class PlainDecoder:
         selection = torch.tensor(rows, device=self.device)
         self.cache.reorder_cache(selection)
         self.mask, self.positions = self.mask[selection], self.positions[selection]
-
-
-def additive_mask(allowed: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """0 where allowed, the type's lowest finite value elsewhere."""
-    return torch.zeros(allowed.shape, dtype=dtype, device=allowed.device).masked_fill(~allowed, torch.finfo(dtype).min)

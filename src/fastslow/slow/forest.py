@@ -6,9 +6,11 @@ gradient of a shared prefix is the sum over the sequences that share it. The G r
 and the problems of a minibatch share the system prompt, so on long evolved prompts this is most of the work.
 """
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 Tokens = Sequence[int]
@@ -27,14 +29,41 @@ class Forest:
     def __len__(self) -> int:
         return len(self.tokens)
 
-    def ancestor_mask(self, device: torch.device | str = "cpu") -> torch.Tensor:
-        """Shape (N, N), bool: row q is True at the nodes that node q may attend to, itself included."""
-        mask = torch.zeros(len(self), len(self), dtype=torch.bool)
-        for node, parent in enumerate(self.parents):
-            if parent >= 0:
-                mask[node, : parent + 1] = mask[parent, : parent + 1]
-            mask[node, node] = True
-        return mask.to(device)
+    def blocks(self, queries: int) -> list["AttentionBlock"]:
+        """The pack cut into runs of `queries` nodes, each with the only nodes that it attends to.
+
+        Nodes stand depth first, so whatever a run attends to before its own start is an ancestor of its first node.
+        """
+        return [self._block(start, min(start + queries, len(self))) for start in range(0, len(self), queries)]
+
+    def _block(self, start: int, stop: int) -> "AttentionBlock":
+        before: list[int] = []
+        node = self.parents[start]
+        while node >= 0:
+            before.append(node)
+            node = self.parents[node]
+        before.reverse()
+        mask = np.zeros((stop - start, len(before) + stop - start), dtype=bool)
+        for row, parent in enumerate(self.parents[start:stop]):
+            if parent >= start:
+                mask[row] = mask[parent - start]
+            else:
+                mask[row, : bisect_right(before, parent)] = True
+            mask[row, len(before) + row] = True
+        return AttentionBlock(start, stop, [*before, *range(start, stop)], torch.from_numpy(mask))
+
+
+@dataclass(frozen=True)
+class AttentionBlock:
+    """Nodes [start, stop) of a pack as queries, and the nodes that any of them attends to, ascending.
+
+    Shapes: mask (stop - start, len(keys)), bool: True where a query may attend.
+    """
+
+    start: int
+    stop: int
+    keys: list[int]
+    mask: torch.Tensor
 
 
 def shared_prefix_length(a: Tokens, b: Tokens) -> int:
@@ -47,11 +76,12 @@ def shared_prefix_length(a: Tokens, b: Tokens) -> int:
     return length
 
 
-def pack_forests(sequences: Sequence[Tokens], budget_tokens: int) -> list[Forest]:
+def pack_forests(sequences: Sequence[Tokens], budget_tokens: int, *, related_from: int | None = None) -> list[Forest]:
     """Pack sequences into forests of at most `budget_tokens` nodes; a longer sequence gets a forest of its own, which its
     duplicates share.
 
     Sequences are sorted, so that neighbours share the longest prefixes and the packs are the same for the same input.
+    A forest of `related_from` nodes or more takes no sequence that would add more nodes than it shares.
     Raises ValueError on an empty sequence or a budget below 1.
     """
     if budget_tokens < 1:
@@ -62,10 +92,10 @@ def pack_forests(sequences: Sequence[Tokens], budget_tokens: int) -> list[Forest
     packs: list[list[int]] = []
     size, last = 0, None
     for index in order:
-        new = len(sequences[index]) - (
-            shared_prefix_length(sequences[index], sequences[last]) if last is not None else 0
-        )
-        if last is None or (new and size + new > budget_tokens):
+        shared = shared_prefix_length(sequences[index], sequences[last]) if last is not None else 0
+        new = len(sequences[index]) - shared
+        unrelated = related_from is not None and size >= related_from and new > shared
+        if last is None or (new and size + new > budget_tokens) or unrelated:
             packs.append([])
             size, new = 0, len(sequences[index])
         packs[-1].append(index)

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import torch
 
-from fastslow.slow.decoders import additive_mask
+from fastslow.slow.attention import attending
 from fastslow.slow.engine import TokenSequence
 from fastslow.slow.forest import Forest, pack_forests
 
@@ -58,13 +58,14 @@ class ForestScorer:
         row_of = {node: row for row, node in enumerate(kept)}
 
         def forward(model: Any) -> torch.Tensor:
-            output = model(
-                input_ids=torch.tensor([forest.tokens], device=self.device),
-                position_ids=torch.tensor([forest.positions], device=self.device),
-                attention_mask=additive_mask(forest.ancestor_mask(self.device), self.dtype)[None, None],
-                logits_to_keep=torch.tensor(kept, device=self.device),
-                use_cache=False,
-            )
+            with attending(forest, self.device, self.dtype) as mask:
+                output = model(
+                    input_ids=torch.tensor([forest.tokens], device=self.device),
+                    position_ids=torch.tensor([forest.positions], device=self.device),
+                    attention_mask=mask,
+                    logits_to_keep=torch.tensor(kept, device=self.device),
+                    use_cache=False,
+                )
             return output.logits[0]
 
         rows = [[row_of[node] for node in path] for path in predictors]

@@ -53,9 +53,19 @@ def test_a_forest_holds_every_distinct_prefix_once(sequences: list[list[int]]) -
 
 @MANY
 @given(SEQUENCES, st.integers(1, 30))
-def test_the_ancestor_mask_is_the_transitive_closure_of_the_parents(sequences: list[list[int]], budget: int) -> None:
+def test_blocks_attend_to_the_transitive_closure_of_the_parents_and_look_at_nothing_else(
+    sequences: list[list[int]], budget: int
+) -> None:
     for forest in pack_forests(sequences, budget):
-        assert torch.equal(forest.ancestor_mask(), brute_force_mask(forest))
+        expected = brute_force_mask(forest)
+        for queries in (1, 3, 100):
+            whole = torch.zeros_like(expected)
+            for block in forest.blocks(queries):
+                assert block.keys == sorted(block.keys)
+                whole[block.start : block.stop, block.keys] = block.mask
+                seen = expected[block.start : block.stop].any(0).nonzero()[:, 0].tolist()
+                assert block.keys == seen
+            assert torch.equal(whole, expected)
 
 
 def test_a_small_forest_by_hand() -> None:
@@ -65,7 +75,14 @@ def test_a_small_forest_by_hand() -> None:
     assert forest.parents == [-1, 0, 1, 1]
     assert forest.members == [2, 1, 0]
     assert forest.paths == [[0, 1], [0, 1, 2], [0, 1, 3]]
-    assert forest.ancestor_mask().tolist()[3] == [True, True, False, True]
+    (last,) = forest.blocks(3)[1:]
+    assert (last.start, last.stop, last.keys, last.mask.tolist()) == (3, 4, [0, 1, 3], [[True, True, True]])
+
+
+def test_unrelated_sequences_part_once_a_forest_is_large_enough() -> None:
+    sequences = [[1, 2, 3, 4], [1, 2, 3, 5], [1, 6, 7], [8, 9]]
+    assert [f.members for f in pack_forests(sequences, 100, related_from=5)] == [[0, 1], [2, 3]]
+    assert [f.members for f in pack_forests(sequences, 100, related_from=1)] == [[0, 1], [2], [3]]
 
 
 def test_duplicates_of_a_sequence_over_the_budget_share_its_forest() -> None:
