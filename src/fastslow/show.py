@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -25,24 +26,31 @@ def evaluation(report: EvaluationReport) -> None:
     """A table with one row a prompt."""
     console = Console()
     first = report.rows[0].result
+    results = [row.result for row in report.rows]
     console.print(
         Text(
             f"{report.target}, {report.weights} weights, {report.task}, {report.split}: {first.problems} problems, "
             f"temperature {report.temperature:g}, top-p {report.top_p:g}, 95 % intervals over problems"
         )
     )
-    table = Table(
-        "prompt", "hash", f"mean@{first.k}", f"best@{first.k}", "KL to base, nats/token", "tokens", "cut", "masked"
-    )
+    with_kl = any(row.kl is not None for row in report.rows)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    for title in ("prompt", "hash", f"mean@{first.k}", f"best@{first.k}", *["KL to base"] * with_kl, "tokens"):
+        table.add_column(title, no_wrap=True)
     for row in report.rows:
         result = row.result
-        kl = "-" if row.kl is None else f"{row.kl.mean:.4f} {_interval(row.kl.interval, 4)}"
+        kl = "-" if row.kl is None else f"{row.kl.mean:.4f}\n{_interval(row.kl.interval, 4)}"
         table.add_row(
-            row.label, result.prompt.hash, f"{result.mean:.3f} {_interval(result.mean_interval)}",
-            f"{result.best:.3f} {_interval(result.best_interval)}", kl, f"{result.completion_tokens:.1f}",
-            str(result.cut_off), str(result.masked),
+            row.label, result.prompt.hash, f"{result.mean:.3f}\n{_interval(result.mean_interval)}",
+            f"{result.best:.3f}\n{_interval(result.best_interval)}", *[kl] * with_kl, f"{result.completion_tokens:.1f}",
         )  # fmt: skip
     console.print(table)
+    if with_kl:
+        console.print("KL to the base policy in nats a token.", markup=False)
+    if cut := sum(result.cut_off for result in results):
+        console.print(f"{cut} rollouts were cut off at the token limit.")
+    if masked := sum(result.masked for result in results):
+        console.print(f"{masked} rollouts could not be scored and count nowhere.")
 
 
 def best_prompt(run: Path) -> None:
@@ -144,7 +152,7 @@ def _print_components(console: Console, components: Mapping[str, str]) -> None:
 
 
 def _interval(interval: tuple[float, float], digits: int = 3) -> str:
-    return f"({interval[0]:.{digits}f} to {interval[1]:.{digits}f})"
+    return f"[{interval[0]:.{digits}f}, {interval[1]:.{digits}f}]"
 
 
 def _score(value: float | None) -> str:
