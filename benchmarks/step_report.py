@@ -11,17 +11,18 @@ BEGIN, END = "<!-- step_vs_trl: begin, made by benchmarks/step_vs_trl.py --repor
 NAMES = {"trl": "TRL", "trl_fastest": "TRL, fastest", "fastslow": "fastslow"}
 
 TIME_HEADER = [
-    "case", "precision", "threads", "TRL s", "TRL fastest s", "fastslow s", "TRL / fastslow",
+    "case", "precision", "threads", "rollouts", "TRL s", "TRL fastest s", "fastslow s", "TRL / fastslow",
     "TRL fastest / fastslow", "limit s", "limit / fastslow", "limit without sharing s",
 ]  # fmt: skip
 RATE_HEADER = [
-    "case", "precision", "threads", "side", "sampling tokens/s", "training tokens/s", "sampling reaches",
+    "case", "precision", "threads", "rollouts", "side", "sampling tokens/s", "training tokens/s", "sampling reaches",
     "training reaches", "peak memory GiB",
 ]  # fmt: skip
 PRODUCT_HEADER = [
     "case",
     "precision",
     "threads",
+    "rollouts",
     "TFLOP a step",
     "unshared TFLOP",
     "GFLOP/s",
@@ -37,7 +38,9 @@ class Measurement:
     def __init__(self, record: dict[str, Any]) -> None:
         self.record = record
         self.sides = {name: record["sides"][name] for name in NAMES if record["sides"].get(name, {}).get("steps")}
-        self.key = [record["case"], record["precision"], str(record["threads"])]
+        workload = record["workload"]
+        rollouts = workload["problems"] * workload["group"]
+        self.key = [record["case"], record["precision"], str(record["threads"]), str(rollouts)]
 
     def times(self, side: str, part: str) -> list[float]:
         """Seconds of each measured step; `part` is sampling, training or step."""

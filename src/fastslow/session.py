@@ -96,6 +96,8 @@ class TrainingSession:
         self.saved_step: int | None = None
         self.interrupted = False
         self._last_record: dict[str, Any] = {}
+        # (policy version, prompt hash) of the last measurement, and its values.
+        self._measured: tuple[tuple[int, str], dict[str, float]] = ((-1, ""), {})
         self._previous_handler: Any = None
 
     # -- opening and closing -------------------------------------------------------------------------------------------
@@ -326,6 +328,16 @@ class TrainingSession:
             self._warn(f"step {self.state.step}: not evaluated: {error}")
 
     def _measure(self, prompt: Prompt) -> None:
+        """Put the measurement of a prompt on the record; the same weights under the same prompt are measured once."""
+        key = (self.engine.policy_version, prompt.hash)
+        if key != self._measured[0]:
+            values = self._validate(prompt)
+            # What could not be scored now may be scored the next time.
+            self._measured = ((-1, "") if values["val/masked"] else key, values)
+        for name, value in self._measured[1].items():
+            self.record.set(name, value)
+
+    def _validate(self, prompt: Prompt) -> dict[str, float]:
         from fastslow.evaluation import evaluate_prompt, kl_to_base
 
         settings, longest = self.config.evaluation, self.config.sampling.max_tokens
@@ -333,16 +345,18 @@ class TrainingSession:
         params = SamplingParams(longest, settings.temperature, settings.top_p)
         seed = derive_seed(self.config.seed, "validation")
         result = evaluate_prompt(self.engine, self.task, problems, prompt, settings.k, params, seed)
-        self.record.set(f"val/mean@{settings.k}", result.mean)
-        self.record.set(f"val/best@{settings.k}", result.best)
-        self.record.set("val/masked", result.masked)
+        values: dict[str, float] = {
+            f"val/mean@{settings.k}": result.mean,
+            f"val/best@{settings.k}": result.best,
+            "val/masked": result.masked,
+        }
         if settings.kl_problems:
-            some = problems[: settings.kl_problems]
-            frozen = self.config.method == "prompt"
+            some, frozen = problems[: settings.kl_problems], self.config.method == "prompt"
             measured = (
                 None if frozen else kl_to_base(self.engine, self.task, some, prompt, SamplingParams(longest), seed)
             )
-            self.record.set("kl/base", 0.0 if measured is None else measured.mean)
+            values["kl/base"] = 0.0 if measured is None else measured.mean
+        return values
 
     def _log_start(self) -> None:
         """Line 0: the base model under the seed prompt."""

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from fastslow.errors import InfrastructureError
+from fastslow.evaluation import evaluate_prompt
 from fastslow.loop import train
 from fastslow.run_dir import read_candidates
 
@@ -86,6 +87,25 @@ def test_prompts_alone_leave_the_weights_as_they_are(tiny_model_dir: Path, tmp_p
     assert lines[-1]["kl/base"] == 0.0
     children = [line for line in read_candidates(tmp_path / "run") if line["parent"] is not None]
     assert any("Write the letter" in child["components"]["system"] for child in children)
+
+
+def test_the_same_weights_under_the_same_prompt_are_measured_once(
+    tiny_model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured: list[str] = []
+
+    def counted(*arguments: Any) -> Any:
+        measured.append(arguments[3].hash)
+        return evaluate_prompt(*arguments)
+
+    monkeypatch.setattr("fastslow.evaluation.evaluate_prompt", counted)
+    train(small_config(tiny_model_dir, tmp_path / "prompt", method="prompt", steps=3, evaluation={"every": 1}))
+    lines = metrics_of(tmp_path / "prompt")
+    assert all("val/mean@2" in line and "kl/base" in line for line in lines)
+    assert len(measured) == len(set(measured)) <= len(lines)
+    measured.clear()
+    train(small_config(tiny_model_dir, tmp_path / "rl", method="rl", steps=3, evaluation={"every": 1}))
+    assert len(measured) == len({line["policy_version"] for line in metrics_of(tmp_path / "rl")}) > 1
 
 
 def test_training_moves_the_reward(tiny_model_dir: Path, tmp_path: Path) -> None:
