@@ -96,8 +96,8 @@ class TrainingSession:
         self.saved_step: int | None = None
         self.interrupted = False
         self._last_record: dict[str, Any] = {}
-        # (policy version, prompt hash) of the last measurement, and its values.
-        self._measured: tuple[tuple[int, str], dict[str, float]] = ((-1, ""), {})
+        # By policy version and prompt hash: what validation gave.
+        self._measured: dict[tuple[int, str], dict[str, float]] = {}
         self._previous_handler: Any = None
 
     # -- opening and closing -------------------------------------------------------------------------------------------
@@ -330,11 +330,11 @@ class TrainingSession:
     def _measure(self, prompt: Prompt) -> None:
         """Put the measurement of a prompt on the record; the same weights under the same prompt are measured once."""
         key = (self.engine.policy_version, prompt.hash)
-        if key != self._measured[0]:
-            values = self._validate(prompt)
-            # What could not be scored now may be scored the next time.
-            self._measured = ((-1, "") if values["val/masked"] else key, values)
-        for name, value in self._measured[1].items():
+        values = self._measured.get(key) or self._validate(prompt)
+        # What could not be scored now may be scored the next time.
+        if not values["val/masked"]:
+            self._measured[key] = values
+        for name, value in values.items():
             self.record.set(name, value)
 
     def _validate(self, prompt: Prompt) -> dict[str, float]:
