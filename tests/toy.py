@@ -35,7 +35,12 @@ class LettersTask(Task):
         feedback = [f"Write the letter {letter}." for letter in missing[:1]]
         return Score(1.0 - len(missing) / 2, "\n".join(feedback))
 
-    @staticmethod
-    def _problem(number: int) -> Problem:
+    def _problem(self, number: int) -> Problem:
         letters = "abcdefgh"[number % 4] + "eioutn"[number % 3]
-        return Problem(f"letters-{number}", ({"role": "user", "content": f"n{number}"},), {"letters": letters})
+        return Problem(f"{self.name}-{number}", ({"role": "user", "content": f"n{number}"},), {"letters": letters})
+
+
+class OtherLettersTask(LettersTask):
+    """The same under another name, so that a stream can go from one to the other."""
+
+    name: ClassVar[str] = "other-letters"

@@ -1,4 +1,4 @@
-"""The command line: train, evaluate, prompts, tasks. Heavy imports wait until a command needs them."""
+"""The command line: train, evaluate, prompts, tasks, lab. Heavy imports wait until a command needs them."""
 
 import argparse
 import os
@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fastslow.errors import ConfigError, FastslowError
+from fastslow.lab.commands import add_commands
 
 INTERRUPTED = 130
 
@@ -38,6 +39,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_evaluate(commands.add_parser("evaluate", help="measure weights under prompts, and their KL to the base"))
     _add_prompts(commands.add_parser("prompts", help="show the prompts of a run and how they came about"))
     _add_tasks(commands.add_parser("tasks", help="list tasks, or show problems of one"))
+    add_commands(commands.add_parser("lab", help="a small world with a model of its own: demo, reproduce, pretrain"))
     return parser
 
 

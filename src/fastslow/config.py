@@ -13,6 +13,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from fastslow.errors import ConfigError
+from fastslow.resources import resolve_path
 
 Positive = Annotated[int, Field(gt=0)]
 NonNegative = Annotated[int, Field(ge=0)]
@@ -34,7 +35,7 @@ class LoraConfig(Section):
 
 
 class ModelConfig(Section):
-    """The policy's model: a hub id, a local directory or a .gguf file."""
+    """The policy's model: a hub id, a local directory, a .gguf file or `package:NAME/PATH`."""
 
     name: str
     revision: str | None = None
@@ -100,7 +101,8 @@ class ProposerConfig(Section):
     """What writes child prompts.
 
     `litellm`: any LiteLLM model name. `openai`: any OpenAI-compatible server by `base_url`. `policy`: the policy itself.
-    `lesson`: no LLM, the most frequent line of the verifier's feedback becomes a line of the prompt.
+    `lesson`: no LLM, the most frequent line of the verifier's feedback becomes a line of the prompt, in the words of a
+    phrase book where one is given.
     """
 
     kind: Literal["litellm", "openai", "policy", "lesson"] = "lesson"
@@ -113,6 +115,7 @@ class ProposerConfig(Section):
     retries: NonNegative = 4
     backoff_s: Annotated[float, Field(ge=0.0)] = 1.0
     recipe: Literal["light", "full"] = "light"
+    phrasebook: str | None = None
     max_prompt_chars: Positive = 16000
     usd_per_million_input_tokens: Annotated[float, Field(ge=0.0)] | None = None
     usd_per_million_output_tokens: Annotated[float, Field(ge=0.0)] | None = None
@@ -127,6 +130,7 @@ class FastConfig(Section):
     reflection_minibatch: Positive = 8
     proposals_per_iteration: Positive = 1
     anchors_from_store: Fraction = 0.0
+    max_backoff: NonNegative = 0
     proposer: ProposerConfig = Field(default_factory=ProposerConfig)
 
 
@@ -209,7 +213,7 @@ def read_yaml(text: str) -> Any:
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     """Read a YAML config and apply `key.path=value` overrides. Raises ConfigError with one message per wrong field."""
-    path = Path(path)
+    path = Path(resolve_path(str(path), "config file"))
     if not path.is_file():
         raise ConfigError(f"config file {str(path)!r} does not exist: give the path of a YAML file")
     try:

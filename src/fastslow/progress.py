@@ -70,7 +70,7 @@ class PlainObserver:
             self._say(f"cycle {payload['cycle']}: {payload['metric_calls']} metric calls{best}")
         elif kind == "step":
             left = self.clock.seconds_left()
-            eta = "" if left is None else f" | {_duration(left)} left"
+            eta = "" if left is None else f" | {duration(left)} left"
             self._say(" | ".join(f"{name} {value}" for name, value in summary(payload).items()) + eta)
         elif kind == "warning":
             self._say(f"warning: {printable(payload['message'])}")
@@ -187,7 +187,7 @@ def _number(value: float | None, digits: int = 3) -> str:
     return "-" if value is None else f"{value:.{digits}f}"
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}h{minutes:02d}m" if hours else f"{minutes}m{rest:02d}s"

@@ -19,6 +19,7 @@ from fastslow.config import Config
 from fastslow.curriculum import Curriculum, union
 from fastslow.errors import InfrastructureError, ResumeError
 from fastslow.fast.optimiser import Evaluation, Evolution, PromptOptimiser
+from fastslow.fast.pacing import SearchPace
 from fastslow.fast.pareto import mean_score
 from fastslow.progress import Observer, SilentObserver
 from fastslow.rollouts import RolloutRequest, make_rollouts
@@ -62,6 +63,7 @@ class LoopState:
     candidates: int = 0
     evolved_for_step: int = -1
     scores: dict[str, dict[str, float]] = field(default_factory=dict)
+    pace: SearchPace = field(default_factory=SearchPace)
 
     @property
     def sampled_total(self) -> int:
@@ -72,7 +74,8 @@ class LoopState:
 
     @classmethod
     def from_json(cls, record: dict[str, Any]) -> "LoopState":
-        return cls(**{**record, "population": tuple(Prompt.from_dict(item) for item in record["population"])})
+        population = tuple(Prompt.from_dict(item) for item in record["population"])
+        return cls(**{**record, "population": population, "pace": SearchPace(**record.get("pace", {}))})
 
 
 class TrainingSession:
@@ -91,13 +94,13 @@ class TrainingSession:
         self.run, self.observer = run, observer
         self.state = LoopState(population=(task.seed_prompt,) * config.population_size)
         self.store = RolloutStore(config.loop.reuse_max_age)
-        self.curriculum = Curriculum(task.problems("train"), config.loop.problems_per_step, config.seed)
+        self._curricula: dict[int, Curriculum] = {}
         self.record = StepRecord()
         self.saved_step: int | None = None
         self.interrupted = False
         self._last_record: dict[str, Any] = {}
-        # By policy version and prompt hash: what validation gave.
-        self._measured: dict[tuple[int, str], dict[str, float]] = {}
+        # By policy version, prompt hash and task: what validation gave.
+        self._measured: dict[tuple[int, str, str], dict[str, float]] = {}
         self._previous_handler: Any = None
 
     # -- opening and closing -------------------------------------------------------------------------------------------
@@ -166,7 +169,12 @@ class TrainingSession:
         start = self.state.step - self.state.step_in_cycle
         if self.config.method == "prompt":
             start *= self.config.loop.steps_per_cycle
-        return self.curriculum.lookahead(start, self.config.loop.steps_per_cycle)
+        stage = self.task.stage(start)
+        if stage.first_step not in self._curricula:
+            self._curricula[stage.first_step] = Curriculum(
+                stage.task.problems("train"), self.config.loop.problems_per_step, self.config.seed
+            )
+        return self._curricula[stage.first_step].lookahead(start - stage.first_step, self.config.loop.steps_per_cycle)
 
     def remaining(self, lookahead: list[list[Problem]]) -> Iterator[list[Problem]]:
         """The cycle's minibatches that are still to be trained on; prompts alone take one step a cycle."""
@@ -176,6 +184,10 @@ class TrainingSession:
         """Move the fast weights, unless the run was resumed after this cycle had moved them."""
         state = self.state
         if state.evolved_for_step == state.step - state.step_in_cycle:
+            return state.population
+        if not self._search_is_due():
+            state.cycle += 1
+            state.evolved_for_step = state.step
             return state.population
         self._phase("evolving")
         with self.record.timer("evolve"), self._failures_saved():
@@ -188,6 +200,7 @@ class TrainingSession:
                 previous_scores={hash_: mean_score(scores) for hash_, scores in state.scores.items()},
             )
         self._adopt(evolution)
+        state.pace.searched(evolution.paid, self.config.fast.max_backoff)
         return state.population
 
     def rollout_groups(self, minibatch: Sequence[Problem], population: Sequence[Prompt]) -> list[Group]:
@@ -215,6 +228,7 @@ class TrainingSession:
     def update(self, groups: Sequence[Group]) -> None:
         """Move the slow weights by one step."""
         self.record.groups(groups)
+        self.state.pace.observe(r.reward for group in groups for r in group if r.reward is not None)
         if self.config.method == "prompt":
             return
         self._phase("updating")
@@ -312,6 +326,17 @@ class TrainingSession:
             },
         )
 
+    def _search_is_due(self) -> bool:
+        """Whether this cycle begins with a search. A new task of a stream always does."""
+        if self.state.step and self._task_has_changed():
+            self.state.pace.reset()
+        return self.state.pace.begin_cycle()
+
+    def _task_has_changed(self) -> bool:
+        stride = self.config.loop.steps_per_cycle if self.config.method == "prompt" else 1
+        before, now = self.task.stage((self.state.step - 1) * stride), self.task.stage(self.state.step * stride)
+        return before.first_step != now.first_step
+
     def _write_population(self) -> None:
         state = self.state
         self.run.write_population(state.cycle, state.evolved_for_step, state.population, state.scores)
@@ -328,23 +353,33 @@ class TrainingSession:
             self._warn(f"step {self.state.step}: not evaluated: {error}")
 
     def _measure(self, prompt: Prompt) -> None:
-        """Put the measurement of a prompt on the record; the same weights under the same prompt are measured once."""
-        key = (self.engine.policy_version, prompt.hash)
-        values = self._measured.get(key) or self._validate(prompt)
+        """Put the measurement of a prompt on the record; of a stream, those of its tasks one by one as well."""
+        stride = self.config.loop.steps_per_cycle if self.config.method == "prompt" else 1
+        current = self.task.stage(max(self.state.step - 1, 0) * stride).task
+        for name, value in self._measured_once(current, prompt).items():
+            self.record.set(name, value)
+        if len(self.task.parts) > 1:
+            k = self.config.evaluation.k
+            for part in self.task.parts:
+                self.record.set(f"val/{part.name}/mean@{k}", self._measured_once(part, prompt)[f"val/mean@{k}"])
+
+    def _measured_once(self, task: Task, prompt: Prompt) -> dict[str, float]:
+        """What validation gives; the same weights under the same prompt are measured once."""
+        key = (self.engine.policy_version, prompt.hash, task.name)
+        values = self._measured.get(key) or self._validate(task, prompt)
         # What could not be scored now may be scored the next time.
         if not values["val/masked"]:
             self._measured[key] = values
-        for name, value in values.items():
-            self.record.set(name, value)
+        return values
 
-    def _validate(self, prompt: Prompt) -> dict[str, float]:
+    def _validate(self, task: Task, prompt: Prompt) -> dict[str, float]:
         from fastslow.evaluation import evaluate_prompt, kl_to_base
 
         settings, longest = self.config.evaluation, self.config.sampling.max_tokens
-        problems = self.task.problems("validation")[: settings.problems]
+        problems = task.problems("validation")[: settings.problems]
         params = SamplingParams(longest, settings.temperature, settings.top_p)
         seed = derive_seed(self.config.seed, "validation")
-        result = evaluate_prompt(self.engine, self.task, problems, prompt, settings.k, params, seed)
+        result = evaluate_prompt(self.engine, task, problems, prompt, settings.k, params, seed)
         values: dict[str, float] = {
             f"val/mean@{settings.k}": result.mean,
             f"val/best@{settings.k}": result.best,
@@ -352,9 +387,7 @@ class TrainingSession:
         }
         if settings.kl_problems:
             some, frozen = problems[: settings.kl_problems], self.config.method == "prompt"
-            measured = (
-                None if frozen else kl_to_base(self.engine, self.task, some, prompt, SamplingParams(longest), seed)
-            )
+            measured = None if frozen else kl_to_base(self.engine, task, some, prompt, SamplingParams(longest), seed)
             values["kl/base"] = 0.0 if measured is None else measured.mean
         return values
 

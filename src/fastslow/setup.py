@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fastslow.config import Config
+from fastslow.errors import ConfigError
 from fastslow.fast.optimiser import PromptOptimiser
 from fastslow.run_dir import RunDirectory
 from fastslow.slow.engine import PolicyEngine
@@ -31,9 +32,20 @@ def check(config: Config) -> Task:
     check_tracker(config.tracker)
     task = build_task(config.task)
     check_splits(task)
+    _check_stages(config, task)
     if config.method != "rl" and config.fast.optimiser == "gepa":
         check_proposer(config.fast.proposer)
     return task
+
+
+def _check_stages(config: Config, task: Task) -> None:
+    """Raises ConfigError where a task would change in the middle of a cycle."""
+    steps, cycle = task.stage(0).steps, config.loop.steps_per_cycle
+    if steps is not None and steps % cycle:
+        raise ConfigError(
+            f"task.options.steps: {steps} steps a task are no whole number of cycles: take a multiple of "
+            f"loop.steps_per_cycle, {cycle}"
+        )
 
 
 def prepare(config: Config, *, resume: Path | None = None) -> Parts:

@@ -67,7 +67,7 @@ class CycleAdapter:
     ) -> list[EvaluationBatch[Evaluation, None]]:
         """Every pair of every item in one call of the policy; pairs that are known already are not asked again."""
         prompts = [Prompt.from_dict(candidate) for candidate, _ in items]
-        self._ask([(prompt, problem) for prompt, (_, batch) in zip(prompts, items, strict=True) for problem in batch])
+        self.ask([(prompt, problem) for prompt, (_, batch) in zip(prompts, items, strict=True) for problem in batch])
         return [self._batch(prompt, batch) for prompt, (_, batch) in zip(prompts, items, strict=True)]
 
     def make_reflective_dataset(
@@ -106,7 +106,7 @@ class CycleAdapter:
 
     def score_seeds(self, seeds: Sequence[Prompt]) -> None:
         """Score members of the population on every anchor, in one batch. Raises BudgetSpentError, InfrastructureError."""
-        self._ask([(prompt, problem) for prompt in seeds for problem in self.anchors])
+        self.ask([(prompt, problem) for prompt in seeds for problem in self.anchors])
         for prompt in seeds:
             entry = self.entries.setdefault(
                 prompt.hash, Entry(prompt, accepted=True, reason="member of the population")
@@ -155,9 +155,8 @@ class CycleAdapter:
         over = self.remaining < minibatch or self.idle >= MAX_IDLE_PROPOSALS
         return over or self.failures_in_row >= max_failures or self.crash is not None
 
-    # -- inside --------------------------------------------------------------------------------------------------------
-
-    def _ask(self, pairs: Sequence[tuple[Prompt, Problem]]) -> None:
+    def ask(self, pairs: Sequence[tuple[Prompt, Problem]]) -> None:
+        """Have these pairs scored in one batch, those left out that are known. Raises BudgetSpentError."""
         unknown = {(prompt.hash, problem.id): (prompt, problem) for prompt, problem in pairs}
         wanted = [pair for key, pair in unknown.items() if key not in self.known]
         if not wanted:
@@ -169,6 +168,19 @@ class CycleAdapter:
         if masked and len(masked) <= self.remaining:
             self._call(masked)
         self._check_scorer(wanted)
+
+    def complaints(self, prompt: Prompt, problems: Sequence[Problem]) -> int:
+        """About how many different things the verifier complains, over the failed rollouts of some known pairs."""
+        lines = [
+            line.strip()
+            for problem in problems
+            for rollout in self.known[prompt.hash, problem.id].rollouts
+            if rollout.reward is not None and rollout.reward < 1.0
+            for line in rollout.feedback.splitlines()
+        ]
+        return len(set(lines) - {""})
+
+    # -- inside --------------------------------------------------------------------------------------------------------
 
     def _check_scorer(self, asked: Sequence[tuple[Prompt, Problem]]) -> None:
         """Raises InfrastructureError when nothing at all has been scored, or nothing any more."""

@@ -12,7 +12,13 @@ from gepa.strategies.eval_policy import FullEvaluationPolicy
 from gepa.strategies.proposal_sampling import IndependentSampling
 
 from fastslow.fast.gepa_adapter import CycleAdapter, Job
-from fastslow.types import Prompt
+from fastslow.fast.pareto import ENOUGH, is_luck, paired_gain
+from fastslow.types import Problem, Prompt
+
+
+def nothing_scores(state: Any) -> bool:
+    """Whether no candidate in gepa's pool scores more than luck."""
+    return all(is_luck(row.values()) for row in state.prog_candidate_val_subscores)
 
 
 class NewestWhileZero:
@@ -22,7 +28,7 @@ class NewestWhileZero:
         self.pareto = ParetoCandidateSelector(rng)
 
     def select_candidate_idx(self, state: Any) -> int:
-        if not any(state.program_full_scores_val_set):
+        if nothing_scores(state):
             return len(state.program_candidates) - 1
         return int(self.pareto.select_candidate_idx(state))
 
@@ -55,7 +61,9 @@ class Reflection:
 
 
 class Acceptance:
-    """gepa's acceptance test: strictly better on the minibatch, or a tie while both score zero."""
+    """gepa's acceptance test: strictly better on the minibatch, or, while nothing scores, a tie up to luck in which
+    the verifier does not complain about more things than before.
+    """
 
     def __init__(self, adapter: CycleAdapter, anchors: "AnchorPolicy") -> None:
         self.adapter, self.anchors = adapter, anchors
@@ -64,34 +72,70 @@ class Acceptance:
         child = Prompt.from_dict(proposal.candidate)
         entry = self.adapter.entries[child.hash]
         self.adapter.idle = 0
-        if not self.adapter.scores(child, [self.adapter.anchors[index] for index in proposal.subsample_indices]):
+        problems = [self.adapter.anchors[index] for index in proposal.subsample_indices]
+        if not self.adapter.scores(child, problems):
             entry.reason = "none of its rollouts could be scored"
             return False
         before, after = sum(proposal.subsample_scores_before), sum(proposal.subsample_scores_after)
         count = len(proposal.subsample_scores_after)
-        tie_at_zero = before == after == 0.0 and not any(state.program_full_scores_val_set)
-        entry.accepted = after > before or tie_at_zero
-        verdict = "better" if after > before else "a tie while nothing scores" if tie_at_zero else "not better"
+        # One lucky hit more or less is no evidence while nothing scores.
+        tie = before - after <= 1.0 and nothing_scores(state)
+        parent = Prompt.from_dict(state.program_candidates[proposal.parent_program_ids[0]])
+        worse = (
+            tie
+            and after <= before
+            and self.adapter.complaints(child, problems) > self.adapter.complaints(parent, problems)
+        )
+        entry.accepted = after > before or (tie and not worse)
+        verdict = (
+            "better" if after > before
+            else "a tie, but with more complaints" if worse
+            else "a tie while nothing scores" if tie
+            else "not better"
+        )  # fmt: skip
         entry.reason = f"{verdict} on its minibatch: {before / count:.3f} -> {after / count:.3f} of {count}"
         if entry.accepted:
-            self.anchors.accepted.append(tie_at_zero)
+            self.anchors.accepted.append((child, after == 0.0))
         return entry.accepted
 
 
 class AnchorPolicy:
-    """Which anchors a child is scored on: all of them, or a quarter where its minibatch was all zero.
+    """Which anchors a child is scored on: a quarter first, and all of them unless it is losing there.
 
-    `accepted` says for each accepted child that waits for its anchors whether it was a tie at zero. gepa asks in the
-    order in which they were accepted.
+    A child whose minibatch was all zero is scored on the quarter alone. Other children race: one that is behind the best prompt by more than
+    the noise, and solves nothing there that no other prompt solves, gets no further anchors. The quarters of all children
+    of an iteration are one batch. `accepted` holds the children that wait for their anchors, in gepa's order.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, adapter: CycleAdapter) -> None:
+        self.adapter = adapter
         self.full: FullEvaluationPolicy[Any, Any] = FullEvaluationPolicy()
-        self.accepted: deque[bool] = deque()
+        self.accepted: deque[tuple[Prompt, bool]] = deque()
 
     def get_eval_batch(self, loader: Any, state: Any, target_program_idx: int | None = None) -> list[Any]:
         ids = self.full.get_eval_batch(loader, state, target_program_idx)
-        return ids[: max(1, len(ids) // 4)] if self.accepted.popleft() else ids
+        child, tie = self.accepted[0]
+        quarter = ids[: max(1, len(ids) // 4)]
+        some = [self.adapter.anchors[index] for index in quarter]
+        if tie or len(some) < ENOUGH:
+            self.accepted.popleft()
+            return quarter if tie else ids
+        self.adapter.ask([(prompt, problem) for prompt, tie in self.accepted if not tie for problem in some])
+        self.accepted.popleft()
+        return quarter if self._loses(child, some, quarter, state) else ids
+
+    def _loses(self, child: Prompt, problems: Sequence[Problem], ids: Sequence[int], state: Any) -> bool:
+        scores = self.adapter.scores(child, problems)
+        pool = [
+            {index: row[index] for index in ids} for row in state.prog_candidate_val_subscores if set(ids) <= set(row)
+        ]
+        if not scores or not pool:
+            return False
+        best = max(pool, key=lambda row: sum(row.values()))
+        pairs = [(scores[problem.id], index) for problem, index in zip(problems, ids, strict=True)]
+        solves_alone = any(score > max(row[index] for row in pool) for score, index in pairs)
+        gain, error = paired_gain([score for score, _ in pairs], [best[index] for _, index in pairs])
+        return not solves_alone and gain < -error
 
     def get_best_program(self, state: Any) -> int:
         return int(self.full.get_best_program(state))

@@ -5,9 +5,11 @@ Deviations from gepa and from the paper, each because a population is evolved ag
   half of the budget (K seeds times 192 anchors would exceed the paper's 960 calls), and put into gepa's pool.
 - The budget is a hard ceiling: a batch that does not fit ends the cycle. Within a cycle the policy stands still, so a
   known (prompt, problem) score is not asked for again and costs no call.
-- Ties are accepted only while parent and child both score zero, the newest candidate then being the next parent: with
-  exact rewards a right edit earns nothing until nearly all rules stand. Such a child is scored on a few anchors only.
-- A population that scored in the cycle before and scores nothing now restarts from the seed prompt.
+- While no prompt scores more than luck, ties at zero are accepted unless the verifier complains about more things than
+  before, the newest candidate then being the next parent: with exact rewards a right edit earns nothing until nearly all
+  rules stand. Such a child is scored on a few anchors only.
+- A child that is losing on a quarter of the anchors, and wins nothing alone there, is not scored on the rest.
+- A population that scores less than a quarter of what it scored in the cycle before restarts from the seed prompt.
 - A masked rollout is never a 0: it is asked for once more, then replaced by the candidate's mean over the others. A
   candidate without any scored rollout is not accepted; three such batches in a row end the run as a failed scorer.
 - Reflection that fails for good `max_failures` times in a row ends the cycle.
@@ -32,9 +34,11 @@ from fastslow.fast.gepa_hooks import (
     SeedPopulation,
 )
 from fastslow.fast.optimiser import Evaluate, Evolution, Usage
-from fastslow.fast.pareto import mean_score, select_population
+from fastslow.fast.pareto import Scores, is_luck, mean_score, paired_gain, select_population
 from fastslow.fast.proposer import Proposer
 from fastslow.types import Problem, Prompt
+
+STALE_SHARE = 0.25
 
 
 class GepaOptimiser:
@@ -89,6 +93,7 @@ class GepaOptimiser:
             metric_calls=adapter.calls,
             usage=adapter.usage,
             error=error,
+            paid=error is None and has_paid(pool, seeds),
             info={
                 "anchors": len(anchors),
                 "best_mean": max(mean_score(scores) for _, scores in pool),
@@ -112,8 +117,8 @@ class GepaOptimiser:
         return random.Random(seed).sample(list(problems), fitting)
 
     def _is_stale(self, adapter: CycleAdapter, seeds: Sequence[Prompt], previous: Mapping[str, float]) -> bool:
-        scored_before = any(previous.get(prompt.hash, 0.0) > 0.0 for prompt in seeds)
-        return scored_before and all(mean_score(scores) == 0.0 for _, scores in adapter.pool())
+        before = max(previous.get(prompt.hash, 0.0) for prompt in seeds)
+        return max((mean_score(scores) for _, scores in adapter.pool()), default=0.0) < STALE_SHARE * before
 
     def _restart(self, adapter: CycleAdapter) -> bool:
         """Score the seed prompt as well; whether the budget had room for it."""
@@ -126,7 +131,7 @@ class GepaOptimiser:
     def _run_gepa(self, adapter: CycleAdapter, seeds: Sequence[Prompt], seed: int) -> None:
         many = self.proposals_per_iteration > 1
         minibatch = min(self.reflection_minibatch, len(adapter.anchors))
-        anchor_policy = AnchorPolicy()
+        anchor_policy = AnchorPolicy(adapter)
         # Without these two, mypy asks for every method of gepa's optional protocols.
         gepa_adapter: Any = adapter
         callbacks: list[Any] = [SeedPopulation(adapter, seeds), Recorder(adapter)]
@@ -151,6 +156,23 @@ class GepaOptimiser:
             )
         if adapter.crash is not None:
             raise adapter.crash
+
+
+def has_paid(pool: Sequence[tuple[Prompt, Scores]], seeds: Sequence[Prompt]) -> bool:
+    """Whether a new prompt beats the best old one by more than one standard error of the paired difference.
+
+    While nothing scores more than luck a search is under way, and pays as long as it finds new prompts at all.
+    """
+    old = [scores for prompt, scores in pool if prompt in seeds]
+    new = [scores for prompt, scores in pool if prompt not in seeds]
+    if not new or not old:
+        return bool(new)
+    best = max(old, key=mean_score)
+    if all(is_luck(scores.values()) for scores in [*old, *new]):
+        return True
+    shared = [[(scores[i], best[i]) for i in scores if i in best] for scores in new]
+    gains = [paired_gain(*zip(*pairs, strict=True)) for pairs in shared if pairs]
+    return any(gain > error for gain, error in gains)
 
 
 def _repeat(population: Sequence[Prompt], size: int) -> tuple[Prompt, ...]:

@@ -70,7 +70,9 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Evolution:
-    """What one cycle of prompt optimisation brought. `error` says why the population was kept, where it was."""
+    """What one cycle of prompt optimisation brought. `error` says why the population was kept, where it was; `paid`
+    whether a new prompt beats the best old one by more than the noise of its score.
+    """
 
     population: tuple[Prompt, ...]
     candidates: tuple[Candidate, ...]
@@ -78,6 +80,7 @@ class Evolution:
     usage: Usage
     error: str | None = None
     info: dict[str, Any] = field(default_factory=dict)
+    paid: bool = False
 
 
 class PromptOptimiser(Protocol):

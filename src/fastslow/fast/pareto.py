@@ -1,17 +1,35 @@
 """From the scores of all candidates to the K prompts of the next population."""
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 
 from gepa.gepa_utils import find_dominator_programs
 
 Scores = Mapping[str, float]
 
 PADDING_SHARE = 0.5
+LUCK_SHARE = 0.1
+ENOUGH = 8
+"""Fewer instances than this say too little to call a hit luck, or to drop a candidate."""
 
 
 def mean_score(scores: Scores) -> float:
     """Mean over the instances that a candidate was scored on; 0 where there is none."""
     return sum(scores.values()) / len(scores) if scores else 0.0
+
+
+def is_luck(rewards: Iterable[float]) -> bool:
+    """Whether some rewards are no more than a low floor gives: one in ten, and one hit more where there are enough."""
+    values = list(rewards)
+    return sum(values) <= LUCK_SHARE * len(values) + (1.0 if len(values) >= ENOUGH else 0.0)
+
+
+def paired_gain(after: Sequence[float], before: Sequence[float]) -> tuple[float, float]:
+    """Mean of `after - before` over the same instances, and its standard error. Both (N,), N >= 1."""
+    differences = [new - old for new, old in zip(after, before, strict=True)]
+    mean = sum(differences) / len(differences)
+    variance = sum((difference - mean) ** 2 for difference in differences) / len(differences)
+    return mean, math.sqrt(variance / len(differences))
 
 
 def pareto_frontier(scores: Sequence[Scores]) -> list[int]:

@@ -10,6 +10,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 
 from fastslow.config import LoraConfig, ModelConfig
 from fastslow.errors import ConfigError
+from fastslow.resources import PREFIX, resolve_path
 from fastslow.slow import attention
 
 logger = logging.getLogger(__name__)
@@ -50,7 +51,7 @@ def compute_dtype(config: ModelConfig, device: torch.device) -> torch.dtype:
 
 def source_of(config: ModelConfig) -> tuple[str, dict[str, Any]]:
     """What `from_pretrained` takes for a model: its name and keywords. Raises ConfigError where a .gguf is missing."""
-    path = Path(config.name)
+    path = Path(resolve_path(config.name, "model.name"))
     kwargs: dict[str, Any] = {"trust_remote_code": config.trust_remote_code}
     if config.revision:
         kwargs["revision"] = config.revision
@@ -58,7 +59,7 @@ def source_of(config: ModelConfig) -> tuple[str, dict[str, Any]]:
         if not path.is_file():
             raise ConfigError(f"model.name: the file {config.name!r} does not exist")
         return str(path.parent), {**kwargs, "gguf_file": path.name}
-    return config.name, kwargs
+    return str(path) if config.name.startswith(PREFIX) else config.name, kwargs
 
 
 def _told(error: Exception) -> str:

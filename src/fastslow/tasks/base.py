@@ -26,6 +26,15 @@ class ScoringFailure:
     reason: str
 
 
+@dataclass(frozen=True)
+class Stage:
+    """What is trained on at some step: a task, since which step, and for how many (None: to the end)."""
+
+    task: "Task"
+    first_step: int = 0
+    steps: int | None = None
+
+
 class Task(ABC):
     """What a policy and its prompts are trained on."""
 
@@ -43,6 +52,15 @@ class Task(ABC):
     @abstractmethod
     def score(self, problem: Problem, completion: str) -> Score:
         """Reward in [0, 1] and feedback, one finding a line. A wrong answer scores 0; only broken machinery raises."""
+
+    @property
+    def parts(self) -> Sequence["Task"]:
+        """The tasks that are measured one by one: of a stream those that it is made of, otherwise the task itself."""
+        return (self,)
+
+    def stage(self, step: int) -> Stage:
+        """What is trained on at a step: always the task itself, unless it is a stream of tasks."""
+        return Stage(self)
 
     def score_batch(self, problems: Sequence[Problem], completions: Sequence[str]) -> list[Score | ScoringFailure]:
         """Scores of many completions, in order. An exception of `score` becomes a `ScoringFailure`, never a 0.
@@ -83,6 +101,16 @@ class _Reseeded(Task):
     @property
     def seed_prompt(self) -> Prompt:
         return self._prompt
+
+    @property
+    def parts(self) -> Sequence[Task]:
+        whole = self._task.parts == (self._task,)
+        return (self,) if whole else tuple(_Reseeded(part, self._prompt) for part in self._task.parts)
+
+    def stage(self, step: int) -> Stage:
+        stage = self._task.stage(step)
+        task = self if stage.task is self._task else _Reseeded(stage.task, self._prompt)
+        return Stage(task, stage.first_step, stage.steps)
 
     def problems(self, split: Split) -> Sequence[Problem]:
         return self._task.problems(split)

@@ -22,6 +22,8 @@ BUILT_IN: dict[str, str] = {
     "star_graph": "fastslow.tasks.star_graph:StarGraphTask",
     "codeio": "fastslow.tasks.codeio:CodeIOTask",
     "records": "fastslow.tasks.records:RecordsTask",
+    "lab": "fastslow.lab.tasks:LabTask",
+    "stream": "fastslow.tasks.stream:StreamTask",
 }
 
 

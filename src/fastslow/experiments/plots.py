@@ -1,0 +1,65 @@
+"""Plots of experiments. Needs matplotlib: pip install 'fastslow[plots]'."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fastslow.errors import ConfigError
+from fastslow.experiments.statistics import Curve, accuracy
+
+COLOURS = ("tab:orange", "tab:blue", "tab:green", "tab:red", "tab:purple", "tab:brown", "tab:pink", "tab:gray")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+"""Series differ in marker as well as in colour."""
+
+Value = Callable[[Mapping[str, Any]], float]
+Axis = tuple[str, Value]
+ROLLOUTS: Axis = ("sampled rollouts, the search's included", lambda point: point["rollouts"])
+STEPS: Axis = ("RL steps", lambda point: point["step"])
+SECONDS: Axis = ("training seconds", lambda point: point["seconds"])
+ACCURACY: Axis = ("validation accuracy", accuracy)
+KL: Axis = ("KL to the start, nats a token", lambda point: point.get("kl/base", float("nan")))
+
+
+def draw(curves: Mapping[str, Sequence[Curve]], panels: Sequence[tuple[Axis, Axis]], title: str, path: Path) -> None:
+    """One figure: a panel for each pair of axes, a thin line for each seed and a thick one for the median of a series.
+
+    Raises: ConfigError where matplotlib is missing.
+    """
+    plt = _pyplot()
+    figure, axes = plt.subplots(
+        1, len(panels), figsize=(4.6 * len(panels), 3.8), constrained_layout=True, squeeze=False
+    )
+    for axis, ((x_name, x), (y_name, y)) in zip(axes[0], panels, strict=True):
+        for (label, runs), colour, marker in zip(curves.items(), COLOURS, MARKERS, strict=False):
+            for run in runs:
+                axis.plot([x(p) for p in run], [y(p) for p in run], color=colour, alpha=0.25, linewidth=0.8)
+            xs, ys = _median_line(runs, x, y)
+            axis.plot(xs, ys, color=colour, marker=marker, markersize=4, linewidth=1.8, label=f"{label} ({len(runs)})")
+        axis.set_xlabel(x_name)
+        axis.set_ylabel(y_name)
+        axis.grid(alpha=0.3)
+    axes[0][0].legend(fontsize=8, title="series (seeds)")
+    figure.suptitle(title)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def _median_line(runs: Sequence[Curve], x: Value, y: Value) -> tuple[np.ndarray, np.ndarray]:
+    """Medians over the runs of the points that have the same place in every run."""
+    shortest = min(len(run) for run in runs)
+    xs = np.array([[x(point) for point in run[:shortest]] for run in runs])
+    ys = np.array([[y(point) for point in run[:shortest]] for run in runs])
+    return np.median(xs, axis=0), np.median(ys, axis=0)
+
+
+def _pyplot() -> Any:
+    try:
+        import matplotlib
+    except ImportError as error:
+        raise ConfigError("plots need matplotlib: pip install 'fastslow[plots]'") from error
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    return plt

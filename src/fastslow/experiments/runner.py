@@ -1,0 +1,280 @@
+"""Runs an experiment: a list of ordinary runs, side by side in processes, each finished once and then never repeated.
+
+A part is one `fastslow train` with its own settings, and measurements of what came out of it. Its line is appended to
+`results.jsonl` the moment it ends; a part that has a line is skipped, one that was cut is resumed. What a part starts from
+(another part's weights) is waited for.
+"""
+
+import json
+import multiprocessing
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fastslow.config import Config, apply_override, parse_config
+from fastslow.errors import ConfigError, FastslowError
+from fastslow.run_dir import checkpoint_steps, read_metrics, read_population
+
+RESULTS, FAILURES = "results.jsonl", "failures.jsonl"
+POLL_S = 0.5
+
+
+@dataclass(frozen=True)
+class Measure:
+    """An evaluation of a finished part, as `fastslow evaluate` does it; `settings` override the run's own config.
+
+    `prompt` is seed, best, or a text.
+    """
+
+    name: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    prompt: str = "best"
+    weights: str = "latest"
+    kl: bool = False
+
+
+@dataclass(frozen=True)
+class Part:
+    """One run. `settings` are dotted keys over the experiment's base config; `start` names the part whose last weights it
+    begins with. `labels` say what the part is in the results (method, seed, task, what was varied).
+    """
+
+    name: str
+    settings: Mapping[str, Any]
+    labels: Mapping[str, Any] = field(default_factory=dict)
+    start: str | None = None
+    measures: tuple[Measure, ...] = ()
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Runs that belong together. `base` is a config as it stands in a YAML file."""
+
+    name: str
+    base: Mapping[str, Any]
+    parts: tuple[Part, ...]
+
+
+@dataclass(frozen=True)
+class Status:
+    """What is known while an experiment runs: parts that are under way, waiting, done, failed; `ended` in these `seconds`."""
+
+    experiment: str
+    directory: Path
+    running: tuple[str, ...]
+    waiting: tuple[str, ...]
+    done: tuple[str, ...]
+    failed: tuple[str, ...]
+    seconds: float
+    ended: int
+
+
+Watcher = Callable[[Status], None]
+
+
+def run_experiment(
+    experiment: Experiment, directory: Path, *, workers: int = 1, watcher: Watcher | None = None
+) -> list[dict[str, Any]]:
+    """Run what has not been run yet; every part's line, in the order of the parts.
+
+    Raises: ConfigError, before anything runs, for a part whose config does not hold; FastslowError when parts failed,
+    after all the others have ended.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    _check(experiment, directory)
+    known = {line["part"]: line for line in read_results(directory)}
+    todo = [part for part in experiment.parts if part.name not in known]
+    failed: dict[str, str] = {}
+    before, started = len(known), time.monotonic()
+
+    def status(running: Mapping[Any, Part]) -> Status:
+        return Status(
+            experiment.name,
+            directory,
+            tuple(part.name for part in running.values()),
+            tuple(part.name for part in todo),
+            tuple(part.name for part in experiment.parts if part.name in known),
+            tuple(failed),
+            time.monotonic() - started,
+            len(known) - before,
+        )
+
+    if todo:
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(max_workers=min(workers, len(todo)), mp_context=context) as pool:
+            running: dict[Future[dict[str, Any]], Part] = {}
+            try:
+                while todo or running:
+                    _submit(pool, experiment, directory, todo, running, known, failed, workers)
+                    if watcher is not None:
+                        watcher(status(running))
+                    if not running:
+                        break
+                    ended, _ = wait(running, timeout=POLL_S, return_when=FIRST_COMPLETED)
+                    for future in ended:
+                        _collect(directory, running.pop(future), future, known, failed)
+            except BaseException:
+                pool.shutdown(wait=True, cancel_futures=True)
+                raise
+    if watcher is not None:
+        watcher(status({}))
+    if failed:
+        first = next(iter(failed.items()))
+        raise FastslowError(
+            f"{len(failed)} of {len(experiment.parts)} parts of {experiment.name!r} failed: {', '.join(failed)}. The first, "
+            f"{first[0]}: {first[1]}. What is done is kept in {directory / RESULTS}; run it again to go on"
+        )
+    return [known[part.name] for part in experiment.parts]
+
+
+def part_config(experiment: Experiment, part: Part, directory: Path) -> Config:
+    """The config of a part's run. Raises ConfigError with the part's name in front."""
+    tree = json.loads(json.dumps(experiment.base))
+    settings = {**part.settings, "output": str(directory / part.name)}
+    try:
+        for key, value in settings.items():
+            apply_override(tree, f"{key}={json.dumps(value)}")
+        return parse_config(tree)
+    except ConfigError as error:
+        raise ConfigError(f"part {part.name!r}: {error}") from error
+
+
+def read_results(directory: Path) -> list[dict[str, Any]]:
+    """The lines of results.jsonl; a torn last line is left out."""
+    path = directory / RESULTS
+    if not path.is_file():
+        return []
+    *complete, _torn = path.read_text(encoding="utf-8").split("\n")
+    return [json.loads(line) for line in complete]
+
+
+# -- the controller ----------------------------------------------------------------------------------------------------
+
+
+def _check(experiment: Experiment, directory: Path) -> None:
+    names = [part.name for part in experiment.parts]
+    if len(set(names)) < len(names):
+        raise ConfigError(f"experiment {experiment.name!r}: two parts have one name among {', '.join(names)}")
+    for position, part in enumerate(experiment.parts):
+        part_config(experiment, part, directory)
+        if part.start is not None and part.start not in names[:position]:
+            raise ConfigError(f"part {part.name!r} starts from {part.start!r}, which is no earlier part")
+
+
+def _submit(
+    pool: ProcessPoolExecutor,
+    experiment: Experiment,
+    directory: Path,
+    todo: list[Part],
+    running: dict[Future[dict[str, Any]], Part],
+    known: Mapping[str, Any],
+    failed: dict[str, str],
+    workers: int,
+) -> None:
+    """Start as many parts as there are free workers, those whose start is there."""
+    for part in list(todo):
+        if part.start in failed:
+            failed[part.name] = f"its start, {part.start}, failed"
+            todo.remove(part)
+        elif len(running) < workers and (part.start is None or part.start in known):
+            start = None if part.start is None else str(directory / part.start)
+            config = part_config(experiment, part, directory).model_dump(mode="json")
+            measures = [vars(measure) for measure in part.measures]
+            running[pool.submit(run_part, config, measures, start)] = part
+            todo.remove(part)
+
+
+def _collect(
+    directory: Path, part: Part, future: Future[dict[str, Any]], known: dict[str, Any], failed: dict[str, str]
+) -> None:
+    """Book what a part brought. One that was interrupted is neither done nor failed."""
+    error = future.exception()
+    if error is not None:
+        failed[part.name] = f"{type(error).__name__}: {error}"
+        _append(directory / FAILURES, {"part": part.name, "error": failed[part.name]})
+        return
+    outcome = future.result()
+    if outcome["interrupted"]:
+        raise KeyboardInterrupt
+    line = {"part": part.name, "labels": dict(part.labels), "settings": dict(part.settings), "start": part.start}
+    known[part.name] = line | outcome
+    _append(directory / RESULTS, known[part.name])
+
+
+def _append(path: Path, record: Mapping[str, Any]) -> None:
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(record, ensure_ascii=False) + "\n")
+
+
+# -- one part, in a process of its own ---------------------------------------------------------------------------------
+
+
+def run_part(tree: dict[str, Any], measures: Sequence[Mapping[str, Any]], start: str | None) -> dict[str, Any]:
+    """Train one part, or go on with it, and measure it. Values in and out are plain: they cross a process boundary."""
+    from fastslow.loop import train
+
+    config = parse_config(tree)
+    output = Path(config.output)
+    if start is not None:
+        name = str(Path(start) / "checkpoints" / f"step_{checkpoint_steps(Path(start))[-1]}")
+        config = config.model_copy(update={"model": config.model.model_copy(update={"name": name})})
+    resume = output if (output / "config.yaml").is_file() else None
+    result = train(config, resume=resume)
+    outcome: dict[str, Any] = {"interrupted": result.interrupted}
+    if not result.interrupted:
+        outcome |= summarise(output)
+        outcome["measures"] = {measure["name"]: _measured(output, measure) for measure in measures}
+        for step in checkpoint_steps(output):
+            shutil.rmtree(output / "checkpoints" / f"step_{step}" / "resume", ignore_errors=True)
+    return outcome
+
+
+def summarise(run: Path) -> dict[str, Any]:
+    """What an experiment keeps of a run: the curve of its evaluations, its totals, its best prompt."""
+    lines = read_metrics(run)
+    curve, seconds = [], 0.0
+    for line in lines:
+        # Evaluations draw the curve; they are no part of what training costs. Line 0 is an evaluation alone.
+        seconds += line["time/step_s"] - line["time/evaluate_s"] if line["step"] else 0.0
+        values = {name: value for name, value in line.items() if name.startswith("val/") or name == "kl/base"}
+        if values:
+            point = {"step": line["step"], "rollouts": line["rollouts/sampled_total"], "seconds": round(seconds, 3)}
+            curve.append(point | values)
+    trained = lines[1:]
+    population = read_population(run)
+    return {
+        "curve": curve,
+        "totals": {
+            "steps": lines[-1]["step"],
+            "updates": lines[-1]["policy_version"],
+            "sampled": lines[-1]["rollouts/sampled_total"],
+            "sampled_gepa": sum(line["rollouts/sampled_gepa"] for line in trained),
+            "reused": sum(line["rollouts/reused"] for line in trained),
+            "seconds": round(seconds, 3),
+            **{
+                f"{name}_s": round(sum(line[f"time/{name}_s"] for line in trained), 3)
+                for name in ("evolve", "sample", "update", "evaluate")
+            },
+        },
+        "prompt": population[0].system if population else None,
+    }
+
+
+def _measured(run: Path, measure: Mapping[str, Any]) -> dict[str, Any]:
+    from fastslow.measure import evaluate
+
+    overrides = [f"{key}={json.dumps(value)}" for key, value in measure["settings"].items()]
+    report = evaluate(
+        run,
+        overrides=overrides,
+        weights=measure["weights"],
+        prompt=measure["prompt"],
+        split="test",
+        kl=measure["kl"],
+    )
+    row: dict[str, Any] = report.to_json()["rows"][0]
+    return row

@@ -1,0 +1,114 @@
+"""Showing an experiment while it runs: which parts are under way, their last numbers and best prompts, time left."""
+
+import sys
+from pathlib import Path
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from fastslow.experiments.runner import Status
+from fastslow.progress import duration, printable
+from fastslow.run_dir import read_metrics, read_population
+
+
+class PlainWatcher:
+    """One line whenever a part ends, for logs and pipes."""
+
+    def __init__(self) -> None:
+        self.said: set[str] = set()
+
+    def __call__(self, status: Status) -> None:
+        for name in (*status.done, *status.failed):
+            if name not in self.said:
+                self.said.add(name)
+                total = sum(map(len, (status.done, status.failed, status.running, status.waiting)))
+                verdict = "failed" if name in status.failed else _last(status.directory / name)
+                print(f"{status.experiment} {len(self.said)}/{total}: {name}: {verdict} [{_left(status)}]", flush=True)
+
+
+class LiveWatcher:
+    """A panel that stays in place. Use it as a context manager."""
+
+    def __init__(self, *, prompts: bool = True) -> None:
+        self.console = Console()
+        self.live = Live(console=self.console, refresh_per_second=4)
+        self.prompts = prompts
+
+    def __enter__(self) -> "LiveWatcher":
+        self.live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.live.stop()
+
+    def __call__(self, status: Status) -> None:
+        self.live.update(self._render(status))
+
+    def _render(self, status: Status) -> Group:
+        table = Table(box=None, pad_edge=False)
+        for name in ("run", "step", "rollouts", "accuracy", "KL", "training reward", ""):
+            table.add_column(name, justify="left" if name in ("run", "") else "right")
+        texts = []
+        for name in status.running:
+            run = status.directory / name
+            table.add_row(Text(name), *_numbers(run))
+            best = read_population(run)[:1] if self.prompts else []
+            texts += [Text(f"{name}, best prompt: {printable(' '.join(p.system.split()))}", style="cyan") for p in best]
+        summary = (
+            f"{status.experiment}: {len(status.done)} done, {len(status.running)} running, {len(status.waiting)} waiting"
+            f"{f', {len(status.failed)} failed' if status.failed else ''} | {_left(status)}"
+        )
+        return Group(table, *texts, Text(summary, style="bold"))
+
+
+def make_watcher() -> "LiveWatcher | PlainWatcher":
+    """A live panel in a terminal, lines elsewhere."""
+    return LiveWatcher() if sys.stdout.isatty() else PlainWatcher()
+
+
+def bar(share: float, width: int = 20) -> str:
+    """A bar of blocks."""
+    full = round(max(0.0, min(1.0, share)) * width)
+    return "█" * full + "·" * (width - full)
+
+
+def _numbers(run: Path) -> tuple[str, ...]:
+    lines = read_metrics(run)
+    if not lines:
+        return ("-", "-", "-", "-", "-", "")
+    accuracy, kl = _latest(lines, "val/mean@"), _latest(lines, "kl/base")
+    reward = lines[-1].get("reward/mean")
+    return (
+        str(lines[-1]["step"]),
+        str(lines[-1]["rollouts/sampled_total"]),
+        "-" if accuracy is None else f"{accuracy:.3f}",
+        "-" if kl is None else f"{kl:.3f}",
+        "-" if reward is None else f"{reward:.3f}",
+        "" if accuracy is None else bar(accuracy),
+    )
+
+
+def _latest(lines: list[dict[str, object]], prefix: str) -> float | None:
+    for line in reversed(lines):
+        for name, value in line.items():
+            if name.startswith(prefix) and isinstance(value, float | int):
+                return float(value)
+    return None
+
+
+def _last(run: Path) -> str:
+    step, rollouts, accuracy, kl, _, _ = _numbers(run)
+    return f"step {step}, {rollouts} rollouts, accuracy {accuracy}, KL {kl}"
+
+
+def _left(status: Status) -> str:
+    """Time left, by the pace of the parts that ended while we watched."""
+    left = len(status.running) + len(status.waiting)
+    so_far = f"{duration(status.seconds)} so far"
+    if not left:
+        return so_far
+    if not status.ended:
+        return f"{so_far}, {left} runs to go"
+    return f"{so_far}, about {duration(status.seconds / status.ended * left)} left"

@@ -1,0 +1,198 @@
+"""Pretrain the lab's model from nothing: a Llama of 1.8 M parameters that follows rules stated in its system prompt.
+
+Two stages: rules as stated (`corpus.py`), then habits as well. A row holds one system prompt and several questions under
+it; each question attends to the prompt and to itself alone, so that the prompt is computed once. Only answers are learnt.
+The result is an ordinary Hugging Face directory.
+"""
+
+import os
+import platform
+import random
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from fastslow.lab.corpus import TEMPLATE, Text, draw_text, make_tokenizer
+from fastslow.lab.muon import Muon
+from fastslow.seeding import derive_seed
+
+IGNORED = -100
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that the weights depend on. `turns` questions a system prompt; `rows` prompts a step."""
+
+    width: int = 192
+    layers: int = 4
+    heads: int = 6
+    inner: int = 512
+    rows: int = 32
+    turns: int = 4
+    steps: int = 2600
+    habit_from: float = 0.6
+    learning_rate: float = 3e-3
+    muon_learning_rate: float = 0.03
+    warmup_steps: int = 100
+    final_share: float = 0.05
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows of one system prompt and its questions: ids, positions, labels (R, T); mask (R, 1, T, T), true where seen."""
+
+    ids: torch.Tensor
+    positions: torch.Tensor
+    labels: torch.Tensor
+    mask: torch.Tensor
+
+
+Progress = Callable[[int, float, float], None]
+"""Called with the step, its loss in nats a token, and seconds since the start."""
+
+
+def pretrain(recipe: Recipe, directory: Path, progress: Progress | None = None) -> dict[str, Any]:
+    """Train, and write the model, tokenizer and chat template. Weights are float16 on disk. Returns what it came to."""
+    torch.manual_seed(recipe.seed)
+    tokenizer = make_tokenizer()
+    model = LlamaForCausalLM(model_config(recipe, tokenizer))
+    optimizers = make_optimizers(model, recipe)
+    started, losses, tokens = time.monotonic(), [], 0
+    for step, batch in enumerate(batches(recipe, tokenizer), start=1):
+        losses.append(train_step(model, optimizers, batch, schedule(recipe, step)))
+        tokens += int((batch.ids != tokenizer.pad_token_id).sum())
+        if progress is not None:
+            progress(step, losses[-1], time.monotonic() - started)
+    save(model, tokenizer, directory)
+    last = losses[-100:]
+    return {
+        "seconds": round(time.monotonic() - started),
+        "loss": round(sum(last) / len(last), 4),
+        "tokens": tokens,
+        "examples": recipe.steps * recipe.rows * recipe.turns,
+        "parameters": model.num_parameters(),
+        "vocabulary": len(tokenizer),
+        "machine": f"{torch.get_num_threads()} threads of {platform.machine()}, torch {torch.__version__.split('+')[0]}",
+    }
+
+
+def model_config(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> LlamaConfig:
+    """A plain Llama with tied embeddings."""
+    return LlamaConfig(
+        vocab_size=len(tokenizer), hidden_size=recipe.width, intermediate_size=recipe.inner,
+        num_hidden_layers=recipe.layers, num_attention_heads=recipe.heads, num_key_value_heads=recipe.heads,
+        max_position_embeddings=512, tie_word_embeddings=True, bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
+    )  # fmt: skip
+
+
+def make_optimizers(model: Any, recipe: Recipe) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices inside the layers, AdamW for embeddings and norms."""
+    matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and "embed" not in name]
+    others = [p for name, p in model.named_parameters() if not (p.ndim == 2 and "embed" not in name)]
+    return [
+        Muon(matrices, lr=recipe.muon_learning_rate, weight_decay=0.01),
+        torch.optim.AdamW(others, lr=recipe.learning_rate, betas=(0.9, 0.98), weight_decay=0.0),
+    ]
+
+
+def schedule(recipe: Recipe, step: int) -> float:
+    """The share of the learning rate at a step: warm-up, then a straight line down."""
+    if step <= recipe.warmup_steps:
+        return step / recipe.warmup_steps
+    done = (step - recipe.warmup_steps) / max(1, recipe.steps - recipe.warmup_steps)
+    return 1.0 - (1.0 - recipe.final_share) * done
+
+
+def train_step(model: Any, optimizers: Sequence[torch.optim.Optimizer], batch: Batch, share: float) -> float:
+    """One update; the mean loss over answer tokens."""
+    hidden = model.model(input_ids=batch.ids, position_ids=batch.positions, attention_mask=batch.mask).last_hidden_state
+    learnt = batch.labels[:, 1:] != IGNORED
+    # Each label is predicted at the position in front of it; the first of an answer at the end of its question.
+    logits = model.lm_head(hidden[:, :-1][learnt])
+    loss = torch.nn.functional.cross_entropy(logits, batch.labels[:, 1:][learnt])
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group.setdefault("peak", group["lr"])
+            group["lr"] = group["peak"] * share
+        optimizer.step()
+        optimizer.zero_grad()
+    return float(loss.detach())
+
+
+# -- batches -----------------------------------------------------------------------------------------------------------
+
+POOL = 16
+"""Steps whose rows are sorted by length together, so that little is padded."""
+
+
+def batches(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> Iterator[Batch]:
+    """The batches of all steps, drawn from the seed."""
+    for first in range(0, recipe.steps, POOL):
+        steps = range(first, min(first + POOL, recipe.steps))
+        rng = random.Random(derive_seed(recipe.seed, "pool", first))
+        habits = first >= recipe.habit_from * recipe.steps
+        texts = [draw_text(rng, recipe.turns, habits=habits) for _ in range(recipe.rows * len(steps))]
+        rows = sorted(encode(texts, tokenizer), key=lambda row: sum(map(len, row[1:])) + len(row[0]))
+        chunks = [rows[i * recipe.rows : (i + 1) * recipe.rows] for i in range(len(steps))]
+        rng.shuffle(chunks)
+        for chunk in chunks:
+            yield collate(chunk, tokenizer)
+
+
+Row = list[list[int]]
+"""Tokens of the system prompt, then of each question and each answer in turn."""
+
+
+def encode(texts: Sequence[Text], tokenizer: PreTrainedTokenizerFast) -> list[Row]:
+    """Token ids of texts, in the pieces that the chat template puts together."""
+    pieces = []
+    for text in texts:
+        pieces.append(f"<|system|>{text.system}<|end|>")
+        for asked, answered in text.turns:
+            pieces += [f"<|user|>{asked}<|end|><|assistant|>", f"{answered}<|end|>"]
+    encoded = iter(tokenizer(pieces, add_special_tokens=False)["input_ids"])
+    return [[next(encoded) for _ in range(1 + 2 * len(text.turns))] for text in texts]
+
+
+def collate(rows: Sequence[Row], tokenizer: PreTrainedTokenizerFast) -> Batch:
+    """One batch: questions share the prompt's tokens and do not see each other."""
+    width = max(sum(map(len, row)) for row in rows)
+    ids = torch.full((len(rows), width), tokenizer.pad_token_id)
+    labels = torch.full((len(rows), width), IGNORED)
+    positions = torch.zeros(len(rows), width, dtype=torch.long)
+    branch = torch.full((len(rows), width), -1)
+    for index, (system, *turns) in enumerate(rows):
+        end = len(system)
+        ids[index, :end] = torch.tensor(system)
+        positions[index, :end] = torch.arange(end)
+        branch[index, :end] = 0
+        for number, (asked, answered) in enumerate(zip(turns[::2], turns[1::2], strict=True), start=1):
+            start, middle, end = end, end + len(asked), end + len(asked) + len(answered)
+            ids[index, start:end] = torch.tensor([*asked, *answered])
+            labels[index, middle:end] = torch.tensor(answered)
+            positions[index, start:end] = torch.arange(len(system), len(system) + end - start)
+            branch[index, start:end] = number
+    same = branch.unsqueeze(2) == branch.unsqueeze(1)
+    causal = torch.ones(width, width, dtype=torch.bool).tril()
+    mask = (same | (branch == 0).unsqueeze(1)) & causal
+    return Batch(ids, positions, labels, mask.unsqueeze(1))
+
+
+def save(model: Any, tokenizer: PreTrainedTokenizerFast, directory: Path) -> None:
+    """An ordinary Hugging Face directory, weights in float16."""
+    directory.mkdir(parents=True, exist_ok=True)
+    model.eval().to(torch.float16)
+    model.generation_config.eos_token_id = tokenizer.eos_token_id
+    model.save_pretrained(directory)
+    tokenizer.chat_template = TEMPLATE
+    tokenizer.save_pretrained(directory)
+    os.sync()

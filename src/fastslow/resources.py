@@ -1,0 +1,24 @@
+"""Files that come with an installed package, named as `package:NAME/PATH`, for example `package:fastslow.lab/model`."""
+
+from importlib import resources
+from pathlib import Path
+
+from fastslow.errors import ConfigError
+
+PREFIX = "package:"
+
+
+def resolve_path(name: str, field: str) -> str:
+    """A path as it stands, or the path of a package's file. Raises ConfigError, naming `field`, where there is none."""
+    if not name.startswith(PREFIX):
+        return name
+    package, _, path = name.removeprefix(PREFIX).partition("/")
+    try:
+        found = Path(str(resources.files(package).joinpath(path)))
+    except (ModuleNotFoundError, ValueError) as error:
+        raise ConfigError(
+            f"{field}: {name!r}: there is no package {package!r}. Write it as package:NAME/PATH"
+        ) from error
+    if not found.exists():
+        raise ConfigError(f"{field}: {name!r}: package {package!r} has no file {path!r}")
+    return str(found)

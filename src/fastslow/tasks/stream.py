@@ -1,0 +1,64 @@
+"""A stream: several tasks one after the other in one uninterrupted run, as in the paper's continual experiment.
+
+The policy, its optimiser state and the population go on from task to task; nothing tells them that the task has changed.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from fastslow.errors import TaskError
+from fastslow.tasks.base import SPLITS, ScoringFailure, Split, Stage, Task
+from fastslow.types import Message, Problem, Prompt, Score
+
+
+class StreamTask(Task):
+    """Tasks in turn, `steps` RL steps each; `tasks` are {name, options} as in a config. The last one goes on for ever."""
+
+    name = "stream"
+
+    def __init__(self, tasks: list[dict[str, Any]], steps: int) -> None:
+        from fastslow.config import TaskConfig
+        from fastslow.tasks.registry import build_task
+
+        if not tasks or steps < 1:
+            raise TaskError(f"task.options: a stream needs tasks and steps >= 1, got {len(tasks)} tasks, steps {steps}")
+        self.steps = steps
+        self.tasks = tuple(build_task(TaskConfig.model_validate(spec)) for spec in tasks)
+        names = [task.name for task in self.tasks]
+        if len(set(names)) < len(names):
+            raise TaskError(f"task.options.tasks: {', '.join(names)}: every task of a stream may come once")
+        if len({task.seed_prompt for task in self.tasks}) > 1:
+            raise TaskError(
+                "task.options.tasks: the tasks of a stream must have one and the same seed prompt, which gives none of "
+                "them away: set seed_prompt in each"
+            )
+        self._owner = {problem.id: task for task in self.tasks for split in SPLITS for problem in task.problems(split)}
+
+    @property
+    def seed_prompt(self) -> Prompt:
+        return self.tasks[0].seed_prompt
+
+    @property
+    def parts(self) -> Sequence[Task]:
+        return self.tasks
+
+    def stage(self, step: int) -> Stage:
+        index = min(step // self.steps, len(self.tasks) - 1)
+        return Stage(self.tasks[index], index * self.steps, self.steps)
+
+    def problems(self, split: Split) -> Sequence[Problem]:
+        return [problem for task in self.tasks for problem in task.problems(split)]
+
+    def score(self, problem: Problem, completion: str) -> Score:
+        return self._owner[problem.id].score(problem, completion)
+
+    def score_batch(self, problems: Sequence[Problem], completions: Sequence[str]) -> list[Score | ScoringFailure]:
+        scores: dict[int, Score | ScoringFailure] = {}
+        for task in self.tasks:
+            mine = [index for index, problem in enumerate(problems) if self._owner[problem.id] is task]
+            judged = task.score_batch([problems[index] for index in mine], [completions[index] for index in mine])
+            scores.update(zip(mine, judged, strict=True))
+        return [scores[index] for index in range(len(problems))]
+
+    def messages(self, problem: Problem, prompt: Prompt) -> tuple[Message, ...]:
+        return self._owner[problem.id].messages(problem, prompt)
