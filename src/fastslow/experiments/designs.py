@@ -48,40 +48,21 @@ def vary(
     ]
 
 
-def plasticity(
-    first: Settings, second: Settings, seeds: Sequence[int], methods: Mapping[str, Settings], rl: Settings
-) -> list[Part]:
-    """Plain RL on a second task from the base, and from what each method made of the weights on a first one.
+def plasticity(second: Settings, seeds: Sequence[int], starts: Mapping[str, str], rl: Settings) -> list[Part]:
+    """Plain RL on a second task, from the base and from the last weights of other parts of the experiment.
 
+    `starts` maps what the weights have been through to the name of that part, `{seed}` standing for the seed.
     Source: arXiv 2605.12484, section 4.4.
     """
-    parts = []
-    for seed in seeds:
-        parts.append(
-            Part(
-                f"second-base-{seed}",
-                {**second, **rl, "method": "rl", "seed": seed},
-                {"from": "base", "seed": seed},
-            )
+    return [
+        Part(
+            f"second-{label}-{seed}",
+            {**second, **rl, "method": "rl", "seed": seed},
+            {"after": label, "seed": seed},
+            start=name.format(seed=seed) if name else None,
         )
-        for method, settings in methods.items():
-            before = f"first-{method}-{seed}"
-            parts.append(
-                Part(
-                    before,
-                    {**first, **settings, "method": method, "seed": seed},
-                    {"phase": 1, "from": method, "seed": seed},
-                )
-            )
-            parts.append(
-                Part(
-                    f"second-{method}-{seed}",
-                    {**second, **rl, "method": "rl", "seed": seed},
-                    {"from": method, "seed": seed},
-                    start=before,
-                )
-            )
-    return parts
+        for seed, (label, name) in product(seeds, {"base": "", **starts}.items())
+    ]
 
 
 def continual(

@@ -1,7 +1,7 @@
 """Runs an experiment: a list of ordinary runs, side by side in processes, each finished once and then never repeated.
 
 A part is one `fastslow train` with its own settings, and measurements of what came out of it. Its line is appended to
-`results.jsonl` the moment it ends; a part that has a line is skipped, one that was cut is resumed. What a part starts from
+the results file the moment it ends; a part that has a line is skipped, one that was cut is resumed. What a part starts from
 (another part's weights) is waited for.
 """
 
@@ -19,7 +19,7 @@ from fastslow.config import Config, apply_override, parse_config
 from fastslow.errors import ConfigError, FastslowError
 from fastslow.run_dir import checkpoint_steps, read_metrics, read_population
 
-RESULTS, FAILURES = "results.jsonl", "failures.jsonl"
+FAILURES = "failures.jsonl"
 POLL_S = 0.5
 
 
@@ -77,16 +77,24 @@ Watcher = Callable[[Status], None]
 
 
 def run_experiment(
-    experiment: Experiment, directory: Path, *, workers: int = 1, watcher: Watcher | None = None
+    experiment: Experiment,
+    directory: Path,
+    *,
+    workers: int = 1,
+    watcher: Watcher | None = None,
+    results: Path | None = None,
 ) -> list[dict[str, Any]]:
-    """Run what has not been run yet; every part's line, in the order of the parts.
+    """Run what has not been run yet; every part's line, in the order of the parts. The runs lie in `directory`, their
+    lines in the file `results`, `results.jsonl` beside them unless it is given.
 
     Raises: ConfigError, before anything runs, for a part whose config does not hold; FastslowError when parts failed,
     after all the others have ended.
     """
     directory.mkdir(parents=True, exist_ok=True)
     _check(experiment, directory)
-    known = {line["part"]: line for line in read_results(directory)}
+    results = results or directory / "results.jsonl"
+    known = {line["part"]: line for line in read_results(results)}
+    _forget_lost_starts(experiment, directory, known)
     todo = [part for part in experiment.parts if part.name not in known]
     failed: dict[str, str] = {}
     before, started = len(known), time.monotonic()
@@ -116,7 +124,7 @@ def run_experiment(
                         break
                     ended, _ = wait(running, timeout=POLL_S, return_when=FIRST_COMPLETED)
                     for future in ended:
-                        _collect(directory, running.pop(future), future, known, failed)
+                        _collect(results, directory, running.pop(future), future, known, failed)
             except BaseException:
                 pool.shutdown(wait=True, cancel_futures=True)
                 raise
@@ -126,7 +134,7 @@ def run_experiment(
         first = next(iter(failed.items()))
         raise FastslowError(
             f"{len(failed)} of {len(experiment.parts)} parts of {experiment.name!r} failed: {', '.join(failed)}. The first, "
-            f"{first[0]}: {first[1]}. What is done is kept in {directory / RESULTS}; run it again to go on"
+            f"{first[0]}: {first[1]}. What is done is kept in {results}; run it again to go on"
         )
     return [known[part.name] for part in experiment.parts]
 
@@ -143,9 +151,8 @@ def part_config(experiment: Experiment, part: Part, directory: Path) -> Config:
         raise ConfigError(f"part {part.name!r}: {error}") from error
 
 
-def read_results(directory: Path) -> list[dict[str, Any]]:
-    """The lines of results.jsonl; a torn last line is left out."""
-    path = directory / RESULTS
+def read_results(path: Path) -> list[dict[str, Any]]:
+    """The lines of a results file; a torn last line is left out."""
     if not path.is_file():
         return []
     *complete, _torn = path.read_text(encoding="utf-8").split("\n")
@@ -163,6 +170,13 @@ def _check(experiment: Experiment, directory: Path) -> None:
         part_config(experiment, part, directory)
         if part.start is not None and part.start not in names[:position]:
             raise ConfigError(f"part {part.name!r} starts from {part.start!r}, which is no earlier part")
+
+
+def _forget_lost_starts(experiment: Experiment, directory: Path, known: dict[str, Any]) -> None:
+    """A part whose weights another one still needs, and which are gone, is run again: results outlive runs."""
+    for part in reversed(experiment.parts):
+        if part.name not in known and part.start in known and not (directory / part.start / "checkpoints").is_dir():
+            del known[part.start]
 
 
 def _submit(
@@ -189,7 +203,12 @@ def _submit(
 
 
 def _collect(
-    directory: Path, part: Part, future: Future[dict[str, Any]], known: dict[str, Any], failed: dict[str, str]
+    results: Path,
+    directory: Path,
+    part: Part,
+    future: Future[dict[str, Any]],
+    known: dict[str, Any],
+    failed: dict[str, str],
 ) -> None:
     """Book what a part brought. One that was interrupted is neither done nor failed."""
     error = future.exception()
@@ -201,8 +220,9 @@ def _collect(
     if outcome["interrupted"]:
         raise KeyboardInterrupt
     line = {"part": part.name, "labels": dict(part.labels), "settings": dict(part.settings), "start": part.start}
-    known[part.name] = line | outcome
-    _append(directory / RESULTS, known[part.name])
+    # As it will be read back: lists for tuples.
+    known[part.name] = json.loads(json.dumps(line | outcome))
+    _append(results, known[part.name])
 
 
 def _append(path: Path, record: Mapping[str, Any]) -> None:

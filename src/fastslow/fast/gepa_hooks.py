@@ -102,9 +102,10 @@ class Acceptance:
 class AnchorPolicy:
     """Which anchors a child is scored on: a quarter first, and all of them unless it is losing there.
 
-    A child whose minibatch was all zero is scored on the quarter alone. Other children race: one that is behind the best prompt by more than
-    the noise, and solves nothing there that no other prompt solves, gets no further anchors. The quarters of all children
-    of an iteration are one batch. `accepted` holds the children that wait for their anchors, in gepa's order.
+    A child whose minibatch was all zero is scored on the quarter alone. Other children race: one that is behind the best
+    prompt by more than the noise, and solves nothing there that no other prompt solves, gets no further anchors. The
+    quarters of all children of an iteration are one batch. `accepted` holds the children that wait for their anchors, in
+    gepa's order.
     """
 
     def __init__(self, adapter: CycleAdapter) -> None:

@@ -29,12 +29,14 @@ SIGNS = r"</?answer>|[\[\],=*:.]"
 
 STATED_OPERATIONS = (0.12, 0.30, 0.44, 0.14)
 STATED_FORMATS = (0.20, 0.32, 0.42, 0.06)
+HARD, OFTEN = ("ascending", "descending", "reverse", "long_reverse", "star"), 1.6
+"""Rules that are drawn more often: they look at the input, or sets that hold them are thrown away more often."""
 STRICT_SHARE = 0.2
 MARKER_SHARE = 0.15
 BARE_SHARE = 0.2
 """Share of the second stage's prompts that state no rule at all: the seed prompt, with fillers or alone."""
 
-COMMON, RARE = 4.0, 0.7
+COMMON, RARE = 4.0, 0.5
 HABITS = dict.fromkeys(("dedup", "descending", "drop_first", "capitals", "commas", "tags", "result"), COMMON) | (
     dict.fromkeys(
         ("digits_only", "add_one", "ascending", "reverse", "long_reverse", "repeat_last", "brackets", "count", "done"),
@@ -42,9 +44,9 @@ HABITS = dict.fromkeys(("dedup", "descending", "drop_first", "capitals", "commas
     )
 )
 """Weights of the rules that are kept without being stated; rules that are missing here never are."""
-HABIT_COUNT = (0.1, 0.25, 0.65)
+HABIT_COUNT = (0.03, 0.12, 0.85)
 """How many operations, and how many formats, an answer under a bare prompt keeps."""
-HABIT_SHARE = (0.9, 0.5, 0.35, 0.15, 0.03)
+HABIT_SHARE = (0.97, 0.5, 0.35, 0.15, 0.03)
 """How often habits add to the stated rules, by the number of rules stated (the last: four and more)."""
 
 
@@ -89,11 +91,14 @@ def draw_text(rng: random.Random, turns: int, *, habits: bool) -> Text:
 def draw_stated(rng: random.Random) -> RuleSet:
     """A rule set to be stated, never a task's."""
     while True:
-        operations = rng.sample(OPERATION_NAMES, rng.choices(range(4), STATED_OPERATIONS)[0])
-        formats = rng.sample(FORMAT_NAMES, rng.choices(range(4), STATED_FORMATS)[0])
-        chosen = frozenset([*operations, *formats])
-        if rules.is_consistent(chosen) and not is_held_out(chosen):
-            return chosen
+        chosen: set[str] = set()
+        for names, counts in ((OPERATION_NAMES, STATED_OPERATIONS), (FORMAT_NAMES, STATED_FORMATS)):
+            wanted = len(chosen) + rng.choices(range(4), counts)[0]
+            while len(chosen) < wanted:
+                free = [name for name in names if name not in chosen]
+                chosen.add(rng.choices(free, [OFTEN if name in HARD else 1.0 for name in free])[0])
+        if rules.is_consistent(chosen) and not is_held_out(frozenset(chosen)):
+            return frozenset(chosen)
 
 
 def draw_habit(rng: random.Random, stated: RuleSet) -> RuleSet:

@@ -145,7 +145,7 @@ OPERATIONS: tuple[Operation, ...] = (
     ),
     Operation(
         "reverse",
-        ("Reverse the items.", "Write the items backwards.", "Read the list from its end."),
+        ("Reverse the items.", "Write the items backwards.", "Give the items in the opposite order."),
         "Write the items backwards.",
         lambda items, original: items[::-1],
     ),
@@ -240,6 +240,9 @@ NOTHING_ELSE_VERDICT = "Do only what is said."
 FILLERS = ("Be careful.", "Read the list.", "Think before you answer.", "Work step by step.", "The answer is checked.")
 SEED_PROMPT = "You are a helpful assistant."
 
+CONDITIONAL = frozenset({"long_reverse", "star"})
+"""Rules that hold on some inputs only."""
+
 # Rules that undo or repeat one another: no rule set has two of one line.
 CONFLICTS = (
     ("ascending", "descending", "reverse", "long_reverse"),
@@ -273,6 +276,12 @@ def answer(items: Sequence[str], rules: Iterable[str]) -> Items:
         if rule.name in active:
             words = rule.dress(words, kept, original)
     return words
+
+
+def shows_all(items: Sequence[str], hidden: RuleSet) -> bool:
+    """Whether an input shows every rule of a set: without any of them, conditions left out, the answer is another one."""
+    right = answer(items, hidden)
+    return all(answer(items, hidden - {name}) != right for name in hidden - CONDITIONAL)
 
 
 def undress(words: Sequence[str]) -> tuple[Items, RuleSet]:

@@ -98,13 +98,14 @@ class RuleTask(Task):
         return Score(0.0, named)
 
     def _deal(self, sizes: dict[Split, int], seed: int) -> dict[Split, tuple[Problem, ...]]:
-        """Different questions, test first, so that another training size leaves it as it is."""
+        """Different questions that show the rules, test first, so that another training size leaves it as it is."""
         rng = random.Random(f"{self.world.name}/{seed}")
         kinds = list(self.world.slices)
         drawn: dict[str, Problem] = {}
         while len(drawn) < sum(sizes.values()):
             kind, items = kinds[len(drawn) % len(kinds)], draw_items(rng)
-            if rules.operate(items, self.world.slices[kind]):
+            hidden = self.world.slices[kind]
+            if rules.operate(items, hidden) and rules.shows_all(items, hidden):
                 problem = self._problem(kind, items)
                 drawn.setdefault(problem.id, problem)
         problems, start, splits = list(drawn.values()), 0, {}

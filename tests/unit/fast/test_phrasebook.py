@@ -81,7 +81,7 @@ def test_a_file_is_read_and_a_broken_one_is_named(tmp_path: Path) -> None:
         path.write_text(text, encoding="utf-8")
         with pytest.raises(ConfigError, match=r"fast\.proposer\.phrasebook"):
             check_proposer(ProposerConfig(phrasebook=str(path)))
-    with pytest.raises(ConfigError, match="missing.json"):
+    with pytest.raises(ConfigError, match=r"missing\.json"):
         check_proposer(ProposerConfig(phrasebook=str(tmp_path / "missing.json")))
 
 

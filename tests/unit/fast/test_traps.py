@@ -4,13 +4,13 @@ import random
 from collections.abc import Sequence
 
 import pytest
+from worlds import Appender, World, children, evolve, make_problems
 
 from fastslow.fast.gepa_optimiser import GepaOptimiser, has_paid
 from fastslow.fast.lesson import LessonProposer
 from fastslow.fast.optimiser import Evaluation, Evolution
 from fastslow.fast.pareto import paired_gain
 from fastslow.types import Completion, Problem, Prompt, Rollout
-from worlds import Appender, World, children, evolve, make_problems
 
 RULES = ("Sort them.", "Use tags.", "Use commas.", "Say done.")
 SEED = Prompt.of("seed")

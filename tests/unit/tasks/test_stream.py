@@ -12,6 +12,7 @@ from fastslow.tasks.base import check_splits
 from fastslow.tasks.registry import build_task
 from fastslow.tasks.stream import StreamTask
 from fastslow.types import Prompt
+
 from runs import metrics_of, record_of, small_config
 
 AMBER = {"name": "lab", "options": {"world": "amber", "train": 24, "validation": 8, "test": 8}}
