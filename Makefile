@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test check setup clean-demo
+.PHONY: demo test check setup
 
 setup: $(READY)
 
@@ -22,19 +22,10 @@ check: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# A model made here in about a minute, then Fast-Slow Training on two rules that only the verifier knows.
-demo: $(READY) models/demo/config.json clean-demo
-	$(BIN)/fastslow train configs/demo.yaml
-	$(BIN)/fastslow evaluate runs/demo --split test --kl
-	$(BIN)/fastslow evaluate runs/demo --split test --weights base --prompt seed
-	$(BIN)/fastslow evaluate runs/demo --split test --weights base --prompt best
-	$(BIN)/fastslow prompts runs/demo
-
-models/demo/config.json: $(READY) examples/demo/make_model.py examples/demo/rules.py
-	$(BIN)/python examples/demo/make_model.py models/demo
-
-clean-demo:
+# FST and RL alone side by side, on a task and with a model that come with the package.
+demo: $(READY)
 	rm -rf runs/demo
+	$(BIN)/fastslow lab demo --output runs/demo
 
 # The peer of benchmarks/step_vs_trl.py, in an environment of its own.
 .venv-trl/.ready: benchmarks/trl-requirements.txt

@@ -7,7 +7,9 @@ from fastslow.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]
 MINIMAL = {"model": {"name": "m"}, "task": {"name": "star_graph"}}
-SHIPPED = sorted([*ROOT.glob("configs/*.yaml"), *ROOT.glob("experiments/*/*.yaml"), *ROOT.glob("benchmarks/*.yaml")])
+SHIPPED = sorted(
+    [*ROOT.glob("src/fastslow/**/*.yaml"), *ROOT.glob("experiments/*/*.yaml"), *ROOT.glob("benchmarks/*.yaml")]
+)
 
 
 def test_the_defaults_are_the_papers() -> None:

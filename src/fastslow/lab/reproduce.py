@@ -20,7 +20,7 @@ from fastslow.lab.demo import base_config, follow
 TUNED_ON, TUNING_SEEDS = "cedar", (100, 101, 102)
 LEARNING_RATES = {"3e-5": 3e-5, "1e-4": 1e-4, "3e-4": 3e-4, "1e-3": 1e-3}
 COMPARED = ("amber", "birch", "dogwood", "fir", "hazel")
-SECOND = "birch"
+SECOND, SECOND_STEPS = "birch", 40
 STREAM = ("amber", "elm", "birch")
 STREAM_STEPS = 40
 ABLATED = "amber"
@@ -64,7 +64,7 @@ def experiments(seeds: int) -> dict[str, Callable[[Methods], list[Part]]]:
         "compare": lambda methods: [
             *compare({name: world(name) for name in COMPARED}, numbers, methods, dict.fromkeys(COMPARED, MEASURES)),
             *plasticity(
-                {**world(SECOND), "steps": 40},
+                {**world(SECOND), "steps": SECOND_STEPS},
                 numbers,
                 {"fst": "amber-fst-{seed}", "rl": "amber-rl-{seed}"},
                 methods["rl"],

@@ -1,0 +1,78 @@
+"""`fastslow lab demo` and `fastslow lab reproduce`, small."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from fastslow.cli import main
+from fastslow.experiments.runner import read_results
+from fastslow.lab import reproduce
+from fastslow.lab.demo import Line
+
+SMALL = {
+    "TUNING_SEEDS": (100,), "LEARNING_RATES": {"1e-4": 1e-4, "3e-4": 3e-4}, "COMPARED": ("amber", "hazel"), "STEPS": 10,
+    "ABLATION_STEPS": 5, "SECOND_STEPS": 5, "CYCLES": 2, "STREAM": ("amber", "birch"), "STREAM_STEPS": 10,
+    "ABLATIONS": {"K": {"1": {"loop.population_size": 1}}},
+}  # fmt: skip
+
+
+def test_the_demo_runs_and_says_what_happened(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["lab", "demo", "--output", str(tmp_path / "demo"), "--steps", "5"]) == 0
+    said = capfd.readouterr().out
+    for expected in (
+        "sampled rollouts to 90%", "KL at the end", "following other prompts", "second task (birch)", "FST lost on:",
+        "The prompt that FST evolved:", "You are a helpful assistant.", "curves.png",
+    ):  # fmt: skip
+        assert expected in said, expected
+    assert (tmp_path / "demo" / "curves.png").stat().st_size > 10_000
+    lines = {line["part"]: line for line in read_results(tmp_path / "demo" / "results.jsonl")}
+    assert set(lines) == {"fst", "rl", "second-after-fst", "second-after-rl", "second-after-nothing"}
+    # The second phase begins with the first one's weights.
+    assert "checkpoints/step_5" in (tmp_path / "demo" / "second-after-fst" / "config.yaml").read_text(encoding="utf-8")
+
+
+def test_the_table_says_who_is_better_and_never_loses_to_anything() -> None:
+    assert Line("x", 1.0, 2.0, 0, smaller_is_better=True).verdict() == "fst"
+    assert Line("x", 1.0, 2.0, 0, smaller_is_better=False).verdict() == "rl"
+    assert Line("x", 0.9001, 0.9004, 3, smaller_is_better=False).verdict() == "even"
+    assert Line("x", None, 2.0, 0, smaller_is_better=True).verdict() == "rl"
+    assert Line("x", 5.0, None, 0, smaller_is_better=True).verdict() == "fst"
+    assert Line("x", None, None, 0, smaller_is_better=True).verdict() == "even"
+    assert Line("x", None, 1.0, 1, smaller_is_better=True).text(None) == "never"
+
+
+@pytest.mark.slow
+def test_reproduce_runs_every_experiment_once_and_reports(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in SMALL.items():
+        monkeypatch.setattr(reproduce, name, value)
+    where = ["--output", str(tmp_path / "runs"), "--results", str(tmp_path / "results"), "--seeds", "1"]
+    assert main(["lab", "reproduce", *where]) == 0
+    report = (tmp_path / "results" / "README.md").read_text(encoding="utf-8")
+    for expected in (
+        "Chosen: FST",
+        "### hazel",
+        "following other prompts",
+        "Plasticity",
+        "A stream of tasks",
+        "Ablations",
+    ):
+        assert expected in report, expected
+    pictures = {path.name for path in (tmp_path / "results").glob("*.png")}
+    assert pictures == {"compare_amber.png", "compare_hazel.png", "plasticity.png", "continual.png"}
+    files = {path.name: path.read_bytes() for path in (tmp_path / "results").glob("*.jsonl")}
+    tuned = [json.loads(line) for line in files["tune.jsonl"].decode().splitlines()]
+    chosen = reproduce.chosen_methods(tuned)
+    compared = [json.loads(line) for line in files["compare.jsonl"].decode().splitlines()]
+    used = {line["settings"]["slow.learning_rate"] for line in compared if line["labels"].get("method") == "fst"}
+    assert used == {chosen["fst"]["slow.learning_rate"]}
+    # Nothing is run again.
+    assert main(["lab", "reproduce", *where]) == 0
+    assert {path.name: path.read_bytes() for path in (tmp_path / "results").glob("*.jsonl")} == files
+
+
+def test_an_unknown_experiment_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["lab", "reproduce", "comparison"]) == 2
+    assert "'comparison' is unknown: take some of compare, continual, ablate" in capsys.readouterr().err
