@@ -6,9 +6,12 @@ from pathlib import Path
 import pytest
 
 from fastslow.cli import main
+from fastslow.config import TaskConfig, load_config
 from fastslow.experiments.runner import read_results
 from fastslow.lab import reproduce
 from fastslow.lab.demo import Line
+from fastslow.loop import train
+from fastslow.run_dir import read_metrics
 
 SMALL = {
     "TUNING_SEEDS": (100,), "LEARNING_RATES": {"1e-4": 1e-4, "3e-4": 3e-4}, "COMPARED": ("amber", "hazel"), "STEPS": 10,
@@ -76,3 +79,19 @@ def test_reproduce_runs_every_experiment_once_and_reports(
 def test_an_unknown_experiment_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["lab", "reproduce", "comparison"]) == 2
     assert "'comparison' is unknown: take some of compare, continual, ablate" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_the_loop_leaves_zero_reward_and_survives_a_change_of_task(tmp_path: Path) -> None:
+    tasks = [{"name": "lab", "options": {"world": name}} for name in ("fir", "ginkgo")]
+    base = load_config(
+        "package:fastslow.lab/lab.yaml", [f"output={tmp_path / 'run'}", "steps=20", "evaluation.every=10"]
+    )
+    stream = TaskConfig(name="stream", options={"tasks": tasks, "steps": 10})
+    train(base.model_copy(update={"task": stream}))
+    start, switch, end = read_metrics(tmp_path / "run")[0], *read_metrics(tmp_path / "run")[10::10]
+    # Both floors are zero: whatever is there came from the feedback's words.
+    assert start["val/lab-fir/mean@4"] == start["val/lab-ginkgo/mean@4"] == 0.0
+    assert switch["val/lab-fir/mean@4"] > 0.3
+    assert switch["val/lab-ginkgo/mean@4"] < 0.1
+    assert end["val/lab-ginkgo/mean@4"] > 0.3

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fastslow.errors import ConfigError
 from fastslow.experiments.statistics import Curve, accuracy
 from fastslow.seeding import derive_seed
 
@@ -35,7 +34,7 @@ class Asymptote:
 def fit_asymptote(curves: Sequence[Curve]) -> Asymptote:
     """A of the mean over seeds of running best accuracies. All curves have their evaluations at the same steps.
 
-    Raises: ConfigError where scipy is missing, ValueError where the steps differ.
+    Raises: ValueError where the steps differ.
     """
     steps = [[point["step"] for point in curve] for curve in curves]
     if any(row != steps[0] for row in steps):
@@ -64,10 +63,8 @@ def _refused(reason: str) -> Asymptote:
 
 def _fit(at: np.ndarray, values: np.ndarray) -> tuple[float, float]:
     """A and Cmid by least squares; A between the best value seen and 1."""
-    try:
-        from scipy.optimize import curve_fit
-    except ImportError as error:
-        raise ConfigError("the asymptote needs scipy: pip install 'fastslow[plots]'") from error
+    from scipy.optimize import curve_fit
+
     start, seen = float(values[0]), values[1:]
     best = min(float(seen.max()), 1.0 - 1e-6)
 

@@ -1,6 +1,7 @@
 """Plots of experiments. Needs matplotlib: pip install 'fastslow[plots]'."""
 
 from collections.abc import Callable, Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -54,11 +55,17 @@ def _median_line(runs: Sequence[Curve], x: Value, y: Value) -> tuple[np.ndarray,
     return np.median(xs, axis=0), np.median(ys, axis=0)
 
 
+def check_plots() -> None:
+    """Raises ConfigError where a library is missing that plots and fits need."""
+    for library in ("matplotlib", "scipy"):
+        if find_spec(library) is None:
+            raise ConfigError(f"plots and fits need {library}: pip install 'fastslow[plots]'")
+
+
 def _pyplot() -> Any:
-    try:
-        import matplotlib
-    except ImportError as error:
-        raise ConfigError("plots need matplotlib: pip install 'fastslow[plots]'") from error
+    check_plots()
+    import matplotlib
+
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from fastslow.errors import ConfigError
 from fastslow.experiments.plots import ACCURACY, KL, ROLLOUTS, SECONDS, draw
 from fastslow.experiments.runner import Experiment, Measure, Part, run_experiment
 from fastslow.experiments.statistics import final_accuracy, reached
@@ -117,11 +118,21 @@ def report(console: Console, parts: dict[str, Any], directory: Path) -> None:
     console.print(Text("One seed is an illustration, not evidence: `fastslow lab reproduce` runs five and more.\n"))
     console.print(Text("The prompt that FST evolved:", style="bold"))
     console.print(Text(printable(parts["fst"]["prompt"] or ""), style="cyan"))
+    console.print(
+        Text(f"\nRuns: {', '.join(str(directory / name) for name in parts)}\nPlots: {_plot(parts, directory)}")
+    )
+    console.print(Text(f"Look at every prompt that was tried: fastslow prompts {directory / 'fst'} --all"))
+
+
+def _plot(parts: dict[str, Any], directory: Path) -> str:
+    """Where the plot is, or why there is none: the numbers above do not depend on it."""
     picture = directory / "curves.png"
     curves = {"FST": [parts["fst"]["curve"]], "RL alone": [parts["rl"]["curve"]]}
-    draw(curves, [(ROLLOUTS, ACCURACY), (SECONDS, ACCURACY), (ACCURACY, KL)], f"task {FIRST}, one seed", picture)
-    console.print(Text(f"\nRuns: {', '.join(str(directory / name) for name in parts)}\nPlots: {picture}"))
-    console.print(Text(f"Look at every prompt that was tried: fastslow prompts {directory / 'fst'} --all"))
+    try:
+        draw(curves, [(ROLLOUTS, ACCURACY), (SECONDS, ACCURACY), (ACCURACY, KL)], f"task {FIRST}, one seed", picture)
+    except ConfigError as error:
+        return str(error)
+    return str(picture)
 
 
 def table_lines(parts: dict[str, Any]) -> list[Line]:

@@ -12,6 +12,7 @@ from typing import Any
 
 from fastslow.errors import ConfigError
 from fastslow.experiments.designs import compare, continual, plasticity, vary
+from fastslow.experiments.plots import check_plots
 from fastslow.experiments.runner import Experiment, Measure, Part, read_results, run_experiment
 from fastslow.experiments.statistics import area, summarise
 from fastslow.experiments.watch import LiveWatcher, make_watcher
@@ -114,7 +115,7 @@ def reproduce(
 ) -> None:
     """Run what is missing of the named experiments (all of them where none is named), then write tables and plots.
 
-    Raises: ConfigError for a name that is not known, before anything runs.
+    Raises: ConfigError, before anything runs, for a name that is not known or a library that plots need.
     """
     from fastslow.lab.report import write_report
 
@@ -122,6 +123,7 @@ def reproduce(
     unknown = [name for name in names if name not in makers]
     if unknown:
         raise ConfigError(f"lab reproduce: {unknown[0]!r} is unknown: take some of {', '.join(makers)}")
+    check_plots()
     results.mkdir(parents=True, exist_ok=True)
     if not report_only:
         tuned = _run(Experiment("tune", base_config(), tuple(tuning())), runs, results, workers)
