@@ -184,14 +184,17 @@ def _fast(config: Config) -> list[str]:
     anchors = min(fast.anchor_problems, lookahead)
     fitting = max(1, fast.metric_calls // (2 * config.population_size))
     proposer = fast.proposer
-    who = (
-        "the verifier's own lessons, no LLM" if proposer.kind == "lesson" else f"{proposer.kind} {proposer.model or ''}"
-    )
+    words = ", in the words of a phrase book" if proposer.phrasebook else ""
+    who = f"{proposer.kind} {proposer.model or ''}"
+    if proposer.kind == "lesson":
+        who = f"the verifier's own lessons{words}, no LLM"
     lines = [
         f"gepa {every}: at most {fast.metric_calls} metric calls, {config.population_size} prompts kept",
         f"anchors: {min(anchors, fitting)} of the {lookahead} problems looked ahead at, once the population is full",
         f"proposer: {who.strip()}, {proposer.recipe} recipe, prompts of at most {proposer.max_prompt_chars} characters",
     ]
+    if fast.max_backoff:
+        lines.append(f"searches that bring nothing are followed by pauses of up to {fast.max_backoff} cycles")
     if config.method == "fst":
         age = loop.reuse_max_age
         lines.append(f"rollouts are reused for {age} policy versions" if age else "rollouts are not reused")

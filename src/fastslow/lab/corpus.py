@@ -29,11 +29,11 @@ SIGNS = r"</?answer>|[\[\],=*:.]"
 
 STATED_OPERATIONS = (0.12, 0.30, 0.44, 0.14)
 STATED_FORMATS = (0.20, 0.32, 0.42, 0.06)
-HARD, OFTEN = ("ascending", "descending", "reverse", "long_reverse", "star"), 1.6
-"""Rules that are drawn more often: they look at the input, or sets that hold them are thrown away more often."""
+HARD = {"reverse": 2.5, "long_reverse": 2.5, "ascending": 1.5, "descending": 1.5, "dedup": 1.3, "star": 1.3}
+"""Weights of rules that are stated more often: they are harder, or sets that hold them are thrown away more often."""
 STRICT_SHARE = 0.2
 MARKER_SHARE = 0.15
-BARE_SHARE = 0.2
+BARE_SHARE = 0.35
 """Share of the second stage's prompts that state no rule at all: the seed prompt, with fillers or alone."""
 
 COMMON, RARE = 4.0, 0.5
@@ -96,7 +96,7 @@ def draw_stated(rng: random.Random) -> RuleSet:
             wanted = len(chosen) + rng.choices(range(4), counts)[0]
             while len(chosen) < wanted:
                 free = [name for name in names if name not in chosen]
-                chosen.add(rng.choices(free, [OFTEN if name in HARD else 1.0 for name in free])[0])
+                chosen.add(rng.choices(free, [HARD.get(name, 1.0) for name in free])[0])
         if rules.is_consistent(chosen) and not is_held_out(frozenset(chosen)):
             return frozenset(chosen)
 

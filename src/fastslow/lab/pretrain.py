@@ -34,8 +34,8 @@ class Recipe:
     inner: int = 512
     rows: int = 32
     turns: int = 4
-    steps: int = 3000
-    habit_from: float = 0.6
+    steps: int = 2960
+    habit_from: float = 0.86
     learning_rate: float = 3e-3
     muon_learning_rate: float = 0.03
     warmup_steps: int = 100

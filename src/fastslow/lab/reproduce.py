@@ -45,6 +45,7 @@ ABLATIONS: dict[str, dict[str, dict[str, Any]]] = {
         "full": {"fast.proposer.recipe": "full", "loop.population_size": 1, "fast.metric_calls": 768},
     },
     "reuse": {"on": {}, "off": {"loop.reuse_max_age": 0}},
+    "anchors": {"looked ahead": {}, "from the store": {"fast.anchors_from_store": 1.0}},
     "search": {"when it pays": {}, "every cycle": {"fast.max_backoff": 0}},
     "learning-rate": {name: {"slow.learning_rate": rate} for name, rate in LEARNING_RATES.items()},
 }  # fmt: skip

@@ -45,7 +45,7 @@ WORLDS = {
         World(
             "hazel",
             {
-                "north": _set("drop_first", "descending", "tags", "commas"),
+                "north": _set("repeat_last", "descending", "tags", "done"),
                 "south": _set("reverse", "capitals", "result", "brackets"),
             },
             "two kinds of questions with rules of their own, so that no single prompt serves both",
