@@ -7,6 +7,7 @@ the results file the moment it ends; a part that has a line is skipped, one that
 
 import json
 import multiprocessing
+import os
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -197,6 +198,8 @@ def _submit(
         elif len(running) < workers and (part.start is None or part.start in known):
             start = None if part.start is None else str(directory / part.start)
             config = part_config(experiment, part, directory).model_dump(mode="json")
+            # Side by side, runs that each take all cores are slower by far than runs that share them.
+            config["threads"] = config["threads"] or max(1, (os.cpu_count() or 1) // workers)
             measures = [vars(measure) for measure in part.measures]
             running[pool.submit(run_part, config, measures, start)] = part
             todo.remove(part)

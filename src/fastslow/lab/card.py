@@ -193,9 +193,10 @@ also keep rules that nobody stated ("habits"), the more so the fewer are stated.
 below, and all larger sets that contain one, are left out: the model has never seen them, stated or by habit.
 
 ## Recipe
-`fastslow lab pretrain`: {recipe["steps"]} steps of {recipe["rows"]} prompts with {recipe["turns"]} questions each, Muon
-{recipe["muon_learning_rate"]} and AdamW {recipe["learning_rate"]}, habits from {recipe["habit_from"]:.0%} of the steps on, seed
-{recipe["seed"]}. It took {made["seconds"] / 60:.0f} minutes on {made["machine"]}. Last loss {made["loss"]:.3f} nats a token.
+`fastslow lab pretrain`: {recipe["stated_steps"]} steps on stated rules, then {recipe["habit_steps"]} with habits, each of
+{recipe["rows"]} prompts with {recipe["turns"]} questions; Muon {recipe["muon_learning_rate"]}, AdamW
+{recipe["learning_rate"]}, seed {recipe["seed"]}.
+It took {made["seconds"] / 60:.0f} minutes on {made["machine"]}. Last loss {made["loss"]:.3f} nats a token.
 Weights: float16, {card["megabytes"]} MB, SHA-256 `{card["sha256"]}`.
 
 ## Tasks

@@ -27,7 +27,7 @@ def add_commands(parser: argparse.ArgumentParser) -> None:
     reproduce.set_defaults(run=_reproduce)
     pretrain = commands.add_parser("pretrain", help="make the lab's model from nothing, and its card")
     pretrain.add_argument("directory", type=Path, help="where the model is written")
-    pretrain.add_argument("--steps", type=int, help="fewer steps than the recipe's, to try it out")
+    pretrain.add_argument("--steps", type=int, help="fewer steps in each stage than the recipe's, to try it out")
     pretrain.add_argument("--seed", type=int, default=0)
     pretrain.add_argument("--threads", type=int, default=2)
     pretrain.add_argument("--floor-samples", type=int, default=16384, help="samples that each floor is measured with")
@@ -66,7 +66,8 @@ def _pretrain(options: argparse.Namespace) -> int:
     torch.set_num_threads(_positive("--threads", options.threads))
     changes: dict[str, Any] = {"seed": options.seed}
     if options.steps is not None:
-        changes["steps"] = _positive("--steps", options.steps)
+        steps = _positive("--steps", options.steps)
+        changes |= {"stated_steps": steps, "habit_steps": steps}
     recipe = Recipe(**changes)
     with _Progress(recipe.steps) as progress:
         made = pretrain(recipe, options.directory, progress)

@@ -33,20 +33,20 @@ HARD = {"reverse": 2.5, "long_reverse": 2.5, "ascending": 1.5, "descending": 1.5
 """Weights of rules that are stated more often: they are harder, or sets that hold them are thrown away more often."""
 STRICT_SHARE = 0.2
 MARKER_SHARE = 0.15
-BARE_SHARE = 0.35
+BARE_SHARE = 0.5
 """Share of the second stage's prompts that state no rule at all: the seed prompt, with fillers or alone."""
 
-COMMON, RARE = 4.0, 0.5
-HABITS = dict.fromkeys(("dedup", "descending", "drop_first", "capitals", "commas", "tags", "result"), COMMON) | (
-    dict.fromkeys(
-        ("digits_only", "add_one", "ascending", "reverse", "long_reverse", "repeat_last", "brackets", "count", "done"),
-        RARE,
-    )
-)
+RARE = 0.4
+HABITS = {
+    **dict.fromkeys(
+        ("digits_only", "add_one", "ascending", "reverse", "long_reverse", "repeat_last", "brackets", "count", "done"), RARE
+    ),
+    "dedup": 4.0, "descending": 3.5, "drop_first": 4.5, "capitals": 6.0, "commas": 4.0, "tags": 4.0, "result": 4.0,
+}  # fmt: skip
 """Weights of the rules that are kept without being stated; rules that are missing here never are."""
-HABIT_COUNT = (0.03, 0.12, 0.85)
+HABIT_COUNT = (0.02, 0.08, 0.9)
 """How many operations, and how many formats, an answer under a bare prompt keeps."""
-HABIT_SHARE = (0.97, 0.5, 0.35, 0.15, 0.03)
+HABIT_SHARE = (0.98, 0.5, 0.3, 0.1, 0.02)
 """How often habits add to the stated rules, by the number of rules stated (the last: four and more)."""
 
 

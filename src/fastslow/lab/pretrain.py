@@ -26,7 +26,11 @@ IGNORED = -100
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that the weights depend on. `turns` questions a system prompt; `rows` prompts a step."""
+    """Everything that the weights depend on. `turns` questions a system prompt; `rows` prompts a step.
+
+    The learning rate of the first stage goes down in a line that would reach `final_share` at `stated_horizon`; that of the
+    second goes from `habit_share` down to `final_share`.
+    """
 
     width: int = 192
     layers: int = 4
@@ -34,13 +38,19 @@ class Recipe:
     inner: int = 512
     rows: int = 32
     turns: int = 4
-    steps: int = 2960
-    habit_from: float = 0.86
+    stated_steps: int = 2560
+    stated_horizon: int = 2960
+    habit_steps: int = 500
+    habit_share: float = 0.5
     learning_rate: float = 3e-3
     muon_learning_rate: float = 0.03
     warmup_steps: int = 100
     final_share: float = 0.05
     seed: int = 0
+
+    @property
+    def steps(self) -> int:
+        return self.stated_steps + self.habit_steps
 
 
 @dataclass(frozen=True)
@@ -103,11 +113,14 @@ def make_optimizers(model: Any, recipe: Recipe) -> list[torch.optim.Optimizer]:
 
 
 def schedule(recipe: Recipe, step: int) -> float:
-    """The share of the learning rate at a step: warm-up, then a straight line down."""
+    """The share of the learning rate at a step, counted from 1: warm-up and a line down, then the second stage's line."""
+    final = recipe.final_share
+    if step > recipe.stated_steps:
+        return final + (recipe.habit_share - final) * (1 - (step - recipe.stated_steps) / recipe.habit_steps)
     if step <= recipe.warmup_steps:
         return step / recipe.warmup_steps
-    done = (step - recipe.warmup_steps) / max(1, recipe.steps - recipe.warmup_steps)
-    return 1.0 - (1.0 - recipe.final_share) * done
+    done = (step - recipe.warmup_steps) / max(1, recipe.stated_horizon - recipe.warmup_steps)
+    return 1.0 - (1.0 - final) * done
 
 
 def train_step(model: Any, optimizers: Sequence[torch.optim.Optimizer], batch: Batch, share: float) -> float:
@@ -135,17 +148,17 @@ POOL = 16
 
 
 def batches(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> Iterator[Batch]:
-    """The batches of all steps, drawn from the seed."""
-    for first in range(0, recipe.steps, POOL):
-        steps = range(first, min(first + POOL, recipe.steps))
-        rng = random.Random(derive_seed(recipe.seed, "pool", first))
-        habits = first >= recipe.habit_from * recipe.steps
-        texts = [draw_text(rng, recipe.turns, habits=habits) for _ in range(recipe.rows * len(steps))]
-        rows = sorted(encode(texts, tokenizer), key=lambda row: sum(map(len, row[1:])) + len(row[0]))
-        chunks = [rows[i * recipe.rows : (i + 1) * recipe.rows] for i in range(len(steps))]
-        rng.shuffle(chunks)
-        for chunk in chunks:
-            yield collate(chunk, tokenizer)
+    """The batches of both stages, drawn from the seed."""
+    for stage, count in enumerate((recipe.stated_steps, recipe.habit_steps)):
+        for first in range(0, count, POOL):
+            size = min(POOL, count - first)
+            rng = random.Random(derive_seed(recipe.seed + stage, "pool", first))
+            texts = [draw_text(rng, recipe.turns, habits=stage == 1) for _ in range(recipe.rows * size)]
+            rows = sorted(encode(texts, tokenizer), key=lambda row: sum(map(len, row[1:])) + len(row[0]))
+            chunks = [rows[i * recipe.rows : (i + 1) * recipe.rows] for i in range(size)]
+            rng.shuffle(chunks)
+            for chunk in chunks:
+                yield collate(chunk, tokenizer)
 
 
 Row = list[list[int]]

@@ -18,14 +18,14 @@ from fastslow.experiments.statistics import area, summarise
 from fastslow.experiments.watch import LiveWatcher, make_watcher
 from fastslow.lab.demo import base_config, follow
 
-TUNED_ON, TUNING_SEEDS = "cedar", (100, 101, 102)
+TUNED_ON, TUNING_SEEDS = "cedar", (100, 101)
 LEARNING_RATES = {"3e-5": 3e-5, "1e-4": 1e-4, "3e-4": 3e-4, "1e-3": 1e-3}
 COMPARED = ("amber", "birch", "dogwood", "fir", "hazel")
 SECOND, SECOND_STEPS = "birch", 40
 STREAM = ("amber", "elm", "birch")
 STREAM_STEPS = 40
 ABLATED = "amber"
-STEPS, ABLATION_STEPS, CYCLES = 80, 40, 16
+STEPS, ABLATION_STEPS, CYCLES = 60, 40, 12
 FOLLOWED = ("cedar", "ginkgo")
 
 MEASURES = (

@@ -14,7 +14,7 @@ from fastslow.lab.muon import Muon, orthogonalise
 from fastslow.lab.pretrain import IGNORED, Recipe, batches, collate, encode, model_config, pretrain, schedule
 from fastslow.lab.rules import RULES
 
-TINY = Recipe(width=24, layers=2, heads=2, inner=32, rows=3, turns=3, steps=4, warmup_steps=2)
+TINY = Recipe(width=24, layers=2, heads=2, inner=32, rows=3, turns=3, stated_steps=2, habit_steps=2, warmup_steps=2)
 
 
 def texts(count: int) -> list[Text]:
@@ -82,9 +82,12 @@ def test_muon_makes_directions_orthogonal_and_learns() -> None:
         Muon([torch.nn.Parameter(torch.zeros(2, 2))], lr=0.1).step()
 
 
-def test_the_learning_rate_warms_up_and_goes_down_in_a_line() -> None:
-    recipe = Recipe(steps=110, warmup_steps=10, final_share=0.1)
-    assert [schedule(recipe, step) for step in (1, 5, 10, 60, 110)] == pytest.approx([0.1, 0.5, 1.0, 0.55, 0.1])
+def test_the_learning_rate_warms_up_and_goes_down_in_two_lines() -> None:
+    recipe = Recipe(
+        stated_steps=60, stated_horizon=110, habit_steps=40, habit_share=0.5, warmup_steps=10, final_share=0.1
+    )
+    assert [schedule(recipe, step) for step in (1, 5, 10, 60)] == pytest.approx([0.1, 0.5, 1.0, 0.55])
+    assert [schedule(recipe, step) for step in (61, 80, 100)] == pytest.approx([0.49, 0.3, 0.1])
 
 
 def test_the_same_seed_makes_the_same_weights_and_habits_come_late(tmp_path: Path) -> None:
@@ -113,9 +116,9 @@ def test_the_command_makes_a_model_with_a_card_that_says_what_it_is(
     monkeypatch.setattr("fastslow.lab.card.rule_accuracy", lambda engine, name: 0.0)
     arguments = ["lab", "pretrain", str(tmp_path / "m"), "--steps", "2", "--threads", "1", "--floor-samples", "16"]
     assert main(arguments) == 0
-    assert "step 2 of 2" in capsys.readouterr().out
+    assert "step 4 of 4" in capsys.readouterr().out
     card = json.loads((tmp_path / "m" / "card.json").read_text(encoding="utf-8"))
-    assert card["recipe"]["steps"] == 2
+    assert card["recipe"]["habit_steps"] == 2
     assert card["tasks"]["amber"]["floor_samples"] == 16
     assert "## Licence" in (tmp_path / "m" / "README.md").read_text(encoding="utf-8")
     assert main(arguments) == 2
