@@ -71,6 +71,8 @@ def test_reproduce_runs_every_experiment_once_and_reports(
     compared = [json.loads(line) for line in files["compare.jsonl"].decode().splitlines()]
     used = {line["settings"]["slow.learning_rate"] for line in compared if line["labels"].get("method") == "fst"}
     assert used == {chosen["fst"]["slow.learning_rate"]}
+    lengths = {line["part"]: line["totals"]["steps"] for line in compared}
+    assert (lengths["amber-fst-0"], lengths["amber-prompt-0"], lengths["second-fst-0"]) == (10, 2, 5)
     # Nothing is run again.
     assert main(["lab", "reproduce", *where]) == 0
     assert {path.name: path.read_bytes() for path in (tmp_path / "results").glob("*.jsonl")} == files

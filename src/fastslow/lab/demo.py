@@ -118,10 +118,10 @@ def report(console: Console, parts: dict[str, Any], directory: Path) -> None:
     console.print(Text("One seed is an illustration, not evidence: `fastslow lab reproduce` runs five and more.\n"))
     console.print(Text("The prompt that FST evolved:", style="bold"))
     console.print(Text(printable(parts["fst"]["prompt"] or ""), style="cyan"))
-    console.print(
-        Text(f"\nRuns: {', '.join(str(directory / name) for name in parts)}\nPlots: {_plot(parts, directory)}")
-    )
-    console.print(Text(f"Look at every prompt that was tried: fastslow prompts {directory / 'fst'} --all"))
+    # Not wrapped, so that paths can be copied.
+    console.print(Text(f"\nRuns: {directory}/{{{','.join(parts)}}}"), soft_wrap=True)
+    console.print(Text(f"Plots: {_plot(parts, directory)}"), soft_wrap=True)
+    console.print(Text(f"Every prompt that was tried: fastslow prompts {directory / 'fst'} --all"), soft_wrap=True)
 
 
 def _plot(parts: dict[str, Any], directory: Path) -> str:

@@ -64,7 +64,12 @@ def experiments(seeds: int) -> dict[str, Callable[[Methods], list[Part]]]:
     numbers = range(seeds)
     return {
         "compare": lambda methods: [
-            *compare({name: world(name) for name in COMPARED}, numbers, methods, dict.fromkeys(COMPARED, MEASURES)),
+            *compare(
+                {name: {**world(name), "steps": STEPS} for name in COMPARED},
+                numbers,
+                methods,
+                dict.fromkeys(COMPARED, MEASURES),
+            ),
             *plasticity(
                 {**world(SECOND), "steps": SECOND_STEPS},
                 numbers,
@@ -102,7 +107,7 @@ def chosen_methods(lines: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, An
             for name in LEARNING_RATES
         }
         best = max(medians, key=lambda name: medians[name])
-        methods[method] = {"slow.learning_rate": LEARNING_RATES[best], "steps": STEPS}
+        methods[method] = {"slow.learning_rate": LEARNING_RATES[best]}
     methods["prompt"] = {"steps": CYCLES, "evaluation.every": 1, "fast.max_backoff": 0}
     return methods
 
