@@ -42,6 +42,8 @@ def fit_asymptote(curves: Sequence[Curve]) -> Asymptote:
     running = np.array([np.maximum.accumulate([accuracy(point) for point in curve]) for curve in curves])
     at = np.array(steps[0][1:], dtype=float)
     rise = running.mean(0)[-1] - running.mean(0)[0]
+    if len(curves) < 3:
+        return _refused(f"{len(curves)} seeds are too few for an interval")
     if len(at) < 4:
         return _refused(f"{len(at)} evaluations after the start are too few")
     if rise < SMALLEST_RISE:

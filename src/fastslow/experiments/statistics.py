@@ -32,9 +32,11 @@ class Summary:
     count: int
 
     def text(self, digits: int = 2) -> str:
-        """As it stands in tables."""
+        """As it stands in tables; fewer than three seeds have no interval worth the name."""
         if self.count == 0:
             return "-"
+        if self.count < 3:
+            return f"{self.median:.{digits}f}"
         return f"{self.median:.{digits}f} ({self.low:.{digits}f} to {self.high:.{digits}f})"
 
 

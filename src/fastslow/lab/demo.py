@@ -23,7 +23,9 @@ from fastslow.resources import resolve_path
 CONFIG = "package:fastslow.lab/lab.yaml"
 FIRST, SECOND, OTHERS = "amber", "birch", ("dogwood", "ginkgo")
 THRESHOLD = 0.9
-SECOND_STEPS = 40
+STEPS, SECOND_STEPS = 80, 40
+RATES = {"fst": 1e-4, "rl": 3e-4}
+"""Each method's learning rate: where its final accuracy, or its curve, was best in `fastslow lab reproduce`, `tune`."""
 
 
 @dataclass(frozen=True)
@@ -66,16 +68,22 @@ def demo_experiment(seed: int, steps: int | None = None) -> Experiment:
     """Both methods on the first task, then plain RL on the second from each, and from the base for comparison."""
     measures = tuple(follow(world) for world in OTHERS)
     base_measures = tuple(Measure(f"base-{m.name}", m.settings, m.prompt, weights="base") for m in measures)
-    settings: dict[str, Any] = {"seed": seed, **({"steps": steps, "checkpoint_every": steps} if steps else {})}
+    first = {
+        method: {
+            "method": method, "seed": seed, "slow.learning_rate": rate, "steps": steps or STEPS,
+            "checkpoint_every": steps or STEPS,
+        }
+        for method, rate in RATES.items()
+    }  # fmt: skip
     second: dict[str, Any] = {
-        **settings, "method": "rl", "task.options": {"world": SECOND}, "steps": steps or SECOND_STEPS,
+        **first["rl"], "task.options": {"world": SECOND}, "steps": steps or SECOND_STEPS,
     }  # fmt: skip
     return Experiment(
         "demo",
         base_config(),
         (
-            Part("fst", {**settings, "method": "fst"}, measures=measures),
-            Part("rl", {**settings, "method": "rl"}, measures=(*measures, *base_measures)),
+            Part("fst", first["fst"], measures=measures),
+            Part("rl", first["rl"], measures=(*measures, *base_measures)),
             Part("second-after-fst", second, start="fst"),
             Part("second-after-rl", second, start="rl"),
             Part("second-after-nothing", second),
