@@ -7,7 +7,6 @@ from typing import Any
 from fastslow.experiments.runner import Measure, Part
 
 Settings = Mapping[str, Any]
-METHODS = ("fst", "rl", "prompt")
 
 
 def compare(

@@ -22,7 +22,7 @@ def nothing_scores(state: Any) -> bool:
 
 
 class NewestWhileZero:
-    """gepa's Pareto selection of parents; while nothing scores, the newest candidate."""
+    """gepa's Pareto selection of parents; while nothing scores more than luck, the newest candidate."""
 
     def __init__(self, rng: random.Random) -> None:
         self.pareto = ParetoCandidateSelector(rng)
@@ -115,13 +115,13 @@ class AnchorPolicy:
 
     def get_eval_batch(self, loader: Any, state: Any, target_program_idx: int | None = None) -> list[Any]:
         ids = self.full.get_eval_batch(loader, state, target_program_idx)
-        child, tie = self.accepted[0]
+        child, all_zero = self.accepted[0]
         quarter = ids[: max(1, len(ids) // 4)]
         some = [self.adapter.anchors[index] for index in quarter]
-        if tie or len(some) < ENOUGH:
+        if all_zero or len(some) < ENOUGH:
             self.accepted.popleft()
-            return quarter if tie else ids
-        self.adapter.ask([(prompt, problem) for prompt, tie in self.accepted if not tie for problem in some])
+            return quarter if all_zero else ids
+        self.adapter.ask([(prompt, problem) for prompt, zero in self.accepted if not zero for problem in some])
         self.accepted.popleft()
         return quarter if self._loses(child, some, quarter, state) else ids
 

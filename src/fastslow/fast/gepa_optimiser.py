@@ -5,7 +5,7 @@ Deviations from gepa and from the paper, each because a population is evolved ag
   half of the budget (K seeds times 192 anchors would exceed the paper's 960 calls), and put into gepa's pool.
 - The budget is a hard ceiling: a batch that does not fit ends the cycle. Within a cycle the policy stands still, so a
   known (prompt, problem) score is not asked for again and costs no call.
-- While no prompt scores more than luck, ties at zero are accepted unless the verifier complains about more things than
+- While no prompt scores more than luck, ties up to one hit are accepted unless the verifier complains about more things than
   before, the newest candidate then being the next parent: with exact rewards a right edit earns nothing until nearly all
   rules stand. Such a child is scored on a few anchors only.
 - A child that is losing on a quarter of the anchors, and wins nothing alone there, is not scored on the rest.

@@ -1,10 +1,13 @@
 """A stream: several tasks one after the other in one uninterrupted run, as in the paper's continual experiment.
 
 The policy, its optimiser state and the population go on from task to task; nothing tells them that the task has changed.
+Only a search that was sitting out (`fast.max_backoff`) is made at once.
 """
 
 from collections.abc import Sequence
 from typing import Any
+
+from pydantic import ValidationError
 
 from fastslow.errors import TaskError
 from fastslow.tasks.base import SPLITS, ScoringFailure, Split, Stage, Task
@@ -23,7 +26,15 @@ class StreamTask(Task):
         if not tasks or steps < 1:
             raise TaskError(f"task.options: a stream needs tasks and steps >= 1, got {len(tasks)} tasks, steps {steps}")
         self.steps = steps
-        self.tasks = tuple(build_task(TaskConfig.model_validate(spec)) for spec in tasks)
+        try:
+            self.tasks = tuple(build_task(TaskConfig.model_validate(spec)) for spec in tasks)
+        except ValidationError as error:
+            detail = error.errors()[0]
+            where = ".".join(map(str, detail["loc"]))
+            raise TaskError(
+                f"task.options.tasks: {where}: {detail['msg']}, got {detail['input']!r}: write each task as "
+                "{name: ..., options: {...}}"
+            ) from None
         names = [task.name for task in self.tasks]
         if len(set(names)) < len(names):
             raise TaskError(f"task.options.tasks: {', '.join(names)}: every task of a stream may come once")

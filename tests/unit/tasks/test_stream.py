@@ -56,6 +56,7 @@ def test_a_seed_prompt_of_the_config_holds_for_every_task() -> None:
         ([], 5, "a stream needs tasks"),
         ([AMBER], 0, "steps >= 1"),
         ([AMBER, AMBER], 5, "may come once"),
+        ([{"nam": "lab"}], 5, r"task\.options\.tasks: name: Field required.*write each task as"),
         ([AMBER, LETTERS], 5, "one and the same seed prompt"),
     ],
 )
