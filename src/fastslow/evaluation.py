@@ -83,6 +83,36 @@ def evaluate_prompt(
     )
 
 
+def complementary_mean(results: Sequence[EvaluationResult], seed: int) -> tuple[float, Interval] | None:
+    """mean@k when each problem is answered under that prompt of a population which serves it best, and a 95 % interval.
+
+    What complementary prompts are worth together. Half of a problem's completions choose its prompt, the other half are
+    counted, both ways round: choosing and counting on the same ones would reward luck. None for one prompt, or k = 1.
+    """
+    by_prompt = [_rewards_by_problem(result) for result in results]
+    means = []
+    for problem in by_prompt[0]:
+        rewards = [scored[problem] for scored in by_prompt if len(scored.get(problem, [])) > 1]
+        if len(rewards) > 1:
+            halves = [(r[: len(r) // 2], r[len(r) // 2 :]) for r in rewards]
+            means.append(float(np.mean([_counted(halves, 0), _counted(halves, 1)])))
+    return (float(np.mean(means)), bootstrap_interval(means, seed=seed)) if means else None
+
+
+def _counted(halves: Sequence[tuple[list[float], list[float]]], choosing: int) -> float:
+    """The mean of one half under the prompt whose other half is best; of equals, the first prompt."""
+    best = max(halves, key=lambda half: float(np.mean(half[choosing])))
+    return float(np.mean(best[1 - choosing]))
+
+
+def _rewards_by_problem(result: EvaluationResult) -> dict[str, list[float]]:
+    found: dict[str, list[float]] = {}
+    for rollout in result.rollouts:
+        if rollout.reward is not None:
+            found.setdefault(rollout.problem_id, []).append(rollout.reward)
+    return found
+
+
 def kl_to_base(
     engine: PolicyEngine, task: Task, problems: Sequence[Problem], prompt: Prompt, params: SamplingParams, seed: int
 ) -> KlResult:

@@ -7,7 +7,7 @@ from typing import Any
 
 from fastslow.config import Config, load_config, with_overrides
 from fastslow.errors import ConfigError
-from fastslow.evaluation import EvaluationResult, KlResult, evaluate_prompt, kl_to_base
+from fastslow.evaluation import EvaluationResult, Interval, KlResult, complementary_mean, evaluate_prompt, kl_to_base
 from fastslow.run_dir import checkpoint_steps, read_candidates, read_config, read_population
 from fastslow.seeding import derive_seed
 from fastslow.slow.engine import PolicyEngine, SamplingParams
@@ -36,6 +36,8 @@ class EvaluationReport:
     top_p: float
     seed: int
     rows: tuple[EvaluationRow, ...]
+    complementary: tuple[float, Interval] | None = None
+    """Of several prompts: mean@k with each problem under the prompt that serves it best, and its interval."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, without the rollouts."""
@@ -77,8 +79,9 @@ def evaluate(
     sampling = settings.evaluation
     label = weights if run is not None else "model"
     return EvaluationReport(
-        str(target), label, settings.task.name, split, sampling.temperature, sampling.top_p, settings.seed, rows
-    )
+        str(target), label, settings.task.name, split, sampling.temperature, sampling.top_p, settings.seed, rows,
+        complementary_mean([row.result for row in rows], derive_seed(settings.seed, split)),
+    )  # fmt: skip
 
 
 def resolve_prompts(prompt: str, task: Task, run: Path | None) -> list[tuple[str, Prompt]]:

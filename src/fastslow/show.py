@@ -45,6 +45,11 @@ def evaluation(report: EvaluationReport) -> None:
             f"{result.best:.3f}\n{_interval(result.best_interval)}", *[kl] * with_kl, f"{result.completion_tokens:.1f}",
         )  # fmt: skip
     console.print(table)
+    if report.complementary is not None:
+        mean, interval = report.complementary
+        console.print(
+            f"Each problem under the prompt that serves it best: {mean:.3f} {_interval(interval)}.", markup=False
+        )
     if with_kl:
         console.print("KL to the base policy in nats a token.", markup=False)
     if cut := sum(result.cut_off for result in results):

@@ -5,9 +5,10 @@ import pytest
 
 from fastslow.config import ModelConfig
 from fastslow.errors import InfrastructureError
-from fastslow.evaluation import bootstrap_interval, evaluate_prompt, kl_to_base
+from fastslow.evaluation import EvaluationResult, bootstrap_interval, complementary_mean, evaluate_prompt, kl_to_base
 from fastslow.slow.engine import SamplingParams
 from fastslow.slow.local import LocalEngine
+from fastslow.types import Completion, Prompt, Rollout
 
 from toy import LettersTask
 
@@ -47,6 +48,38 @@ def test_nothing_to_report_is_an_error(engine: LocalEngine) -> None:
     task = LettersTask(broken_every=1)
     with pytest.raises(InfrastructureError, match="the sandbox timed out"):
         evaluate_prompt(engine, task, task.problems("train"), task.seed_prompt, 1, SamplingParams(4), 1)
+
+
+def given(rewards: np.ndarray) -> EvaluationResult:
+    """A result whose rollouts have given rewards: (problems, completions)."""
+    rollouts = tuple(
+        Rollout(f"p{problem}", "h", (1,), Completion((2,), (-1.0,), "stop"), "", float(reward), "", None, 0, "rl")
+        for problem, row in enumerate(rewards)
+        for reward in row
+    )
+    mean = float(rewards.mean())
+    return EvaluationResult(
+        Prompt.of("go"), len(rewards), rewards.shape[1], mean, (mean, mean), 1.0, (1.0, 1.0), 0, 0, 1.0, rollouts
+    )
+
+
+def test_complementary_prompts_are_worth_more_than_the_best_of_them() -> None:
+    left = np.repeat([1.0, 0.0], 10)[:, None] * np.ones((1, 4))
+    found = complementary_mean([given(left), given(1 - left)], seed=0)
+    assert found is not None
+    assert found[0] == 1.0
+    assert complementary_mean([given(left)], seed=0) is None
+    assert complementary_mean([given(left[:, :1]), given(left[:, :1])], seed=0) is None
+
+
+def test_choosing_a_prompt_for_a_problem_does_not_reward_luck() -> None:
+    rng = np.random.default_rng(0)
+    coins = [given(rng.integers(0, 2, (800, 4)).astype(float)) for _ in range(4)]
+    found = complementary_mean(coins, seed=0)
+    assert found is not None
+    # Counted on the completions that chose, it would be near 0.94.
+    assert found[0] == pytest.approx(0.5, abs=0.05)
+    assert found[1][0] < 0.5 < found[1][1]
 
 
 def test_the_base_has_no_distance_to_itself(engine: LocalEngine) -> None:

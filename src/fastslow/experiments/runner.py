@@ -28,7 +28,7 @@ POLL_S = 0.5
 class Measure:
     """An evaluation of a finished part, as `fastslow evaluate` does it; `settings` override the run's own config.
 
-    `prompt` is seed, best, or a text.
+    `prompt` is seed, best, a text, or population: then the mean is that of each problem under its best prompt.
     """
 
     name: str
@@ -299,5 +299,9 @@ def _measured(run: Path, measure: Mapping[str, Any]) -> dict[str, Any]:
         split="test",
         kl=measure["kl"],
     )
-    row: dict[str, Any] = report.to_json()["rows"][0]
+    found = report.to_json()
+    row: dict[str, Any] = found["rows"][0]
+    if report.complementary is not None:
+        members = [each["mean"] for each in found["rows"]]
+        row |= {"mean": report.complementary[0], "mean_interval": report.complementary[1], "members": members}
     return row

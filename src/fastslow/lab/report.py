@@ -115,6 +115,7 @@ def _compare_task(task: str, lines: Lines, results: Path) -> list[str]:
         "",
         *_table(header, rows),
         *_ratios(by_method, level),
+        *_population(by_method),
         f"![{task}](compare_{task}.png)",
         "",
     ]
@@ -134,6 +135,24 @@ def _ratios(by_method: Mapping[str, Lines], level: float) -> list[str]:
         f"FST over RL alone, seed by seed: {rollouts.text()} of the rollouts, {seconds.text()} of the seconds (0 where RL "
         "alone never got there).",
         "",
+    ]
+
+
+def _population(by_method: Mapping[str, Lines]) -> list[str]:
+    """What a population of complementary prompts is worth beside its best member, where that was measured."""
+    name = plan.POPULATION.name
+    rows = [
+        [NAMES[method], _measured(runs, "test"), _measured(runs, name)]
+        for method, runs in by_method.items()
+        if all(name in run["measures"] for run in runs)
+    ]
+    if not rows:
+        return []
+    return [
+        "Test split: under the best single prompt, and with each problem under the prompt of the population that serves it "
+        "best (chosen on other completions than those that count).",
+        "",
+        *_table(["method", "best prompt", "population"], rows),
     ]
 
 

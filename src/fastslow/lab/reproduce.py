@@ -17,6 +17,7 @@ from fastslow.experiments.runner import Experiment, Measure, Part, read_results,
 from fastslow.experiments.statistics import area, summarise
 from fastslow.experiments.watch import LiveWatcher, make_watcher
 from fastslow.lab.demo import base_config, follow
+from fastslow.lab.tasks import WORLDS
 
 TUNED_ON, TUNING_SEEDS = "cedar", (100, 101)
 LEARNING_RATES = {"3e-5": 3e-5, "1e-4": 1e-4, "3e-4": 3e-4, "1e-3": 1e-3}
@@ -35,6 +36,8 @@ MEASURES = (
     *(follow(world) for world in FOLLOWED),
 )
 """What every compared run is measured by, on the test split."""
+POPULATION = Measure("population", prompt="population")
+"""And where problems come in slices: the whole population, each problem under the prompt that serves it best."""
 
 ABLATIONS: dict[str, dict[str, dict[str, Any]]] = {
     "K": {str(k): {"loop.population_size": k} for k in (1, 2, 4, 8)},
@@ -68,7 +71,7 @@ def experiments(seeds: int) -> dict[str, Callable[[Methods], list[Part]]]:
                 {name: {**world(name), "steps": STEPS} for name in COMPARED},
                 numbers,
                 methods,
-                dict.fromkeys(COMPARED, MEASURES),
+                {name: (*MEASURES, POPULATION) if len(WORLDS[name].slices) > 1 else MEASURES for name in COMPARED},
             ),
             *plasticity(
                 {**world(SECOND), "steps": SECOND_STEPS},
