@@ -30,6 +30,7 @@ _HOME = {
     "TrainResult": "session",
     "describe": "plan",
     "evaluate": "measure",
+    "experiment": "experiments.commands",
     "load_config": "config",
     "parse_config": "config",
     "read_candidates": "run_dir",

@@ -1,4 +1,4 @@
-"""The command line: train, evaluate, prompts, tasks, lab. Heavy imports wait until a command needs them."""
+"""The command line: train, evaluate, experiment, prompts, tasks, lab. Heavy imports wait until a command needs them."""
 
 import argparse
 import os
@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fastslow.errors import ConfigError, FastslowError
+from fastslow.experiments.commands import add_command as add_experiment
 from fastslow.lab.commands import add_commands
 
 INTERRUPTED = 130
@@ -37,6 +38,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_train(commands.add_parser("train", help="train a model and a population of prompts"))
     _add_evaluate(commands.add_parser("evaluate", help="measure weights under prompts, and their KL to the base"))
+    add_experiment(commands.add_parser("experiment", help="the paper's experiments over seeds, for any model and task"))
     _add_prompts(commands.add_parser("prompts", help="show the prompts of a run and how they came about"))
     _add_tasks(commands.add_parser("tasks", help="list tasks, or show problems of one"))
     add_commands(commands.add_parser("lab", help="a small world with a model of its own: demo, reproduce, pretrain"))

@@ -113,6 +113,14 @@ class RunDirectory:
         record = {"cycle": cycle, "step": step, "population": members}
         write_atomically(self.path / "population.json", json.dumps(record, indent=2, ensure_ascii=False) + "\n")
 
+    def write_library(self, populations: Mapping[str, Sequence[Mapping[str, str]]]) -> None:
+        """library.json: of a stream, the population that each task was left with, best first."""
+        record = {
+            task: [{"hash": Prompt.from_dict(item).hash, "components": dict(item)} for item in population]
+            for task, population in populations.items()
+        }
+        write_atomically(self.path / "library.json", json.dumps(record, indent=2, ensure_ascii=False) + "\n")
+
     def write_rollout_samples(self, step: int, rollouts: Sequence[Rollout], limit: int) -> None:
         """rollouts/step_N.jsonl: up to `limit` of the step's rollouts, spread evenly, to be read by people."""
         if not limit or not rollouts:

@@ -29,7 +29,7 @@ from fastslow.slow.advantages import AdvantageSettings, build_datums
 from fastslow.slow.engine import LossSettings, PolicyEngine, SamplingParams
 from fastslow.step_metrics import StepRecord
 from fastslow.store import RolloutStore
-from fastslow.tasks.base import Task
+from fastslow.tasks.base import Stage, Task
 from fastslow.types import Problem, Prompt, Rollout
 
 logger = logging.getLogger(__name__)
@@ -63,6 +63,8 @@ class LoopState:
     candidates: int = 0
     evolved_for_step: int = -1
     scores: dict[str, dict[str, float]] = field(default_factory=dict)
+    library: dict[str, list[dict[str, str]]] = field(default_factory=dict)
+    """By task of a stream, the population that it was left with."""
     pace: SearchPace = field(default_factory=SearchPace)
 
     @property
@@ -328,14 +330,24 @@ class TrainingSession:
 
     def _search_is_due(self) -> bool:
         """Whether this cycle begins with a search. A new task of a stream always does."""
-        if self.state.step and self._task_has_changed():
-            self.state.pace.reset()
+        if self.state.step:
+            before, now = self._stage(self.state.step - 1), self._stage(self.state.step)
+            if before.first_step != now.first_step:
+                self.state.pace.reset()
+                self._change_population(before.task.name, now.task.name)
         return self.state.pace.begin_cycle()
 
-    def _task_has_changed(self) -> bool:
-        stride = self.config.loop.steps_per_cycle if self.config.method == "prompt" else 1
-        before, now = self.task.stage((self.state.step - 1) * stride), self.task.stage(self.state.step * stride)
-        return before.first_step != now.first_step
+    def _stage(self, step: int) -> Stage:
+        return self.task.stage(step * (self.config.loop.steps_per_cycle if self.config.method == "prompt" else 1))
+
+    def _change_population(self, before: str, now: str) -> None:
+        """Keep the population of a task that ends; one that comes back gets its own again."""
+        state = self.state
+        state.library[before] = [prompt.as_dict() for prompt in state.population]
+        if now in state.library:
+            state.population = tuple(Prompt.from_dict(item) for item in state.library[now])
+            state.scores = {}
+        self.run.write_library(state.library)
 
     def _write_population(self) -> None:
         state = self.state
@@ -354,14 +366,16 @@ class TrainingSession:
 
     def _measure(self, prompt: Prompt) -> None:
         """Put the measurement of a prompt on the record; of a stream, those of its tasks one by one as well."""
-        stride = self.config.loop.steps_per_cycle if self.config.method == "prompt" else 1
-        current = self.task.stage(max(self.state.step - 1, 0) * stride).task
+        current = self._stage(max(self.state.step - 1, 0)).task
         for name, value in self._measured_once(current, prompt).items():
             self.record.set(name, value)
         if len(self.task.parts) > 1:
             k = self.config.evaluation.k
             for part in self.task.parts:
                 self.record.set(f"val/{part.name}/mean@{k}", self._measured_once(part, prompt)[f"val/mean@{k}"])
+                if part.name in self.state.library and part.name != current.name:
+                    own = Prompt.from_dict(self.state.library[part.name][0])
+                    self.record.set(f"val/{part.name}/own/mean@{k}", self._measured_once(part, own)[f"val/mean@{k}"])
 
     def _measured_once(self, task: Task, prompt: Prompt) -> dict[str, float]:
         """What validation gives; the same weights under the same prompt are measured once."""
@@ -481,6 +495,8 @@ class TrainingSession:
         self.run.rewind(loop["positions"], self.state.step)
         if self.state.cycle:
             self._write_population()
+        if self.state.library:
+            self.run.write_library(self.state.library)
         with (resume / "store.jsonl").open(encoding="utf-8") as file:
             self.store.restore(json.loads(line) for line in file)
         self.engine.load(checkpoint)

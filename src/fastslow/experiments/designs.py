@@ -20,7 +20,7 @@ def compare(
     """
     return [
         Part(
-            f"{task}-{method}-{seed}",
+            "-".join(filter(None, (task, method, str(seed)))),
             {**tasks[task], **settings, "method": method, "seed": seed},
             {"task": task, "method": method, "seed": seed},
             measures=tuple((measures or {}).get(task, ())),

@@ -5,6 +5,7 @@ the results file the moment it ends; a part that has a line is skipped, one that
 (another part's weights) is waited for.
 """
 
+import hashlib
 import json
 import multiprocessing
 import os
@@ -95,6 +96,7 @@ def run_experiment(
     _check(experiment, directory)
     results = results or directory / "results.jsonl"
     known = {line["part"]: line for line in read_results(results)}
+    _check_known(experiment, directory, known, results)
     _forget_lost_starts(experiment, directory, known)
     todo = [part for part in experiment.parts if part.name not in known]
     failed: dict[str, str] = {}
@@ -125,7 +127,7 @@ def run_experiment(
                         break
                     ended, _ = wait(running, timeout=POLL_S, return_when=FIRST_COMPLETED)
                     for future in ended:
-                        _collect(results, directory, running.pop(future), future, known, failed)
+                        _collect(experiment, results, directory, running.pop(future), future, known, failed)
             except BaseException:
                 pool.shutdown(wait=True, cancel_futures=True)
                 raise
@@ -152,6 +154,26 @@ def part_config(experiment: Experiment, part: Part, directory: Path) -> Config:
         raise ConfigError(f"part {part.name!r}: {error}") from error
 
 
+def check_tasks(experiment: Experiment, directory: Path) -> None:
+    """What `fastslow train` checks before it loads a model, for every part; and that there is a test split to measure on.
+
+    Raises: ConfigError or TaskError, with the part's name in front.
+    """
+    from fastslow.setup import check
+
+    for part in experiment.parts:
+        config = part_config(experiment, part, directory)
+        try:
+            task = check(config)
+        except FastslowError as error:
+            raise type(error)(f"part {part.name!r}: {error}") from error
+        if part.measures and not task.problems("test"):
+            raise ConfigError(
+                f"part {part.name!r}: task {config.task.name!r} has no test problems, which the experiment is measured on: "
+                "give it a test split"
+            )
+
+
 def read_results(path: Path) -> list[dict[str, Any]]:
     """The lines of a results file; a torn last line is left out."""
     if not path.is_file():
@@ -171,6 +193,23 @@ def _check(experiment: Experiment, directory: Path) -> None:
         part_config(experiment, part, directory)
         if part.start is not None and part.start not in names[:position]:
             raise ConfigError(f"part {part.name!r} starts from {part.start!r}, which is no earlier part")
+
+
+def _check_known(experiment: Experiment, directory: Path, known: Mapping[str, Any], results: Path) -> None:
+    """Raises ConfigError where a part that has a line was run with other settings: old results are never passed off as new."""
+    for part in experiment.parts:
+        line = known.get(part.name, {})
+        if line.get("fingerprint", "") not in ("", fingerprint(part_config(experiment, part, directory))):
+            raise ConfigError(
+                f"part {part.name!r} has a line in {results} that was run with other settings: give another output, or take "
+                "the line out"
+            )
+
+
+def fingerprint(config: Config) -> str:
+    """Of everything that a run's result depends on: where it lies and how many threads it has are left out."""
+    tree = config.model_dump(mode="json", exclude={"output", "threads", "tracker"})
+    return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _forget_lost_starts(experiment: Experiment, directory: Path, known: dict[str, Any]) -> None:
@@ -206,6 +245,7 @@ def _submit(
 
 
 def _collect(
+    experiment: Experiment,
     results: Path,
     directory: Path,
     part: Part,
@@ -222,7 +262,10 @@ def _collect(
     outcome = future.result()
     if outcome["interrupted"]:
         raise KeyboardInterrupt
-    line = {"part": part.name, "labels": dict(part.labels), "settings": dict(part.settings), "start": part.start}
+    line = {
+        "part": part.name, "labels": dict(part.labels), "settings": dict(part.settings), "start": part.start,
+        "fingerprint": fingerprint(part_config(experiment, part, directory)),
+    }  # fmt: skip
     # As it will be read back: lists for tuples.
     known[part.name] = json.loads(json.dumps(line | outcome))
     _append(results, known[part.name])

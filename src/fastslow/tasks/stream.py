@@ -1,7 +1,8 @@
 """A stream: several tasks one after the other in one uninterrupted run, as in the paper's continual experiment.
 
-The policy, its optimiser state and the population go on from task to task; nothing tells them that the task has changed.
-Only a search that was sitting out (`fast.max_backoff`) is made at once.
+The policy and its optimiser state go on from task to task, and so does the population; nothing tells them that the task has
+changed. Two deviations: a search that was sitting out (`fast.max_backoff`) is made at once, and a task that comes back finds
+the population that it left with.
 """
 
 from collections.abc import Sequence
@@ -15,7 +16,9 @@ from fastslow.types import Message, Problem, Prompt, Score
 
 
 class StreamTask(Task):
-    """Tasks in turn, `steps` RL steps each; `tasks` are {name, options} as in a config. The last one goes on for ever."""
+    """Tasks in turn, `steps` RL steps each; `tasks` are {name, options} as in a config, and may come again. The last one
+    goes on for ever.
+    """
 
     name = "stream"
 
@@ -35,15 +38,13 @@ class StreamTask(Task):
                 f"task.options.tasks: {where}: {detail['msg']}, got {detail['input']!r}: write each task as "
                 "{name: ..., options: {...}}"
             ) from None
-        names = [task.name for task in self.tasks]
-        if len(set(names)) < len(names):
-            raise TaskError(f"task.options.tasks: {', '.join(names)}: every task of a stream may come once")
+        self._parts = self._distinct(tasks)
         if len({task.seed_prompt for task in self.tasks}) > 1:
             raise TaskError(
                 "task.options.tasks: the tasks of a stream must have one and the same seed prompt, which gives none of "
                 "them away: set seed_prompt in each"
             )
-        self._owner = {problem.id: task for task in self.tasks for split in SPLITS for problem in task.problems(split)}
+        self._owner = {problem.id: task for task in self._parts for split in SPLITS for problem in task.problems(split)}
 
     @property
     def seed_prompt(self) -> Prompt:
@@ -51,21 +52,21 @@ class StreamTask(Task):
 
     @property
     def parts(self) -> Sequence[Task]:
-        return self.tasks
+        return self._parts
 
     def stage(self, step: int) -> Stage:
         index = min(step // self.steps, len(self.tasks) - 1)
         return Stage(self.tasks[index], index * self.steps, self.steps)
 
     def problems(self, split: Split) -> Sequence[Problem]:
-        return [problem for task in self.tasks for problem in task.problems(split)]
+        return [problem for task in self._parts for problem in task.problems(split)]
 
     def score(self, problem: Problem, completion: str) -> Score:
         return self._owner[problem.id].score(problem, completion)
 
     def score_batch(self, problems: Sequence[Problem], completions: Sequence[str]) -> list[Score | ScoringFailure]:
         scores: dict[int, Score | ScoringFailure] = {}
-        for task in self.tasks:
+        for task in self._parts:
             mine = [index for index, problem in enumerate(problems) if self._owner[problem.id] is task]
             judged = task.score_batch([problems[index] for index in mine], [completions[index] for index in mine])
             scores.update(zip(mine, judged, strict=True))
@@ -73,3 +74,15 @@ class StreamTask(Task):
 
     def messages(self, problem: Problem, prompt: Prompt) -> tuple[Message, ...]:
         return self._owner[problem.id].messages(problem, prompt)
+
+    def _distinct(self, specs: Sequence[Any]) -> tuple[Task, ...]:
+        """The tasks without their repetitions. Raises TaskError where two that differ have one name."""
+        first: dict[str, tuple[Task, Any]] = {}
+        for task, spec in zip(self.tasks, specs, strict=True):
+            _, known = first.setdefault(task.name, (task, spec))
+            if known != spec:
+                raise TaskError(
+                    f"task.options.tasks: {task.name!r} stands for two tasks that differ: {known} and {spec}"
+                )
+        self.tasks = tuple(first[task.name][0] for task in self.tasks)
+        return tuple(task for task, _ in first.values())

@@ -1,0 +1,172 @@
+"""`fastslow experiment NAME CONFIG`, and the same in Python: `fastslow.experiment`."""
+
+import argparse
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+from fastslow.errors import ConfigError
+
+METHODS = ("fst", "rl", "prompt")
+
+
+def experiment(
+    name: str,
+    config: str | Path,
+    *,
+    output: str | Path | None = None,
+    seeds: int = 3,
+    workers: int = 1,
+    overrides: Sequence[str] = (),
+    methods: Sequence[str] = (),
+    method_overrides: Sequence[str] = (),
+    second: Sequence[str] = (),
+    key: str = "",
+    values: Sequence[Any] = (),
+    report_only: bool = False,
+) -> list[dict[str, Any]]:
+    """Run what is missing of an experiment, and write `results.jsonl`, `README.md` and plots into `output`
+    (`runs/NAME` where it is not given). Returns every part's line.
+
+    `overrides` are `key=value` for all runs, `method_overrides` `method:key=value` for those of one method, `second` those
+    of the second task of `plasticity`; `key` and `values` are what `ablate` varies.
+    Raises: ConfigError, before any model loads; FastslowError when parts failed, after all the others have ended.
+    """
+    from fastslow.config import load_config
+    from fastslow.experiments.plots import check_plots
+    from fastslow.experiments.runner import Experiment, check_tasks, read_results, run_experiment
+    from fastslow.experiments.studies import STUDIES, Options
+    from fastslow.experiments.watch import LiveWatcher, make_watcher
+
+    if name not in STUDIES:
+        raise ConfigError(f"experiment: {name!r} is unknown: take one of {', '.join(STUDIES)}")
+    study = STUDIES[name]
+    base = load_config(config, overrides)
+    chosen = _methods(methods or study.methods)
+    options = Options(
+        _positive("seeds", seeds), chosen, _by_method(method_overrides, chosen), _settings(second), key, tuple(values)
+    )
+    study.check(base, options)
+    check_plots()
+    directory = Path(output) if output is not None else Path("runs") / name
+    made = Experiment(name, base.model_dump(mode="json"), tuple(study.parts(base, options)))
+    if report_only:
+        lines = read_results(directory / "results.jsonl")
+    else:
+        check_tasks(made, directory)
+        watcher = make_watcher()
+        with watcher if isinstance(watcher, LiveWatcher) else nullcontext():
+            lines = run_experiment(made, directory, workers=_positive("workers", workers), watcher=watcher)
+    if not lines:
+        raise ConfigError(f"output: there are no results in {str(directory)!r} yet: leave --report out")
+    _write(name, study.about, study.section(lines, directory, base, options), directory)
+    return lines
+
+
+def _write(name: str, about: str, section: Sequence[str], directory: Path) -> None:
+    from fastslow.run_dir import write_atomically
+
+    head = f"""# {name}: {about}
+
+Written by `fastslow experiment {name}` from `results.jsonl`. Medians over seeds, with the 95 % interval of the median
+(bootstrap over seeds; none below three seeds). Accuracy is mean@k on validation problems unless the test split is named.
+Sampled rollouts include the prompt search's. Seconds are training seconds, evaluations left out. KL is to the base weights,
+in nats a token.
+"""
+    write_atomically(directory / "README.md", "\n".join([head, *section]).rstrip() + "\n")
+
+
+def _methods(names: Sequence[str]) -> tuple[str, ...]:
+    for name in names:
+        if name not in METHODS:
+            raise ConfigError(f"--methods: {name!r} is unknown: take some of {', '.join(METHODS)}")
+    return tuple(dict.fromkeys(names))
+
+
+def _settings(overrides: Sequence[str]) -> dict[str, Any]:
+    """Dotted keys and their values, read as YAML."""
+    from fastslow.config import read_yaml
+
+    found = {}
+    for override in overrides:
+        key, separator, text = override.partition("=")
+        if not separator or not key:
+            raise ConfigError(f"{override!r}: write it as key.path=value, for example slow.learning_rate=1e-4")
+        found[key] = read_yaml(text) if text else None
+    return found
+
+
+def _by_method(overrides: Sequence[str], methods: Sequence[str]) -> Mapping[str, Mapping[str, Any]]:
+    found: dict[str, dict[str, Any]] = {}
+    for override in overrides:
+        method, separator, rest = override.partition(":")
+        # `rl` trains the second task of plasticity too, whichever methods are compared.
+        if not separator or method not in (*methods, "rl"):
+            raise ConfigError(
+                f"--method-set {override!r}: write it as method:key.path=value with one of {', '.join(methods)} in front"
+            )
+        found.setdefault(method, {}).update(_settings([rest]))
+    return found
+
+
+def _positive(name: str, value: int) -> int:
+    if value < 1:
+        raise ConfigError(f"{name}: {value} is not a positive number")
+    return value
+
+
+# -- the command -------------------------------------------------------------------------------------------------------
+
+
+def add_command(parser: argparse.ArgumentParser) -> None:
+    """The options of `fastslow experiment`."""
+    parser.add_argument("name", help="compare, asymptote, drift, decompose, plasticity, continual or ablate")
+    parser.add_argument("config", help="a YAML file, as for fastslow train")
+    parser.add_argument("--output", type=Path, help="where runs and results lie (default: runs/NAME)")
+    parser.add_argument("--seeds", type=int, default=3, help="seeds 0 to N-1 (default: 3)")
+    parser.add_argument("--workers", type=int, default=1, help="runs side by side (default: 1)")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="override one option of all runs"
+    )
+    parser.add_argument("--methods", nargs="+", default=[], metavar="METHOD", help="which methods (default: see docs)")
+    parser.add_argument(
+        "--method-set",
+        action="append",
+        default=[],
+        metavar="METHOD:KEY=VALUE",
+        help="override one option of one method",
+    )
+    parser.add_argument(
+        "--second",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="plasticity: options of the second task's runs",
+    )
+    parser.add_argument("--key", default="", help="ablate: the option that is varied, such as loop.population_size")
+    parser.add_argument("--values", nargs="+", default=[], metavar="VALUE", help="ablate: its values")
+    parser.add_argument("--report", action="store_true", help="only write tables and plots from the results so far")
+    parser.set_defaults(run=_run)
+
+
+def _run(options: argparse.Namespace) -> int:
+    from fastslow.config import read_yaml
+
+    output = options.output or Path("runs") / options.name
+    experiment(
+        options.name,
+        options.config,
+        output=output,
+        seeds=options.seeds,
+        workers=options.workers,
+        overrides=options.set,
+        methods=options.methods,
+        method_overrides=options.method_set,
+        second=options.second,
+        key=options.key,
+        values=[read_yaml(value) for value in options.values],
+        report_only=options.report,
+    )
+    print(f"wrote {output / 'README.md'}")
+    return 0

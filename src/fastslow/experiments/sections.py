@@ -1,0 +1,171 @@
+"""What each experiment of the paper comes to: sections of a Markdown report, with a plot beside it. For any model and task."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from fastslow.experiments.asymptote import fit_asymptote
+from fastslow.experiments.plots import ACCURACY, KL, ROLLOUTS, SECONDS, STEPS, draw
+from fastslow.experiments.statistics import accuracy, final_accuracy, reached, summarise
+from fastslow.experiments.tables import (
+    NAMES,
+    ByMethod,
+    Line,
+    Lines,
+    curves,
+    measured,
+    median,
+    ratios,
+    reach,
+    select,
+    table,
+)
+
+SHARE = 0.95
+"""Of the better method's final accuracy: the level that the methods are timed to."""
+FROZEN = {"prompt"}
+"""Methods whose weights do not move."""
+
+Extra = Mapping[str, Callable[[Line], float]]
+
+
+def level_of(methods: ByMethod) -> float:
+    """The accuracy that methods are timed to: a share of the best median at the end, of those that move weights."""
+    finals = [
+        summarise([final_accuracy(run["curve"]) for run in runs]).median
+        for method, runs in methods.items()
+        if method not in FROZEN or len(methods) == 1
+    ]
+    return SHARE * max(finals)
+
+
+def comparison(methods: ByMethod, title: str, picture: Path, extra: Extra | None = None) -> list[str]:
+    """Final accuracy; steps, rollouts, seconds and KL to one level; the fitted asymptote. `extra` names further columns."""
+    level, extra = level_of(methods), extra or {}
+    rows = []
+    for method, runs in methods.items():
+        at = [reached(run["curve"], level) for run in runs]
+        rows.append(
+            [
+                NAMES[method], str(len(runs)), median(final_accuracy(run["curve"]) for run in runs),
+                reach(at, lambda p: p.step, 0), reach(at, lambda p: p.rollouts, 0), reach(at, lambda p: p.seconds, 1),
+                reach(at, lambda p: p.kl, 3), median(_last_kl(run) for run in runs),
+                *(median(value(run) for run in runs) for value in extra.values()),
+                "-" if method in FROZEN else fit_asymptote(curves(runs)).text(),
+            ]
+        )  # fmt: skip
+    draw(
+        {NAMES[method]: curves(runs) for method, runs in methods.items()},
+        [(ROLLOUTS, ACCURACY), (SECONDS, ACCURACY), (STEPS, ACCURACY), (ACCURACY, KL)], title, picture,
+    )  # fmt: skip
+    header = [
+        "method", "seeds", "accuracy at the end", f"steps to {level:.2f}", f"rollouts to {level:.2f}",
+        f"seconds to {level:.2f}", f"KL at {level:.2f}", "KL at the end", *extra, "asymptote A",
+    ]  # fmt: skip
+    return [
+        f"{level:.2f} is {SHARE:.0%} of the better method's final accuracy.",
+        "",
+        *table(header, rows),
+        *ratios(methods, level),
+        f"![{title}]({picture.name})",
+        "",
+    ]
+
+
+def drift(methods: ByMethod, picture: Path) -> list[str]:
+    """KL to the base where an accuracy was first reached, for levels that every method reached. Source: section 4.3."""
+    moving = {method: runs for method, runs in methods.items() if method not in FROZEN}
+    rows = []
+    for level in (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95):
+        at = {method: [reached(run["curve"], level) for run in runs] for method, runs in moving.items()}
+        if all(any(points) for points in at.values()):
+            rows.append([f"{level:.2f}", *(reach(points, lambda p: p.kl, 3) for points in at.values())])
+    rows.append(["the end", *(median(_last_kl(run) for run in runs) for runs in moving.values())])
+    series = {NAMES[method]: curves(runs) for method, runs in moving.items()}
+    draw(series, [(ACCURACY, KL), (STEPS, KL)], "drift from the base", picture)
+    return [
+        "KL(policy, base) under the same context, nats a token, at the first evaluation that reached an accuracy.",
+        "",
+        *table(["accuracy", *(NAMES[method] for method in moving)], rows),
+        f"![drift]({picture.name})",
+        "",
+    ]
+
+
+def plasticity(after: Mapping[str, Lines], second: str, picture: Path) -> list[str]:
+    """Plain RL on a second task from several starts; `after` maps what the weights have been through to the runs."""
+    rows = [
+        [
+            name, str(len(runs)), median(accuracy(run["curve"][0]) for run in runs),
+            median(final_accuracy(run["curve"]) for run in runs),
+        ]
+        for name, runs in after.items()
+    ]  # fmt: skip
+    series = {f"from {name}": curves(runs) for name, runs in after.items()}
+    draw(series, [(STEPS, ACCURACY)], f"plain RL on {second}", picture)
+    header = ["weights from", "seeds", "accuracy before", "accuracy at the end"]
+    return [*table(header, rows), f"![plasticity]({picture.name})", ""]
+
+
+def stream(methods: ByMethod, phases: Sequence[tuple[str, str]], steps: int, picture: Path) -> list[str]:
+    """Accuracy on every task at the end of each phase. A phase is its task's name in the metrics, and that for people."""
+    tasks = dict(phases)
+    rows = []
+    for method, runs in methods.items():
+        for number, (_, task) in enumerate(phases, start=1):
+            points = [_at(run["curve"], number * steps) for run in runs]
+            rows.append([NAMES[method], str(len(runs)), task, *(_on_task(points, name) for name in tasks)])
+    panels = [(STEPS, (f"accuracy on {task}", _task_accuracy(name))) for name, task in tasks.items()]
+    draw({NAMES[m]: curves(runs) for m, runs in methods.items()}, panels, "one uninterrupted stream", picture)
+    return [
+        "Accuracy at the end of each phase, on every task, under the best prompt of that moment; in brackets, for earlier "
+        "tasks, under the best prompt that was kept for them.",
+        "",
+        *table(["method", "seeds", "after", *tasks.values()], rows),
+        f"![stream]({picture.name})",
+        "",
+    ]
+
+
+def ablation(lines: Lines, keys: Mapping[str, Sequence[str]], level: float) -> list[str]:
+    """One row for every value of every setting."""
+    rows = []
+    for key, values in keys.items():
+        for value in values:
+            runs = select(lines, key=key, value=value)
+            at = [reached(run["curve"], level) for run in runs]
+            if runs:
+                rows.append(
+                    [
+                        key, value, str(len(runs)), median(final_accuracy(run["curve"]) for run in runs),
+                        reach(at, lambda p: p.rollouts, 0), reach(at, lambda p: p.seconds, 1),
+                        median(_last_kl(run) for run in runs),
+                    ]
+                )  # fmt: skip
+    header = [
+        "setting", "value", "seeds", "accuracy at the end", f"rollouts to {level:.2f}", f"seconds to {level:.2f}",
+        "KL at the end",
+    ]  # fmt: skip
+    return table(header, rows)
+
+
+def decomposition(runs: Lines, names: Mapping[str, str]) -> list[str]:
+    """Base or trained weights under the seed or the evolved prompt; `names` maps measurements to their headings."""
+    return table(["seeds", *names.values()], [[str(len(runs)), *(measured(runs, name) for name in names)]])
+
+
+def _last_kl(run: Line) -> float:
+    return float(run["curve"][-1].get("kl/base", float("nan")))
+
+
+def _at(curve: Sequence[Line], step: int) -> Line:
+    """The evaluation of a step."""
+    return next(point for point in curve if point["step"] == step)
+
+
+def _task_accuracy(task: str) -> Callable[[Line], float]:
+    return lambda point: accuracy(point, task)
+
+
+def _on_task(points: Sequence[Line], task: str) -> str:
+    kept = [accuracy(point, f"{task}/own") for point in points if any(n.startswith(f"val/{task}/own/") for n in point)]
+    return median([accuracy(point, task) for point in points], 2) + (f" [{median(kept, 2)}]" if kept else "")

@@ -1,0 +1,83 @@
+"""Cells and tables of experiments, as Markdown: medians over seeds with the 95 % interval of the median."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from fastslow.experiments.statistics import Reached, Summary, reached, summarise
+
+NAMES = {"fst": "FST", "rl": "RL alone", "prompt": "GEPA alone", "distill": "FST-distill"}
+Line = Mapping[str, Any]
+Lines = Sequence[Line]
+ByMethod = Mapping[str, Lines]
+
+
+def select(lines: Lines, **labels: Any) -> Lines:
+    """The lines whose labels have these values."""
+    return [line for line in lines if all(line["labels"].get(name) == value for name, value in labels.items())]
+
+
+def by_method(lines: Lines, **labels: Any) -> ByMethod:
+    """The lines of each method, in the order of `NAMES`; methods without any are left out."""
+    found = {method: select(lines, method=method, **labels) for method in NAMES}
+    return {method: runs for method, runs in found.items() if runs}
+
+
+def curves(runs: Lines) -> list[Any]:
+    """Their learning curves."""
+    return [run["curve"] for run in runs]
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """Lines of a Markdown table, an empty one behind it. A bar within a cell does not end it."""
+    escaped = [[cell.replace("|", "\\|") for cell in row] for row in (header, *rows)]
+    head, *body = [f"| {' | '.join(row)} |" for row in escaped]
+    return [head, "|---" * len(header) + "|", *body, ""]
+
+
+def median(values: Iterable[float | None], digits: int = 3) -> str:
+    """A median with its interval; None stands for never reached."""
+    return _finite(summarise(list(values)), digits)
+
+
+def reach(points: Sequence[Reached | None], value: Callable[[Reached], float], digits: int) -> str:
+    """Median of what runs needed to get somewhere; how many never got there."""
+    never = sum(point is None for point in points)
+    if never == len(points):
+        return "never"
+    found = median([None if point is None else value(point) for point in points], digits)
+    return found + (f", {never} never" if never else "")
+
+
+def measured(runs: Lines, name: str) -> str:
+    """Median over runs of a measurement's mean@k; a dash where no run has it."""
+    values = [run["measures"][name]["mean"] for run in runs if name in run["measures"]]
+    return median(values) if values else "-"
+
+
+def ratios(methods: ByMethod, level: float) -> list[str]:
+    """FST over RL alone, seed by seed: sampled rollouts and training seconds to an accuracy."""
+    if not {"fst", "rl"} <= set(methods):
+        return []
+    rl = {run["labels"]["seed"]: reached(run["curve"], level) for run in methods["rl"]}
+    pairs = [(reached(run["curve"], level), rl.get(run["labels"]["seed"])) for run in methods["fst"]]
+    if any(point is not None and not point.step for pair in pairs for point in pair):
+        return ["The start is at that accuracy already: there is nothing to compare.", ""]
+    if all(other is None for _, other in pairs):
+        return ["RL alone never got there.", ""]
+    rollouts = summarise([_ratio(p, q, lambda r: r.rollouts) for p, q in pairs if p or q])
+    seconds = summarise([_ratio(p, q, lambda r: r.seconds) for p, q in pairs if p or q])
+    return [
+        f"FST over RL alone, seed by seed: {_finite(rollouts, 2)} of the rollouts, {_finite(seconds, 2)} of the seconds "
+        "(0 where RL alone never got there).",
+        "",
+    ]
+
+
+def _ratio(fst: Reached | None, rl: Reached | None, value: Callable[[Reached], float]) -> float | None:
+    if fst is None:
+        return None
+    return 0.0 if rl is None else value(fst) / value(rl)
+
+
+def _finite(found: Summary, digits: int) -> str:
+    return found.text(digits).replace("inf", "never")
