@@ -31,6 +31,7 @@ _HOME = {
     "describe": "plan",
     "evaluate": "measure",
     "experiment": "experiments.commands",
+    "export": "export",
     "load_config": "config",
     "parse_config": "config",
     "read_candidates": "run_dir",

@@ -1,4 +1,4 @@
-"""The command line: train, evaluate, experiment, prompts, tasks, lab. Heavy imports wait until a command needs them."""
+"""The command line: train, evaluate, experiment, prompts, export, tasks, lab. Heavy imports wait until a command needs them."""
 
 import argparse
 import os
@@ -40,6 +40,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_evaluate(commands.add_parser("evaluate", help="measure weights under prompts, and their KL to the base"))
     add_experiment(commands.add_parser("experiment", help="the paper's experiments over seeds, for any model and task"))
     _add_prompts(commands.add_parser("prompts", help="show the prompts of a run and how they came about"))
+    _add_export(commands.add_parser("export", help="write what is deployed: weights, prompts, and how to serve them"))
     _add_tasks(commands.add_parser("tasks", help="list tasks, or show problems of one"))
     add_commands(commands.add_parser("lab", help="a small world with a model of its own: demo, reproduce, pretrain"))
     return parser
@@ -133,6 +134,7 @@ def _add_prompts(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run_directory", type=Path, metavar="RUN")
     parser.add_argument("--best", action="store_true", help="print the best prompt alone, ready to paste")
     parser.add_argument("--all", action="store_true", help="list every candidate ever proposed")
+    parser.add_argument("--tree", action="store_true", help="the family tree of all candidates, with what each changed")
     parser.add_argument("--id", metavar="HASH", help="one candidate: its text, its parent, what led to it")
     parser.set_defaults(run=_prompts)
 
@@ -147,8 +149,28 @@ def _prompts(options: argparse.Namespace) -> int:
         show.candidate(run, options.id)
     elif options.all:
         show.candidates(run)
+    elif options.tree:
+        show.tree(run)
     else:
         show.population(run)
+    return 0
+
+
+# -- export ------------------------------------------------------------------------------------------------------------
+
+
+def _add_export(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run_directory", type=Path, metavar="RUN")
+    parser.add_argument("output", type=Path, help="a directory that does not exist yet, or is empty")
+    parser.add_argument("--weights", default="latest", help="latest or step_N (default: latest)")
+    parser.set_defaults(run=_export)
+
+
+def _export(options: argparse.Namespace) -> int:
+    from fastslow.export import export
+
+    export(options.run_directory, options.output, weights=options.weights)
+    print(f"wrote {options.output}; {options.output / 'README.md'} says how to serve it")
     return 0
 
 

@@ -1,7 +1,7 @@
 """What the commands `evaluate`, `prompts` and `tasks` print. Model text is printed as text, never as terminal markup."""
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +9,11 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+from rich.tree import Tree
 
 from fastslow.config import TaskConfig, apply_override
 from fastslow.errors import ConfigError
+from fastslow.family import Member, family_tree
 from fastslow.measure import EvaluationReport
 from fastslow.progress import printable
 from fastslow.run_dir import read_candidates, read_config, read_population
@@ -91,6 +93,35 @@ def candidates(run: Path) -> None:
             "yes" if line["accepted"] else "no", Text(printable(line["reason"])), Text(printable(_preview(text))),
         )  # fmt: skip
     console.print(table)
+
+
+def tree(run: Path) -> None:
+    """The family tree of all prompts, each with what it changed."""
+    console = Console()
+    members = {prompt.hash for prompt in _population(run)}
+    top = Tree(Text(str(run), style="bold"))
+    for root in family_tree(read_candidates(run)):
+        _grow(top, root, members)
+    console.print(top)
+    console.print("* in the population. + and - are lines against the parent.", markup=False)
+
+
+def _grow(tree: Tree, member: Member, population: Collection[str]) -> None:
+    record = member.record
+    inside = record["hash"] in population
+    verdict = "accepted" if record["accepted"] else printable(record["reason"])
+    head = (
+        f"{'* ' if inside else ''}{record['hash']}  mean {_score(record['mean'])}  cycle {record['cycle']}  {verdict}"
+    )
+    style = "bold" if inside else "" if record["accepted"] else "dim"
+    text = Text(head, style=style)
+    for sign, line in member.changes or [
+        ("", line) for text in record["components"].values() for line in text.splitlines()
+    ]:
+        text.append(printable(f"\n{sign} {line}".rstrip(" ")), style={"+": "green", "-": "red"}.get(sign, ""))
+    branch = tree.add(text)
+    for child in member.children:
+        _grow(branch, child, population)
 
 
 def candidate(run: Path, hash_: str) -> None:

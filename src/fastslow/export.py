@@ -1,0 +1,180 @@
+"""What is deployed of a run: the model or adapter, the best prompt, the population, and a README that says how to serve them.
+
+The directory is one that transformers, PEFT and vLLM load; nothing in it needs fastslow.
+"""
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from fastslow.config import Config
+from fastslow.errors import ConfigError
+from fastslow.experiments.tables import table
+from fastslow.run_dir import checkpoint_steps, read_config, read_metrics, read_population, write_atomically
+from fastslow.types import SYSTEM, Prompt
+
+RESUME = "resume"
+ADAPTER = "adapter_config.json"
+
+
+def export(run: str | Path, output: str | Path, *, weights: str = "latest") -> Path:
+    """Write the deployable directory of a run; the path of it. `weights`: `latest` or `step_N`.
+
+    Raises: ConfigError where there is no run, no such checkpoint, or something in `output` already.
+    """
+    run, output = Path(run), Path(output)
+    config = read_config(run)
+    step = _step(run, weights)
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise ConfigError(f"output: {str(output)!r} is there already and not empty: choose another directory")
+    population = read_population(run)
+    if not population:
+        raise ConfigError(f"{str(run)!r} has no population yet: its first cycle has not ended")
+    metrics = read_metrics(run)
+    output.mkdir(parents=True, exist_ok=True)
+    source = run / "checkpoints" / f"step_{step}"
+    shutil.copytree(source, output, dirs_exist_ok=True, ignore=shutil.ignore_patterns(RESUME))
+    _write_prompts(output, population)
+    _write_generation_config(output, config)
+    lora = (source / ADAPTER).is_file()
+    write_atomically(output / "README.md", _readme(config, population[0], metrics, step, lora, output.name))
+    return output
+
+
+def _step(run: Path, weights: str) -> int:
+    steps = checkpoint_steps(run)
+    known = ", ".join(f"step_{step}" for step in steps) or "no checkpoint yet"
+    if weights == "latest" and steps:
+        return steps[-1]
+    for step in steps:
+        if weights == f"step_{step}":
+            return step
+    raise ConfigError(f"weights: {weights!r} does not exist: {str(run)!r} has {known}")
+
+
+def _write_prompts(output: Path, population: list[Prompt]) -> None:
+    """The best prompt as text (of several components as one file each) and the population as JSON, best first."""
+    best = population[0].as_dict()
+    for name, text in best.items():
+        write_atomically(output / ("prompt.txt" if len(best) == 1 else f"prompt_{name}.txt"), text)
+    members = [{"hash": prompt.hash, "components": prompt.as_dict()} for prompt in dict.fromkeys(population)]
+    write_atomically(output / "prompts.json", json.dumps(members, indent=2, ensure_ascii=False) + "\n")
+
+
+def _write_generation_config(output: Path, config: Config) -> None:
+    """Completions are drawn as the run's evaluations drew them, unless the caller asks for something else."""
+    path = output / "generation_config.json"
+    known: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    sampling = config.evaluation
+    drawn: dict[str, Any] = {"do_sample": sampling.temperature > 0, "max_new_tokens": config.sampling.max_tokens}
+    if sampling.temperature > 0:
+        drawn |= {"temperature": sampling.temperature, "top_p": sampling.top_p}
+    write_atomically(path, json.dumps(known | drawn, indent=2) + "\n")
+
+
+def _readme(config: Config, prompt: Prompt, metrics: list[dict[str, Any]], step: int, lora: bool, name: str) -> str:
+    base = config.model.name
+    kind = f"A LoRA adapter of `{base}`" if lora else f"`{base}`, all parameters trained"
+    weights = "`adapter_model.safetensors`, `adapter_config.json`" if lora else "`model.safetensors`, `config.json`"
+    several = "" if list(prompt.as_dict()) == [SYSTEM] else SEVERAL
+    return f"""# {name}
+
+{kind}, together with the system prompt that it was trained with. Method `{config.method}`,
+task `{config.task.name}`, weights after {step} steps. Made with fastslow.
+
+## Files
+
+- {weights}, the tokenizer and its chat template
+- `prompt.txt`: the best prompt; `prompts.json`: the whole population, best first
+- `generation_config.json`: temperature and top-p as they were evaluated
+
+## Measured
+
+{_measured(config, metrics, step)}
+
+## Serve
+
+The weights and the prompt were trained together: give `prompt.txt` as the system message of every request.{several}
+
+With vLLM:
+
+```
+{_vllm(config, lora, name)}
+```
+
+```python
+from openai import OpenAI
+
+client = OpenAI(base_url="http://localhost:8000/v1", api_key="none")
+messages = [
+    {{"role": "system", "content": open("prompt.txt", encoding="utf-8").read()}},
+    {{"role": "user", "content": "..."}},
+]
+reply = client.chat.completions.create(
+    model="{name}", messages=messages, temperature={config.evaluation.temperature}, top_p={config.evaluation.top_p},
+    max_tokens={config.sampling.max_tokens},
+)
+print(reply.choices[0].message.content)
+```
+
+With transformers, in this directory:
+
+```python
+{_transformers(config, lora)}
+```
+"""
+
+
+SEVERAL = (
+    " It has several components here, `prompt_NAME.txt`, which the task puts into its messages: see `Task.messages`."
+)
+
+
+def _measured(config: Config, metrics: list[dict[str, Any]], step: int) -> str:
+    """Validation before training and at the exported step, or the last evaluation before it."""
+    k = config.evaluation.k
+    name = f"val/mean@{k}"
+    lines = [line for line in metrics if line.get(name) is not None and line["step"] <= step]
+    if not lines:
+        return "The run made no evaluation."
+    shown = {line["step"]: line for line in (lines[0], lines[-1])}.values()
+    rows = [[str(line["step"]), *(_number(line, key) for key in (name, f"val/best@{k}", "kl/base"))] for line in shown]
+    sampling = config.evaluation
+    head = f"""Up to {sampling.problems} validation problems, temperature {sampling.temperature:g}, top-p {sampling.top_p:g}.
+Step 0 is the base model under the task's own prompt. One run, seed {config.seed}: there is no interval.
+"""
+    return "\n".join([head, *table(["step", f"mean@{k}", f"best@{k}", "KL to the base, nats a token"], rows)]).rstrip()
+
+
+def _number(line: Mapping[str, Any], name: str) -> str:
+    value = line.get(name)
+    return "-" if value is None else f"{value:.3f}"
+
+
+def _vllm(config: Config, lora: bool, name: str) -> str:
+    if not lora:
+        return f"vllm serve . --served-model-name {name}"
+    rank = config.model.lora.rank if config.model.lora is not None else 16
+    return f"vllm serve {config.model.name} --enable-lora --max-lora-rank {rank} --lora-modules {name}=."
+
+
+def _transformers(config: Config, lora: bool) -> str:
+    load = (
+        f'model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained("{config.model.name}"), ".")'
+        if lora
+        else 'model = AutoModelForCausalLM.from_pretrained(".")'
+    )
+    imports = "from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig"
+    return f"""{"from peft import PeftModel" + chr(10) if lora else ""}{imports}
+
+tokenizer = AutoTokenizer.from_pretrained(".")
+{load}
+messages = [
+    {{"role": "system", "content": open("prompt.txt", encoding="utf-8").read()}},
+    {{"role": "user", "content": "..."}},
+]
+inputs = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True, return_tensors="pt")
+output = model.generate(**inputs, generation_config=GenerationConfig.from_pretrained("."))
+print(tokenizer.decode(output[0, inputs["input_ids"].shape[1]:], skip_special_tokens=True))"""

@@ -1,0 +1,68 @@
+"""`fastslow export`: what it writes loads without fastslow, and the README's own code runs."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fastslow.cli import main
+from fastslow.loop import train
+from fastslow.run_dir import read_metrics, read_population
+
+from runs import small_config
+
+
+def run_readme_code(directory: Path) -> None:
+    """The transformers example, run as it stands, in the exported directory. A random model may have nothing to say."""
+    code = re.findall(r"```python\n(.*?)```", (directory / "README.md").read_text(encoding="utf-8"), re.DOTALL)[1]
+    assert "from_pretrained" in code
+    done = subprocess.run([sys.executable, "-c", code], cwd=directory, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lora", [None, {"rank": 4, "alpha": 8}])
+def test_what_is_exported_can_be_served_and_says_what_was_measured(
+    lora: dict[str, int] | None, tiny_model_dir: Path, tmp_path: Path
+) -> None:
+    model = {"name": str(tiny_model_dir)} | ({"lora": lora} if lora else {})
+    run, out = tmp_path / "run", tmp_path / "my-model"
+    train(small_config(tiny_model_dir, run, steps=3, model=model))
+    assert main(["export", str(run), str(out)]) == 0
+    best, *_ = read_population(run)
+    assert (out / "prompt.txt").read_text(encoding="utf-8") == best.system
+    kept = json.loads((out / "prompts.json").read_text(encoding="utf-8"))
+    assert [item["hash"] for item in kept] == [prompt.hash for prompt in dict.fromkeys(read_population(run))]
+    assert not (out / "resume").exists()
+    weights = "adapter_model.safetensors" if lora else "model.safetensors"
+    assert (out / weights).read_bytes() == (run / "checkpoints" / "step_3" / weights).read_bytes()
+    drawn = json.loads((out / "generation_config.json").read_text(encoding="utf-8"))
+    assert (drawn["temperature"], drawn["top_p"], drawn["max_new_tokens"]) == (0.6, 0.95, 8)
+    text = (out / "README.md").read_text(encoding="utf-8")
+    last = read_metrics(run)[-1]
+    assert f"| 3 | {last['val/mean@2']:.3f} | {last['val/best@2']:.3f} | {last['kl/base']:.3f} |" in text
+    assert "--enable-lora --max-lora-rank 4 --lora-modules my-model=." in text if lora else "vllm serve . " in text
+    run_readme_code(out)
+
+
+def test_what_cannot_be_exported_is_named(
+    tiny_model_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    train(small_config(tiny_model_dir, run, steps=2, evaluation={"every": 0}))
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "file").touch()
+    for arguments, message in (
+        ([tmp_path / "none", tmp_path / "out"], "none"),
+        ([run, tmp_path / "full"], "is there already and not empty"),
+        ([run, tmp_path / "out", "--weights", "step_9"], "weights: 'step_9' does not exist"),
+    ):
+        assert main(["export", *map(str, arguments)]) == 2
+        assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+    assert main(["export", str(run), str(tmp_path / "out")]) == 0
+    assert "The run made no evaluation." in (tmp_path / "out" / "README.md").read_text(encoding="utf-8")

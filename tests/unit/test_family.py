@@ -1,0 +1,48 @@
+"""The family tree of prompts: parents, loops, repeated scores, and what changed."""
+
+from typing import Any
+
+from fastslow.family import Member, changes, family_tree
+
+
+def line(hash_: str, parent: str | None, text: str, **more: Any) -> dict[str, Any]:
+    record = {
+        "hash": hash_, "parent": parent, "cycle": 1, "components": {"system": text}, "accepted": False, "reason": "r",
+        "mean": None, "scores": {}, "feedback": [],
+    }  # fmt: skip
+    return record | more
+
+
+def shape(members: list[Member] | tuple[Member, ...]) -> list[Any]:
+    return [(member.record["hash"], shape(member.children)) for member in members]
+
+
+def test_children_hang_below_their_parents_in_order() -> None:
+    lines = [line("a", None, "x"), line("b", "a", "x\ny"), line("c", "b", "y"), line("d", "a", "z")]
+    assert shape(family_tree(lines)) == [("a", [("b", [("c", [])]), ("d", [])])]
+    (root,) = family_tree(lines)
+    assert root.changes == ()
+    assert root.children[0].changes == (("+", "y"),)
+    assert root.children[0].children[0].changes == (("-", "x"),)
+    assert root.children[1].changes == (("-", "x"), ("+", "z"))
+
+
+def test_a_prompt_that_is_scored_again_stands_once_with_its_last_score() -> None:
+    lines = [
+        line("a", None, "x", mean=0.1),
+        line("b", "a", "y", accepted=True, mean=0.5, scores={"p": 0.5}),
+        line("b", None, "y", cycle=2, mean=0.7, scores={"p": 0.7}),
+    ]
+    assert shape(family_tree(lines)) == [("a", [("b", [])])]
+    child = family_tree(lines)[0].children[0].record
+    assert (child["mean"], child["scores"], child["accepted"], child["cycle"]) == (0.7, {"p": 0.7}, True, 1)
+
+
+def test_a_prompt_that_comes_back_to_its_ancestor_closes_no_loop() -> None:
+    lines = [line("a", None, "x"), line("b", "a", "y"), line("a", "b", "x"), line("c", "unknown", "z")]
+    assert shape(family_tree(lines)) == [("a", [("b", [])]), ("c", [])]
+
+
+def test_changes_are_told_component_by_component() -> None:
+    before, after = {"system": "a\nb\nc", "tool": "t"}, {"system": "a\nB\nc\nd", "tool": "t"}
+    assert changes(before, after) == (("-", "b"), ("+", "B"), ("+", "d"))
