@@ -207,8 +207,9 @@ def _check_known(experiment: Experiment, directory: Path, known: Mapping[str, An
 
 
 def fingerprint(config: Config) -> str:
-    """Of everything that a run's result depends on: where it lies and how many threads it has are left out."""
-    tree = config.model_dump(mode="json", exclude={"output", "threads", "tracker"})
+    """Of every option that is not at its default: where a run lies and how many threads it has are left out."""
+    # Defaults are left out so that an option that is added later does not make old results look foreign.
+    tree = config.model_dump(mode="json", exclude={"output", "threads", "tracker"}, exclude_defaults=True)
     return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()[:16]
 
 
