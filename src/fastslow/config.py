@@ -1,7 +1,8 @@
 """The config: every option with its type, its default and where the default comes from. Strict: unknown keys are errors.
 
 Defaults are the paper's (arXiv 2605.12484) where it gives one. Ours, where it is silent: sampling temperature 1.0,
-`steps_per_cycle` 6 (192 anchor problems / 32 problems a step), LoRA learning rates, the reuse limit in policy versions.
+`steps_per_cycle` 6 (192 anchor problems / 32 problems a step), LoRA learning rates, the reuse limit in policy versions,
+`distill.cycles`.
 """
 
 import re
@@ -134,6 +135,17 @@ class FastConfig(Section):
     proposer: ProposerConfig = Field(default_factory=ProposerConfig)
 
 
+class DistillConfig(Section):
+    """The teacher's prompt of `method: distill`.
+
+    `prompt`: `evolve`, `@FILE`, the directory of a run (its best prompt), a text, or component names to texts. `cycles`: how
+    long `evolve` searches, one step each, before the first step of distillation.
+    """
+
+    prompt: str | dict[str, str] = "evolve"
+    cycles: Positive = 10
+
+
 class EvaluationConfig(Section):
     """Validation during training, and the defaults of `fastslow evaluate`. mean@k at temperature 0.6 and top-p 0.95."""
 
@@ -150,7 +162,7 @@ class Config(Section):
 
     model: ModelConfig
     task: TaskConfig
-    method: Literal["fst", "rl", "prompt"] = "fst"
+    method: Literal["fst", "rl", "prompt", "distill"] = "fst"
     output: str = "runs/run"
     seed: NonNegative = 0
     steps: Positive = 100
@@ -164,16 +176,39 @@ class Config(Section):
     sampling: SamplingConfig = Field(default_factory=SamplingConfig)
     slow: SlowConfig = Field(default_factory=SlowConfig)
     fast: FastConfig = Field(default_factory=FastConfig)
+    distill: DistillConfig = Field(default_factory=DistillConfig)
     evaluation: EvaluationConfig = Field(default_factory=EvaluationConfig)
 
     @property
     def population_size(self) -> int:
-        """K: plain RL has one prompt, the seed prompt."""
-        return 1 if self.method == "rl" else self.loop.population_size
+        """K: plain RL has one prompt, the seed prompt; distillation of a given prompt that one."""
+        return 1 if self.method == "rl" or self.teacher_is_given else self.loop.population_size
+
+    @property
+    def teacher_is_given(self) -> bool:
+        """Whether this is distillation of a prompt that need not be searched for."""
+        return self.method == "distill" and self.distill.prompt != "evolve"
+
+    @property
+    def answering_prompts(self) -> int:
+        """Prompts that share a problem's group: K, but in distillation the student's alone."""
+        return 1 if self.method == "distill" else self.population_size
+
+    @property
+    def searches(self) -> bool:
+        """Whether prompts are evolved at all."""
+        return self.method != "rl" and not self.teacher_is_given and self.fast.optimiser == "gepa"
+
+    @property
+    def search_steps(self) -> int:
+        """How many steps, from the first, are cycles of the prompt search that leave the weights as they are."""
+        if self.method == "distill":
+            return self.distill.cycles if self.searches else 0
+        return self.steps if self.method == "prompt" else 0
 
     @model_validator(mode="after")
     def _consistent(self) -> "Config":
-        if self.method != "prompt" and self.loop.group_size % self.population_size:
+        if self.method != "prompt" and self.loop.group_size % self.answering_prompts:
             raise ValueError(
                 f"loop.population_size: K = {self.population_size} does not divide loop.group_size, G = "
                 f"{self.loop.group_size}: every prompt gets G/K rollouts a problem. Take one of "
@@ -183,8 +218,10 @@ class Config(Section):
             raise ValueError(
                 f"slow.clip_low: {self.slow.clip_low} sets a floor, which CISPO does not have: set it to 1.0"
             )
+        if self.method == "distill":
+            self._check_distillation()
         proposer = self.fast.proposer
-        if self.method != "rl" and self.fast.optimiser == "gepa":
+        if self.searches:
             if proposer.kind in ("litellm", "openai") and not proposer.model:
                 raise ValueError(f"fast.proposer.model: is missing: kind {proposer.kind!r} needs the name of a model")
             if proposer.kind == "openai" and not proposer.base_url:
@@ -195,6 +232,20 @@ class Config(Section):
                     f"{self.fast.anchor_problems}: scoring one prompt on the anchors takes that many"
                 )
         return self
+
+    def _check_distillation(self) -> None:
+        if self.teacher_is_given:
+            return
+        if not self.searches:
+            raise ValueError(
+                f"distill.prompt: 'evolve' needs a search, and fast.optimiser is {self.fast.optimiser!r}: set it to gepa, or "
+                "give the prompt"
+            )
+        if self.steps <= self.distill.cycles:
+            raise ValueError(
+                f"steps: {self.steps} leaves none to distil, since the first distill.cycles = {self.distill.cycles} search "
+                "for the prompt: raise it"
+            )
 
 
 class _Loader(yaml.SafeLoader):

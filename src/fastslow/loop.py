@@ -1,7 +1,8 @@
 """Fast-Slow Training: Algorithm 1 of arXiv 2605.12484.
 
 `method: rl` is the same loop with one prompt that never moves, `method: prompt` the same loop with weights that never
-move. Mechanics (sampling, reuse, checkpoints, metrics) are in `session.py`.
+move, `method: distill` that one for some cycles, and then a loop in which prompts stay and the update is distillation
+(`slow/distillation.py`). Mechanics (sampling, reuse, checkpoints, metrics) are in `session.py`.
 
 Deviations from the paper: the rollout store forgets by age instead of being cleared each cycle; groups without variance
 are left out of the update; see `store.py` and `slow/advantages.py`.

@@ -51,7 +51,7 @@ def evaluate(
     config: str | Path | None = None,
     overrides: Sequence[str] = (),
     weights: str = "latest",
-    prompt: str = "best",
+    prompt: str | None = None,
     split: Split = "validation",
     problems: int | None = None,
     k: int | None = None,
@@ -60,7 +60,8 @@ def evaluate(
     """mean@k, best@k and, if asked, the KL to the base.
 
     `target` is a run directory, or a model (then `config` names the task). `weights` of a run: `base`, `latest`, `step_N`.
-    `prompt`: `seed`, `best`, `population`, the hash of a candidate, `@FILE`, or a text of more than one word.
+    `prompt`: `seed`, `best`, `population`, the hash of a candidate, `@FILE`, or a text of more than one word. None: what
+    the weights were trained to answer under, `best` of a run, `seed` of a model and after distillation.
     Raises: ConfigError, before any model loads, for anything that does not exist.
     """
     from fastslow.slow.local import LocalEngine
@@ -72,7 +73,8 @@ def evaluate(
     task = build_task(settings.task)
     k = _positive("k", k if k is not None else settings.evaluation.k)
     chosen = _problems(task, split, problems)
-    prompts = resolve_prompts(prompt, task, run)
+    default = "seed" if run is None or settings.method == "distill" else "best"
+    prompts = resolve_prompts(default if prompt is None else prompt, task, run)
     adapter = _checkpoint(run, weights) if run is not None else _adapter(target)
     engine = _load(LocalEngine, settings, adapter)
     rows = tuple(_measure(engine, task, settings, chosen, label, text, split, k, kl) for label, text in prompts)

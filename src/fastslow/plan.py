@@ -38,7 +38,7 @@ def describe(config: Config, *, resume: Path | None = None) -> str:
 
     Raises: ConfigError or TaskError, as `train` would.
     """
-    task = check(config)
+    config, task = check(config)
     if resume is None:
         RunDirectory(Path(config.output)).check_free()
     device = loading.pick_device(config.model.device)
@@ -102,30 +102,39 @@ def estimate_run(config: Config, parameters: int, context_tokens: float, flops_p
     """Upper bounds, with every completion as long as it may be and every cycle's budget spent.
 
     2 FLOPs a parameter and token for each pass forwards, 6 for training (4 with LoRA, which needs no gradient of the
-    frozen weights), 2 more for the KL penalty. A context is computed once for all rollouts of its problem and prompt.
+    frozen weights), 2 more for the KL penalty or for the teacher. A context is computed once for all rollouts of its
+    problem and prompt.
     """
-    loop, budget = config.loop, config.fast.metric_calls
-    trains = config.method != "prompt"
-    per_step = loop.problems_per_step * loop.group_size if trains else 0
-    per_cycle = 0 if config.method == "rl" or config.fast.optimiser == "frozen" else budget
-    cycle_steps = loop.steps_per_cycle if trains else 1
-    steps = config.steps
-    if config.max_rollouts is not None:
-        pace = per_step + per_cycle / cycle_steps
-        steps = min(steps, -(-config.max_rollouts // max(int(pace), 1)))
-    cycles = -(-steps // cycle_steps)
-    rollouts = steps * per_step + cycles * per_cycle
+    loop, distills = config.loop, config.method == "distill"
+    per_step = loop.problems_per_step * loop.group_size
+    per_cycle = config.fast.metric_calls if config.searches else 0
+    searching, training = _split_steps(config, per_step, per_cycle)
+    steps = searching + training
+    cycles = searching + (0 if distills else -(-training // loop.steps_per_cycle))
+    rollouts = training * per_step + cycles * per_cycle
     settings = config.evaluation
     evaluations = 1 + steps // settings.every if settings.every else 0
     validation = evaluations * (settings.problems * settings.k + settings.kl_problems)
-    step_contexts = loop.problems_per_step * config.population_size if trains else 0
-    contexts = steps * step_contexts + cycles * per_cycle + evaluations * (settings.problems + settings.kl_problems)
+    step_contexts = loop.problems_per_step * config.answering_prompts
+    contexts = training * step_contexts + cycles * per_cycle + evaluations * (settings.problems + settings.kl_problems)
     longest = config.sampling.max_tokens
     sampled = contexts * context_tokens + (rollouts + validation) * longest
-    learned = steps * (step_contexts * context_tokens + per_step * longest)
-    passes = (4 if config.model.lora else 6) + (2 if config.slow.kl_coefficient else 0)
+    learned = training * (step_contexts * context_tokens + per_step * longest)
+    passes = (4 if config.model.lora else 6) + (2 if config.slow.kl_coefficient or distills else 0)
     flops = parameters * (2.0 * sampled + passes * learned)
     return Estimate(steps, cycles, rollouts, validation, sampled, flops, flops / (TYPICAL_SHARE * flops_per_s))
+
+
+def _split_steps(config: Config, per_step: int, per_cycle: int) -> tuple[int, int]:
+    """Steps that only search, and steps that train, within the budget of rollouts."""
+    searching = min(config.search_steps, config.steps)
+    training, budget = config.steps - searching, config.max_rollouts
+    if budget is None:
+        return searching, training
+    searching = min(searching, -(-budget // max(per_cycle, 1)))
+    left = max(budget - searching * per_cycle, 0)
+    pace = per_step + (0.0 if config.method == "distill" else per_cycle / config.loop.steps_per_cycle)
+    return searching, min(training, -(-left // max(int(pace), 1)))
 
 
 # -- the sections ------------------------------------------------------------------------------------------------------
@@ -153,33 +162,49 @@ def _slow(config: Config) -> list[str]:
     if config.method == "prompt":
         return ["frozen: method is prompt"]
     loop, slow = config.loop, config.slow
-    share = loop.group_size // config.population_size
+    share = loop.group_size // config.answering_prompts
     step = loop.problems_per_step * loop.group_size
+    lines = [f"a step: {loop.problems_per_step} problems x {loop.group_size} rollouts = {step} rollouts"]
+    clip = f"{slow.max_grad_norm:g}" if slow.max_grad_norm else "none"
+    adam = (
+        f"AdamW: learning rate {slow.learning_rate:g} after {slow.warmup_steps} steps of warm-up, "
+        f"gradient norm at most {clip}"
+    )
+    if config.method == "distill":
+        lines[0] += " of the student, who has the seed prompt; one update"
+        return [*lines, *_distillation(config), adam]
+    lines[0] += f", {share} under each of {config.population_size} prompts; one update"
     divided = "divided by the group's deviation" if loop.divide_by_std else "not divided by a deviation"
     normalised = ", then normalised over the batch" if loop.batch_normalisation else ""
-    lines = [
-        f"a step: {loop.problems_per_step} problems x {loop.group_size} rollouts = {step} rollouts, "
-        f"{share} under each of {config.population_size} prompts; one update",
-        f"advantage: reward minus the mean of its {loop.baseline}'s group, {divided}{normalised}",
-    ]
+    lines.append(f"advantage: reward minus the mean of its {loop.baseline}'s group, {divided}{normalised}")
     if slow.loss == "cispo":
         lines.append(f"loss: cispo, importance ratio clamped to [0, {slow.tau:g}] (absolute)")
     else:
         lines.append(f"loss: {slow.loss}")
     penalty = f"{slow.kl_coefficient:g}" if slow.kl_coefficient else "none"
-    clip = f"{slow.max_grad_norm:g}" if slow.max_grad_norm else "none"
-    lines.append(
-        f"AdamW: learning rate {slow.learning_rate:g} after {slow.warmup_steps} steps of warm-up, gradient norm at most "
-        f"{clip}; KL penalty towards the base: {penalty}"
-    )
-    return lines
+    return [*lines, f"{adam}; KL penalty towards the base: {penalty}"]
+
+
+def _distillation(config: Config) -> list[str]:
+    given = config.distill.prompt
+    teacher = "the best prompt that the search finds"
+    if isinstance(given, dict):
+        teacher = ", ".join(f"{name}: {text!r}" for name, text in given.items())
+    return [
+        f"teacher: the base weights under {teacher}",
+        "loss: KL(student || teacher) over the full vocabulary at every token of the student's rollouts; rewards are measured "
+        "and not trained on",
+    ]
 
 
 def _fast(config: Config) -> list[str]:
     fast, loop = config.fast, config.loop
-    if config.method == "rl" or fast.optimiser == "frozen":
-        return ["frozen: the seed prompt stays"]
-    every = "every step" if config.method == "prompt" else f"every {loop.steps_per_cycle} steps"
+    if not config.searches:
+        return ["frozen: the teacher's prompt is given" if config.teacher_is_given else "frozen: the seed prompt stays"]
+    every = {
+        "prompt": "every step",
+        "distill": f"in each of the first {config.distill.cycles} steps, weights frozen",
+    }.get(config.method, f"every {loop.steps_per_cycle} steps")
     lookahead = loop.problems_per_step * loop.steps_per_cycle
     anchors = min(fast.anchor_problems, lookahead)
     fitting = max(1, fast.metric_calls // (2 * config.population_size))
@@ -205,8 +230,9 @@ def _evaluation(config: Config) -> list[str]:
     settings = config.evaluation
     if not settings.every:
         return ["nothing: evaluation.every is 0"]
+    prompt = "seed prompt" if config.method == "distill" else "best prompt"
     return [
-        f"mean@{settings.k} and best@{settings.k} of the best prompt on up to {settings.problems} validation problems at "
+        f"mean@{settings.k} and best@{settings.k} of the {prompt} on up to {settings.problems} validation problems at "
         f"temperature {settings.temperature:g}, top-p {settings.top_p:g}, every {settings.every} steps",
         f"KL to the base over the full vocabulary on {settings.kl_problems} of them",
     ]

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
@@ -18,7 +19,7 @@ from typing import Any
 from fastslow.config import Config
 from fastslow.curriculum import Curriculum, union
 from fastslow.errors import InfrastructureError, ResumeError
-from fastslow.fast.optimiser import Evaluation, Evolution, PromptOptimiser
+from fastslow.fast.optimiser import Candidate, Evaluation, Evolution, PromptOptimiser, Usage
 from fastslow.fast.pacing import SearchPace
 from fastslow.fast.pareto import mean_score
 from fastslow.progress import Observer, SilentObserver
@@ -26,7 +27,8 @@ from fastslow.rollouts import RolloutRequest, make_rollouts
 from fastslow.run_dir import RunDirectory
 from fastslow.seeding import derive_seed
 from fastslow.slow.advantages import AdvantageSettings, build_datums
-from fastslow.slow.engine import LossSettings, PolicyEngine, SamplingParams
+from fastslow.slow.distillation import build_distill_datums
+from fastslow.slow.engine import LossSettings, PolicyEngine, SamplingParams, UpdateMetrics
 from fastslow.step_metrics import StepRecord
 from fastslow.store import RolloutStore
 from fastslow.tasks.base import Stage, Task
@@ -39,7 +41,9 @@ Group = list[Rollout]
 
 @dataclass(frozen=True)
 class TrainResult:
-    """How a run ended. `best_prompt` is the population's first member; `metrics` the last step's record."""
+    """How a run ended. `best_prompt` is the population's first member, after distillation the teacher's; `metrics` the last
+    step's record.
+    """
 
     run: Path
     steps: int
@@ -113,7 +117,7 @@ class TrainingSession:
         from fastslow.setup import prepare
 
         parts = prepare(config, resume=resume)
-        session = cls(config, parts.task, parts.engine, parts.optimiser, parts.run, observer or SilentObserver())
+        session = cls(parts.config, parts.task, parts.engine, parts.optimiser, parts.run, observer or SilentObserver())
         if resume is not None:
             session._restore()
         return session
@@ -169,7 +173,7 @@ class TrainingSession:
     def next_minibatches(self) -> list[list[Problem]]:
         """The T minibatches of the current cycle."""
         start = self.state.step - self.state.step_in_cycle
-        if self.config.method == "prompt":
+        if self._searching:
             start *= self.config.loop.steps_per_cycle
         stage = self.task.stage(start)
         if stage.first_step not in self._curricula:
@@ -180,11 +184,13 @@ class TrainingSession:
 
     def remaining(self, lookahead: list[list[Problem]]) -> Iterator[list[Problem]]:
         """The cycle's minibatches that are still to be trained on; prompts alone take one step a cycle."""
-        yield from lookahead[self.state.step_in_cycle :] if self.config.method != "prompt" else [[]]
+        yield from lookahead[self.state.step_in_cycle :] if not self._searching else [[]]
 
     def evolve(self, lookahead: list[list[Problem]]) -> tuple[Prompt, ...]:
         """Move the fast weights, unless the run was resumed after this cycle had moved them."""
         state = self.state
+        if self._distilling:
+            return self._student_prompts()
         if state.evolved_for_step == state.step - state.step_in_cycle:
             return state.population
         if not self._search_is_due():
@@ -231,22 +237,21 @@ class TrainingSession:
         """Move the slow weights by one step."""
         self.record.groups(groups)
         self.state.pace.observe(r.reward for group in groups for r in group if r.reward is not None)
-        if self.config.method == "prompt":
+        if self._searching:
             return
         self._phase("updating")
-        loop, slow = self.config.loop, self.config.slow
-        datums = build_datums(groups, AdvantageSettings(loop.baseline, loop.divide_by_std, loop.batch_normalisation))
-        learning_rate = slow.learning_rate * min(1.0, (self.state.step + 1) / max(slow.warmup_steps, 1))
-        loss = LossSettings(slow.loss, slow.tau, slow.kl_coefficient)
+        slow, trained = self.config.slow, self.state.step - self.config.search_steps
+        learning_rate = slow.learning_rate * min(1.0, (trained + 1) / max(slow.warmup_steps, 1))
+        step = self._distill if self._distilling else self._reinforce
         with self.record.timer("update"):
-            metrics = self.engine.train_step(datums, loss, learning_rate)
-        self.record.update(metrics, learning_rate, len(datums))
+            metrics, datums = step(groups, learning_rate)
+        self.record.update(metrics, learning_rate, datums)
 
     def end_step(self) -> None:
         """Close a step: evaluate and save where it is due, write the metrics line."""
         state = self.state
+        cycle_steps = 1 if self._searching else self.config.loop.steps_per_cycle
         state.step += 1
-        cycle_steps = 1 if self.config.method == "prompt" else self.config.loop.steps_per_cycle
         state.step_in_cycle = (state.step_in_cycle + 1) % cycle_steps
         self.store.expire(self.engine.policy_version)
         every = self.config.evaluation.every
@@ -257,6 +262,27 @@ class TrainingSession:
         self._write_record()
         if self.state.step % self.config.checkpoint_every == 0:
             self._save()
+
+    @property
+    def _searching(self) -> bool:
+        """Whether this step is a cycle of the search alone, and the weights stay."""
+        return self.state.step < self.config.search_steps
+
+    @property
+    def _distilling(self) -> bool:
+        return self.config.method == "distill" and not self._searching
+
+    def _reinforce(self, groups: Sequence[Group], learning_rate: float) -> tuple[UpdateMetrics, int]:
+        loop, slow = self.config.loop, self.config.slow
+        datums = build_datums(groups, AdvantageSettings(loop.baseline, loop.divide_by_std, loop.batch_normalisation))
+        loss = LossSettings(slow.loss, slow.tau, slow.kl_coefficient)
+        return self.engine.train_step(datums, loss, learning_rate), len(datums)
+
+    def _distill(self, groups: Sequence[Group], learning_rate: float) -> tuple[UpdateMetrics, int]:
+        teacher, problems = self.state.population[0], [self._training_problems[g[0].problem_id] for g in groups]
+        contexts = {problem.id: self.engine.encode(self.task.messages(problem, teacher)) for problem in problems}
+        datums = build_distill_datums(groups, contexts)
+        return self.engine.distill_step(datums, learning_rate), len(datums)
 
     # -- sampling ------------------------------------------------------------------------------------------------------
 
@@ -293,9 +319,12 @@ class TrainingSession:
         wanted = int(fast.anchors_from_store * fast.anchor_problems)
         hashes = [prompt.hash for prompt in self.state.population]
         covered = self.store.covered_problems(hashes, self.engine.policy_version)[-wanted:] if wanted else []
-        by_id = {problem.id: problem for problem in self.task.problems("train")} if covered else {}
-        anchors = union([[by_id[problem_id] for problem_id in covered], problems])
+        anchors = union([[self._training_problems[problem_id] for problem_id in covered], problems])
         return anchors[: fast.anchor_problems]
+
+    @cached_property
+    def _training_problems(self) -> dict[str, Problem]:
+        return {problem.id: problem for problem in self.task.problems("train")}
 
     def _seed(self, kind: str, number: int, problem: Problem, prompt: Prompt) -> int:
         return derive_seed(self.config.seed, kind, self.state.cycle, number, problem.id, prompt.hash)
@@ -328,6 +357,18 @@ class TrainingSession:
             },
         )
 
+    def _student_prompts(self) -> tuple[Prompt, ...]:
+        """Distillation: the population stays and is the teacher's; the student answers under the seed prompt alone."""
+        state, given = self.state, self.config.distill.prompt
+        if isinstance(given, dict) and not state.cycle:
+            teacher = Prompt.from_dict(given)
+            self._adopt(Evolution((teacher,), (Candidate(teacher, None, True, "given as distill.prompt"),), 0, Usage()))
+        if state.population[0] == self.task.seed_prompt and state.step == self.config.search_steps:
+            self._warn("the search found no better prompt than the seed prompt: there is nothing to distil")
+        # What the search sampled is not the student's.
+        self.store.clear()
+        return (self.task.seed_prompt,)
+
     def _search_is_due(self) -> bool:
         """Whether this cycle begins with a search. A new task of a stream always does."""
         if self.state.step:
@@ -356,11 +397,14 @@ class TrainingSession:
     # -- measuring and logging -----------------------------------------------------------------------------------------
 
     def _evaluate(self) -> None:
-        """Measure the best prompt on the validation split. A scorer that is down costs the measurement, never the run."""
+        """Measure the best prompt, or the student's, on the validation split. A scorer that is down costs the measurement,
+        never the run.
+        """
         self._phase("evaluating")
+        prompt = self.task.seed_prompt if self.config.method == "distill" else self.state.population[0]
         try:
             with self.record.timer("evaluate"):
-                self._measure(self.state.population[0])
+                self._measure(prompt)
         except InfrastructureError as error:
             self._warn(f"step {self.state.step}: not evaluated: {error}")
 

@@ -6,23 +6,25 @@ from pathlib import Path
 from fastslow.config import Config
 from fastslow.errors import ConfigError
 from fastslow.fast.optimiser import PromptOptimiser
-from fastslow.run_dir import RunDirectory
+from fastslow.run_dir import RunDirectory, read_population
 from fastslow.slow.engine import PolicyEngine
 from fastslow.tasks.base import Task, check_splits
+from fastslow.types import Prompt
 
 
 @dataclass(frozen=True)
 class Parts:
-    """What a training session is made of."""
+    """What a training session is made of. In `config` a teacher's prompt stands as its text."""
 
+    config: Config
     task: Task
     engine: PolicyEngine
     optimiser: PromptOptimiser
     run: RunDirectory
 
 
-def check(config: Config) -> Task:
-    """The task of a config, after every check that needs no model. Raises ConfigError or TaskError."""
+def check(config: Config) -> tuple[Config, Task]:
+    """The config as resolved, and its task, after every check that needs no model. Raises ConfigError or TaskError."""
     from fastslow.fast.proposers import check_proposer
     from fastslow.slow.losses import check_loss
     from fastslow.tasks.registry import build_task
@@ -33,14 +35,18 @@ def check(config: Config) -> Task:
     task = build_task(config.task)
     check_splits(task)
     _check_stages(config, task)
-    if config.method != "rl" and config.fast.optimiser == "gepa":
+    if config.searches:
         check_proposer(config.fast.proposer)
-    return task
+    return _with_teacher(config, task), task
 
 
 def _check_stages(config: Config, task: Task) -> None:
     """Raises ConfigError where a task would change in the middle of a cycle."""
     steps, cycle = task.stage(0).steps, config.loop.steps_per_cycle
+    if steps is not None and config.method == "distill":
+        raise ConfigError(
+            f"method: 'distill' takes one task, and {task.name!r} is several in turn: distil the prompt of one of them"
+        )
     if steps is not None and steps % cycle:
         raise ConfigError(
             f"task.options.steps: {steps} steps a task are no whole number of cycles: take a multiple of "
@@ -48,12 +54,58 @@ def _check_stages(config: Config, task: Task) -> None:
         )
 
 
+def _with_teacher(config: Config, task: Task) -> Config:
+    """The config with the teacher's prompt as its text, wherever it came from: a run that is resumed needs it unchanged."""
+    if not config.teacher_is_given:
+        return config
+    prompt = _teacher(config.distill.prompt, task)
+    wanted, given = sorted(task.seed_prompt.as_dict()), sorted(prompt.as_dict())
+    if wanted != given:
+        raise ConfigError(
+            f"distill.prompt: has the components {given}, those of task {task.name!r} are {wanted}: name each of them"
+        )
+    if prompt == task.seed_prompt:
+        raise ConfigError(
+            "distill.prompt: is the task's seed prompt, which the student has as well: there is nothing to distil. Give "
+            "the prompt of a run that found a better one"
+        )
+    return config.model_copy(update={"distill": config.distill.model_copy(update={"prompt": prompt.as_dict()})})
+
+
+def _teacher(named: str | dict[str, str], task: Task) -> Prompt:
+    """The prompt that `distill.prompt` names. Raises ConfigError for what does not exist."""
+    if isinstance(named, dict):
+        return Prompt.from_dict(named)
+    if named.startswith("@"):
+        path = Path(named[1:])
+        if not path.is_file():
+            raise ConfigError(f"distill.prompt: the file {str(path)!r} does not exist")
+        return Prompt.of(path.read_text(encoding="utf-8").strip())
+    if _is_run(named):
+        population = read_population(Path(named))
+        if not population:
+            raise ConfigError(f"distill.prompt: {named!r} has no population yet: its first cycle has not ended")
+        return population[0]
+    if len(named.split()) < 2:
+        raise ConfigError(
+            f"distill.prompt: {named!r} is neither evolve, @FILE, the directory of a run nor a text of several words"
+        )
+    return Prompt.of(named)
+
+
+def _is_run(name: str) -> bool:
+    try:
+        return (Path(name) / "config.yaml").is_file()
+    except (OSError, ValueError):  # a text that no path could be
+        return False
+
+
 def prepare(config: Config, *, resume: Path | None = None) -> Parts:
     """Check, load, connect. A new run directory is made only when everything else stands."""
     from fastslow.fast.registry import build_optimiser
     from fastslow.slow.local import LocalEngine
 
-    task = check(config)
+    config, task = check(config)
     run = RunDirectory(resume if resume is not None else Path(config.output))
     if resume is None:
         run.check_free()
@@ -67,4 +119,4 @@ def prepare(config: Config, *, resume: Path | None = None) -> Parts:
         raise
     if resume is None:
         run.create(config)
-    return Parts(task, engine, optimiser, run)
+    return Parts(config, task, engine, optimiser, run)

@@ -79,6 +79,11 @@ class RolloutStore:
                 del self._rollouts[key]
                 self._trained.pop(key, None)
 
+    def clear(self) -> None:
+        """Forget everything."""
+        self._rollouts.clear()
+        self._trained.clear()
+
     def to_json(self) -> list[dict[str, Any]]:
         """One record a pair, in order, for a checkpoint."""
         return [
@@ -88,8 +93,7 @@ class RolloutStore:
 
     def restore(self, records: Iterable[dict[str, Any]]) -> None:
         """Replace the content by what `to_json` gave."""
-        self._rollouts.clear()
-        self._trained.clear()
+        self.clear()
         for record in records:
             rollouts = [Rollout.from_json(item) for item in record["rollouts"]]
             key = (rollouts[0].problem_id, rollouts[0].prompt_hash)

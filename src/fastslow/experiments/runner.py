@@ -29,12 +29,13 @@ POLL_S = 0.5
 class Measure:
     """An evaluation of a finished part, as `fastslow evaluate` does it; `settings` override the run's own config.
 
-    `prompt` is seed, best, a text, or population: then the mean is that of each problem under its best prompt.
+    `prompt` is seed, best, a text, or population: then the mean is that of each problem under its best prompt. None: seed
+    after distillation, otherwise best.
     """
 
     name: str
     settings: Mapping[str, Any] = field(default_factory=dict)
-    prompt: str = "best"
+    prompt: str | None = None
     weights: str = "latest"
     kl: bool = False
 

@@ -9,12 +9,12 @@ from fastslow.types import Prompt
 
 def build_optimiser(config: Config, engine: PolicyEngine, seed_prompt: Prompt) -> PromptOptimiser:
     """The fast side of a run; plain RL leaves its one prompt as it is."""
-    fast = config.fast
-    if config.method == "rl" or fast.optimiser == "frozen":
+    if not config.searches:
         return FrozenOptimiser()
     from fastslow.fast.gepa_optimiser import GepaOptimiser
     from fastslow.fast.proposers import build_proposer
 
+    fast = config.fast
     return GepaOptimiser(
         build_proposer(fast.proposer, engine),
         seed_prompt,

@@ -2,6 +2,7 @@
 
 Tokens in, tokens out, and every call is synchronous and batched, so that an engine that speaks the Tinker API can
 implement it as well: `sample` is a set of futures awaited together, `train_step` is forward_backward plus optim_step.
+`distill_step` alone asks for more than log-probabilities of given tokens: whole distributions of two contexts.
 """
 
 from collections.abc import Sequence
@@ -63,8 +64,26 @@ class Datum:
 
 
 @dataclass(frozen=True)
+class DistillDatum:
+    """One rollout of the student as distillation sees it: the same completion after the student's context, which it was
+    sampled from, and after the teacher's. `token_weight` as in `Datum`.
+    """
+
+    context_tokens: tuple[int, ...]
+    teacher_context_tokens: tuple[int, ...]
+    completion_tokens: tuple[int, ...]
+    token_weight: float
+
+    def __post_init__(self) -> None:
+        if not (self.context_tokens and self.teacher_context_tokens and self.completion_tokens):
+            raise ValueError("a datum of distillation needs two contexts and a completion, none of them empty")
+
+
+@dataclass(frozen=True)
 class UpdateMetrics:
-    """What one update did. Ratio, clip fraction, entropy (nats) and KL (nats a token) are means over tokens."""
+    """What one update did. Ratio, clip fraction, entropy (nats) and KL (nats a token) are means over tokens; NaN where the
+    update has no such thing.
+    """
 
     loss: float
     grad_norm: float
@@ -93,7 +112,7 @@ class PolicyEngine(Protocol):
     """
 
     policy_version: int
-    """Number of updates that the weights have had; each `train_step` adds one."""
+    """Number of updates that the weights have had; each `train_step` and each `distill_step` adds one."""
 
     def encode(self, messages: Sequence[Message]) -> tuple[int, ...]:
         """Context tokens for chat messages, generation prompt included. Never mutates its argument."""
@@ -117,6 +136,14 @@ class PolicyEngine(Protocol):
 
     def train_step(self, datums: Sequence[Datum], loss: LossSettings, learning_rate: float) -> UpdateMetrics:
         """One optimizer step on the sum over tokens of `token_weight * loss`."""
+        ...
+
+    def distill_step(self, datums: Sequence[DistillDatum], learning_rate: float) -> UpdateMetrics:
+        """One optimizer step on the sum over tokens of `token_weight * KL(student || teacher)`, over the full vocabulary.
+
+        The student is the current weights after `context_tokens`, the teacher the base weights after
+        `teacher_context_tokens`; the gradient flows through the student alone.
+        """
         ...
 
     def save(self, directory: Path, *, resumable: bool) -> None:

@@ -23,8 +23,10 @@ from fastslow.slow import attention, loading
 from fastslow.slow.chat import ChatRenderer
 from fastslow.slow.cpu_memory import keep_freed_memory
 from fastslow.slow.decoders import Decoder, ForestDecoder, PlainDecoder
+from fastslow.slow.distillation import reverse_kl
 from fastslow.slow.engine import (
     Datum,
+    DistillDatum,
     LossSettings,
     SampleRequest,
     SamplingParams,
@@ -46,6 +48,9 @@ from fastslow.slow.scoring import (
 from fastslow.types import Completion, Message
 
 logger = logging.getLogger(__name__)
+
+NAN = float("nan")
+NO_UPDATE = UpdateMetrics(0.0, 0.0, NAN, NAN, 0.0, NAN, 0.0, 0, 0)
 
 
 class LocalEngine:
@@ -159,7 +164,7 @@ class LocalEngine:
     def train_step(self, datums: Sequence[Datum], loss: LossSettings, learning_rate: float) -> UpdateMetrics:
         check_loss(loss.name)
         if not datums:
-            return UpdateMetrics(0.0, 0.0, float("nan"), float("nan"), 0.0, float("nan"), 0.0, 0, 0)
+            return NO_UPDATE
         optimizer = self._optimizer_ready()
         sequences = [TokenSequence(datum.context_tokens, datum.completion_tokens) for datum in datums]
         sums = _Sums()
@@ -193,6 +198,44 @@ class LocalEngine:
         ratio = importance_ratio(learner, sampler)
         total.backward()
         sums.add(total, ratio, settings.tau, entropy, penalty, batch.computed_tokens)
+
+    def distill_step(self, datums: Sequence[DistillDatum], learning_rate: float) -> UpdateMetrics:
+        if not datums:
+            return NO_UPDATE
+        longest = max(len(datum.completion_tokens) for datum in datums)
+        self._check_lengths([datum.teacher_context_tokens for datum in datums], longest)
+        optimizer = self._optimizer_ready()
+        # The teacher's contexts hold the long prompt, so they say what is computed together.
+        taught = [TokenSequence(datum.teacher_context_tokens, datum.completion_tokens) for datum in datums]
+        parts = [
+            self._backward_distilled(batch, [datums[index] for index in batch.members])
+            for batch in self._micro_batches(taught)
+        ]
+        norm = optimizer.step(learning_rate)
+        self.policy_version += 1
+        loss, entropy, tokens, computed = (sum(values) for values in zip(*parts, strict=True))
+        return UpdateMetrics(loss, norm, NAN, NAN, NAN, entropy / tokens, NAN, int(tokens), int(computed))
+
+    def _backward_distilled(self, teacher: MicroBatch, datums: Sequence[DistillDatum]) -> tuple[float, float, int, int]:
+        """Gradients from the datums of one micro-batch of the teacher; sums of loss and entropy, tokens, computed tokens."""
+        with torch.no_grad(), self._weights("base") as base:
+            teacher_logits = teacher.forward(base)
+        loss = entropy = 0.0
+        tokens, computed = 0, teacher.computed_tokens
+        for batch in self._micro_batches([TokenSequence(d.context_tokens, d.completion_tokens) for d in datums]):
+            members = [datums[index] for index in batch.members]
+            weights = self._flat([datum.token_weight for datum in members for _ in datum.completion_tokens])
+            teacher_rows = [teacher.rows[index] for index in batch.members]
+            logits = batch.forward(self.model)
+            divergences, entropies = reverse_kl(
+                logits.detach(), teacher_logits, self._indices(batch.rows), self._indices(teacher_rows), weights
+            )
+            logits.backward(logits.detach())
+            loss += float((weights * divergences).sum())
+            entropy += float(entropies.sum())
+            tokens += len(divergences)
+            computed += batch.computed_tokens
+        return loss, entropy, tokens, computed
 
     # -- saving --------------------------------------------------------------------------------------------------------
 
@@ -288,6 +331,9 @@ class LocalEngine:
 
     def _flat(self, values: list[float]) -> torch.Tensor:
         return torch.tensor(values, dtype=torch.float32, device=self.device)
+
+    def _indices(self, rows: Sequence[Sequence[int]]) -> torch.Tensor:
+        return torch.tensor([index for row in rows for index in row], device=self.device)
 
 
 class _Sums:

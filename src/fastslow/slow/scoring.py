@@ -137,7 +137,7 @@ class _TokenLogprobs(torch.autograd.Function):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         log_totals = logits.new_empty(len(logits), dtype=torch.float32)
         entropies = torch.empty_like(log_totals)
-        for part in _slices(logits):
+        for part in slices(logits):
             values = logits[part].float()
             log_totals[part] = torch.logsumexp(values, dim=-1)
             probs = (values - log_totals[part, None]).exp_()
@@ -154,7 +154,7 @@ class _TokenLogprobs(torch.autograd.Function):
         per_row = torch.zeros_like(log_totals).index_add_(0, rows, gradient)
         order = rows.argsort(stable=True)
         rows, targets, gradient = rows[order], targets[order], gradient[order]
-        for part in _slices(logits):
+        for part in slices(logits):
             values = logits[part].float().sub_(log_totals[part, None]).exp_().mul_(-per_row[part, None])
             first, last = torch.searchsorted(rows, torch.tensor([part.start, part.stop], device=rows.device)).tolist()
             here = rows[first:last] - part.start, targets[first:last]
@@ -162,7 +162,8 @@ class _TokenLogprobs(torch.autograd.Function):
         return logits, None, None
 
 
-def _slices(logits: torch.Tensor) -> Iterator[slice]:
+def slices(logits: torch.Tensor) -> Iterator[slice]:
+    """The rows of logits (rows, vocabulary) in runs of about `SLICE_ELEMENTS` elements."""
     size = max(1, SLICE_ELEMENTS[logits.device.type == "cuda"] // logits.shape[-1])
     return (slice(start, min(start + size, len(logits))) for start in range(0, len(logits), size))
 
@@ -170,7 +171,7 @@ def _slices(logits: torch.Tensor) -> Iterator[slice]:
 @torch.no_grad()
 def kl_divergences(logits: torch.Tensor, base_logits: torch.Tensor) -> torch.Tensor:
     """KL(current || base) of each row over the full vocabulary in nats; shapes (rows, vocabulary) -> (rows,)."""
-    return torch.cat([_kl(logits[part].float(), base_logits[part].float()) for part in _slices(logits)])
+    return torch.cat([_kl(logits[part].float(), base_logits[part].float()) for part in slices(logits)])
 
 
 def _kl(logits: torch.Tensor, base_logits: torch.Tensor) -> torch.Tensor:
