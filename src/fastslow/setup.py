@@ -64,6 +64,8 @@ def _with_teacher(config: Config, task: Task) -> Config:
         raise ConfigError(
             f"distill.prompt: has the components {given}, those of task {task.name!r} are {wanted}: name each of them"
         )
+    if not any(text.strip() for _, text in prompt.components):
+        raise ConfigError(f"distill.prompt: {config.distill.prompt!r} is empty: the teacher needs a prompt")
     if prompt == task.seed_prompt:
         raise ConfigError(
             "distill.prompt: is the task's seed prompt, which the student has as well: there is nothing to distil. Give "

@@ -18,7 +18,7 @@ from architectures import POSITIONS, STOP_TOKENS, make_architecture_dir, write_g
 from fastslow.config import LoraConfig, ModelConfig, SlowConfig
 from fastslow.errors import ConfigError
 from fastslow.slow import loading
-from fastslow.slow.engine import Datum, LossSettings, SampleRequest, SamplingParams, TokenSequence
+from fastslow.slow.engine import Datum, DistillDatum, LossSettings, SampleRequest, SamplingParams, TokenSequence
 from fastslow.slow.local import LocalEngine
 
 MAX_TOKENS = 8
@@ -308,6 +308,35 @@ def test_an_unknown_loss_is_refused_before_anything_moves(trained: Trained) -> N
     with pytest.raises(ConfigError, match=r"slow.loss: 'ppo'"):
         trained.engine.train_step(trained.datums, LossSettings("ppo"), 1.0)
     assert trained.engine.policy_version == 2
+
+
+def test_distillation_moves_the_student_towards_the_base_under_the_teachers_context(
+    setup: Setup, model_dirs: dict[str, Path]
+) -> None:
+    engine = build(setup, model_dirs)
+    sequences = sequences_of(engine)
+    weight = 1.0 / sum(len(sequence.completion_tokens) for sequence in sequences)
+    datums = [
+        DistillDatum(s.context_tokens, (60, 61, 62, *s.context_tokens), s.completion_tokens, weight) for s in sequences
+    ]
+    base = AutoModelForCausalLM.from_pretrained(
+        model_dirs[setup.architecture], dtype=getattr(torch, setup.dtype)
+    ).eval()
+    expected = 0.0
+    for datum in datums:
+        p = log_softmax_of(base, TokenSequence(datum.context_tokens, datum.completion_tokens))
+        q = log_softmax_of(base, TokenSequence(datum.teacher_context_tokens, datum.completion_tokens))
+        expected += weight * float((p.exp() * (p - q)).sum())
+    taught = [TokenSequence(datum.teacher_context_tokens, datum.completion_tokens) for datum in datums]
+    teacher_before = engine.logprobs(taught, "base")
+    metrics = [engine.distill_step(datums, learning_rate=3e-3) for _ in range(5)]
+    assert metrics[0].loss == pytest.approx(expected, abs=setup.tolerance)
+    assert metrics[-1].loss < metrics[0].loss
+    assert metrics[0].tokens == sum(len(datum.completion_tokens) for datum in datums)
+    assert engine.policy_version == 5
+    assert engine.logprobs(taught, "base") == teacher_before
+    assert engine.distill_step([], learning_rate=1.0).tokens == 0
+    assert engine.policy_version == 5
 
 
 # -- saving ------------------------------------------------------------------------------------------------------------

@@ -35,12 +35,19 @@ def test_the_defaults_are_the_papers() -> None:
             r"K = 4 does not divide loop.group_size, G = 6.*\[1, 2, 3, 6\]",
         ),
         ({"model": {}}, "model.name: is missing"),
-        ({"method": "sft"}, "method: Input should be 'fst', 'rl' or 'prompt', got 'sft'"),
+        ({"method": "sft"}, "method: Input should be 'fst', 'rl', 'prompt' or 'distill', got 'sft'"),
         ({"slow": {"clip_low": 0.2}}, "slow.clip_low: 0.2 sets a floor"),
         ({"fast": {"proposer": {"kind": "litellm"}}}, "fast.proposer.model: is missing"),
         ({"fast": {"proposer": {"kind": "openai", "model": "m"}}}, "fast.proposer.base_url: is missing"),
         ({"fast": {"metric_calls": 100}}, "fast.metric_calls: 100 must exceed fast.anchor_problems, 192"),
         ({"slow": {"betas": [0.9]}}, "slow.betas"),
+        (
+            {"method": "distill", "fast": {"optimiser": "frozen"}},
+            "distill.prompt: 'evolve' needs a search, and fast.optimiser is 'frozen'",
+        ),
+        ({"method": "distill", "steps": 10}, "steps: 10 leaves none to distil, .* first distill.cycles = 10 search"),
+        ({"distill": {"cycles": 0}}, "distill.cycles: Input should be greater than 0, got 0"),
+        ({"distill": {"promt": "x"}}, "distill.promt: unknown key. Did you mean 'prompt'?"),
     ],
 )
 def test_wrong_configs_say_what_is_wrong(tree: dict[str, object], message: str) -> None:
@@ -51,6 +58,16 @@ def test_wrong_configs_say_what_is_wrong(tree: dict[str, object], message: str) 
 def test_rl_needs_no_divisor_since_it_has_one_prompt() -> None:
     config = parse_config({**MINIMAL, "method": "rl", "loop": {"group_size": 6, "population_size": 4}})
     assert config.population_size == 1
+
+
+def test_distillation_searches_only_for_a_prompt_that_is_not_given() -> None:
+    tree = {**MINIMAL, "method": "distill", "loop": {"group_size": 6, "population_size": 4}}
+    evolved = parse_config(tree)
+    assert (evolved.searches, evolved.search_steps, evolved.population_size) == (True, 10, 4)
+    given = parse_config({**tree, "distill": {"prompt": "Be brief."}, "steps": 5, "fast": {"optimiser": "frozen"}})
+    assert (given.searches, given.search_steps, given.population_size) == (False, 0, 1)
+    # All of a group is the student's, whatever the population.
+    assert evolved.answering_prompts == given.answering_prompts == 1
 
 
 def test_every_wrong_field_gets_a_line() -> None:

@@ -29,6 +29,34 @@ def test_the_estimate_by_hand(tiny_model_dir: Path, tmp_path: Path) -> None:
     assert estimate.seconds == pytest.approx(estimate.flops / 5e5)
 
 
+def test_the_estimate_of_distillation_by_hand(tiny_model_dir: Path, tmp_path: Path) -> None:
+    # 2 cycles of 24 metric calls, then 4 steps of 3 x 4 rollouts, each problem under the seed prompt alone.
+    config = small_config(tiny_model_dir, tmp_path / "run", method="distill", distill={"cycles": 2})
+    estimate = estimate_run(config, parameters=1000, context_tokens=12.0, flops_per_s=1e6)
+    assert (estimate.steps, estimate.cycles, estimate.rollouts, estimate.evaluation_rollouts) == (6, 2, 96, 30)
+    assert estimate.sampled_tokens == 12 * (4 * 3 + 2 * 24 + 3 * 6) + 8 * (96 + 30)
+    # 6 FLOPs to learn from a token, 2 for the teacher.
+    assert estimate.flops == 1000 * (2 * estimate.sampled_tokens + 8 * (12 * 4 * 3 + 8 * 48))
+    given = small_config(tiny_model_dir, tmp_path / "run", method="distill", distill={"prompt": "Be brief."})
+    estimate = estimate_run(given, 1000, 12.0, 1e6)
+    assert (estimate.steps, estimate.cycles, estimate.rollouts) == (6, 0, 72)
+
+
+@pytest.mark.parametrize(
+    ("method", "budget", "expected"),
+    [
+        ("distill", 60, (3, 2, 60)), ("distill", 20, (1, 1, 24)), ("prompt", 60, (3, 3, 72)), ("rl", 30, (3, 2, 36)),
+        ("fst", 48, (2, 1, 48)),
+    ],
+)  # fmt: skip
+def test_a_budget_of_rollouts_ends_the_estimate(
+    tiny_model_dir: Path, tmp_path: Path, method: str, budget: int, expected: tuple[int, int, int]
+) -> None:
+    config = small_config(tiny_model_dir, tmp_path / "run", method=method, distill={"cycles": 2}, max_rollouts=budget)
+    estimate = estimate_run(config, 1000, 12.0, 1e6)
+    assert (estimate.steps, estimate.cycles, estimate.rollouts) == expected
+
+
 @pytest.mark.parametrize(("method", "rollouts"), [("rl", 72), ("prompt", 144)])
 def test_each_method_counts_its_own_rollouts(tiny_model_dir: Path, tmp_path: Path, method: str, rollouts: int) -> None:
     config = small_config(tiny_model_dir, tmp_path / "run", method=method)
@@ -46,6 +74,25 @@ def test_the_recipe_in_words(tiny_model_dir: Path, tmp_path: Path) -> None:
     ):
         assert phrase in text
     assert not (tmp_path / "run").exists()
+
+
+def test_the_recipe_of_distillation_in_words(tiny_model_dir: Path, tmp_path: Path) -> None:
+    settings = {"method": "distill", "distill": {"cycles": 2}}
+    text = describe(small_config(tiny_model_dir, tmp_path / "run", **settings))
+    for phrase in (
+        "3 problems x 4 rollouts = 12 rollouts of the student, who has the seed prompt; one update",
+        "teacher: the base weights under the best prompt that the search finds",
+        "KL(student || teacher) over the full vocabulary",
+        "gepa in each of the first 2 steps, weights frozen: at most 24 metric calls",
+        "mean@2 and best@2 of the seed prompt",
+    ):
+        assert phrase in text
+    assert "advantage" not in text
+    (tmp_path / "prompt.txt").write_text("Be brief.\n", encoding="utf-8")
+    settings["distill"] = {"prompt": f"@{tmp_path / 'prompt.txt'}"}
+    text = describe(small_config(tiny_model_dir, tmp_path / "run", **settings))
+    assert "teacher: the base weights under system: 'Be brief.'" in text
+    assert "frozen: the teacher's prompt is given" in text
 
 
 def test_a_missing_model_is_named(tmp_path: Path) -> None:

@@ -1,0 +1,72 @@
+"""Where the teacher's prompt of `method: distill` comes from, and what is said where it cannot; no model loads here."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fastslow.config import Config
+from fastslow.errors import ConfigError
+from fastslow.run_dir import RunDirectory
+from fastslow.setup import check
+from fastslow.types import Prompt
+
+from runs import small_config
+
+NO_MODEL = Path("no-model-is-needed")
+
+
+def config_of(prompt: Any, **overrides: Any) -> Config:
+    return small_config(NO_MODEL, Path("run"), **{"method": "distill", "distill": {"prompt": prompt}, **overrides})
+
+
+def make_run(directory: Path, *population: str) -> Path:
+    run = RunDirectory(directory)
+    run.create(small_config(NO_MODEL, directory))
+    if population:
+        run.write_population(1, 0, [Prompt.of(text) for text in population], {})
+    run.close()
+    return directory
+
+
+def test_a_prompt_is_resolved_to_its_text_wherever_it_comes_from(tmp_path: Path) -> None:
+    (tmp_path / "prompt.txt").write_text("\nBe brief.\nBe kind.\n", encoding="utf-8")
+    run = make_run(tmp_path / "my run", "Best of all", "Second best")
+    for given, text in (
+        ("Be brief.", "Be brief."),
+        ("Line one: x.\n" + "Be brief. " * 900, "Line one: x.\n" + "Be brief. " * 900),
+        ({"system": "brief"}, "brief"),
+        (f"@{tmp_path / 'prompt.txt'}", "Be brief.\nBe kind."),
+        (str(run), "Best of all"),
+    ):
+        config, _ = check(config_of(given))
+        assert config.distill.prompt == {"system": text}
+        assert check(config)[0] == config  # as a resumed run finds it
+    evolved, _ = check(config_of("evolve", distill={"cycles": 2}))
+    assert evolved.distill.prompt == "evolve"
+
+
+def test_a_prompt_that_cannot_be_is_named(tmp_path: Path) -> None:
+    (tmp_path / "empty.txt").write_text("\n", encoding="utf-8")
+    young, stale = make_run(tmp_path / "young"), make_run(tmp_path / "stale", "go")
+    for given, message in (
+        ("@nowhere.txt", r"distill.prompt: the file 'nowhere.txt' does not exist"),
+        (f"@{tmp_path / 'empty.txt'}", r"distill.prompt: '@.*empty.txt' is empty: the teacher needs a prompt"),
+        ("runs/nowhere", r"distill.prompt: 'runs/nowhere' is neither evolve, @FILE, the directory of a run nor a text"),
+        ("", r"distill.prompt: '' is neither"),
+        (str(young), r"distill.prompt: .*young' has no population yet"),
+        (str(stale), r"distill.prompt: is the task's seed prompt, .*nothing to distil"),
+        (
+            {"skills": "Add."},
+            r"distill.prompt: has the components \['skills'\], those of task 'letters' are \['system'\]",
+        ),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            check(config_of(given))
+
+
+def test_a_stream_of_tasks_cannot_be_distilled() -> None:
+    tasks = [{"name": "toy:LettersTask"}, {"name": "toy:OtherLettersTask"}]
+    task = {"name": "stream", "options": {"tasks": tasks, "steps": 2}}
+    with pytest.raises(ConfigError, match=r"method: 'distill' takes one task, and 'stream' is several in turn"):
+        check(config_of("Be brief.", task=task))
