@@ -12,7 +12,7 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from fastslow.config import LoraConfig, ModelConfig, SlowConfig
+from fastslow.config import Config, LoraConfig, ModelConfig, SlowConfig
 from fastslow.errors import ConfigError
 from fastslow.loop import train
 from fastslow.measure import evaluate
@@ -147,9 +147,9 @@ def test_a_teachers_context_too_long_for_the_model_is_refused(tiny_model_dir: Pa
 # -- whole runs --------------------------------------------------------------------------------------------------------
 
 
-def distill_config(model: Path, output: Path, **overrides: Any) -> Any:
+def distill_config(model_dir: Path, output: Path, **overrides: Any) -> Config:
     defaults: dict[str, Any] = {"method": "distill", "distill": {"prompt": TEACHER}, "rollout_samples": 4}
-    return small_config(model, output, **{**defaults, **overrides})
+    return small_config(model_dir, output, **{**defaults, **overrides})
 
 
 EVOLVED: dict[str, Any] = {"distill": {"prompt": "evolve", "cycles": 2}}

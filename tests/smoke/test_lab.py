@@ -10,6 +10,7 @@ from fastslow.config import TaskConfig, load_config
 from fastslow.experiments.runner import read_results
 from fastslow.lab import reproduce
 from fastslow.lab.demo import Line
+from fastslow.lab.tasks import WORLDS, right_prompts
 from fastslow.loop import train
 from fastslow.run_dir import read_metrics
 
@@ -81,6 +82,21 @@ def test_reproduce_runs_every_experiment_once_and_reports(
 def test_an_unknown_experiment_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["lab", "reproduce", "comparison"]) == 2
     assert "'comparison' is unknown: take some of compare, continual, ablate" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_prompt_goes_into_the_weights(tmp_path: Path) -> None:
+    (prompt,) = right_prompts(WORLDS["amber"]).values()
+    overrides = [
+        "method=distill", f"distill.prompt={json.dumps(prompt.as_dict())}", f"output={tmp_path / 'run'}", "steps=16",
+        "slow.learning_rate=5e-4", "evaluation.every=16", "evaluation.kl_problems=0",
+    ]  # fmt: skip
+    train(load_config("package:fastslow.lab/lab.yaml", overrides))
+    start, *_, end = read_metrics(tmp_path / "run")
+    # Under the seed prompt, before and after.
+    assert start["val/mean@4"] < 0.1
+    assert end["val/mean@4"] > start["val/mean@4"] + 0.25
+    assert end["slow/loss"] < 0.5 * read_metrics(tmp_path / "run")[1]["slow/loss"]
 
 
 @pytest.mark.slow

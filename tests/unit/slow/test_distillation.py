@@ -33,7 +33,7 @@ def test_kl_and_gradient_by_hand() -> None:
     assert sum(expected) == pytest.approx(0.0)
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 5e-3)])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 5e-5), (torch.bfloat16, 5e-3)])
 def test_values_and_gradients_equal_autograds(dtype: torch.dtype, tolerance: float) -> None:
     # Tokens that share a student's row, with one and with several of the teacher's; and rows that nothing needs.
     generator = torch.Generator().manual_seed(3)
