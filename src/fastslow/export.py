@@ -36,10 +36,11 @@ def export(run: str | Path, output: str | Path, *, weights: str = "latest") -> P
     output.mkdir(parents=True, exist_ok=True)
     source = run / "checkpoints" / f"step_{step}"
     shutil.copytree(source, output, dirs_exist_ok=True, ignore=shutil.ignore_patterns(RESUME))
-    _write_prompts(output, population)
+    best = _best(config, population)
+    _write_prompts(output, best, population)
     _write_generation_config(output, config)
     lora = (source / ADAPTER).is_file()
-    write_atomically(output / "README.md", _readme(config, population[0], metrics, step, lora, output.name))
+    write_atomically(output / "README.md", _readme(config, best, metrics, step, lora, output.name))
     return output
 
 
@@ -54,11 +55,17 @@ def _step(run: Path, weights: str) -> int:
     raise ConfigError(f"weights: {weights!r} does not exist: {str(run)!r} has {known}")
 
 
-def _write_prompts(output: Path, population: list[Prompt]) -> None:
+def _best(config: Config, population: list[Prompt]) -> Prompt:
+    """What the weights were trained to answer under: after distillation that is the seed prompt, not the teacher's."""
+    from fastslow.tasks.registry import build_task
+
+    return build_task(config.task).seed_prompt if config.method == "distill" else population[0]
+
+
+def _write_prompts(output: Path, best: Prompt, population: list[Prompt]) -> None:
     """The best prompt as text (of several components as one file each) and the population as JSON, best first."""
-    best = population[0].as_dict()
-    for name, text in best.items():
-        write_atomically(output / ("prompt.txt" if len(best) == 1 else f"prompt_{name}.txt"), text)
+    for name, text in best.components:
+        write_atomically(output / ("prompt.txt" if len(best.components) == 1 else f"prompt_{name}.txt"), text)
     members = [{"hash": prompt.hash, "components": prompt.as_dict()} for prompt in dict.fromkeys(population)]
     write_atomically(output / "prompts.json", json.dumps(members, indent=2, ensure_ascii=False) + "\n")
 
@@ -87,7 +94,7 @@ task `{config.task.name}`, weights after {step} steps. Made with fastslow.
 ## Files
 
 - {weights}, the tokenizer and its chat template
-- `prompt.txt`: the best prompt; `prompts.json`: the whole population, best first
+- `prompt.txt`: the prompt that these weights answer under; `prompts.json`: the population, best first
 - `generation_config.json`: temperature and top-p as they were evaluated
 
 ## Measured

@@ -71,6 +71,7 @@ def test_compare_runs_every_method_once_and_says_what_came_out(config: Path, tmp
             {"rl-0", "second-base-0", "second-rl-0"},
             "| RL alone on the first task | 1 |",
         ),
+        ("distill", ["--set", "distill.cycles=1", "--methods", "distill"], {"distill-0"}, "| FST-distill | 1 |"),
         ("ablate", ["--key", "loop.population_size", "--values", "1", "2"],
          {"loop.population_size-1-fst-0", "loop.population_size-2-fst-0"}, "| loop.population_size | 2 | 1 |"),
     ],
@@ -105,7 +106,7 @@ def test_a_stream_tells_what_is_left_of_earlier_tasks(config: Path, tmp_path: Pa
     [
         (["comparison"], "'comparison' is unknown: take one of compare, asymptote"),
         (["compare", "--seeds", "0"], "seeds: 0 is not a positive number"),
-        (["compare", "--methods", "sft"], "--methods: 'sft' is unknown: take some of fst, rl, prompt"),
+        (["compare", "--methods", "sft"], "--methods: 'sft' is unknown: take some of fst, rl, prompt, distill"),
         (["compare", "--method-set", "slow.learning_rate=1"], "write it as method:key.path=value"),
         (["compare", "--set", "loop.group=3"], "loop.group: unknown key"),
         (["compare", "--method-set", "rl:slow.rate=3"], "part 'rl-0': slow.rate: unknown key"),

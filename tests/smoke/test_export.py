@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from fastslow.cli import main
+from fastslow.export import export
 from fastslow.loop import train
 from fastslow.run_dir import read_metrics, read_population
 
@@ -66,3 +67,13 @@ def test_what_cannot_be_exported_is_named(
     assert not (tmp_path / "out").exists()
     assert main(["export", str(run), str(tmp_path / "out")]) == 0
     assert "The run made no evaluation." in (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+def test_distilled_weights_are_served_under_the_seed_prompt(tiny_model_dir: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    train(small_config(tiny_model_dir, run, steps=1, method="distill", distill={"prompt": "write many letters"}))
+    export(run, tmp_path / "out")
+    assert (tmp_path / "out" / "prompt.txt").read_text(encoding="utf-8") == "go"
+    (teacher,) = json.loads((tmp_path / "out" / "prompts.json").read_text(encoding="utf-8"))
+    assert teacher["components"] == {"system": "write many letters"}

@@ -8,7 +8,7 @@ from typing import Any
 
 from fastslow.errors import ConfigError
 
-METHODS = ("fst", "rl", "prompt")
+METHODS = ("fst", "rl", "prompt", "distill")
 
 
 def experiment(
@@ -121,7 +121,7 @@ def _positive(name: str, value: int) -> int:
 
 def add_command(parser: argparse.ArgumentParser) -> None:
     """The options of `fastslow experiment`."""
-    parser.add_argument("name", help="compare, asymptote, drift, decompose, plasticity, continual or ablate")
+    parser.add_argument("name", help="compare, asymptote, drift, decompose, plasticity, continual, distill or ablate")
     parser.add_argument("config", help="a YAML file, as for fastslow train")
     parser.add_argument("--output", type=Path, help="where runs and results lie (default: runs/NAME)")
     parser.add_argument("--seeds", type=int, default=3, help="seeds 0 to N-1 (default: 3)")

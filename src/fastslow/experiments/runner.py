@@ -165,7 +165,7 @@ def check_tasks(experiment: Experiment, directory: Path) -> None:
     for part in experiment.parts:
         config = part_config(experiment, part, directory)
         try:
-            task = check(config)
+            _, task = check(config)
         except FastslowError as error:
             raise type(error)(f"part {part.name!r}: {error}") from error
         if part.measures and not task.problems("test"):
