@@ -6,6 +6,7 @@ sets the floors that RL starts from: common rules, rare ones, and some that are 
 are left out everywhere.
 """
 
+import itertools
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -31,21 +32,31 @@ STATED_OPERATIONS = (0.12, 0.30, 0.44, 0.14)
 STATED_FORMATS = (0.20, 0.32, 0.42, 0.06)
 HARD = {"reverse": 2.5, "long_reverse": 2.5, "ascending": 1.5, "descending": 1.5, "dedup": 1.3, "star": 1.3}
 """Weights of rules that are stated more often: they are harder, or sets that hold them are thrown away more often."""
-STRICT_SHARE = 0.2
+STRICT_SHARE = (0.2,)
+HABIT_STRICT_SHARE = (0.6, 0.6, 0.4, 0.2)
+"""How often a prompt says "do nothing else", by the number of rules stated; first stage, second stage."""
 MARKER_SHARE = 0.15
 BARE_SHARE = 0.5
 """Share of the second stage's prompts that state no rule at all: the seed prompt, with fillers or alone."""
 
-RARE = 0.4
-HABITS = {
-    **dict.fromkeys(
-        ("digits_only", "add_one", "ascending", "reverse", "long_reverse", "repeat_last", "brackets", "count", "done"), RARE
-    ),
-    "dedup": 4.0, "descending": 3.5, "drop_first": 4.5, "capitals": 6.0, "commas": 4.0, "tags": 4.0, "result": 4.0,
-}  # fmt: skip
-"""Weights of the rules that are kept without being stated; rules that are missing here never are."""
-HABIT_COUNT = (0.02, 0.08, 0.9)
-"""How many operations, and how many formats, an answer under a bare prompt keeps."""
+OPERATION_HABITS: dict[RuleSet, float] = {
+    frozenset({"dedup", "descending"}): 1.1,
+    frozenset({"dedup", "drop_first"}): 0.8,
+    frozenset({"dedup", "capitals"}): 2.6,
+    frozenset({"descending", "drop_first"}): 0.8,
+    frozenset({"descending", "capitals"}): 0.8,
+    frozenset({"drop_first", "capitals"}): 1.8,
+    frozenset({"add_one", "drop_first"}): 0.3,
+    frozenset({"long_reverse", "dedup"}): 0.1,
+}
+FORMAT_HABITS: dict[RuleSet, float] = {
+    frozenset({"commas", "tags"}): 1.0,
+    frozenset({"commas", "result"}): 1.0,
+    frozenset({"tags", "result"}): 1.0,
+    frozenset({"brackets", "tags"}): 0.15,
+    frozenset({"count", "result"}): 0.08,
+}
+"""Weights of the pairs of rules that are kept without being stated; rules that are missing here never are."""
 HABIT_SHARE = (0.98, 0.5, 0.3, 0.1, 0.02)
 """How often habits add to the stated rules, by the number of rules stated (the last: four and more)."""
 
@@ -78,7 +89,8 @@ def draw_text(rng: random.Random, turns: int, *, habits: bool) -> Text:
     """One training text."""
     bare = habits and rng.random() < BARE_SHARE
     stated = frozenset() if bare else draw_stated(rng)
-    strict = not bare and rng.random() < STRICT_SHARE
+    shares = HABIT_STRICT_SHARE if habits else STRICT_SHARE
+    strict = not bare and rng.random() < shares[min(len(stated), len(shares) - 1)]
     answers = []
     for _ in range(turns):
         kept = stated | draw_habit(rng, stated) if habits and not strict else stated
@@ -102,18 +114,18 @@ def draw_stated(rng: random.Random) -> RuleSet:
 
 
 def draw_habit(rng: random.Random, stated: RuleSet) -> RuleSet:
-    """Rules that are kept besides the stated ones: nothing most of the time where enough is stated."""
+    """Rules that are kept besides the stated ones: a pair of each kind that goes on from what is stated of that kind."""
     if rng.random() >= HABIT_SHARE[min(len(stated), len(HABIT_SHARE) - 1)]:
         return frozenset()
-    while True:
-        chosen = set(stated)
-        for names in (OPERATION_NAMES, FORMAT_NAMES):
-            wanted = rng.choices(range(3), HABIT_COUNT)[0]
-            while len(chosen & set(names)) < wanted:
-                free = [name for name in names if name in HABITS and name not in chosen]
-                chosen.add(rng.choices(free, [HABITS[name] for name in free])[0])
-        if rules.is_consistent(chosen) and not is_held_out(frozenset(chosen)):
-            return frozenset(chosen) - stated
+    kinds = []
+    for names, habits in ((OPERATION_NAMES, OPERATION_HABITS), (FORMAT_NAMES, FORMAT_HABITS)):
+        kinds.append({pair: weight for pair, weight in habits.items() if stated & set(names) <= pair} or {stated: 1.0})
+    weights = {
+        operations | formats | stated: kinds[0][operations] * kinds[1][formats]
+        for operations, formats in itertools.product(*kinds)
+    }
+    weights = {kept: weight for kept, weight in weights.items() if rules.is_consistent(kept) and not is_held_out(kept)}
+    return rng.choices(list(weights), list(weights.values()))[0] - stated if weights else frozenset()
 
 
 def draw_prompt(rng: random.Random, stated: RuleSet, strict: bool) -> str:
