@@ -15,6 +15,8 @@ from fastslow.seeding import derive_seed
 DRAWS = 200
 WIDEST = 0.15
 SMALLEST_RISE = 0.05
+EDGE = 0.999
+"""A is bounded by 1: a fit that runs into its bound says nothing about where the curve ends."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,8 @@ def fit_asymptote(curves: Sequence[Curve]) -> Asymptote:
     value, middle = _fit(at, running.mean(0))
     if middle > at[-1]:
         return _refused("the curve has not reached its middle")
+    if value > EDGE:
+        return _refused("the fit ends at the highest accuracy there is")
     rng = np.random.default_rng(derive_seed("asymptote"))
     draws = [_fit(at, running[rng.integers(0, len(running), len(running))].mean(0))[0] for _ in range(DRAWS)]
     low, high = np.quantile(draws, [0.025, 0.975])

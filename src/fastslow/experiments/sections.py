@@ -66,9 +66,31 @@ def comparison(methods: ByMethod, title: str, picture: Path, extra: Extra | None
         "",
         *table(header, rows),
         *ratios(methods, level),
+        *costs(methods),
         f"![{title}]({picture.name})",
         "",
     ]
+
+
+def costs(methods: ByMethod) -> list[str]:
+    """Where the rollouts and the seconds of whole runs went."""
+    names = {"evolve_s": "prompt search", "sample_s": "sampling", "update_s": "update", "seconds": "all"}
+    rows = [
+        [
+            NAMES[method], median((run["totals"]["sampled"] - run["totals"]["sampled_gepa"] for run in runs), 0),
+            *(median((run["totals"][name] for run in runs), 0) for name in ("sampled_gepa", "reused")),
+            *(median((run["totals"][name] for run in runs), 1) for name in names),
+        ]
+        for method, runs in methods.items()
+    ]  # fmt: skip
+    header = [
+        "whole runs",
+        "rollouts of RL",
+        "of the search",
+        "reused",
+        *(f"seconds: {name}" for name in names.values()),
+    ]
+    return table(header, rows)
 
 
 def drift(methods: ByMethod, picture: Path) -> list[str]:

@@ -46,3 +46,11 @@ def test_too_few_evaluations_and_different_steps() -> None:
     assert "too few" in (fit_asymptote(few).refused or "")
     with pytest.raises(ValueError, match="different steps"):
         fit_asymptote([curves(0.9, 5, 3.0)[0], curves(0.9, 5, 3.0)[0][:-1]])
+
+
+def test_a_fit_that_runs_into_the_highest_accuracy_is_refused() -> None:
+    # Fast at first, then ever slower: the sigmoid takes A = 1 at any slope.
+    creeping = [
+        [{"step": s, "val/mean@4": 0.02 if s == 0 else 0.9 + 0.0008 * s + 0.001 * i} for s in STEPS] for i in range(3)
+    ]
+    assert fit_asymptote(creeping).refused == "the fit ends at the highest accuracy there is"
