@@ -55,7 +55,18 @@ def data(tmp_path_factory):
         {"question": [{"role": "system", "content": "Own."}, {"role": "user", "content": f"{i}?"}], "answer": str(i)}
         for i in range(20)
     ]
-    for name, lines in (("pairs", pairs), ("records", records), ("chats", chats)):
+    pages = [{"title": f"Page {i}", "text": [f"About topic{i}."]} for i in range(20)]
+    claims = [
+        {
+            "claim": f"C{i} of topic0",
+            "supporting_facts": [["Page 0", 0], [f"Page {i}", 0]],
+            "num_hops": 3,
+            "hpqa_id": str(i),
+        }
+        for i in range(1, 18)
+    ]
+    files = {"pairs": pairs, "records": records, "chats": chats, "pages": pages, "claims": claims}
+    for name, lines in files.items():
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     (folder / "contract_rewards.py").write_text(
         "def right(completions, answer, **kwargs):\n"
@@ -67,6 +78,9 @@ def data(tmp_path_factory):
 
 def config(case: str, data) -> TaskConfig:
     files = {"codeio": {"pairs": str(data / "pairs.jsonl"), **SIZES}, "star_graph": {"d": 3, "p": 3, "n": 12, **SIZES}}
+    if case == "hover":
+        places = {"corpus": str(data / "pages.jsonl"), "index": str(data / "index")}
+        return TaskConfig(name=case, options={"claims": str(data / "claims.jsonl"), "splits": SIZES, **places})
     if case in files:
         return TaskConfig(name=case, options=files[case])
     if case.startswith("records"):
@@ -79,6 +93,7 @@ def config(case: str, data) -> TaskConfig:
 CASES = [
     "star_graph",
     "codeio",
+    "hover",
     *(f"records/records/{scorer}" for scorer in ("exact", "number", "json", "math", "trl")),
     "records/chats/exact",
     "records/chats/trl",
@@ -91,6 +106,8 @@ def gold(case: str, problem: Problem) -> str:
         return "<think>Let me see.</think>\\boxed{" + ", ".join(map(str, problem.data["path"])) + "}"
     if case == "codeio":
         return f"```json\n{json.dumps(problem.data['output'])}\n```"
+    if case == "hover":
+        return f"<answer>{problem.data['missing'][0].replace('Page ', 'topic')}</answer>"
     if case.startswith("reasoning_gym"):
         return str(problem.data["entry"]["answer"])
     answer = problem.data["record"]["answer"]

@@ -6,6 +6,7 @@ the question. Everything is read and checked when the task is made, before any m
 
 import hashlib
 import json
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -15,12 +16,15 @@ from fastslow.tasks.formats import get_format
 from fastslow.tasks.registry import load_object
 from fastslow.tasks.reward_functions import RewardFunctions
 from fastslow.tasks.scorers import Scorer, from_function, get_scorer
-from fastslow.tasks.tables import REST, Row, read_source
+from fastslow.tasks.tables import REST, Row, matching, read_source, with_choices
 from fastslow.types import Message, Problem, Score
 
 # Test comes first, so that another training size leaves the held-out problems as they are.
 DEALT: tuple[Split, ...] = ("test", "validation", "train")
 ROLES = ("system", "user", "assistant", "tool")
+ID = "records-"
+
+logger = logging.getLogger(__name__)
 
 Judge = Callable[[Problem, str], Score]
 
@@ -39,15 +43,22 @@ class RecordsTask(Task):
         prompt: str = "prompt",
         answer: str | None = None,
         id: str | None = None,
+        choices: str | None = None,
+        where: dict[str, Any] | None = None,
         scorer: str | None = None,
         answer_format: str | None = None,
         reward_functions: list[str] | None = None,
         reward_weights: list[float] | None = None,
         reward_range: list[float] | None = None,
         drop_duplicates: bool = False,
+        skip_broken: bool = False,
+        revision: str | None = None,
         seed: int = 0,
     ) -> None:
         self.columns = {"prompt": prompt, "answer": answer, "id": id}
+        self.choices, self.skip_broken = choices, skip_broken
+        if choices is not None and answer is None:
+            raise ConfigError("task.options.answer: is missing: choices need the column with the right one")
         if (scorer is None) == (not reward_functions):
             raise ConfigError("task.options: give either scorer or reward_functions")
         self._built_in: Scorer | None = None
@@ -59,7 +70,9 @@ class RecordsTask(Task):
             raise ConfigError("task.options: reward_weights and reward_range belong to reward_functions, not to scorer")
         if scorer is not None:
             self._judge = self._make_judge(scorer, answer_format)
-        rows = read_source(data, splits, cut_from, subset)
+        rows = read_source(data, splits, cut_from, subset, revision)
+        if where:
+            rows = matching(rows, where) if isinstance(rows, list) else {s: matching(r, where) for s, r in rows.items()}
         self._reward_columns: list[str] = []
         self._splits = self._split(rows, splits or {}, drop_duplicates, seed)
         self._check_prompts_and_columns()
@@ -119,24 +132,42 @@ class RecordsTask(Task):
 
     def _make_problems(self, rows: Sequence[Row], drop: bool, seen: dict[str, str]) -> list[Problem]:
         """`seen` says where each question and each id stood first, over all splits."""
-        problems = []
+        problems, broken = [], []
         for where, record in rows:
-            messages = self._messages(where, record)
-            question = json.dumps(messages, ensure_ascii=False)
+            try:
+                problem = self._make_problem(where, record)
+            except TaskError as error:
+                if not self.skip_broken:
+                    raise
+                broken.append(error)
+                continue
+            question = json.dumps(problem.messages, ensure_ascii=False)
             keys = [question]
-            identity = _digest(question)[:12]
             if self.columns["id"] is not None:
-                identity = str(self._value(where, record, "id"))
-                keys.append(f"id {identity}")
+                keys.append(f"id {problem.id}")
             repeated = next((key for key in keys if key in seen), None)
             if repeated is None:
                 seen.update(dict.fromkeys(keys, where))
-                problems.append(Problem(f"records-{identity}", messages, self._data(where, record)))
+                problems.append(problem)
             elif not drop or repeated != question:
-                what = "the question" if repeated == question else f"the id {identity!r}"
+                what = "the question" if repeated == question else f"the id {problem.id.removeprefix(ID)!r}"
                 hint = " Or set drop_duplicates: true to keep the first" if repeated == question else ""
                 raise TaskError(f"{where}: repeats {what} of {seen[repeated]}: every problem must stand once.{hint}")
+        if broken and not problems:
+            raise broken[0]
+        if broken:
+            logger.warning("task.options.skip_broken: %d of %d records left out: %s", len(broken), len(rows), broken[0])
         return problems
+
+    def _make_problem(self, where: str, record: dict[str, Any]) -> Problem:
+        answer = self.columns["answer"]
+        if self.choices is not None and answer is not None:
+            record = with_choices(where, record, str(self.columns["prompt"]), self.choices, answer)
+        messages = self._messages(where, record)
+        identity = _digest(json.dumps(messages, ensure_ascii=False))[:12]
+        if self.columns["id"] is not None:
+            identity = str(self._value(where, record, "id"))
+        return Problem(f"{ID}{identity}", messages, self._data(where, record))
 
     def _data(self, where: str, record: dict[str, Any]) -> dict[str, Any]:
         if self.columns["answer"] is None:

@@ -21,6 +21,7 @@ REASONING_GYM = "reasoning_gym:"
 BUILT_IN: dict[str, str] = {
     "star_graph": "fastslow.tasks.star_graph:StarGraphTask",
     "codeio": "fastslow.tasks.codeio:CodeIOTask",
+    "hover": "fastslow.tasks.hover:HoverTask",
     "records": "fastslow.tasks.records:RecordsTask",
     "lab": "fastslow.lab.tasks:LabTask",
     "stream": "fastslow.tasks.stream:StreamTask",

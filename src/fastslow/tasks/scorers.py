@@ -151,11 +151,12 @@ def _math(completion: str, right: str, form: AnswerFormat) -> Score:
         return Score(0.0, FORMATS["boxed"].rule)
     try:
         said = _parse_math(given)
-    except InfrastructureError:
+    except (InfrastructureError, ImportError, MemoryError, OSError):
         raise
     except Exception:  # whatever sympy says to a text that is no mathematics
         said = []
-    return verdict(bool(said) and _verify_math(_parse_gold(right), said), given, right)
+    gold = _parse_gold(right)  # always: a verifier that breaks on this as well is broken
+    return verdict(bool(said) and _verify_math(gold, said), given, right)
 
 
 def _math_timeout_s() -> int | None:
@@ -211,7 +212,7 @@ def get_scorer(name: str) -> Scorer:
             import math_verify  # noqa: F401
         except ImportError as error:
             raise ConfigError(
-                "task.options.scorer: math-verify is not installed: pip install 'fastslow[tasks]'"
+                "task.options.scorer: math-verify is not installed: pip install 'fastslow[math]'"
             ) from error
     return SCORERS[name]
 

@@ -1,6 +1,7 @@
-"""Reading the user's data: JSONL files with their line numbers, and Hugging Face datasets."""
+"""Reading the user's data: JSONL files with their line numbers, and Hugging Face datasets; choosing and shaping rows."""
 
 import json
+import string
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from fastslow.tasks.base import SPLITS, Split
 REST = "rest"
 CUT_EXAMPLE = "for example splits: {train: rest, validation: 200, test: 200}"
 FILE_ENDINGS = (".jsonl", ".json", ".ndjson")
+LETTERS = string.ascii_uppercase
 
 Row = tuple[str, dict[str, Any]]
 
@@ -49,10 +51,11 @@ def read_file(source: str) -> list[Row]:
     return rows
 
 
-def read_dataset(source: str, split: str, subset: str | None = None) -> list[Row]:
+def read_dataset(source: str, split: str, subset: str | None = None, revision: str | None = None) -> list[Row]:
     """Rows of one split of a Hugging Face dataset: a hub id, a local dataset, or what `save_to_disk` wrote.
 
-    `split` may be a slice, as in `train[:90%]`, except for what `save_to_disk` wrote.
+    `split` may be a slice, as in `train[:90%]`, except for what `save_to_disk` wrote; `revision` is a branch, tag or
+    commit of a hub dataset.
     """
     datasets = _import_datasets()
     try:
@@ -60,7 +63,7 @@ def read_dataset(source: str, split: str, subset: str | None = None) -> list[Row
             loaded = datasets.load_from_disk(source)
             splits = loaded if isinstance(loaded, datasets.DatasetDict) else {"train": loaded}
         else:
-            splits = {split: datasets.load_dataset(source, subset, split=split)}
+            splits = {split: datasets.load_dataset(source, subset, split=split, revision=revision)}
     except Exception as error:  # the hub, the network, the loader: each raises errors of its own
         raise TaskError(f"task.options.data: dataset {source!r}, split {split!r}, cannot be loaded: {error}") from error
     if split not in splits:
@@ -83,7 +86,11 @@ def _import_datasets() -> Any:
 
 
 def read_source(
-    data: str | dict[str, str], splits: Mapping[str, str | int] | None, cut_from: str, subset: str | None
+    data: str | dict[str, str],
+    splits: Mapping[str, str | int] | None,
+    cut_from: str,
+    subset: str | None,
+    revision: str | None = None,
 ) -> list[Row] | dict[Split, list[Row]]:
     """Rows by split, or one list to be cut: a file for each split, named splits of a dataset, or one source.
 
@@ -99,12 +106,68 @@ def read_source(
     _check_names("splits", splits)
     if all(isinstance(size, int) or size == REST for size in splits.values()):
         _check_sizes(splits)
-        return read_file(data) if is_file_name(data) else read_dataset(data, cut_from, subset)
+        return read_file(data) if is_file_name(data) else read_dataset(data, cut_from, subset, revision)
     if not all(isinstance(name, str) for name in splits.values()):
         raise ConfigError(f"task.options.splits: {dict(splits)} mixes sizes with names of splits: {CUT_EXAMPLE}")
     if is_file_name(data):
         raise ConfigError(f"task.options.splits: {data!r} is one file, which has no named splits: {CUT_EXAMPLE}")
-    return {split: read_dataset(data, str(splits[split]), subset) for split in SPLITS if split in splits}
+    return {split: read_dataset(data, str(splits[split]), subset, revision) for split in SPLITS if split in splits}
+
+
+def matching(rows: list[Row], where: Mapping[str, Any]) -> list[Row]:
+    """The rows whose columns have the values of `where`; `details.level` is the field `level` of column `details`.
+
+    Raises: TaskError where no row has such a column, or none is left.
+    """
+    for column, value in where.items():
+        found = [(row, *_field(row[1], column)) for row in rows]
+        if rows and not any(present for _, present, _ in found):
+            raise TaskError(
+                f"task.options.where: no record has {column!r}: the columns are {', '.join(rows[0][1])}, and "
+                "'column.field' reaches into one"
+            )
+        rows = [row for row, _, held in found if held == value and type(held) is type(value)]
+        if not rows:
+            raise TaskError(f"task.options.where: no record is left where {column} is {value!r}")
+    return rows
+
+
+def _field(record: Mapping[str, Any], column: str) -> tuple[bool, Any]:
+    value: Any = record
+    for name in column.split("."):
+        if not isinstance(value, Mapping) or name not in value:
+            return False, None
+        value = value[name]
+    return True, value
+
+
+def with_choices(where: str, record: Mapping[str, Any], prompt: str, choices: str, answer: str) -> dict[str, Any]:
+    """The record with its options under its question, one a line from A on, and with the right letter as its answer.
+
+    The options are a list of texts, or {text, label} as in ARC and SciKnowEval, whose answer is one of the labels.
+    Raises: TaskError where options, labels and answer do not fit together.
+    """
+    missing = [column for column in (prompt, choices, answer) if column not in record]
+    if missing:
+        raise TaskError(f"{where}: has no column {missing[0]!r}: the columns are {', '.join(record)}")
+    options, given = record[choices], record[answer]
+    texts, labels = (options.get("text"), options.get("label")) if isinstance(options, Mapping) else (options, None)
+    if not isinstance(texts, list) or not 2 <= len(texts) <= len(LETTERS) or not all(map(_is_text, texts)):
+        raise TaskError(f"{where}: column {choices!r} must hold 2 to {len(LETTERS)} texts, not {options!r}")
+    if labels is None:
+        labels = list(LETTERS[: len(texts)])
+        given = labels[given] if type(given) is int and 0 <= given < len(labels) else given
+    if len(labels) != len(texts) or len(set(labels)) < len(labels):
+        raise TaskError(f"{where}: column {choices!r} has {len(texts)} texts for the labels {labels}")
+    if not isinstance(given, str) or given.strip() not in labels:
+        raise TaskError(f"{where}: the answer {given!r} is none of the labels {labels}")
+    lines = [f"{letter}. {text.strip()}" for letter, text in zip(LETTERS, texts, strict=False)]
+    question = "\n".join([f"{record[prompt]}\n", *lines])
+    return {**record, prompt: question, answer: LETTERS[labels.index(given.strip())]}
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and bool(value.strip())
 
 
 def _check_names(option: str, given: Mapping[str, Any]) -> None:

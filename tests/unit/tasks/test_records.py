@@ -245,6 +245,94 @@ def test_splits_and_data_must_go_together():
         make(files)
 
 
+def question(number, right="C", **changes):
+    """A record in the schema of SciKnowEval."""
+    choices = {"text": [f"it is {number + i}" for i in range(4)], "label": ["A", "B", "C", "D"]}
+    record = {"question": f"What is {number} + 2?", "choices": choices, "answerKey": right, "domain": "Physics"}
+    return {**record, "type": "mcq-4-choices", "details": {"level": "L3"}, **changes}
+
+
+CHOICES = {"choices": "choices", "answer": "answerKey", "scorer": "choice", "answer_format": "tags", "splits": CUT}
+
+
+def test_options_stand_under_the_question_and_the_label_becomes_a_letter():
+    numbered = {"text": ["one", "two"], "label": ["1", "2"]}
+    data = write(
+        "a.jsonl", [*map(question, range(6)), question(7, "2", choices=numbered), question(8, 1, choices=["x", "y"])]
+    )
+    task = make(data, **CHOICES)
+    problems = {p.messages[0]["content"]: p for split in CUT for p in task.problems(split)}
+    first = problems["What is 0 + 2?\n\nA. it is 0\nB. it is 1\nC. it is 2\nD. it is 3"]
+    assert task.score(first, "<think><answer>A</answer></think><answer> (c) </answer>") == Score(1.0, "Correct.")
+    assert task.score(first, "<answer>A</answer>") == Score(0.0, "The answer was A, the correct one is C.")
+    assert task.score(first, "C") == Score(0.0, "Write the final answer between <answer> and </answer>.")
+    assert task.score(first, "<answer>A and C</answer>") == Score(
+        0.0, "Answer with the letter of the right option alone."
+    )
+    for text in ("What is 7 + 2?\n\nA. one\nB. two", "What is 8 + 2?\n\nA. x\nB. y"):
+        assert task.score(problems[text], "<answer>B</answer>").reward == 1.0
+        assert task.score(problems[text], "<answer>A</answer>").reward == 0.0
+
+
+def test_where_chooses_records_by_column_and_field():
+    rows = [*map(question, range(8)), question(8, domain="Biology"), question(9, details={"level": "L1"})]
+    data = write("a.jsonl", rows)
+    task = make(data, **CHOICES, where={"domain": "Physics", "details.level": "L3"})
+    assert sum(check_splits(task).values()) == 8
+    files = {
+        "train": write("t.jsonl", rows),
+        "validation": write("v.jsonl", [question(20), question(21, domain="Biology")]),
+    }
+    task = make(files, **{**CHOICES, "splits": None}, where={"domain": "Physics"})
+    assert check_splits(task) == {"train": 9, "validation": 1, "test": 0}
+    with pytest.raises(
+        FastslowError, match=r"where: no record has 'area': the columns are question, choices, answerKey"
+    ):
+        make(data, **CHOICES, where={"area": "Physics"})
+    with pytest.raises(FastslowError, match=r"where: no record is left where details\.level is 'L9'"):
+        make(data, **CHOICES, where={"details.level": "L9"})
+
+
+BROKEN = [
+    (question(9, choices={"text": ["a", "b", "c"], "label": ["A", "B"]}), r"has 3 texts for the labels \['A', 'B'\]"),
+    (question(9, choices={"text": ["a", "b"], "label": ["A", "A"]}), "has 2 texts for the labels"),
+    (question(9, choices={"text": ["a", " "], "label": ["A", "B"]}), "must hold 2 to 26 texts"),
+    (question(9, choices=None), "must hold 2 to 26 texts, not None"),
+    (question(9, "E"), r"the answer 'E' is none of the labels \['A', 'B', 'C', 'D'\]"),
+    (question(9, None), "the answer None is none of the labels"),
+    ({"question": "x", "answerKey": "A"}, "has no column 'choices'"),
+]
+
+
+@pytest.mark.parametrize(("record", "message"), BROKEN)
+def test_options_that_do_not_fit_are_an_error_or_left_out(record, message, caplog):
+    data = write("a.jsonl", [record, *map(question, range(6))])
+    with pytest.raises(FastslowError, match=rf"a\.jsonl, line 1: .*{message}"):
+        make(data, **CHOICES)
+    assert sum(check_splits(make(data, **CHOICES, skip_broken=True)).values()) == 6
+    assert "task.options.skip_broken: 1 of 7 records left out: a.jsonl, line 1:" in caplog.text
+    with pytest.raises(FastslowError, match=rf"a\.jsonl, line 1: .*{message}"):
+        make(write("a.jsonl", [record]), **CHOICES, skip_broken=True)
+
+
+def test_choices_need_an_answer():
+    with pytest.raises(ConfigError, match="answer: is missing: choices need the column with the right one"):
+        make(write("a.jsonl", [question(0)]), **{**CHOICES, "answer": None})
+
+
+def test_the_revision_and_subset_of_a_hub_dataset(monkeypatch):
+    datasets = pytest.importorskip("datasets")
+    asked = []
+
+    def load(*args, **kwargs):
+        asked.append((args, kwargs))
+        return datasets.Dataset.from_list(rows(0, 8))
+
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    make("org/name", splits=CUT, subset="v2", revision="refs/convert/parquet", cut_from="test")
+    assert asked == [(("org/name", "v2"), {"split": "test", "revision": "refs/convert/parquet"})]
+
+
 def test_a_file_that_is_not_utf8(tmp_path):
     (tmp_path / "a.jsonl").write_bytes(b'{"question": "\xff", "answer": 1}\n')
     with pytest.raises(FastslowError, match=r"'a\.jsonl' is not UTF-8 text"):

@@ -117,6 +117,20 @@ def test_a_comparison_that_takes_too_long_is_broken_machinery(monkeypatch):
         judge("math", "7", "\\boxed{9}")
 
 
+@pytest.mark.parametrize("error", [ImportError("no antlr"), OSError("no disk"), RuntimeError("broken")])
+def test_a_verifier_that_breaks_is_broken_machinery(monkeypatch, error):
+    def breaks(*args, **kwargs):
+        raise error
+
+    monkeypatch.setattr("math_verify.parse", breaks)
+    with pytest.raises(type(error)):
+        judge("math", "123321", "\\boxed{8}")
+    monkeypatch.undo()
+    monkeypatch.setattr("math_verify.verify", breaks)
+    with pytest.raises(type(error)):
+        judge("math", "7", "\\boxed{8}")
+
+
 @pytest.mark.parametrize(
     ("name", "answer", "message"),
     [
@@ -170,5 +184,5 @@ def test_what_a_function_may_return():
 
 def test_the_missing_package_is_named(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "math_verify", None)
-    with pytest.raises(ConfigError, match=r"math-verify is not installed: pip install 'fastslow\[tasks\]'"):
+    with pytest.raises(ConfigError, match=r"math-verify is not installed: pip install 'fastslow\[math\]'"):
         scorers.get_scorer("math")
