@@ -45,6 +45,47 @@ def test_every_metric_is_documented(tiny_model_dir: Path, tmp_path: Path) -> Non
     assert sorted(name for name in names if f"`{name}`" not in text) == []
 
 
+def rows_of(page: str) -> list[list[str]]:
+    """The cells of every row of a page's tables, header rows left out."""
+    lines = (DOCS / page).read_text(encoding="utf-8").splitlines()
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
+    rules = [index for index, row in enumerate(rows) if set("".join(row)) <= set("-:")]
+    return [row for index, row in enumerate(rows) if index not in rules and index + 1 not in rules]
+
+
+def names_in(cell: str) -> list[str]:
+    return re.findall(r"`([^`]+)`", cell)
+
+
+def test_the_glossary_has_every_option_and_metric_with_unit_and_source() -> None:
+    metrics = [name for row in rows_of("run-directory.md") for name in names_in(row[0])]
+    assert "usd_total" in metrics
+    rows = rows_of("glossary.md")
+    listed = [name for row in rows for name in names_in(row[0])]
+    assert sorted(listed) == sorted([*options(Config), *metrics])
+    assert [row for row in rows if len(row) != 3 or not all(row)] == []
+
+
+def test_what_the_method_page_names_is_in_the_code() -> None:
+    source = "\n".join(path.read_text(encoding="utf-8") for path in sorted((ROOT / "src").rglob("*.py")))
+    known = {
+        *options(Config),
+        "fast.*",
+        "fast.proposer.*",
+        "slow.*",
+        "sampling.*",
+        "evaluation.*",
+        "task.options.steps",
+    }
+    rows = rows_of("method.md")
+    assert len(rows) > 20
+    for _, code, keys, _ in rows:
+        names = [name for name in names_in(code) if "/" not in name and not name.endswith(".py")]
+        missing = [part for name in names for part in name.split(".") if not re.search(rf"\b{part}\b", source)]
+        assert missing == [], missing
+        assert [key for key in names_in(keys) if key not in known] == []
+
+
 def test_the_config_of_the_readme_is_a_config() -> None:
     (block,) = re.findall(r"^```yaml\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
     config = parse_config(read_yaml(block))

@@ -124,6 +124,28 @@ def test_another_number_is_seen(name: str) -> None:
     )
 
 
+def test_the_page_has_the_numbers_of_the_recipes() -> None:
+    lines = (PAPER.parents[1] / "docs" / "recipes.md").read_text(encoding="utf-8").splitlines()
+    table = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
+    rows = {cells[0]: cells[1:] for cells in reversed(table)}  # the first table is the one on the recipes
+    for column, name in enumerate(["codeio", "hover_hard", "physics", "math", "star_graph"]):
+        config, loop = recipe(name), recipe(name).loop
+        assert rows["config"][column] == f"[`{name}`](../configs/paper/{name}.yaml)"
+        wanted = {
+            "K, G/K": f"{loop.population_size}, {loop.group_size // loop.population_size}",
+            "problems a step": f"{loop.problems_per_step}",
+            "response tokens": f"{config.sampling.max_tokens}",
+            "GEPA's evaluation set, metric calls a cycle": f"{config.fast.anchor_problems}, {config.fast.metric_calls}",
+            "divided by the deviation": "yes" if loop.divide_by_std else "no",
+            "steps a cycle, T (*ours*)": f"{loop.steps_per_cycle}",
+            "steps (*ours*)": f"{config.steps}",
+        }
+        assert {row: rows[row][column] for row in wanted} == wanted
+        assert config.task.name in rows["task"][column]
+        data = config.task.options.get("data", config.task.options.get("claims"))
+        assert data is None or data in rows["data"][column]
+
+
 # -- the tasks, on data made here in the schema of the real ones ---------------------------------------------------------
 
 

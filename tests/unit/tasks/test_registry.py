@@ -69,7 +69,7 @@ def test_a_seed_prompt_of_the_configs():
         (
             "star_grap",
             {},
-            r"task.name: 'star_grap' is unknown. Did you mean star_graph\? Known: star_graph, codeio, records",
+            r"task.name: 'star_grap' is unknown. Did you mean star_graph\? Known: star_graph, codeio, hover, records",
         ),
         ("chain_sum", {}, "Did you mean reasoning_gym:chain_sum"),
         ("zzzzzzz", {}, "'zzzzzzz' is unknown. Known: star_graph"),
