@@ -6,6 +6,7 @@ Nothing is pickled: arrays are .npy files that are read without pickle, the rest
 """
 
 import json
+import logging
 import os
 import shutil
 import tarfile
@@ -48,7 +49,7 @@ class PageIndex:
         _check_settings(path, settings)
         try:
             self._bm25 = self._bm25s.BM25.load(path, mmap=True, load_corpus=False, allow_pickle=False)
-            self._pages = self._bm25s.utils.corpus.JsonlCorpus(path / PAGES_FILE, show_progress=False)
+            self._pages = self._bm25s.utils.corpus.JsonlCorpus(path / PAGES_FILE, show_progress=False, verbosity=0)
         except (OSError, ValueError, KeyError) as error:
             raise TaskError(
                 f"task.options.index: {directory!r} is damaged: {error}. Delete it to make it anew"
@@ -95,7 +96,8 @@ class PageIndex:
             index = self._bm25s.BM25(k1=K1, b=B)
             index.index(tokens, show_progress=False)
             index.save(making, allow_pickle=False)
-            self._bm25s.utils.corpus.JsonlCorpus(making / PAGES_FILE, show_progress=False).close()
+            lines = self._bm25s.utils.corpus.find_newline_positions(making / PAGES_FILE, show_progress=False)
+            self._bm25s.utils.corpus.save_mmindex(lines, making / PAGES_FILE)
             (making / SETTINGS_FILE).write_text(json.dumps(settings), encoding="utf-8")
             os.replace(making, path)
         finally:
@@ -109,6 +111,7 @@ def import_bm25s() -> tuple[Any, Any]:
         import Stemmer
     except ImportError as error:
         raise ConfigError(f"task.name: {error.name} is not installed: pip install 'fastslow[hover]'") from error
+    logging.getLogger("bm25s").setLevel(logging.WARNING)  # it comes set to DEBUG
     return bm25s, Stemmer.Stemmer(LANGUAGE)
 
 

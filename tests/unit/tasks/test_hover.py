@@ -1,6 +1,7 @@
 """HoVer: the index of pages, which claims are asked, and what a query is worth."""
 
 import json
+import logging
 import tarfile
 from pathlib import Path
 
@@ -180,6 +181,13 @@ def test_the_index_is_made_once_and_holds_no_pickle(files, monkeypatch):
     again = HoverTask(**files)
     assert [p.id for p in again.problems("train")] == [p.id for p in task.problems("train")]
     assert judged(again, "<answer>subject2 subject3</answer>").reward == 1.0
+
+
+def test_making_an_index_says_nothing(files, capsys, caplog):
+    before = list(logging.getLogger().handlers)
+    HoverTask(**files)
+    assert (capsys.readouterr(), caplog.records) == (("", ""), [])
+    assert logging.getLogger().handlers == before
 
 
 def test_search_gives_the_best_first_and_nothing_without_a_common_word(files):
