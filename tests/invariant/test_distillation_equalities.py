@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM
 
 from fastslow.config import Config, LoraConfig, ModelConfig, SlowConfig
 from fastslow.errors import ConfigError
+from fastslow.fast.frozen import FrozenOptimiser
 from fastslow.loop import train
 from fastslow.measure import evaluate
 from fastslow.progress import Observer
@@ -197,6 +198,29 @@ def test_a_run_that_is_resumed_is_the_uninterrupted_run(
         assert len(metrics_of(output)) == cut + 1
         train(distill_config(tiny_model_dir, output, **settings), resume=output)
         assert record_of(output) == expected
+
+
+class Listener(Observer):
+    """Keeps the warnings of a run."""
+
+    def __init__(self) -> None:
+        self.warnings: list[str] = []
+
+    def on_event(self, kind: str, payload: dict[str, Any]) -> None:
+        if kind == "warning":
+            self.warnings.append(payload["message"])
+
+
+def test_a_search_that_finds_nothing_is_said_and_nothing_moves(
+    tiny_model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fastslow.fast.gepa_optimiser.GepaOptimiser.evolve", FrozenOptimiser.evolve)
+    listener = Listener()
+    train(distill_config(tiny_model_dir, tmp_path / "run", **EVOLVED), observer=listener)
+    assert listener.warnings == ["the search found no better prompt than the seed prompt: there is nothing to distil"]
+    lines = metrics_of(tmp_path / "run")
+    assert [(line["slow/loss"], line["slow/grad_norm"]) for line in lines[3:]] == [(0.0, 0.0)] * 4
+    assert lines[-1]["kl/base"] == 0.0
 
 
 class Killer(Observer):
