@@ -9,7 +9,6 @@ import pytest
 
 from fastslow.config import Config, load_config, with_overrides
 from fastslow.setup import check
-from fastslow.tasks.base import Task
 from fastslow.types import Problem
 
 PAPER = Path(__file__).parents[2] / "configs" / "paper"
@@ -282,7 +281,7 @@ def test_a_recipes_task_can_be_built_and_scored(name: str, hub: list[tuple[str, 
             "seed": 0,
         }
         config = with_overrides(config, ["task.options.train=40"])
-    task: Task = check(config)
+    _, task = check(config)
     sizes, asked = EXPECTED[name]
     assert {split: len(task.problems(split)) for split in ("train", "validation", "test")} == sizes  # type: ignore[arg-type]
     assert hub == asked
