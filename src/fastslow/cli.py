@@ -1,4 +1,4 @@
-"""The command line: train, evaluate, experiment, prompts, export, tasks, lab. Heavy imports wait until a command needs them."""
+"""The command line. Heavy imports wait until a command needs them."""
 
 import argparse
 import os
@@ -10,6 +10,7 @@ from pathlib import Path
 from fastslow.errors import ConfigError, FastslowError
 from fastslow.experiments.commands import add_command as add_experiment
 from fastslow.lab.commands import add_commands
+from fastslow.report.commands import add_command as add_report
 
 INTERRUPTED = 130
 
@@ -42,6 +43,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_prompts(commands.add_parser("prompts", help="show the prompts of a run and how they came about"))
     _add_export(commands.add_parser("export", help="write what is deployed: weights, prompts, and how to serve them"))
     _add_tasks(commands.add_parser("tasks", help="list tasks, or show problems of one"))
+    add_report(commands.add_parser("report", help="one HTML page about runs and experiments, or a live one"))
     add_commands(commands.add_parser("lab", help="a small world with a model of its own: demo, reproduce, pretrain"))
     return parser
 

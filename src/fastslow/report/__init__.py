@@ -1,0 +1,1 @@
+"""`fastslow report`: runs and experiments as one HTML file that needs no network."""

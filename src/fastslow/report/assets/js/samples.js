@@ -1,0 +1,84 @@
+// 4. Sample completions, with filters.
+
+const AT_ONCE = 30;
+const REWARDS = { "": "any reward", full: "full reward (1)", part: "between 0 and 1", zero: "none (0)", failed: "could not be scored" };
+
+function samplesSection(root) {
+  const state = { run: "", reward: "", source: "", prompt: "", from: "", to: "", text: "", shown: AT_ONCE };
+  let data = null;
+  const set = (name) => (value) => { state[name] = value; state.shown = AT_ONCE; redraw(); };
+  const redraw = () => update(data);
+  const runs = select("samples-run", "Run", (value) => { state.prompt = ""; set("run")(value); });
+  const reward = select("samples-reward", "Reward", set("reward"));
+  const source = select("samples-source", "Sampled by", set("source"));
+  const prompt = select("samples-prompt", "Prompt", set("prompt"));
+  const typed = (name, properties, label) => h("label", { class: "field" }, label, h("input", { id: `samples-${name}`, oninput: (event) => set(name)(event.target.value), ...properties }));
+  const count = h("p", { class: "note", role: "status", id: "samples-count" });
+  const list = h("div", { class: "samples", id: "samples-list" });
+  const more = h("button", { type: "button", class: "more", id: "samples-more", onclick: () => { state.shown += AT_ONCE; redraw(); } });
+  const clear = h("button", { type: "button", class: "quiet", id: "samples-clear", onclick: clearAll }, "Clear filters");
+  const controls = h("div", { class: "controls" }, typed("text", { type: "search", placeholder: "in completion, feedback or problem" }, "Search"), runs, reward, source, prompt,
+    typed("from", { type: "number", min: 0 }, "From step"), typed("to", { type: "number", min: 0 }, "To step"), clear);
+  root.append(sectionHead("samples", "Sample completions", "What the model wrote, what it got for it, and what the verifier said."), controls, count, list, more);
+
+  function clearAll() {
+    Object.assign(state, { run: "", reward: "", source: "", prompt: "", from: "", to: "", text: "", shown: AT_ONCE });
+    for (const name of ["text", "from", "to"]) byId(`samples-${name}`).value = "";
+    redraw();
+  }
+  let drawn = "";
+  function update(found) {
+    data = found;
+    const withSamples = data.runs.filter((run) => run.samples.length);
+    const all = withSamples.filter((run) => !state.run || run.name === state.run).flatMap((run) => run.samples.map((row) => sampleOf(run, row)));
+    const unique = (name) => [...new Set(all.map((each) => each[name]))].filter(Boolean);
+    runs.update([["", "all runs"], ...withSamples.map((run) => [run.name, run.name])], state.run);
+    runs.hidden = withSamples.length < 2;
+    reward.update(Object.entries(REWARDS), state.reward);
+    source.update([["", "either side"], ...unique("source").map((name) => [name, { rl: "RL", gepa: "the prompt search" }[name] || name])], state.source);
+    prompt.update([["", "any prompt"], ...unique("prompt").map((hash) => [hash, hash])], state.prompt);
+    const chosen = all.filter((each) => matches(each, state));
+    const left = withSamples.reduce((sum, run) => sum + (run.left_out.samples || 0), 0);
+    controls.hidden = !withSamples.length;
+    count.textContent = !withSamples.length ? "No completions were kept (rollout_samples in the config says how many a step)."
+      : `${plural(chosen.length, "completion")} of ${number(all.length)} kept.${left ? ` ${number(left)} more were left out, evenly, to keep the page small.` : ""}`;
+    const shown = chosen.slice(0, state.shown);
+    more.hidden = shown.length >= chosen.length;
+    more.textContent = `Show ${number(Math.min(AT_ONCE, chosen.length - shown.length))} more`;
+    const now = JSON.stringify(shown);
+    if (now === drawn) return;
+    drawn = now;
+    const focused = keyOfFocus(list);
+    list.replaceChildren(...shown.map((each) => sampleCard(each, withSamples.length > 1)));
+    refocus(list, focused);
+  }
+  return { update };
+}
+
+function sampleOf(run, [step, problem, prompt, text, reward, feedback, failure, finish, source]) {
+  return { run: run.name, step, problem, prompt, text, reward, feedback, failure, finish, source };
+}
+
+function matches(each, state) {
+  const kind = each.reward === null ? "failed" : each.reward >= 1 ? "full" : each.reward > 0 ? "part" : "zero";
+  if (state.reward && kind !== state.reward) return false;
+  if (state.source && each.source !== state.source) return false;
+  if (state.prompt && each.prompt !== state.prompt) return false;
+  if (state.from !== "" && each.step < Number(state.from)) return false;
+  if (state.to !== "" && each.step > Number(state.to)) return false;
+  const sought = state.text.trim().toLowerCase();
+  return !sought || [each.text, each.feedback, each.problem].some((text) => String(text).toLowerCase().includes(sought));
+}
+
+function sampleCard(each, named) {
+  const failed = each.reward === null;
+  const kind = failed ? "bad" : each.reward >= 1 ? "good" : each.reward > 0 ? "here" : "bad";
+  const label = failed ? "not scored" : `${each.reward >= 1 ? "✓ " : each.reward > 0 ? "" : "✗ "}reward ${short(each.reward)}`;
+  return h("article", { class: "sample card" },
+    h("header", null, h("span", { class: `badge ${kind}` }, label), named ? h("span", null, each.run) : null, h("span", null, `step ${each.step}`),
+      h("span", null, { rl: "sampled for RL", gepa: "sampled by the prompt search" }[each.source] || each.source),
+      h("span", null, "problem ", h("code", null, String(each.problem))), h("span", null, "prompt ", h("code", null, String(each.prompt))),
+      each.finish === "length" ? h("span", { class: "badge bad" }, "cut off") : null),
+    h("pre", { tabindex: each.text.length > 1200 ? "0" : null }, each.text === "" ? h("span", { class: "soft" }, "(empty)") : each.text),
+    each.feedback || each.failure ? h("p", { class: "words soft" }, each.failure || each.feedback) : null);
+}

@@ -1,0 +1,201 @@
+"""What the arguments of `fastslow report` name, as one tree of plain data: everything on the page comes from it."""
+
+import math
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from fastslow.errors import ConfigError
+from fastslow.progress import printable
+from fastslow.report.experiments import panels, read_experiment
+from fastslow.report.redact import redact_text, visible
+from fastslow.report.runs import is_run, read_run
+
+MOST_PARTS = 24
+"""Runs of an experiment whose prompts, samples and configs are shown, where they lie beside its results."""
+Z = 1.959964
+
+
+def collect(arguments: Sequence[Path]) -> dict[str, Any]:
+    """Runs and experiments as the page shows them, whole: `thin.fit` makes them small enough.
+
+    Raises: ConfigError for a path that is neither, or whose files are broken.
+    """
+    runs: list[dict[str, Any]] = []
+    found: list[dict[str, Any]] = []
+    notes: list[str] = []
+    names = short_names(arguments)
+    for path, name in zip(arguments, names, strict=True):
+        if is_run(path):
+            runs.append(read_run(path, name))
+            continue
+        parts = read_experiment(path) if path.exists() else []
+        if not parts:
+            raise _neither(path)
+        found += panels(parts, name if len(arguments) > 1 else "")
+        beside = path if path.is_dir() else path.parent
+        there = list(dict.fromkeys(part["part"] for part in parts if is_run(beside / part["part"])))
+        runs += [{**read_run(beside / part, part), "part": True} for part in there[:MOST_PARTS]]
+        if len(there) > MOST_PARTS:
+            notes.append(
+                f"Prompts, completions and configs of the first {MOST_PARTS} of {len(there)} runs of {name} are shown: "
+                "name a run to see its own."
+            )
+    data = {
+        "version": _version(),
+        "made": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "title": ", ".join(names),
+        "runs": runs,
+        "panels": [*_runs_panel(runs), *found],
+        "notes": notes,
+    }
+    clean: dict[str, Any] = _clean(data)
+    return clean
+
+
+def short_names(paths: Sequence[Path]) -> list[str]:
+    """The last part of each path, with as many parents as it takes to tell them apart."""
+    whole = [path.resolve().parts for path in paths]
+    for length in range(1, max(map(len, whole), default=1) + 1):
+        names = ["/".join(parts[-length:]) for parts in whole]
+        if len(set(names)) == len(names):
+            return names
+    return [str(path) for path in paths]
+
+
+def wilson_interval(mean: float, count: int) -> tuple[float, float]:
+    """95 % interval of a mean of `count` values in [0, 1]: that of a share, which is the widest that such a mean can have.
+
+    Source: Wilson, 1927.
+    """
+    middle = (mean + Z**2 / (2 * count)) / (1 + Z**2 / count)
+    spread = Z / (1 + Z**2 / count) * math.sqrt(max(0.0, mean * (1 - mean)) / count + Z**2 / (4 * count**2))
+    return max(0.0, middle - spread), min(1.0, middle + spread)
+
+
+# -- runs --------------------------------------------------------------------------------------------------------------
+
+
+def _runs_panel(runs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The runs that were named themselves, and what came out of each; a series takes its curves from `runs[run]`."""
+    named = {index: run for index, run in enumerate(runs) if not run.get("part")}
+    if not named:
+        return []
+    series = [
+        {
+            "name": run["name"], "method": run["method"], "count": 1, "run": index, "totals": run["totals"],
+            "headline": headline(run),
+        }
+        for index, run in named.items()
+    ]  # fmt: skip
+    head = [
+        "run", "task", "method", "seed", "accuracy before", "accuracy at the end", "best accuracy seen",
+        "KL at the end (nats a token)", "steps", "sampled rollouts", "training (s)",
+    ]  # fmt: skip
+    panel = {
+        "title": "this run" if len(named) == 1 else "the runs",
+        "kind": "runs",
+        "note": "Accuracy is mean@k on validation problems under the best prompt of that moment. Its 95 % interval is over "
+        "problems (Wilson, with each problem counted once, so rather too wide than too narrow), not over seeds. Seconds are "
+        "training seconds without evaluations.",
+        "series": series,
+        "table": {"head": head, "rows": [_row(runs[each["run"]], each["headline"]) for each in series]},
+        "measures": None,
+        "best_prompts": [],
+        "settings": [],
+    }
+    return [panel]
+
+
+def headline(run: Mapping[str, Any]) -> dict[str, Any]:
+    """Accuracy before and at the end, with intervals, and in words whether it worked."""
+    points = [point for point in run["evaluations"] if "accuracy" in point]
+    before = points[0] if points and points[0]["step"] == 0 else None
+    after = points[-1] if points and points[-1]["step"] > 0 else None
+    intervals = {}
+    if run["problems"]:
+        intervals = {
+            point["step"]: wilson_interval(point["accuracy"], run["problems"]) for point in (before, after) if point
+        }
+    return {
+        "before": before["accuracy"] if before else None,
+        "before_interval": intervals.get(0),
+        "after": after["accuracy"] if after else None,
+        "after_step": after["step"] if after else None,
+        "interval": intervals.get(after["step"]) if after else None,
+        "interval_note": f"95 % interval over {run['problems']} validation problems" if run["problems"] else None,
+        "kl": next((point["kl"] for point in reversed(run["evaluations"]) if "kl" in point), None),
+        "verdict": _verdict(run, before, after, intervals),
+    }
+
+
+def _verdict(run: Mapping[str, Any], before: Any, after: Any, intervals: Mapping[int, tuple[float, float]]) -> str:
+    if after is None:
+        rewards = [reward for reward in run["training"]["reward"] if reward is not None]
+        trend = f" Mean training reward went from {rewards[0]:.3f} to {rewards[-1]:.3f}." if rewards else ""
+        return ("No evaluation after the start: whether it worked is not measured." + trend).strip()
+    if before is None or not intervals:
+        return f"Accuracy was {after['accuracy']:.3f} at step {after['step']}; nothing to compare it with was measured."
+    change = f"from {before['accuracy']:.3f} to {after['accuracy']:.3f}"
+    if intervals[after["step"]][0] > intervals[0][1]:
+        return f"It worked: validation accuracy rose {change}, more than the choice of problems explains."
+    if intervals[after["step"]][1] < intervals[0][0]:
+        return f"It got worse: validation accuracy fell {change}, more than the choice of problems explains."
+    return f"No clear change: validation accuracy went {change}, and the 95 % intervals overlap."
+
+
+def _row(run: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
+    best = max((point["accuracy"] for point in run["evaluations"] if "accuracy" in point), default=None)
+    totals = run["totals"]
+    return [
+        run["name"], run["task"], run["method"], _number(run["seed"], 0), _with(found["before"], found["before_interval"]),
+        _with(found["after"], found["interval"]), _number(best, 3), _number(found["kl"], 3), _number(totals["steps"], 0),
+        _number(totals["sampled"], 0), _number(totals["seconds"], 1),
+    ]  # fmt: skip
+
+
+def _with(value: float | None, interval: tuple[float, float] | None) -> str:
+    return _number(value, 3) + (f" ({interval[0]:.3f} to {interval[1]:.3f})" if interval and value is not None else "")
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "-" if value is None else f"{value:,.{digits}f}"
+
+
+# -- inside ------------------------------------------------------------------------------------------------------------
+
+
+def _neither(path: Path) -> ConfigError:
+    name = repr(printable(str(path)))
+    expected = (
+        "a run is a directory with a config.yaml in it, as `fastslow train` makes it; an experiment is a results file (.jsonl) "
+        "of fastslow.experiments.runner, or a directory with such files"
+    )
+    if not path.exists():
+        return ConfigError(f"{name} does not exist: {expected}")
+    inside = sorted(each.name for each in path.iterdir() if is_run(each)) if path.is_dir() else []
+    if inside:
+        return ConfigError(f"{name} is no run, but holds {len(inside)}: name them, e.g. {printable(str(path / inside[0]))}")
+    return ConfigError(f"{name} is neither a run nor an experiment: {expected}")
+
+
+def _clean(value: Any) -> Any:
+    """No key, no control character, no NaN in any text or number of the page."""
+    if isinstance(value, str):
+        return visible(redact_text(value))
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {_clean(str(key)): _clean(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_clean(item) for item in value]
+    return value if value is None or isinstance(value, int) else str(value)
+
+
+def _version() -> str | None:
+    try:
+        return version("fastslow")
+    except PackageNotFoundError:
+        return None

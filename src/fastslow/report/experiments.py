@@ -1,0 +1,212 @@
+"""Results of `fastslow.experiments.runner` as data for the page: runs with the same labels, whatever their seed, are a group."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from fastslow.errors import ConfigError
+from fastslow.experiments.runner import FAILURES, read_results
+from fastslow.experiments.statistics import Reached, final_accuracy, reached, summarise
+from fastslow.report.redact import redact_config
+from fastslow.report.runs import evaluation_point
+
+SHARE = 0.95
+"""Of the best group's accuracy at the end: the level whose cost is compared."""
+
+Part = Mapping[str, Any]
+Group = tuple[tuple[str, str], ...]
+
+
+def read_experiment(path: Path) -> list[dict[str, Any]]:
+    """The parts of a results file, or of all results files in a directory; [] where it is neither. Of a part that stands
+    there twice, the last line counts.
+    """
+    files = [path] if path.is_file() else sorted(path.glob("*.jsonl"))
+    parts: dict[tuple[Path, str], dict[str, Any]] = {}
+    for file in files:
+        if file.suffix == ".jsonl" and file.name != FAILURES:
+            try:
+                lines = read_results(file)
+            except ValueError as error:
+                raise ConfigError(f"{str(file)!r} is broken: {error}") from error
+            if all(isinstance(line, dict) and {"part", "curve", "totals"} <= line.keys() for line in lines):
+                parts |= {(file, line["part"]): {**line, "file": file.stem} for line in lines}
+    return list(parts.values())
+
+
+def panels(parts: Sequence[Part], title: str) -> list[dict[str, Any]]:
+    """One panel for each results file and task (or kind of labels): its groups' curves and its tables."""
+    found: dict[str, dict[Group, list[Part]]] = {}
+    for part in parts:
+        panel, group = _place(part)
+        found.setdefault(" · ".join(filter(None, (title, panel))), {}).setdefault(group, []).append(part)
+    return [_panel(name, groups) for name, groups in found.items()]
+
+
+def _place(part: Part) -> tuple[str, Group]:
+    """Which panel a part belongs to, and its group in it."""
+    labels = {str(key): str(value) for key, value in part.get("labels", {}).items() if key != "seed"}
+    if not labels:
+        return part["file"], (("part", part["part"]),)
+    if "task" in labels:
+        return f"{part['file']} · {labels.pop('task')}", tuple(labels.items())
+    if "key" in labels:
+        return f"{part['file']} · {labels.pop('key')}", tuple(labels.items())
+    return f"{part['file']} · by {' and '.join(labels)}", tuple(labels.items())
+
+
+def _panel(name: str, groups: Mapping[Group, Sequence[Part]]) -> dict[str, Any]:
+    series = [_series(labels, parts) for labels, parts in groups.items()]
+    finals = {labels: _finals(parts) for labels, parts in groups.items()}
+    level = _level(finals)
+    return {
+        "title": name,
+        "kind": "experiment",
+        "note": "Medians over seeds, with the 95 % interval of the median (bootstrap over seeds; none below three seeds). "
+        "Bands in charts go from the lowest to the highest seed. Accuracy at the end is the mean of the last three "
+        f"evaluations; the level is {SHARE:.0%} of the best group's. Seconds are training seconds without evaluations.",
+        "series": series,
+        "table": _table(groups, finals, level),
+        "measures": _measures(groups),
+        "best_prompts": [
+            {"part": part["part"], "text": part["prompt"]} for parts in groups.values() for part in parts if part.get("prompt")
+        ],
+        "settings": [
+            {"part": part["part"], "settings": redact_config(part.get("settings", {}))}
+            for parts in groups.values()
+            for part in parts
+        ],
+    }  # fmt: skip
+
+
+def _name(labels: Group) -> str:
+    if len(labels) == 1:
+        return labels[0][1]
+    return ", ".join(value if key in ("method", "value") else f"{key} {value}" for key, value in labels)
+
+
+# -- curves ------------------------------------------------------------------------------------------------------------
+
+
+def _series(labels: Group, parts: Sequence[Part]) -> dict[str, Any]:
+    """Medians over the parts of the evaluations that have the same place in every part, as in the lab's plots."""
+    rows = [[_point(point) for point in part["curve"]] for part in parts]
+    length = min(map(len, rows))
+    finals = summarise(_finals(parts))
+    return {
+        "name": _name(labels),
+        "method": dict(labels).get("method"),
+        "count": len(parts),
+        "evaluations": [_median_point([row[index] for row in rows]) for index in range(length)],
+        "totals": {
+            name: _median([part["totals"].get(name) for part in parts])
+            for name in (
+                "steps", "updates", "seconds", "evolve_s", "sample_s", "update_s", "evaluate_s", "sampled", "sampled_gepa",
+                "reused",
+            )
+        },
+        "headline": {
+            "before": _median([row[0].get("accuracy") for row in rows if row and row[0]["step"] == 0]),
+            "after": None if finals.count == 0 else finals.median,
+            "interval": [finals.low, finals.high] if finals.count >= 3 else None,
+            "interval_note": f"median of {len(parts)} {'seed' if len(parts) == 1 else 'seeds'}, 95 % interval over seeds"
+            if finals.count >= 3
+            else f"{len(parts)} {'seed' if len(parts) == 1 else 'seeds'}: too few for an interval",
+            "verdict": None,
+        },
+    }  # fmt: skip
+
+
+def _point(point: Mapping[str, Any]) -> dict[str, Any]:
+    at = {name: point[name] for name in ("step", "rollouts", "seconds")}
+    return at | evaluation_point(point)
+
+
+def _median_point(points: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    merged: dict[str, Any] = {}
+    for name in ("step", "rollouts", "seconds", "accuracy", "best", "kl"):
+        values = [point[name] for point in points if point.get(name) is not None]
+        if len(values) == len(points):
+            merged[name] = _median(values)
+            if name in ("accuracy", "best", "kl") and len(values) > 1:
+                merged[f"{name}_low"], merged[f"{name}_high"] = min(values), max(values)
+    tasks = [point["tasks"] for point in points if point.get("tasks")]
+    if tasks and len(tasks) == len(points):
+        merged["tasks"] = {task: _median([each[task] for each in tasks if task in each]) for task in tasks[0]}
+    return merged
+
+
+def _median(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return summarise(known).median if known else None
+
+
+# -- tables ------------------------------------------------------------------------------------------------------------
+
+
+def _finals(parts: Sequence[Part]) -> list[float]:
+    return [final_accuracy(part["curve"]) for part in parts if _measured(part)]
+
+
+def _measured(part: Part) -> bool:
+    """Whether a part has accuracies at all: a broken scorer, or a task without validation problems, leaves none."""
+    return bool(part["curve"]) and all("accuracy" in evaluation_point(point) for point in part["curve"])
+
+
+def _level(finals: Mapping[Group, Sequence[float]]) -> float | None:
+    """As in the lab's tables: prompt search alone does not set the bar where weights were trained too."""
+    medians = {labels: summarise(values).median for labels, values in finals.items() if values}
+    trained = {labels: value for labels, value in medians.items() if ("method", "prompt") not in labels}
+    return SHARE * max((trained or medians).values()) if medians else None
+
+
+def _table(
+    groups: Mapping[Group, Sequence[Part]], finals: Mapping[Group, Sequence[float]], level: float | None
+) -> dict[str, Any]:
+    name = "the level" if level is None else f"{level:.2f}"
+    rows = []
+    for labels, parts in groups.items():
+        at = [reached(part["curve"], level) if level is not None and _measured(part) else None for part in parts]
+        kl = [evaluation_point(part["curve"][-1]).get("kl") for part in parts if part["curve"]]
+        rows.append(
+            [
+                _name(labels), str(len(parts)), summarise(finals[labels]).text(3), _reach(at, lambda p: p.step, 0),
+                _reach(at, lambda p: p.rollouts, 0), _reach(at, lambda p: p.seconds, 1),
+                summarise([value for value in kl if value is not None]).text(3),
+                summarise([part["totals"]["sampled"] for part in parts]).text(0),
+                summarise([part["totals"]["seconds"] for part in parts]).text(1),
+            ]
+        )  # fmt: skip
+    head = [
+        "group", "seeds", "accuracy at the end", f"steps to {name}", f"rollouts to {name}", f"seconds to {name}",
+        "KL at the end (nats a token)", "sampled rollouts", "training (s)",
+    ]  # fmt: skip
+    return {"head": head, "rows": rows}
+
+
+def _reach(points: Sequence[Reached | None], value: Callable[[Reached], float], digits: int) -> str:
+    never = sum(point is None for point in points)
+    if never == len(points):
+        return "never"
+    text = summarise([None if point is None else value(point) for point in points]).text(digits).replace("inf", "never")
+    return f"{text}, {never} never" if never else text
+
+
+def _measures(groups: Mapping[Group, Sequence[Part]]) -> dict[str, Any] | None:
+    """Accuracy on the test split under each measurement that the experiment made of its parts."""
+    names = list(dict.fromkeys(name for parts in groups.values() for part in parts for name in part.get("measures", {})))
+    if not names:
+        return None
+    rows = []
+    for labels, parts in groups.items():
+        found = [[part["measures"][name] for part in parts if name in part.get("measures", {})] for name in names]
+        rows.append([_name(labels), *(_measure_text(each) for each in found)])
+    return {"head": ["group", *names], "rows": rows}
+
+
+def _measure_text(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Of one seed, the interval over problems; of several, that over seeds."""
+    if len(rows) == 1 and rows[0].get("mean_interval"):
+        low, high = rows[0]["mean_interval"]
+        return f"{rows[0]['mean']:.3f} ({low:.3f} to {high:.3f})"
+    return summarise([row["mean"] for row in rows]).text(3)
