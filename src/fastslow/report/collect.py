@@ -11,7 +11,7 @@ from fastslow.errors import ConfigError
 from fastslow.progress import printable
 from fastslow.report.experiments import panels, read_experiment
 from fastslow.report.redact import redact_text, visible
-from fastslow.report.runs import is_run, read_run
+from fastslow.report.runs import METHODS, is_run, read_run
 
 MOST_PARTS = 24
 """Runs of an experiment whose prompts, samples and configs are shown, where they lie beside its results."""
@@ -47,7 +47,7 @@ def collect(arguments: Sequence[Path]) -> dict[str, Any]:
         "version": _version(),
         "made": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "title": ", ".join(names),
-        "runs": runs,
+        "runs": [{"id": f"r{index}", **run} for index, run in enumerate(runs)],
         "panels": [*_runs_panel(runs), *found],
         "notes": notes,
     }
@@ -91,7 +91,7 @@ def _runs_panel(runs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         for index, run in named.items()
     ]  # fmt: skip
     head = [
-        "run", "task", "method", "seed", "accuracy before", "accuracy at the end", "best accuracy seen",
+        "run", "task", "method", "seed", "accuracy before", "accuracy at the end",
         "KL at the end (nats a token)", "steps", "sampled rollouts", "training (s)",
     ]  # fmt: skip
     panel = {
@@ -138,6 +138,8 @@ def _verdict(run: Mapping[str, Any], before: Any, after: Any, intervals: Mapping
         return ("No evaluation after the start: whether it worked is not measured." + trend).strip()
     if before is None or not intervals:
         return f"Accuracy was {after['accuracy']:.3f} at step {after['step']}; nothing to compare it with was measured."
+    if before["accuracy"] == after["accuracy"]:
+        return f"No change: validation accuracy is {after['accuracy']:.3f} at the end, as it was before."
     change = f"from {before['accuracy']:.3f} to {after['accuracy']:.3f}"
     if intervals[after["step"]][0] > intervals[0][1]:
         return f"It worked: validation accuracy rose {change}, more than the choice of problems explains."
@@ -147,12 +149,11 @@ def _verdict(run: Mapping[str, Any], before: Any, after: Any, intervals: Mapping
 
 
 def _row(run: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
-    best = max((point["accuracy"] for point in run["evaluations"] if "accuracy" in point), default=None)
     totals = run["totals"]
     return [
-        run["name"], run["task"], run["method"], _number(run["seed"], 0), _with(found["before"], found["before_interval"]),
-        _with(found["after"], found["interval"]), _number(best, 3), _number(found["kl"], 3), _number(totals["steps"], 0),
-        _number(totals["sampled"], 0), _number(totals["seconds"], 1),
+        run["name"], run["task"], METHODS.get(run["method"], run["method"]), _number(run["seed"], 0),
+        _with(found["before"], found["before_interval"]), _with(found["after"], found["interval"]), _number(found["kl"], 3),
+        _number(totals["steps"], 0), _number(totals["sampled"], 0), _number(totals["seconds"], 1),
     ]  # fmt: skip
 
 
@@ -177,7 +178,9 @@ def _neither(path: Path) -> ConfigError:
         return ConfigError(f"{name} does not exist: {expected}")
     inside = sorted(each.name for each in path.iterdir() if is_run(each)) if path.is_dir() else []
     if inside:
-        return ConfigError(f"{name} is no run, but holds {len(inside)}: name them, e.g. {printable(str(path / inside[0]))}")
+        return ConfigError(
+            f"{name} is no run, but holds {len(inside)}: name them, e.g. {printable(str(path / inside[0]))}"
+        )
     return ConfigError(f"{name} is neither a run nor an experiment: {expected}")
 
 

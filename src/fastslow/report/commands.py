@@ -43,7 +43,9 @@ def write(paths: list[Path], output: Path) -> None:
     text = render(fit(collect(paths))).encode("utf-8", "replace").decode()
     size = len(text.encode())
     if size >= LARGEST:
-        raise ConfigError(f"{len(paths)} paths make a page of {size / 1e6:.1f} MB, more than {LARGEST / 1e6:.0f}: name fewer")
+        raise ConfigError(
+            f"{len(paths)} paths make a page of {size / 1e6:.1f} MB, more than {LARGEST / 1e6:.0f}: name fewer"
+        )
     output.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(output, text)
     print(f"wrote {printable(str(output))} ({size / 1e6:.1f} MB): open it in a browser")

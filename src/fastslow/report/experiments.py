@@ -1,4 +1,4 @@
-"""Results of `fastslow.experiments.runner` as data for the page: runs with the same labels, whatever their seed, are a group."""
+"""Results of `fastslow.experiments.runner` as data for the page: runs with the same labels, but for the seed, are a group."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -8,7 +8,7 @@ from fastslow.errors import ConfigError
 from fastslow.experiments.runner import FAILURES, read_results
 from fastslow.experiments.statistics import Reached, final_accuracy, reached, summarise
 from fastslow.report.redact import redact_config
-from fastslow.report.runs import evaluation_point
+from fastslow.report.runs import METHODS, evaluation_point
 
 SHARE = 0.95
 """Of the best group's accuracy at the end: the level whose cost is compared."""
@@ -56,6 +56,9 @@ def _place(part: Part) -> tuple[str, Group]:
 
 
 def _panel(name: str, groups: Mapping[Group, Sequence[Part]]) -> dict[str, Any]:
+    order = list(METHODS)
+    rank = {labels: order.index(method) if (method := dict(labels).get("method")) in order else 99 for labels in groups}
+    groups = {labels: groups[labels] for labels in sorted(groups, key=rank.__getitem__)}
     series = [_series(labels, parts) for labels, parts in groups.items()]
     finals = {labels: _finals(parts) for labels, parts in groups.items()}
     level = _level(finals)
@@ -80,9 +83,8 @@ def _panel(name: str, groups: Mapping[Group, Sequence[Part]]) -> dict[str, Any]:
 
 
 def _name(labels: Group) -> str:
-    if len(labels) == 1:
-        return labels[0][1]
-    return ", ".join(value if key in ("method", "value") else f"{key} {value}" for key, value in labels)
+    texts = [(key, METHODS.get(value, value) if key == "method" else value) for key, value in labels]
+    return ", ".join(text if len(labels) == 1 or key in ("method", "value") else f"{key} {text}" for key, text in texts)
 
 
 # -- curves ------------------------------------------------------------------------------------------------------------
@@ -194,7 +196,9 @@ def _reach(points: Sequence[Reached | None], value: Callable[[Reached], float], 
 
 def _measures(groups: Mapping[Group, Sequence[Part]]) -> dict[str, Any] | None:
     """Accuracy on the test split under each measurement that the experiment made of its parts."""
-    names = list(dict.fromkeys(name for parts in groups.values() for part in parts for name in part.get("measures", {})))
+    names = list(
+        dict.fromkeys(name for parts in groups.values() for part in parts for name in part.get("measures", {}))
+    )
     if not names:
         return None
     rows = []

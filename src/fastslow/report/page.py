@@ -15,7 +15,8 @@ from importlib.resources import files
 from typing import Any
 
 SCRIPTS = (
-    "dom", "format", "marks", "chart", "options", "summary", "curves", "diff", "tree", "grid", "samples", "config", "live", "main",
+    "dom", "format", "marks", "chart", "options", "summary", "curves", "diff", "tree", "grid", "samples", "config",
+    "live", "main",
 )  # fmt: skip
 LIBRARY = "vendor/echarts.common.min.js"
 STYLES = ("base.css", "parts.css")

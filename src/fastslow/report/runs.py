@@ -18,6 +18,7 @@ from fastslow.run_dir import read_candidates, read_metrics
 LONGEST_COMPLETION = 8_000
 LONGEST_FEEDBACK = 2_000
 LONGEST_PROMPT = 20_000
+METHODS = {"fst": "FST", "rl": "RL alone", "prompt": "GEPA alone"}
 TIMES = ("evolve", "sample", "update", "evaluate")
 TRAINING = {
     "reward": "reward/mean",
@@ -38,7 +39,7 @@ def is_run(path: Path) -> bool:
 def read_run(path: Path, name: str) -> dict[str, Any]:
     """Everything that the page shows of one run. Raises ConfigError where one of its files is broken."""
     config = _read_config(path)
-    lines = _checked(read_metrics, path, "metrics.jsonl")
+    lines = _checked(read_metrics, path, "metrics.jsonl", ("step",))
     prompts = read_prompts(path)
     options = config.get("task", {}).get("options", {})
     return {
@@ -133,13 +134,16 @@ def totals(lines: Sequence[Line]) -> dict[str, Any]:
 # -- prompts -----------------------------------------------------------------------------------------------------------
 
 
+PROMPT = ("hash", "parent", "cycle", "components", "accepted", "reason", "mean", "scores", "feedback")
+
+
 def read_prompts(path: Path) -> dict[str, Any]:
     """`prompts`: every candidate once, parents before children, with what happened to it; `grids`: a table of scores for
     each cycle; `population`: hashes, best first.
     """
     nodes: dict[str, dict[str, Any]] = {}
     grids: dict[int, dict[str, Mapping[str, float]]] = {}
-    for line in _checked(read_candidates, path, "prompts.jsonl"):
+    for line in _checked(read_candidates, path, "prompts.jsonl", PROMPT):
         parent = line["parent"] if line["parent"] in nodes else None
         node = nodes.get(line["hash"])
         if node is None:
@@ -153,10 +157,11 @@ def read_prompts(path: Path) -> dict[str, Any]:
             grids.setdefault(line["cycle"], {})[line["hash"]] = line["scores"]
         node["feedback"] = node["feedback"] or [_clip(text, LONGEST_FEEDBACK) for text in line["feedback"]]
         _add_event(node["events"], [line["cycle"], bool(line["accepted"]), line["reason"], _digits(line["mean"]), 1])
+    population = _population(path, nodes)
     return {
         "prompts": list(nodes.values()),
         "grids": [_grid(cycle, rows) for cycle, rows in grids.items()],
-        "population": _population(path, nodes),
+        "population": population,
     }
 
 
@@ -180,7 +185,10 @@ def _population(path: Path, nodes: dict[str, dict[str, Any]]) -> list[str]:
     file = path / "population.json"
     if not file.is_file():
         return []
-    members = _checked(lambda _: json.loads(file.read_text(encoding="utf-8")), path, "population.json")["population"]
+    record = _checked(
+        lambda _: [json.loads(file.read_text(encoding="utf-8"))], path, "population.json", ("population",)
+    )
+    members = record[0]["population"]
     for member in members:
         nodes.setdefault(
             member["hash"],
@@ -203,7 +211,10 @@ def read_samples(path: Path) -> list[list[Any]]:
     rows = []
     for step, file in sorted(files.items()):
         *complete, _torn = file.read_bytes().split(b"\n")
-        for line in _checked(lambda _, found=complete: [json.loads(line) for line in found], path, f"rollouts/{file.name}"):
+        lines = _checked(
+            lambda _, found=complete: [json.loads(each) for each in found], path, f"rollouts/{file.name}", ("text",)
+        )
+        for line in lines:
             line["text"] = _clip(line["text"], LONGEST_COMPLETION)
             line["feedback"] = _clip(line.get("feedback") or "", LONGEST_FEEDBACK)
             line["reward"] = _digits(line.get("reward"))
@@ -226,11 +237,19 @@ def _read_config(path: Path) -> dict[str, Any]:
     return tree
 
 
-def _checked(read: Any, path: Path, name: str) -> Any:
+def _checked(read: Any, path: Path, name: str, needed: Sequence[str] = ()) -> Any:
+    """What `read` finds in a file of JSON lines; each line must have what is needed."""
     try:
-        return read(path)
+        found = read(path)
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{str(path / name)!r} is broken: {error}") from error
+    for number, line in enumerate(found, start=1):
+        missing = [key for key in needed if not isinstance(line, dict) or key not in line]
+        if missing:
+            raise ConfigError(
+                f"{str(path / name)!r}, line {number}: {missing[0]!r} is missing: this is not the file of a run"
+            )
+    return found
 
 
 def _clipped(components: Mapping[str, str]) -> dict[str, str]:

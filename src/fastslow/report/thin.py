@@ -31,7 +31,9 @@ def fit(data: dict[str, Any], budget: int = BUDGET) -> dict[str, Any]:
         _thin_grids(run, int(share * GRIDS))
     left = max(0, room) - sum(_size(run["prompts"]) + _size(run["grids"]) for run in runs)
     for run, allowed in zip(runs, _shares([_size(run["samples"]) for run in runs], left), strict=True):
-        _thin_list(run, "samples", allowed)
+        kept = _reduced(run["samples"], allowed)
+        _note(run, "samples", len(run["samples"]) - len(kept))
+        run["samples"] = kept
     return data
 
 
@@ -66,8 +68,7 @@ def _thin_prompts(run: dict[str, Any], allowed: int) -> None:
     ]
     kept: set[str] = set()
     for rank in ranks:
-        size = _size(rank)
-        chosen = rank if size <= allowed else evenly(rank, len(rank) * max(0, allowed) // size)
+        chosen = _reduced(rank, allowed)
         kept |= {node["hash"] for node in chosen}
         allowed -= _size(chosen)
     _note(run, "prompts", len(nodes) - len(kept))
@@ -78,10 +79,9 @@ def _lines(population: Sequence[str], nodes: Mapping[str, Mapping[str, Any]]) ->
     """The population and everything that it comes from."""
     found: set[str] = set()
     for hash_ in population:
-        at: str | None = hash_
-        while at in nodes and at not in found:
-            found.add(at)
-            at = nodes[at]["parent"]
+        while hash_ in nodes and hash_ not in found:
+            found.add(hash_)
+            hash_ = nodes[hash_]["parent"]
     return found
 
 
@@ -103,16 +103,13 @@ def _thin_grids(run: dict[str, Any], allowed: int) -> None:
     run["grids"] = [*kept_grids, last]
 
 
-def _thin_list(run: dict[str, Any], name: str, allowed: int) -> None:
-    items = run[name]
-    count, size = len(items), _size(items)
-    kept = items
+def _reduced(items: Sequence[Any], allowed: int) -> list[Any]:
+    """As many of the items as fit, spread evenly."""
+    kept, size = list(items), _size(items)
     while kept and size > allowed:
-        count = min(count - 1, int(count * max(0, allowed) / size))
-        kept = evenly(items, count)
+        kept = evenly(items, min(len(kept) - 1, int(len(kept) * max(0, allowed) / size)))
         size = _size(kept)
-    _note(run, name, len(items) - len(kept))
-    run[name] = kept
+    return kept
 
 
 def _shares(sizes: Sequence[int], room: int) -> list[int]:

@@ -32,6 +32,7 @@ function curvesSection(root) {
     const focused = keyOfFocus(root);
     keys.replaceChildren(legend(all.map((series) => series.name), state.hidden, toggle(state.hidden), swatch));
     for (const [name, spec] of Object.entries(lineSpecs(visible, state))) figures[name].update(spec);
+    for (const name of ["reward", "entropy"]) figures[name].hidden = !all.some((series) => series.training);
     for (const [name, spec] of Object.entries(barSpecs(visible, state, toggle(state.hiddenParts)))) figures[name].update(spec);
     costs.replaceChildren(costTable(all));
     refocus(root, focused);

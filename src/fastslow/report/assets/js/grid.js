@@ -5,7 +5,7 @@ const MOST_ROWS = 24;
 function gridPart(choose) {
   const state = { cycle: new Map() };
   let latest = null;
-  const cycles = select("grid-cycle", "Scored in", (value) => { state.cycle.set(latest[0].name, Number(value)); update(...latest); });
+  const cycles = select("grid-cycle", "Scored in", (value) => { state.cycle.set(latest[0].id, Number(value)); update(...latest); });
   const title = h("h3", { id: "grid-title" }, "Which prompt wins on which problems");
   const note = h("p", { class: "note" });
   const said = h("p", { class: "small soft", id: "grid-said" });
@@ -17,7 +17,7 @@ function gridPart(choose) {
     element.hidden = !run.grids.length;
     if (!run.grids.length) return;
     const last = run.grids.at(-1).cycle;
-    const chosen = run.grids.find((grid) => grid.cycle === state.cycle.get(run.name)) || run.grids.at(-1);
+    const chosen = run.grids.find((grid) => grid.cycle === state.cycle.get(run.id)) || run.grids.at(-1);
     cycles.update(run.grids.map((grid) => [String(grid.cycle), `cycle ${grid.cycle}`]), String(chosen.cycle));
     const table = scoreTable(chosen, model, chosen.cycle === last);
     const scroll = holder.scrollLeft;
@@ -45,8 +45,9 @@ function gridPart(choose) {
 function scoreTable(grid, model, isLast) {
   const mean = (row) => { const known = row.filter((value) => value !== null); return known.reduce((sum, value) => sum + value, 0) / known.length; };
   const whole = Math.max(...grid.rows.map(([, row]) => row.filter((value) => value !== null).length));
+  const place = (hash) => model.population.get(hash) ?? 1000;
   const rows = grid.rows.filter(([hash, row]) => row.filter((value) => value !== null).length > whole / 2 || model.population.has(hash))
-    .sort((a, b) => (isLast ? model.population.has(b[0]) - model.population.has(a[0]) : 0) || mean(b[1]) - mean(a[1])).slice(0, MOST_ROWS);
+    .sort((a, b) => (isLast ? place(a[0]) - place(b[0]) : 0) || mean(b[1]) - mean(a[1])).slice(0, MOST_ROWS);
   const best = grid.problems.map((_, at) => Math.max(...rows.map(([, row]) => row[at] ?? -1)));
   const winners = grid.problems.map((_, at) => rows.filter(([, row]) => row[at] !== null && row[at] === best[at] && best[at] > 0).length);
   const ease = (at) => rows.reduce((sum, [, row]) => sum + (row[at] ?? 0), 0);
@@ -54,8 +55,8 @@ function scoreTable(grid, model, isLast) {
   const body = rows.map(([hash, row], index) => {
     const wins = order.filter((at) => best[at] > 0 && row[at] === best[at]);
     const alone = wins.filter((at) => winners[at] === 1);
-    const place = model.population.get(hash);
-    const name = place && isLast ? `#${place} ${hash.slice(0, 6)}` : hash.slice(0, 6);
+    const rank = model.population.get(hash);
+    const name = rank && isLast ? `#${rank} ${hash.slice(0, 6)}` : hash.slice(0, 6);
     return h("tr", null, h("th", { scope: "row" }, h("button", { type: "button", class: "link", "data-hash": hash, "data-key": `row-${hash}` }, name)),
       h("td", { class: "count" }, number(mean(row), 2)), h("td", { class: "count" }, number(wins.length)), h("td", { class: "count" }, number(alone.length)),
       order.map((at, column) => scoreCell(grid.problems[at], name, row[at], alone.includes(at), index === 0 && column === 0, `${hash}-${at}`)));

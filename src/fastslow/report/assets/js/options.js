@@ -17,7 +17,7 @@ function frame() {
 function axis(name, position, more) {
   return {
     type: "value", name, nameLocation: "middle", nameGap: position === "x" ? 30 : 46, nameTextStyle: { color: cssVariable("--soft"), fontSize: 12 },
-    axisLabel: { color: cssVariable("--soft"), hideOverlap: true, formatter: position === "x" ? axisNumber : axisNumber },
+    axisLabel: { color: cssVariable("--soft"), hideOverlap: true, formatter: axisNumber },
     axisLine: { show: position === "x", lineStyle: { color: cssVariable("--line-strong") } }, axisTick: { show: false },
     splitLine: { show: position === "y", lineStyle: { color: cssVariable("--line") } }, ...more,
   };
@@ -40,8 +40,8 @@ function lineOption(spec) {
   return {
     ...frame(), series,
     grid: { left: 58, right: 18, top: 14, bottom: 46 },
-    xAxis: axis(spec.x, "x", { min: spec.xMin, max: "dataMax", scale: spec.xMin === undefined }),
-    yAxis: axis(spec.y, "y", { min: spec.yMin, max: spec.yMax, scale: spec.yMin === undefined }),
+    xAxis: axis(spec.x, "x", { min: spec.xMin }),
+    yAxis: axis(spec.y, "y", { min: spec.yMin, max: spec.yMax }),
     tooltip: { ...frame().tooltip, trigger: spec.scatter ? "item" : "axis", axisPointer: { type: "line", snap: true, lineStyle: { color: cssVariable("--line-strong") } }, formatter: (found) => lineTip(spec, [found].flat()) },
   };
 }
@@ -83,7 +83,7 @@ function lineTip(spec, found) {
 }
 
 function barOption(spec) {
-  const longest = Math.min(180, 12 + 6.6 * Math.max(...spec.names.map((name) => name.length)));
+  const longest = Math.min(180, 14 + 7.2 * Math.max(...spec.names.map((name) => name.length)));
   return {
     ...frame(),
     aria: { enabled: true, label: { enabled: false }, decal: { show: true } },

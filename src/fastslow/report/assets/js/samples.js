@@ -19,7 +19,7 @@ function samplesSection(root) {
   const clear = h("button", { type: "button", class: "quiet", id: "samples-clear", onclick: clearAll }, "Clear filters");
   const controls = h("div", { class: "controls" }, typed("text", { type: "search", placeholder: "in completion, feedback or problem" }, "Search"), runs, reward, source, prompt,
     typed("from", { type: "number", min: 0 }, "From step"), typed("to", { type: "number", min: 0 }, "To step"), clear);
-  root.append(sectionHead("samples", "Sample completions", "What the model wrote, what it got for it, and what the verifier said."), controls, count, list, more);
+  root.append(sectionHead("samples", "Sample completions", "What the model wrote, what it got for it, and what the verifier said. Newest first."), controls, count, list, more);
 
   function clearAll() {
     Object.assign(state, { run: "", reward: "", source: "", prompt: "", from: "", to: "", text: "", shown: AT_ONCE });
@@ -30,9 +30,9 @@ function samplesSection(root) {
   function update(found) {
     data = found;
     const withSamples = data.runs.filter((run) => run.samples.length);
-    const all = withSamples.filter((run) => !state.run || run.name === state.run).flatMap((run) => run.samples.map((row) => sampleOf(run, row)));
+    const all = withSamples.filter((run) => !state.run || run.id === state.run).flatMap((run) => run.samples.map((row) => sampleOf(run, row))).sort((a, b) => b.step - a.step);
     const unique = (name) => [...new Set(all.map((each) => each[name]))].filter(Boolean);
-    runs.update([["", "all runs"], ...withSamples.map((run) => [run.name, run.name])], state.run);
+    runs.update([["", "all runs"], ...withSamples.map((run) => [run.id, run.name])], state.run);
     runs.hidden = withSamples.length < 2;
     reward.update(Object.entries(REWARDS), state.reward);
     source.update([["", "either side"], ...unique("source").map((name) => [name, { rl: "RL", gepa: "the prompt search" }[name] || name])], state.source);

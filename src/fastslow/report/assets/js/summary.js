@@ -47,15 +47,15 @@ function panelResults(panel, data, index) {
   const alone = panel.series.length === 1 && panel.kind === "runs";
   const shown = panel.series.slice(0, 8);
   return [
-    data.panels.length > 1 ? h("h3", { id: `panel-${index}` }, panel.title) : null,
-    h("div", { class: "cards" }, shown.map((series, place) => resultCard(series, place, alone, panel))),
-    alone ? null : h("div", { class: "card table-card" }, table({ ...panel.table, caption: panel.kind === "runs" ? "Every run" : "Every group of seeds", words: [] })),
+    data.panels.length > 1 ? h("h3", { id: `panel-${index}`, class: "panel-title" }, panel.title) : null,
+    h("div", { class: "cards" }, shown.map((series, place) => resultCard(series, place, alone, panel.kind))),
+    alone ? null : h("div", { class: "card table-card" }, table({ ...panel.table, caption: panel.kind === "runs" ? "Every run" : "Every group of seeds"})),
     panel.measures ? h("div", { class: "card table-card" }, table({ ...panel.measures, caption: "Accuracy on the test split, by what it was measured under. Of one seed, the 95 % interval is over problems; of several, over seeds." })) : null,
     h("p", { class: "note" }, panel.note),
-  ].filter(Boolean).map((element) => (element.tagName === "H3" ? fill(element, { class: "panel-title" }, []) : element));
+  ].filter(Boolean);
 }
 
-function resultCard(series, place, alone, panel) {
+function resultCard(series, place, alone, kind) {
   const found = series.headline;
   const interval = found.interval ? `${number(found.interval[0], 3)} to ${number(found.interval[1], 3)}` : null;
   return h("article", { class: `result card${alone ? " alone" : ""}` },
@@ -63,7 +63,7 @@ function resultCard(series, place, alone, panel) {
     h("p", { class: "big" }, number(found.after, 3), interval ? h("small", null, interval) : null),
     found.after === null ? null : rangeStrip(found, place),
     h("p", { class: "soft small" }, found.after === null ? "no evaluation after the start" : `${found.before === null ? "" : `from ${number(found.before, 3)} · `}${found.interval_note || "no interval"}`),
-    alone || panel.kind !== "runs" ? null : h("p", { class: "small" }, found.verdict),
+    alone || kind !== "runs" ? null : h("p", { class: "small" }, found.verdict),
     alone ? figures(series) : null);
 }
 
@@ -82,7 +82,7 @@ function rangeStrip({ before, after, interval }, place) {
   const x = (value) => 6 + 288 * value;
   const paint = `var(${mark(place).colour})`;
   const text = `${before === null ? "" : `before ${number(before, 3)}, `}after ${number(after, 3)} on a scale from 0 to 1`;
-  return svg("svg", { class: "range", viewBox: "0 0 300 30", preserveAspectRatio: "xMidYMid meet", role: "img", "aria-label": text },
+  return svg("svg", { class: "range", viewBox: "0 0 300 30", preserveAspectRatio: "xMinYMid meet", role: "img", "aria-label": text },
     svg("line", { x1: 6, x2: 294, y1: 12, y2: 12, stroke: "var(--line-strong)", "stroke-width": 2, "stroke-linecap": "round" }),
     [0, 0.5, 1].map((value) => svg("text", { x: x(value), y: 28, "text-anchor": value === 0 ? "start" : value === 1 ? "end" : "middle", "font-size": 9.5, fill: "var(--soft)" }, String(value))),
     interval ? [

@@ -34,10 +34,10 @@ function treeSection(root) {
   function update(found) {
     data = found;
     const withPrompts = data.runs.filter((run) => run.prompts.length);
-    if (!withPrompts.some((run) => run.name === state.run)) state.run = (mostPrompts(withPrompts) || {}).name ?? null;
-    runs.update(withPrompts.map((run) => [run.name, run.name]), state.run);
+    if (!withPrompts.some((run) => run.id === state.run)) state.run = (mostPrompts(withPrompts) || {}).id ?? null;
+    runs.update(withPrompts.map((run) => [run.id, run.name]), state.run);
     shown.update(Object.entries(SHOWN), state.shown);
-    const run = withPrompts.find((each) => each.name === state.run);
+    const run = withPrompts.find((each) => each.id === state.run);
     for (const element of [family, shown, grid.element]) element.hidden = !run;
     best.replaceChildren(...bestPrompts(data));
     if (!run) {

@@ -1,0 +1,259 @@
+"""The report in a real browser: what it shows, how it is used, and that hostile text does nothing."""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fastslow.report.commands import write
+from fastslow.report.serve import make_server
+
+from report_runs import HOSTILE, SEED, candidate, make_run, metrics_line, result_line, sample, write_lines
+
+SAMPLES = {
+    1: [sample("alpha answer"), sample("beta answer", reward=0.0, feedback="Sort them.", source="gepa", prompt="aaaa")],
+    3: [sample("gamma answer", reward=0.5), sample("delta", reward=None, failure="the scorer was down", feedback="")],
+}
+
+
+@dataclass
+class Opened:
+    """A page, and what went wrong on it: console errors, exceptions, dialogs, requests."""
+
+    page: Any
+    errors: list[str] = field(default_factory=list)
+
+
+@pytest.fixture
+def visit(browser: Any) -> Iterator[Callable[..., Opened]]:
+    """Opens an address; at the end no page may have complained."""
+    contexts, seen = [], []
+
+    def open_page(address: str, width: int = 1280, scheme: str = "light") -> Opened:
+        context = browser.new_context(viewport={"width": width, "height": 800}, color_scheme=scheme)
+        contexts.append(context)
+        opened = Opened(context.new_page())
+        seen.append(opened)
+        opened.page.set_default_timeout(60_000)
+        opened.page.on("console", lambda m: opened.errors.append(m.text) if m.type in ("error", "warning") else None)
+        opened.page.on("pageerror", lambda error: opened.errors.append(str(error)))
+        opened.page.on("dialog", lambda dialog: (opened.errors.append(f"dialog: {dialog.message}"), dialog.dismiss()))
+        opened.page.goto(address)
+        opened.page.wait_for_selector("body[data-ready=true]")
+        return opened
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert [error for opened in seen for error in opened.errors] == []
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Two runs side by side."""
+    root = tmp_path_factory.mktemp("report")
+    first = make_run(root / "first", samples=SAMPLES)
+    second = make_run(root / "second", steps=3, samples={2: [sample("from the second run")]}, seed=1)
+    write([first, second], root / "report.html")
+    return (root / "report.html").as_uri()
+
+
+def colour(page: Any, selector: str = "body") -> str:
+    found: str = page.locator(selector).first.evaluate("element => getComputedStyle(element).backgroundColor")
+    return found
+
+
+def test_charts_have_marks_names_and_switch_their_axis(visit: Callable[..., Opened], report: str) -> None:
+    page = visit(report).page
+    for chart in (
+        "chart-accuracy",
+        "chart-kl",
+        "chart-drift",
+        "chart-reward",
+        "chart-entropy",
+        "chart-time",
+        "chart-rollouts",
+    ):
+        assert page.locator(f"#{chart} svg path[fill]:not([fill=none])").count() > 3, chart
+    dashes = page.locator("#chart-accuracy svg path[stroke-dasharray]").count()
+    assert dashes >= 1
+    axis = page.locator("#chart-accuracy svg")
+    assert "RL steps" in axis.text_content()
+    page.get_by_label("Seconds").check(force=True)
+    assert "training seconds" in axis.text_content()
+    page.get_by_label("Rollouts").check(force=True)
+    assert "sampled rollouts" in axis.text_content()
+    assert "100" in axis.text_content()
+
+
+def test_a_series_can_be_hidden_and_a_chart_read_as_a_table(visit: Callable[..., Opened], report: str) -> None:
+    page = visit(report).page
+    rows = page.locator("#chart-accuracy ~ div table tbody tr")
+    page.locator("#chart-accuracy-button").click()
+    assert rows.count() == 10
+    assert rows.nth(5).text_content() == "first50.800"
+    toggle = page.locator(".legend button", has_text="second").first
+    toggle.click()
+    assert page.locator(".legend button", has_text="second").first.get_attribute("aria-pressed") == "false"
+    assert rows.count() == 6
+
+
+def test_the_tree_opens_a_prompt_and_shows_what_changed_and_why(visit: Callable[..., Opened], report: str) -> None:
+    page = visit(report).page
+    items = page.locator("[role=treeitem]")
+    assert items.count() == 3
+    page.locator("[data-key=cccc] > .node").click()
+    detail = page.locator("#prompt-detail")
+    assert detail.locator(".removed").text_content() == "removed: Sort the items downwards."
+    assert detail.locator(".added").text_content() == "added: Sort the items upwards, please."
+    assert detail.locator("ins").all_text_contents() == ["upwards,", " ", "please."]
+    assert "Sort them." in detail.text_content()
+    page.get_by_text("Show the whole text").click()
+    assert detail.locator(".added").count() == 0
+    page.locator("#prompts-shown").select_option("all")
+    page.locator("[data-key=dddd] > .node").click()
+    assert "not better (2 times)" in detail.text_content()
+
+
+def test_the_grid_says_which_prompt_wins_where(visit: Callable[..., Opened], report: str) -> None:
+    page = visit(report).page
+    assert page.locator("table.scores td.score").all_text_contents() == ["✓", "·", "·", "✓", "·", "·"]
+    assert page.locator("table.scores td.only").count() == 2
+    page.locator("table.scores td.score").first.focus()
+    page.keyboard.press("ArrowDown")
+    assert page.locator("#grid-said").text_content().startswith("p1, prompt #2 cccc: reward 0")
+
+
+def test_filters_filter(visit: Callable[..., Opened], report: str) -> None:
+    page = visit(report).page
+    cards = page.locator("#samples-list article")
+    assert cards.count() == 5
+    for control, value, expected in (
+        ("reward", "full", 2), ("reward", "part", 1), ("reward", "failed", 1), ("source", "gepa", 1), ("prompt", "aaaa", 1),
+        ("run", "r1", 1),
+    ):  # fmt: skip
+        page.locator(f"#samples-{control}").select_option(value)
+        assert cards.count() == expected, (control, value)
+        page.locator("#samples-clear").click()
+        assert cards.count() == 5
+    page.locator("#samples-from").fill("2")
+    page.locator("#samples-to").fill("2")
+    assert cards.all_text_contents()[0].count("from the second run") == 1
+    page.locator("#samples-clear").click()
+    page.locator("#samples-text").fill("SORT THEM")
+    assert cards.count() == 1
+    assert page.locator("#samples-count").text_content().startswith("1 completion of 5")
+
+
+def test_everything_can_be_done_with_the_keyboard(visit: Callable[..., Opened], report: str) -> None:
+    page = visit(report).page
+    reached = set()
+    for _ in range(70):
+        page.keyboard.press("Tab")
+        reached.add(page.evaluate("document.activeElement.id || document.activeElement.getAttribute('role') || ''"))
+    assert {"theme", "chart-accuracy", "chart-accuracy-button", "prompts-shown", "treeitem", "samples-text"} <= reached
+    page.locator("#chart-accuracy").focus()
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowRight")
+    said = page.locator("#chart-accuracy ~ [role=status]")
+    assert said.text_content() == "first: accuracy 0.200 at RL steps 1"
+    page.locator("[role=treeitem][tabindex='0']").focus()
+    page.keyboard.press("Home")
+    page.keyboard.press("ArrowLeft")
+    assert page.locator("[role=treeitem]").count() == 1
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("End")
+    page.keyboard.press("Enter")
+    assert page.evaluate("document.activeElement.getAttribute('data-key')") == "cccc"
+    assert "Sort the items upwards" in page.locator("#prompt-detail").text_content()
+
+
+def test_hostile_text_does_nothing_and_shows_as_text(visit: Callable[..., Opened], tmp_path: Path) -> None:
+    prompts = [
+        candidate("aaaa", None, SEED),
+        candidate("bbbb", "aaaa", {"system": HOSTILE}, feedback=[HOSTILE], reason=HOSTILE),
+    ]
+    run = make_run(
+        tmp_path / "x<img src=x onerror=alert(1)>", samples={1: [sample(HOSTILE, feedback=HOSTILE)]}, candidates=prompts
+    )
+    write([run], tmp_path / "report.html")
+    page = visit((tmp_path / "report.html").as_uri()).page
+    page.locator("#chart-accuracy").hover()
+    assert page.evaluate("window.attacked") is None
+    assert page.locator("main img, main script, main style, main iframe").count() == 0
+    text = page.locator("#samples-list pre").text_content()
+    assert text.startswith('</script><script>window.attacked = "script"; alert(1)</script><!-- <img')
+    assert "␛[31mred␇ {{data}} ${7*7} &lt;b&gt; ⟨U+202E⟩gnp.exe" in text
+    assert '<img src=x onerror="window.attacked' in page.locator("#prompt-detail").text_content()
+    assert page.locator("h1").text_content() == "x<img src=x onerror=alert(1)>"
+
+
+def test_narrow_light_and_dark(visit: Callable[..., Opened], report: str) -> None:
+    page = visit(report, width=360, scheme="dark").page
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    assert colour(page) == "rgb(19, 20, 22)"
+    page.emulate_media(color_scheme="light")
+    assert colour(page) == "rgb(247, 246, 243)"
+    page.locator("#theme").click()
+    page.locator("#theme").click()
+    assert page.locator("#theme").get_attribute("aria-label").startswith("Colour scheme: dark")
+    assert colour(page) == "rgb(19, 20, 22)"
+
+
+def test_an_experiment_shows_bands_and_tables(visit: Callable[..., Opened], tmp_path: Path) -> None:
+    lines = [
+        result_line(task, m, seed, [0, 0.5, 0.6 + seed / 10])
+        for task in "ab"
+        for m in ("rl", "fst")
+        for seed in range(3)
+    ]
+    write_lines(tmp_path / "compare.jsonl", lines)
+    write([tmp_path / "compare.jsonl"], tmp_path / "report.html")
+    page = visit((tmp_path / "report.html").as_uri()).page
+    assert page.locator("#chart-accuracy svg path[fill-opacity='0.16']").count() == 2
+    assert page.locator("#chart-reward").is_hidden()
+    page.locator("#curves-panel").select_option(label="compare · b")
+    page.locator("#chart-accuracy-button").click()
+    assert "0.600 to 0.800" in page.locator("#chart-accuracy ~ div table").text_content()
+    assert "0.700 (0.600 to 0.800)" in page.locator("#summary").text_content()
+
+
+def test_a_run_without_evaluations_has_a_page(visit: Callable[..., Opened], tmp_path: Path) -> None:
+    write([make_run(tmp_path / "run", evaluate=False, samples={})], tmp_path / "report.html")
+    page = visit((tmp_path / "report.html").as_uri()).page
+    assert page.locator("#verdict").text_content().startswith("No evaluation after the start")
+    assert page.locator("#chart-reward svg").count() == 1
+    assert page.locator("#samples-count").text_content().startswith("No completions were kept")
+
+
+@contextmanager
+def served(run: Path) -> Iterator[str]:
+    with make_server([run], 0) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+        thread.start()
+        yield server.url
+        server.shutdown()
+        thread.join()
+
+
+def test_a_live_page_follows_its_run_and_keeps_what_was_set(visit: Callable[..., Opened], tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", steps=2, samples=SAMPLES)
+    with served(run) as address:
+        page = visit(address).page
+        assert page.locator("#live").text_content() == "live"
+        page.locator("#samples-reward").select_option("part")
+        page.locator("[data-key=cccc] > .node").click()
+        page.locator("#samples-text").fill("gamma")
+        before = page.evaluate("document.querySelector('#samples').getBoundingClientRect().top")
+        write_lines(run / "metrics.jsonl", [metrics_line(step) for step in range(6)])
+        write_lines(run / "rollouts/step_5.jsonl", [sample("gamma again", reward=0.5)])
+        page.get_by_text("gamma again").wait_for()
+        assert "0.800" in page.locator("#summary").text_content()
+        assert page.locator("#samples-list article").count() == 2
+        assert page.locator("[data-key=cccc]").get_attribute("aria-selected") == "true"
+        assert page.evaluate("document.activeElement.id") == "samples-text"
+        assert abs(page.evaluate("document.querySelector('#samples').getBoundingClientRect().top") - before) < 40

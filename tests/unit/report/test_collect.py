@@ -1,0 +1,186 @@
+"""Run directories and experiments as plain data."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from fastslow.errors import ConfigError
+from fastslow.report.collect import collect, short_names, wilson_interval
+
+from report_runs import CHILD, make_run, metrics_line, result_line, sample, write_lines
+
+SECRET = "sk-proj-abcdefghijklmnopqrstuvwxyz0123456789"
+
+
+def test_a_run_is_told_with_its_interval(tmp_path: Path) -> None:
+    data = collect([make_run(tmp_path / "run")])
+    (run,), (panel,) = data["runs"], data["panels"]
+    found = panel["series"][0]["headline"]
+    assert (run["method"], run["model"], run["task_options"]) == ("fst", "org/model", "world=amber")
+    assert (found["before"], found["after"]) == (0.05, 0.8)
+    assert found["verdict"].startswith("It worked: validation accuracy rose from 0.050 to 0.800")
+    problems = run["config"]["evaluation"]["problems"]
+    assert found["interval"] == pytest.approx(wilson_interval(0.8, problems))
+    assert found["kl"] == 0.05
+
+
+def test_the_interval_is_wilsons() -> None:
+    # By hand for 8 of 10: centre (0.8 + 1.9208 / 10) / 1.38416 = 0.71674, half-width 0.22658.
+    assert wilson_interval(0.8, 10) == pytest.approx((0.4902, 0.9433), abs=1e-4)
+    assert wilson_interval(0.0, 64)[0] == 0.0
+
+
+def test_seconds_are_training_seconds_without_evaluations(tmp_path: Path) -> None:
+    run = collect([make_run(tmp_path / "run", steps=3)])["runs"][0]
+    assert [point["seconds"] for point in run["evaluations"]] == [0.0, 6.0, 12.0, 18.0]
+    assert run["training"]["seconds"] == [6.0, 12.0, 18.0]
+    assert run["totals"]["seconds"] == 18.0
+    assert (run["totals"]["evaluate_s"], run["totals"]["sampled"], run["totals"]["sampled_gepa"]) == (12.0, 60, 24)
+    assert (run["totals"]["usd"], run["totals"]["reflection_calls"]) == (0.06, 6)
+
+
+def test_a_price_that_is_not_known_is_none_and_not_zero(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    write_lines(run / "metrics.jsonl", [metrics_line(0), metrics_line(1) | {"fast/usd": None}])
+    assert collect([run])["runs"][0]["totals"]["usd"] is None
+
+
+def test_a_run_without_evaluations_has_a_page_and_says_so(tmp_path: Path) -> None:
+    data = collect([make_run(tmp_path / "run", evaluate=False)])
+    assert data["runs"][0]["evaluations"] == []
+    assert data["panels"][0]["series"][0]["headline"]["verdict"].startswith("No evaluation after the start")
+
+
+def test_a_run_that_has_just_begun_has_a_page(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", samples={})
+    for name in ("metrics.jsonl", "prompts.jsonl", "population.json"):
+        (run / name).unlink()
+    data = collect([run])["runs"][0]
+    assert (data["prompts"], data["samples"], data["totals"]["steps"]) == ([], [], 0)
+
+
+def test_a_torn_last_line_is_skipped_and_a_broken_one_is_named(tmp_path: Path) -> None:
+    torn = make_run(tmp_path / "torn", steps=2, tail='{"step": 3, "val/me')
+    assert collect([torn])["runs"][0]["totals"]["steps"] == 2
+    broken = make_run(tmp_path / "broken", tail='{"step": 3, "val/me\n')
+    with pytest.raises(ConfigError, match=r"metrics\.jsonl' is broken"):
+        collect([broken])
+    foreign = make_run(tmp_path / "foreign", candidates=[{"id": 1}])
+    with pytest.raises(ConfigError, match=r"prompts\.jsonl', line 1: 'hash' is missing"):
+        collect([foreign])
+
+
+def test_prompts_stand_once_with_their_parents_scores_and_events(tmp_path: Path) -> None:
+    run = collect([make_run(tmp_path / "run")])["runs"][0]
+    nodes = {node["hash"]: node for node in run["prompts"]}
+    assert [(node["hash"], node["parent"]) for node in run["prompts"]] == [
+        ("aaaa", None), ("bbbb", "aaaa"), ("cccc", "bbbb"), ("dddd", "bbbb"),
+    ]  # fmt: skip
+    assert nodes["bbbb"]["components"] == CHILD
+    assert nodes["dddd"]["events"] == [[1, False, "not better", None, 2]]
+    assert run["population"] == ["bbbb", "cccc"]
+    assert run["grids"] == [
+        {
+            "cycle": 1,
+            "problems": ["p1", "p2"],
+            "rows": [["aaaa", [0.0, 0.0]], ["bbbb", [1.0, 0.0]], ["cccc", [0.0, 1.0]]],
+        }
+    ]
+
+
+def test_a_stream_has_a_curve_for_each_task(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    write_lines(run / "metrics.jsonl", [metrics_line(0) | {"val/lab-elm/mean@4": 0.25, "val/lab-elm/best@4": 0.5}])
+    point = collect([run])["runs"][0]["evaluations"][0]
+    assert (point["accuracy"], point["tasks"]) == (0.05, {"lab-elm": 0.25})
+
+
+def test_keys_do_not_appear_anywhere(tmp_path: Path) -> None:
+    leaks = [sample(f"my key is {SECRET}", feedback=f"https://me:hunter2@host/v1?api_key={SECRET}&x=1")]
+    run = make_run(
+        tmp_path / "run",
+        samples={1: leaks},
+        task={
+            "name": "lab",
+            "options": {"world": "amber", "auth_token": "tok", "url": "https://u:pass99@host/?sig=zzz9"},
+        },
+        fast={"proposer": {"kind": "litellm", "model": "openai/x", "api_key_env": "OPENAI_API_KEY"}},
+    )
+    write_lines(
+        run / "metrics.jsonl", [metrics_line(0), metrics_line(1) | {"fast/error": f"Incorrect API key: {SECRET}"}]
+    )
+    text = json.dumps(collect([run]))
+    assert [secret for secret in (SECRET, "hunter2", "pass99", '"tok"', "zzz9") if secret in text] == []
+    assert "OPENAI_API_KEY" in text
+    assert "(redacted)" in text
+
+
+def test_what_is_neither_run_nor_experiment_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"nothing' does not exist: a run is a directory with a config\.yaml"):
+        collect([tmp_path / "nothing"])
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ConfigError, match=r"empty' is neither a run nor an experiment: .*results file \(\.jsonl\)"):
+        collect([tmp_path / "empty"])
+    make_run(tmp_path / "many" / "one")
+    with pytest.raises(ConfigError, match=r"many' is no run, but holds 1: name them, e\.g\. .*many/one"):
+        collect([tmp_path / "many"])
+    (tmp_path / "text.jsonl").write_text("no JSON\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"text\.jsonl' is broken"):
+        collect([tmp_path / "text.jsonl"])
+
+
+def test_names_are_as_long_as_it_takes_to_tell_them_apart() -> None:
+    assert short_names([Path("/a/x/run"), Path("/a/y/run")]) == ["x/run", "y/run"]
+    assert short_names([Path("/a/x"), Path("/a/y")]) == ["x", "y"]
+
+
+# -- experiments -------------------------------------------------------------------------------------------------------
+
+LINES = [
+    *(result_line("amber", "rl", seed, [0.0, 0.2, 0.4, 0.4 + 0.1 * seed]) for seed in range(3)),
+    *(result_line("amber", "fst", seed, [0.0, 0.8, 0.9, 0.9]) for seed in range(3)),
+    result_line("birch", "fst", 0, [0.0, 0.5, 0.5, 0.5]),
+]
+
+
+def test_an_experiment_is_grouped_by_task_and_method(tmp_path: Path) -> None:
+    write_lines(tmp_path / "compare.jsonl", LINES, '{"part": "torn')
+    data = collect([tmp_path / "compare.jsonl"])
+    amber, birch = data["panels"]
+    assert [amber["title"], birch["title"]] == ["compare · amber", "compare · birch"]
+    assert [(series["name"], series["count"]) for series in amber["series"]] == [("FST", 3), ("RL alone", 3)]
+    rl = amber["series"][1]
+    last = rl["evaluations"][-1]
+    assert (last["accuracy"], last["accuracy_low"], last["accuracy_high"]) == (0.5, 0.4, 0.6)
+    assert rl["headline"]["after"] == pytest.approx(1.1 / 3)  # the mean of the last three evaluations of seed 1
+    assert rl["headline"]["interval"] == pytest.approx([1.0 / 3, 1.2 / 3])
+
+
+def test_tables_of_an_experiment_have_medians_with_intervals(tmp_path: Path) -> None:
+    write_lines(tmp_path / "compare.jsonl", LINES)
+    amber, birch = collect([tmp_path])["panels"]
+    assert amber["table"]["head"][3:5] == ["steps to 0.82", "rollouts to 0.82"]
+    rows = {row[0]: row for row in amber["table"]["rows"]}
+    assert rows["FST"][1:5] == ["3", "0.867 (0.867 to 0.867)", "10 (10 to 10)", "200 (200 to 200)"]
+    assert rows["RL alone"][3] == "never"
+    assert amber["measures"]["rows"][1] == ["RL alone", "0.500 (0.400 to 0.600)"]
+    assert birch["table"]["rows"][0][2] == "0.500"  # one seed has no interval over seeds
+    assert birch["measures"]["rows"][0] == ["FST", "0.500 (0.100 to 0.900)"]  # but one over problems
+
+
+def test_runs_beside_an_experiment_show_their_prompts_and_are_no_series(tmp_path: Path) -> None:
+    write_lines(tmp_path / "results.jsonl", [result_line("amber", "fst", 0, [0.0, 0.9])])
+    make_run(tmp_path / "amber-fst-0")
+    data = collect([tmp_path])
+    assert [run["name"] for run in data["runs"]] == ["amber-fst-0"]
+    assert [panel["kind"] for panel in data["panels"]] == ["experiment"]
+
+
+def test_a_part_without_accuracies_is_no_error(tmp_path: Path) -> None:
+    line = result_line("amber", "fst", 0, [0.0, 0.9])
+    line["curve"] = []
+    write_lines(tmp_path / "results.jsonl", [line])
+    (panel,) = collect([tmp_path])["panels"]
+    assert panel["series"][0]["headline"]["after"] is None
+    assert panel["table"]["rows"][0][2:4] == ["-", "never"]

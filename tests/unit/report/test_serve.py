@@ -1,0 +1,83 @@
+"""The live server: this machine alone, nothing cached, new data when a file has changed."""
+
+import http.client
+import json
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from fastslow.errors import ConfigError
+from fastslow.report.serve import Server, make_server
+
+from report_runs import make_run, metrics_line, write_lines
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    return make_run(tmp_path / "run", steps=2)
+
+
+@pytest.fixture
+def server(run: Path) -> Iterator[Server]:
+    with make_server([run], 0) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+def get(server: Server, path: str, host: str | None = None) -> tuple[http.client.HTTPResponse, str]:
+    connection = http.client.HTTPConnection("127.0.0.1", server.server_address[1], timeout=30)
+    connection.request("GET", path, headers={"Host": host} if host else {})
+    reply = connection.getresponse()
+    return reply, reply.read().decode()
+
+
+def test_the_page_is_not_cached_and_may_ask_its_own_server(server: Server) -> None:
+    reply, page = get(server, "/")
+    assert (reply.status, reply.getheader("Cache-Control"), reply.getheader("X-Frame-Options")) == (
+        200,
+        "no-store",
+        "DENY",
+    )
+    assert "connect-src 'self'" in page
+    assert 'data-live="true"' in page
+
+
+def test_only_requests_that_name_this_machine_are_answered(server: Server) -> None:
+    port = server.server_address[1]
+    assert server.server_address[0] == "127.0.0.1"
+    assert get(server, "/", f"localhost:{port}")[0].status == 200
+    for host in (f"attacker.example:{port}", "127.0.0.1", f"127.0.0.1:{port}.attacker.example", f"0.0.0.0:{port}"):
+        reply, text = get(server, "/data.json", host)
+        assert reply.status == 421
+        assert "runs" not in text
+
+
+def test_data_come_when_they_are_new(server: Server, run: Path) -> None:
+    first = json.loads(get(server, "/data.json")[1])
+    assert get(server, f"/data.json?mark={first['mark']}")[0].status == 204
+    write_lines(run / "metrics.jsonl", [metrics_line(step) for step in range(4)], '{"step": 4')
+    reply, text = get(server, f"/data.json?mark={first['mark']}")
+    assert (reply.status, reply.getheader("Cache-Control")) == (200, "no-store")
+    assert json.loads(text)["runs"][0]["totals"]["steps"] == 3
+
+
+def test_a_run_that_is_broken_for_a_moment_shows_what_was_last_known(server: Server, run: Path) -> None:
+    first = json.loads(get(server, "/data.json")[1])
+    (run / "metrics.jsonl").write_text("half a line\n", encoding="utf-8")
+    assert get(server, f"/data.json?mark={first['mark']}")[0].status == 204
+
+
+def test_there_is_nothing_but_the_report(server: Server) -> None:
+    for path in ("/etc/passwd", "/../config.yaml", "/assets/page.html"):
+        assert get(server, path)[0].status == 404
+
+
+def test_a_port_that_is_taken_is_named(server: Server, run: Path) -> None:
+    port = server.server_address[1]
+    with pytest.raises(ConfigError, match=rf"--port: {port} cannot be had .*: give another one, or 0"):
+        make_server([run], port)
