@@ -34,7 +34,9 @@ def visit(browser: Any) -> Iterator[Callable[..., Opened]]:
     contexts, seen = [], []
 
     def open_page(address: str, width: int = 1280, scheme: str = "light") -> Opened:
-        context = browser.new_context(viewport={"width": width, "height": 800}, color_scheme=scheme)
+        context = browser.new_context(
+            viewport={"width": width, "height": 800}, color_scheme=scheme, reduced_motion="reduce"
+        )
         contexts.append(context)
         opened = Opened(context.new_page())
         seen.append(opened)
@@ -83,9 +85,9 @@ def test_charts_have_marks_names_and_switch_their_axis(visit: Callable[..., Open
     assert dashes >= 1
     axis = page.locator("#chart-accuracy svg")
     assert "RL steps" in axis.text_content()
-    page.get_by_label("Seconds").check(force=True)
+    page.get_by_role("radio", name="Seconds").check(force=True)
     assert "training seconds" in axis.text_content()
-    page.get_by_label("Rollouts").check(force=True)
+    page.get_by_role("radio", name="Rollouts").check(force=True)
     assert "sampled rollouts" in axis.text_content()
     assert "100" in axis.text_content()
 
@@ -257,3 +259,4 @@ def test_a_live_page_follows_its_run_and_keeps_what_was_set(visit: Callable[...,
         assert page.locator("[data-key=cccc]").get_attribute("aria-selected") == "true"
         assert page.evaluate("document.activeElement.id") == "samples-text"
         assert abs(page.evaluate("document.querySelector('#samples').getBoundingClientRect().top") - before) < 40
+        page.close()
