@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test check setup
+.PHONY: demo test test-tinker check setup
 
 setup: $(READY)
 
@@ -21,6 +21,15 @@ check: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# The remote engine against a real server: SkyRL on the CPU, in an environment of its own, on loopback only.
+test-tinker: $(READY) .venv-skyrl/.ready
+	FASTSLOW_SKYRL_PYTHON=$(CURDIR)/.venv-skyrl/bin/python $(BIN)/python -m pytest -n 0 -rs tests/tinker
+
+.venv-skyrl/.ready: tests/tinker/skyrl/requirements.txt
+	$(PYTHON) -m venv .venv-skyrl
+	.venv-skyrl/bin/python -m pip install --quiet --requirement tests/tinker/skyrl/requirements.txt
+	touch .venv-skyrl/.ready
 
 # FST and RL alone side by side, on a task and with a model that come with the package.
 demo: $(READY)

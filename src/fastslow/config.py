@@ -2,7 +2,7 @@
 
 Defaults are the paper's (arXiv 2605.12484) where it gives one. Ours, where it is silent: sampling temperature 1.0,
 `steps_per_cycle` 6 (192 anchor problems / 32 problems a step), LoRA learning rates, the reuse limit in policy versions,
-`distill.cycles`.
+`distill.cycles`. The section `tinker` is ours altogether.
 """
 
 import re
@@ -157,9 +157,24 @@ class EvaluationConfig(Section):
     kl_problems: NonNegative = 32
 
 
+class TinkerConfig(Section):
+    """The server of `engine: tinker`. `backend` says which one it is: they sum losses, and take thresholds, differently."""
+
+    base_url: str
+    backend: Literal["hosted", "jax", "fsdp", "megatron"]
+    base_model: str | None = None
+    api_key_env: str | None = None
+    connect_timeout_s: Annotated[float, Field(gt=0.0)] = 30.0
+    outage_s: Annotated[float, Field(gt=0.0)] = 120.0
+    batch_timeout_s: Annotated[float, Field(gt=0.0)] = 7200.0
+    download_weights: bool = True
+
+
 class Config(Section):
     """A whole run."""
 
+    engine: Literal["local", "tinker"] = "local"
+    tinker: TinkerConfig | None = None
     model: ModelConfig
     task: TaskConfig
     method: Literal["fst", "rl", "prompt", "distill"] = "fst"
@@ -220,6 +235,10 @@ class Config(Section):
             )
         if self.method == "distill":
             self._check_distillation()
+        if self.engine == "tinker" and self.tinker is None:
+            raise ValueError(
+                "tinker: is missing: engine 'tinker' needs a section with the server's tinker.base_url and tinker.backend"
+            )
         proposer = self.fast.proposer
         if self.searches:
             if proposer.kind in ("litellm", "openai") and not proposer.model:

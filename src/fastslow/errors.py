@@ -17,6 +17,10 @@ class InfrastructureError(FastslowError, RuntimeError):
     """Something outside the model failed (a crashed scorer, a dead server): the rollout is masked, never scored 0."""
 
 
+class ServerError(InfrastructureError):
+    """The server behind a remote engine is gone, or refused a request. The run stops and can be resumed."""
+
+
 class ReflectionError(FastslowError, RuntimeError):
     """A proposer could not be reached, or its reply was refused.
 

@@ -13,6 +13,7 @@ from fastslow.errors import InfrastructureError
 from fastslow.rollouts import RolloutRequest, make_rollouts
 from fastslow.seeding import derive_seed
 from fastslow.slow.engine import PolicyEngine, SampleRequest, SamplingParams, TokenSequence
+from fastslow.step_metrics import KL, KL_ESTIMATE
 from fastslow.tasks.base import Task
 from fastslow.types import Problem, Prompt, Rollout
 
@@ -39,11 +40,20 @@ class EvaluationResult:
 
 @dataclass(frozen=True)
 class KlResult:
-    """KL(current || base) in nats a token, mean over tokens, with a 95 % interval over problems."""
+    """KL(current || base) in nats a token, mean over tokens, with a 95 % interval over problems.
+
+    `exact`: at each token over the full vocabulary; otherwise estimated from the sampled tokens' log-probabilities.
+    """
 
     mean: float
     interval: Interval
     tokens: int
+    exact: bool = True
+
+    @property
+    def metric(self) -> str:
+        """Its name in metrics.jsonl."""
+        return KL if self.exact else KL_ESTIMATE
 
 
 def evaluate_prompt(
@@ -119,7 +129,8 @@ def kl_to_base(
     """Token-level KL between the current and the base policy under the same context.
 
     One completion a problem is drawn from the current policy (give `params` at temperature 1); at each of its positions
-    the divergence is taken over the full vocabulary. Source: arXiv 2605.12484 section 4.3.
+    the divergence is taken over the full vocabulary, or estimated where the engine cannot do that.
+    Source: arXiv 2605.12484 section 4.3.
     """
     contexts = [engine.encode(task.messages(problem, prompt)) for problem in problems]
     requests = [SampleRequest(c, 1, derive_seed(seed, "kl", p.id)) for c, p in zip(contexts, problems, strict=True)]
@@ -127,7 +138,8 @@ def kl_to_base(
     sequences = [TokenSequence(c, group[0].tokens) for c, group in zip(contexts, completions, strict=True)]
     divergences = engine.kl_to_base(sequences)
     sums, counts = [sum(values) for values in divergences], [len(values) for values in divergences]
-    return KlResult(sum(sums) / sum(counts), bootstrap_interval(sums, counts, seed=seed), sum(counts))
+    interval = bootstrap_interval(sums, counts, seed=seed)
+    return KlResult(sum(sums) / sum(counts), interval, sum(counts), engine.kl_is_exact)
 
 
 def bootstrap_interval(

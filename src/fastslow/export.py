@@ -13,6 +13,7 @@ from fastslow.config import Config
 from fastslow.errors import ConfigError
 from fastslow.experiments.tables import table
 from fastslow.run_dir import checkpoint_steps, read_config, read_metrics, read_population, write_atomically
+from fastslow.step_metrics import KL, KL_ESTIMATE, kl_of
 from fastslow.types import SYSTEM, Prompt
 
 RESUME = "resume"
@@ -146,13 +147,17 @@ def _measured(config: Config, metrics: list[dict[str, Any]], step: int) -> str:
     lines = [line for line in metrics if line.get(name) is not None and line["step"] <= step]
     if not lines:
         return "The run made no evaluation."
-    shown = {line["step"]: line for line in (lines[0], lines[-1])}.values()
-    rows = [[str(line["step"]), *(_number(line, key) for key in (name, f"val/best@{k}", "kl/base"))] for line in shown]
+    shown = list({line["step"]: line for line in (lines[0], lines[-1])}.values())
+    shown_kl = [{**line, KL: kl_of(line)} for line in shown]
+    rows = [[str(line["step"]), *(_number(line, key) for key in (name, f"val/best@{k}", KL))] for line in shown_kl]
     sampling = config.evaluation
+    how = "" if all(line.get(KL_ESTIMATE) is None for line in shown) else " (estimated from the sampled tokens)"
     head = f"""Up to {sampling.problems} validation problems, temperature {sampling.temperature:g}, top-p {sampling.top_p:g}.
 Step 0 is the base model under the task's own prompt. One run, seed {config.seed}: there is no interval.
 """
-    return "\n".join([head, *table(["step", f"mean@{k}", f"best@{k}", "KL to the base, nats a token"], rows)]).rstrip()
+    return "\n".join(
+        [head, *table(["step", f"mean@{k}", f"best@{k}", f"KL to the base, nats a token{how}"], rows)]
+    ).rstrip()
 
 
 def _number(line: Mapping[str, Any], name: str) -> str:

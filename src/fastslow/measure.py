@@ -64,7 +64,6 @@ def evaluate(
     the weights were trained to answer under, `best` of a run, `seed` of a model and after distillation.
     Raises: ConfigError, before any model loads, for anything that does not exist.
     """
-    from fastslow.slow.local import LocalEngine
     from fastslow.tasks.registry import build_task
 
     target = Path(target)
@@ -76,7 +75,7 @@ def evaluate(
     default = "seed" if run is None or settings.method == "distill" else "best"
     prompts = resolve_prompts(default if prompt is None else prompt, task, run)
     adapter = _checkpoint(run, weights) if run is not None else _adapter(target)
-    engine = _load(LocalEngine, settings, adapter)
+    engine = _load_remote(settings, adapter) if settings.engine == "tinker" else _load(settings, adapter)
     rows = tuple(_measure(engine, task, settings, chosen, label, text, split, k, kl) for label, text in prompts)
     sampling = settings.evaluation
     label = weights if run is not None else "model"
@@ -145,18 +144,32 @@ def _checkpoint(run: Path, weights: str) -> Path | None:
     return run / "checkpoints" / weights
 
 
-def _load(engine: Any, settings: Config, checkpoint: Path | None) -> PolicyEngine:
+def _load(settings: Config, checkpoint: Path | None) -> PolicyEngine:
+    from fastslow.slow.local import LocalEngine
+
     model, seed, threads = settings.model, settings.seed, settings.threads
     if checkpoint is None:
         plain = model.model_copy(update={"lora": None})
-        loaded = engine(plain, settings.slow, seed=seed, threads=threads)
-    elif _adapter(checkpoint) is not None:
-        loaded = engine(model, settings.slow, seed=seed, threads=threads, adapter=checkpoint)
-    else:
-        trained = model.model_copy(update={"name": str(checkpoint), "revision": None})
-        loaded = engine(trained, settings.slow, seed=seed, threads=threads, base=model)
-    policy: PolicyEngine = loaded
-    return policy
+        return LocalEngine(plain, settings.slow, seed=seed, threads=threads)
+    if _adapter(checkpoint) is not None:
+        return LocalEngine(model, settings.slow, seed=seed, threads=threads, adapter=checkpoint)
+    trained = model.model_copy(update={"name": str(checkpoint), "revision": None})
+    return LocalEngine(trained, settings.slow, seed=seed, threads=threads, base=model)
+
+
+def _load_remote(settings: Config, checkpoint: Path | None) -> PolicyEngine:
+    """The weights as the server keeps them; `--set engine=local` takes the downloaded ones instead."""
+    from fastslow.slow.tinker import TinkerEngine, check_remote, read_state
+
+    check_remote(settings)
+    if checkpoint is not None:
+        read_state(checkpoint)
+    if settings.tinker is None:
+        raise ConfigError("tinker: is missing")
+    return TinkerEngine(
+        settings.model, settings.slow, settings.tinker, seed=settings.seed, checkpoint=checkpoint,
+        train=checkpoint is not None,
+    )  # fmt: skip
 
 
 def _problems(task: Task, split: Split, limit: int | None) -> Sequence[Problem]:

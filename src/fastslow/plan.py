@@ -30,7 +30,7 @@ class Estimate:
     evaluation_rollouts: int
     sampled_tokens: float
     flops: float
-    seconds: float
+    seconds: float | None
 
 
 def describe(config: Config, *, resume: Path | None = None) -> str:
@@ -41,10 +41,10 @@ def describe(config: Config, *, resume: Path | None = None) -> str:
     config, task = check(config)
     if resume is None:
         RunDirectory(Path(config.output)).check_free()
-    device = loading.pick_device(config.model.device)
+    device = loading.pick_device(config.model.device) if config.engine == "local" else None
     parameters, multiplied = count_parameters(config)
     context_tokens = mean_context_tokens(config, task)
-    estimate = estimate_run(config, multiplied, context_tokens, measured_flops(device, config))
+    estimate = estimate_run(config, multiplied, context_tokens, measured_flops(device, config) if device else None)
     sections = {
         "Model": _model(config, device, parameters),
         "Task": _task(config, task, context_tokens),
@@ -98,8 +98,8 @@ def measured_flops(device: torch.device, config: Config) -> float:
     return products * 2 * size**3 / (time.perf_counter() - start)
 
 
-def estimate_run(config: Config, parameters: int, context_tokens: float, flops_per_s: float) -> Estimate:
-    """Upper bounds, with every completion as long as it may be and every cycle's budget spent.
+def estimate_run(config: Config, parameters: int, context_tokens: float, flops_per_s: float | None) -> Estimate:
+    """Upper bounds, with every completion as long as it may be and every cycle's budget spent; no time for a server.
 
     2 FLOPs a parameter and token for each pass forwards, 6 for training (4 with LoRA, which needs no gradient of the
     frozen weights), 2 more for the KL penalty or for the teacher. A context is computed once for all rollouts of its
@@ -122,7 +122,8 @@ def estimate_run(config: Config, parameters: int, context_tokens: float, flops_p
     learned = training * (step_contexts * context_tokens + per_step * longest)
     passes = (4 if config.model.lora else 6) + (2 if config.slow.kl_coefficient or distills else 0)
     flops = parameters * (2.0 * sampled + passes * learned)
-    return Estimate(steps, cycles, rollouts, validation, sampled, flops, flops / (TYPICAL_SHARE * flops_per_s))
+    seconds = None if flops_per_s is None else flops / (TYPICAL_SHARE * flops_per_s)
+    return Estimate(steps, cycles, rollouts, validation, sampled, flops, seconds)
 
 
 def _split_steps(config: Config, per_step: int, per_cycle: int) -> tuple[int, int]:
@@ -140,8 +141,15 @@ def _split_steps(config: Config, per_step: int, per_cycle: int) -> tuple[int, in
 # -- the sections ------------------------------------------------------------------------------------------------------
 
 
-def _model(config: Config, device: torch.device, parameters: int) -> list[str]:
-    model = config.model
+def _model(config: Config, device: torch.device | None, parameters: int) -> list[str]:
+    model, tinker = config.model, config.tinker
+    if device is None and tinker is not None:
+        what = "every parameter is" if model.lora is None else f"a LoRA adapter of rank {model.lora.rank} is"
+        return [
+            f"{model.name}: {parameters / 1e6:.0f} M parameters, {what} trained by the server at {tinker.base_url}",
+            f"the server is taken as {tinker.backend!r}: that decides how losses are summed and thresholds are sent",
+        ]
+    device = device or torch.device("cpu")
     dtype = str(loading.compute_dtype(model, device)).removeprefix("torch.")
     lora = model.lora
     trained = "all of them are trained" if lora is None else f"a LoRA adapter of rank {lora.rank} is trained"
@@ -231,21 +239,23 @@ def _evaluation(config: Config) -> list[str]:
     if not settings.every:
         return ["nothing: evaluation.every is 0"]
     prompt = "seed prompt" if config.method == "distill" else "best prompt"
+    how = "over the full vocabulary" if config.engine == "local" else "estimated from sampled tokens"
     return [
         f"mean@{settings.k} and best@{settings.k} of the {prompt} on up to {settings.problems} validation problems at "
         f"temperature {settings.temperature:g}, top-p {settings.top_p:g}, every {settings.every} steps",
-        f"KL to the base over the full vocabulary on {settings.kl_problems} of them",
+        f"KL to the base {how} on {settings.kl_problems} of them",
     ]
 
 
 def _totals(config: Config, estimate: Estimate) -> list[str]:
     budget = f", or {config.max_rollouts} sampled rollouts" if config.max_rollouts else ""
+    time = "" if estimate.seconds is None else f", about {_hours(estimate.seconds)} here"
     return [
         f"ends after {config.steps} steps{budget}; a checkpoint every {config.checkpoint_every} steps in {config.output}",
         f"about {estimate.steps} steps and {estimate.cycles} cycles if every cycle spends its metric calls: "
         f"{estimate.rollouts} rollouts, and {estimate.evaluation_rollouts} more to evaluate",
         f"if every completion takes its {config.sampling.max_tokens} tokens: {estimate.sampled_tokens / 1e6:.2f} M tokens to "
-        f"sample, {estimate.flops / 1e15:.3g} PFLOP in all, about {_hours(estimate.seconds)} here; less where they are shorter",
+        f"sample, {estimate.flops / 1e15:.3g} PFLOP in all{time}; less where they are shorter",
     ]
 
 

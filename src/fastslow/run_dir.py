@@ -25,6 +25,8 @@ from fastslow.types import Prompt, Rollout
 
 APPENDED = ("metrics.jsonl", "prompts.jsonl")
 RESUMABLE_KEYS = ("steps", "max_rollouts", "tracker", "threads")
+# A server may come back at another address.
+RESUMABLE_PREFIX = "tinker."
 PACKAGES = ("fastslow", "torch", "transformers", "peft", "gepa", "numpy")
 
 
@@ -56,11 +58,11 @@ class RunDirectory:
         """Take a run up again. Raises ResumeError where there is none, or where `config` would make it another run."""
         before = read_config(self.path)
         changed = _differences(before.model_dump(mode="json"), config.model_dump(mode="json"))
-        forbidden = [key for key in changed if key not in (*RESUMABLE_KEYS, "output")]
+        forbidden = [key for key in changed if not _may_change(key) and key != "output"]
         if forbidden:
             raise ResumeError(
                 f"{str(self.path)!r} was started with another {', '.join(forbidden)}: a resumed run keeps its options; only "
-                f"{', '.join(RESUMABLE_KEYS)} may change"
+                f"{', '.join(RESUMABLE_KEYS)} and the section tinker may change"
             )
         self._take_lock()
         if changed:
@@ -245,9 +247,10 @@ def resumed_config(run: Path, overrides: Sequence[str] = ()) -> Config:
     """
     config = read_config(run)
     for override in overrides:
-        if override.partition("=")[0] not in RESUMABLE_KEYS:
+        if not _may_change(override.partition("=")[0]):
             raise ConfigError(
-                f"--set {override!r}: a resumed run keeps its options; only {', '.join(RESUMABLE_KEYS)} may change"
+                f"--set {override!r}: a resumed run keeps its options; only {', '.join(RESUMABLE_KEYS)} and the section "
+                "tinker may change"
             )
     return with_overrides(config, overrides)
 
@@ -288,6 +291,10 @@ def _finite(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_finite(item) for item in value]
     return value
+
+
+def _may_change(key: str) -> bool:
+    return key in RESUMABLE_KEYS or key.startswith(RESUMABLE_PREFIX)
 
 
 def _differences(before: Mapping[str, Any], after: Mapping[str, Any], prefix: str = "") -> list[str]:

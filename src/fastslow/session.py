@@ -18,7 +18,7 @@ from typing import Any
 
 from fastslow.config import Config
 from fastslow.curriculum import Curriculum, union
-from fastslow.errors import InfrastructureError, ResumeError
+from fastslow.errors import InfrastructureError, ResumeError, ServerError
 from fastslow.fast.optimiser import Candidate, Evaluation, Evolution, PromptOptimiser, Usage
 from fastslow.fast.pacing import SearchPace
 from fastslow.fast.pareto import mean_score
@@ -151,6 +151,8 @@ class TrainingSession:
         self.run.close()
         if kind is not None:
             self.observer.on_event("abort", {"error": f"{kind.__name__}: {error}"})
+        if isinstance(error, ServerError):
+            raise ServerError(f"{error}\n{self._way_back()}") from error
 
     @property
     def finished(self) -> bool:
@@ -405,6 +407,8 @@ class TrainingSession:
         try:
             with self.record.timer("evaluate"):
                 self._measure(prompt)
+        except ServerError:
+            raise  # without the policy's server there is nothing to go on with
         except InfrastructureError as error:
             self._warn(f"step {self.state.step}: not evaluated: {error}")
 
@@ -446,7 +450,7 @@ class TrainingSession:
         if settings.kl_problems:
             some, frozen = problems[: settings.kl_problems], self.config.method == "prompt"
             measured = None if frozen else kl_to_base(self.engine, task, some, prompt, SamplingParams(longest), seed)
-            values["kl/base"] = 0.0 if measured is None else measured.mean
+            values["kl/base" if measured is None else measured.metric] = 0.0 if measured is None else measured.mean
         return values
 
     def _log_start(self) -> None:
@@ -496,12 +500,25 @@ class TrainingSession:
         """An infrastructure failure ends the run, after what it has learned so far has been saved."""
         try:
             yield
+        except ServerError:
+            raise  # nothing can be saved without the server
         except InfrastructureError as error:
             self._save()
             raise InfrastructureError(
                 f"{error}\nThe run stopped after step {self.state.step} and was saved. Mend the cause, then go on with: "
                 f"fastslow train --resume {self.run.path}"
             ) from error
+
+    def _way_back(self) -> str:
+        """How to go on after the server was lost."""
+        if self.run.latest_checkpoint() is None:
+            since = "there is no checkpoint yet, so it begins again"
+        else:
+            since = f"it goes on from the checkpoint after step {self.saved_step}"
+        return (
+            f"The run stopped after step {self.state.step}. Bring the server back with its database and its checkpoints, then: "
+            f"fastslow train --resume {self.run.path} ({since}; --set tinker.base_url=... where the address is another)"
+        )
 
     def _on_interrupt(self, number: int, frame: FrameType | None) -> None:
         self.interrupted = True

@@ -37,6 +37,10 @@ def check(config: Config) -> tuple[Config, Task]:
     _check_stages(config, task)
     if config.searches:
         check_proposer(config.fast.proposer)
+    if config.engine == "tinker":
+        from fastslow.slow.tinker import check_remote
+
+        check_remote(config)
     return _with_teacher(config, task), task
 
 
@@ -102,10 +106,20 @@ def _is_run(name: str) -> bool:
         return False
 
 
+def build_engine(config: Config) -> PolicyEngine:
+    """The slow side of a run, on this machine or on a server."""
+    if config.engine == "tinker" and config.tinker is not None:
+        from fastslow.slow.tinker import TinkerEngine
+
+        return TinkerEngine(config.model, config.slow, config.tinker, seed=config.seed)
+    from fastslow.slow.local import LocalEngine
+
+    return LocalEngine(config.model, config.slow, seed=config.seed, threads=config.threads)
+
+
 def prepare(config: Config, *, resume: Path | None = None) -> Parts:
     """Check, load, connect. A new run directory is made only when everything else stands."""
     from fastslow.fast.registry import build_optimiser
-    from fastslow.slow.local import LocalEngine
 
     config, task = check(config)
     run = RunDirectory(resume if resume is not None else Path(config.output))
@@ -114,7 +128,7 @@ def prepare(config: Config, *, resume: Path | None = None) -> Parts:
     else:
         run.open(config)
     try:
-        engine = LocalEngine(config.model, config.slow, seed=config.seed, threads=config.threads)
+        engine = build_engine(config)
         optimiser = build_optimiser(config, engine, task.seed_prompt)
     except BaseException:
         run.close()

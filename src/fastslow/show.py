@@ -53,7 +53,9 @@ def evaluation(report: EvaluationReport) -> None:
             f"Each problem under the prompt that serves it best: {mean:.3f} {_interval(interval)}.", markup=False
         )
     if with_kl:
-        console.print("KL to the base policy in nats a token.", markup=False)
+        exact = all(row.kl is None or row.kl.exact for row in report.rows)
+        how = "" if exact else ", estimated from the sampled tokens"
+        console.print(f"KL to the base policy in nats a token{how}.", markup=False)
     if cut := sum(result.cut_off for result in results):
         console.print(f"{cut} rollouts were cut off at the token limit.")
     if masked := sum(result.masked for result in results):

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -10,7 +10,16 @@ from fastslow.fast.optimiser import Evolution
 from fastslow.slow.engine import UpdateMetrics
 from fastslow.types import Rollout
 
+KL, KL_ESTIMATE = "kl/base", "kl/base_estimate"
+"""The KL to the base policy: over the full vocabulary, or estimated where an engine cannot do that."""
 TIMERS = ("evolve", "sample", "update", "evaluate")
+
+
+def kl_of(line: Mapping[str, Any]) -> float | None:
+    """The KL to the base of a line of metrics.jsonl, exact or estimated; None where it was not measured."""
+    value = line.get(KL)
+    found: float | None = value if value is not None else line.get(KL_ESTIMATE)
+    return found
 
 
 class StepRecord:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from fastslow.errors import ConfigError
-from fastslow.experiments.statistics import Curve, accuracy
+from fastslow.experiments.statistics import Curve, accuracy, kl
 
 COLOURS = ("tab:orange", "tab:blue", "tab:green", "tab:red", "tab:purple", "tab:brown", "tab:pink", "tab:gray")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
@@ -20,7 +20,7 @@ ROLLOUTS: Axis = ("sampled rollouts, the search's included", lambda point: point
 STEPS: Axis = ("RL steps", lambda point: point["step"])
 SECONDS: Axis = ("training seconds", lambda point: point["seconds"])
 ACCURACY: Axis = ("validation accuracy", accuracy)
-KL: Axis = ("KL to the start, nats a token", lambda point: point.get("kl/base", float("nan")))
+KL: Axis = ("KL to the start, nats a token", kl)
 
 
 def draw(curves: Mapping[str, Sequence[Curve]], panels: Sequence[tuple[Axis, Axis]], title: str, path: Path) -> None:

@@ -20,6 +20,7 @@ from typing import Any
 from fastslow.config import Config, apply_override, parse_config
 from fastslow.errors import ConfigError, FastslowError
 from fastslow.run_dir import checkpoint_steps, read_metrics, read_population
+from fastslow.step_metrics import KL, KL_ESTIMATE
 
 FAILURES = "failures.jsonl"
 POLL_S = 0.5
@@ -308,7 +309,7 @@ def summarise(run: Path) -> dict[str, Any]:
     for line in lines:
         # Evaluations draw the curve; they are no part of what training costs. Line 0 is an evaluation alone.
         seconds += line["time/step_s"] - line["time/evaluate_s"] if line["step"] else 0.0
-        values = {name: value for name, value in line.items() if name.startswith("val/") or name == "kl/base"}
+        values = {name: value for name, value in line.items() if name.startswith("val/") or name in (KL, KL_ESTIMATE)}
         if values:
             point = {"step": line["step"], "rollouts": line["rollouts/sampled_total"], "seconds": round(seconds, 3)}
             curve.append(point | values)

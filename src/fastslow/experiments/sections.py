@@ -5,7 +5,7 @@ from pathlib import Path
 
 from fastslow.experiments.asymptote import fit_asymptote
 from fastslow.experiments.plots import ACCURACY, KL, ROLLOUTS, SECONDS, STEPS, draw
-from fastslow.experiments.statistics import accuracy, final_accuracy, reached, summarise
+from fastslow.experiments.statistics import accuracy, final_accuracy, kl, reached, summarise
 from fastslow.experiments.tables import (
     NAMES,
     ByMethod,
@@ -176,7 +176,7 @@ def decomposition(runs: Lines, names: Mapping[str, str]) -> list[str]:
 
 
 def _last_kl(run: Line) -> float:
-    return float(run["curve"][-1].get("kl/base", float("nan")))
+    return kl(run["curve"][-1])
 
 
 def _at(curve: Sequence[Line], step: int) -> Line:

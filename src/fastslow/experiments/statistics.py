@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from fastslow.seeding import derive_seed
+from fastslow.step_metrics import kl_of
 
 Curve = Sequence[Mapping[str, Any]]
 DRAWS = 4000
@@ -46,11 +47,17 @@ def accuracy(point: Mapping[str, Any], task: str | None = None) -> float:
     return next(float(value) for name, value in point.items() if name.startswith(prefix))
 
 
+def kl(point: Mapping[str, Any]) -> float:
+    """The KL to the base at an evaluation; NaN where it was not measured."""
+    value = kl_of(point)
+    return float("nan") if value is None else value
+
+
 def reached(curve: Curve, threshold: float) -> Reached | None:
     """When a threshold was first reached; None where it never was."""
     for point in curve:
         if accuracy(point) >= threshold:
-            return Reached(point["step"], point["rollouts"], point["seconds"], point.get("kl/base", float("nan")))
+            return Reached(point["step"], point["rollouts"], point["seconds"], kl(point))
     return None
 
 

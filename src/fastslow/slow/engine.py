@@ -96,6 +96,11 @@ class UpdateMetrics:
     computed_tokens: int
 
 
+NAN = float("nan")
+NO_UPDATE = UpdateMetrics(0.0, 0.0, NAN, NAN, 0.0, NAN, 0.0, 0, 0)
+"""What an update without any datum did."""
+
+
 @dataclass(frozen=True)
 class LossSettings:
     """Which loss, and its constants. `tau` is the absolute ceiling of the ratio (paper: 1 + clip_high = 4)."""
@@ -113,6 +118,8 @@ class PolicyEngine(Protocol):
 
     policy_version: int
     """Number of updates that the weights have had; each `train_step` and each `distill_step` adds one."""
+    kl_is_exact: bool
+    """Whether `kl_to_base` sums over the vocabulary; otherwise it estimates from the completion's own tokens."""
 
     def encode(self, messages: Sequence[Message]) -> tuple[int, ...]:
         """Context tokens for chat messages, generation prompt included. Never mutates its argument."""
@@ -131,7 +138,11 @@ class PolicyEngine(Protocol):
         ...
 
     def kl_to_base(self, sequences: Sequence[TokenSequence]) -> list[list[float]]:
-        """KL(current || base) over the full vocabulary at every completion position, in nats."""
+        """KL(current || base) at every completion position, in nats.
+
+        Over the full vocabulary where `kl_is_exact`. Otherwise an estimate, unbiased where the completions were sampled
+        from the current weights at temperature 1.
+        """
         ...
 
     def train_step(self, datums: Sequence[Datum], loss: LossSettings, learning_rate: float) -> UpdateMetrics:

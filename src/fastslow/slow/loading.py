@@ -6,7 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GenerationConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from fastslow.config import LoraConfig, ModelConfig
 from fastslow.errors import ConfigError
@@ -74,6 +81,22 @@ def load_tokenizer(config: ModelConfig) -> PreTrainedTokenizerBase:
     except Exception as error:  # loaders raise what they like for a damaged or foreign file
         raise ConfigError(f"model.name: no tokenizer could be loaded from {config.name!r}: {_told(error)}") from error
     return tokenizer
+
+
+def load_settings(config: ModelConfig) -> tuple[Any, Any]:
+    """The text model's config and the generation config, without any weights. Raises ConfigError where there is none."""
+    name, kwargs = source_of(config)
+    try:
+        settings = AutoConfig.from_pretrained(name, **kwargs)
+    except Exception as error:  # loaders raise what they like for a damaged or foreign file
+        raise ConfigError(
+            f"model.name: no model config could be loaded from {config.name!r}: {_told(error)}"
+        ) from error
+    try:
+        generation = GenerationConfig.from_pretrained(name, **kwargs)
+    except OSError:
+        generation = GenerationConfig.from_model_config(settings)
+    return settings.get_text_config(), generation
 
 
 def load_model(config: ModelConfig, device: torch.device, dtype: torch.dtype) -> PreTrainedModel:

@@ -18,13 +18,14 @@ from typing import Any
 import torch
 
 from fastslow.config import ModelConfig, SlowConfig
-from fastslow.errors import ConfigError
 from fastslow.slow import attention, loading
 from fastslow.slow.chat import ChatRenderer
 from fastslow.slow.cpu_memory import keep_freed_memory
 from fastslow.slow.decoders import Decoder, ForestDecoder, PlainDecoder
 from fastslow.slow.distillation import reverse_kl
 from fastslow.slow.engine import (
+    NAN,
+    NO_UPDATE,
     Datum,
     DistillDatum,
     LossSettings,
@@ -34,6 +35,7 @@ from fastslow.slow.engine import (
     UpdateMetrics,
     Weights,
 )
+from fastslow.slow.limits import check_lengths
 from fastslow.slow.losses import LOSSES, check_loss, importance_ratio, kl_penalty
 from fastslow.slow.optimizer import MasterAdamW
 from fastslow.slow.sampling import sample_rows
@@ -49,9 +51,6 @@ from fastslow.types import Completion, Message
 
 logger = logging.getLogger(__name__)
 
-NAN = float("nan")
-NO_UPDATE = UpdateMetrics(0.0, 0.0, NAN, NAN, 0.0, NAN, 0.0, 0, 0)
-
 
 class LocalEngine:
     """A `PolicyEngine` on this machine.
@@ -59,6 +58,8 @@ class LocalEngine:
     `adapter` is a saved LoRA adapter to start from. `base` is the model that KL is measured against where it is not
     `model` itself (the run's original model, when `model` is a checkpoint of it).
     """
+
+    kl_is_exact = True
 
     def __init__(
         self,
@@ -100,7 +101,7 @@ class LocalEngine:
     # -- sampling ------------------------------------------------------------------------------------------------------
 
     def sample(self, requests: Sequence[SampleRequest], params: SamplingParams) -> list[list[Completion]]:
-        self._check_lengths([request.context_tokens for request in requests], params.max_tokens)
+        check_lengths(self.context_limit, [request.context_tokens for request in requests], params.max_tokens)
         order = sorted(range(len(requests)), key=lambda index: (requests[index].context_tokens, index))
         results: list[list[Completion]] = [[] for _ in requests]
         for chunk in self._chunks(requests, order):
@@ -203,7 +204,7 @@ class LocalEngine:
         if not datums:
             return NO_UPDATE
         longest = max(len(datum.completion_tokens) for datum in datums)
-        self._check_lengths([datum.teacher_context_tokens for datum in datums], longest)
+        check_lengths(self.context_limit, [datum.teacher_context_tokens for datum in datums], longest)
         optimizer = self._optimizer_ready()
         # The teacher's contexts hold the long prompt, so they say what is computed together.
         taught = [TokenSequence(datum.teacher_context_tokens, datum.completion_tokens) for datum in datums]
@@ -320,14 +321,6 @@ class LocalEngine:
             if self.unshared_reason is None:
                 self._base.set_attn_implementation(attention.NAME)
         return self._base
-
-    def _check_lengths(self, contexts: Sequence[Sequence[int]], max_tokens: int) -> None:
-        longest = max((len(context) for context in contexts), default=0)
-        if self.context_limit and longest + max_tokens > self.context_limit:
-            raise ConfigError(
-                f"sampling.max_tokens: {max_tokens} tokens after a context of {longest} exceed the model's "
-                f"{self.context_limit} positions: lower it, or shorten the prompts (fast.proposer.max_prompt_chars)"
-            )
 
     def _flat(self, values: list[float]) -> torch.Tensor:
         return torch.tensor(values, dtype=torch.float32, device=self.device)

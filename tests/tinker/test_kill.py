@@ -1,0 +1,99 @@
+"""FST cycles of a real small model through a real server that is killed in the middle, comes back, and loses nothing."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from fastslow.config import Config, parse_config
+from fastslow.errors import ServerError
+from fastslow.loop import train
+from fastslow.measure import evaluate
+from fastslow.resources import resolve_path
+from fastslow.run_dir import read_metrics
+
+from skyrl_server import SkyrlServer
+
+pytestmark = pytest.mark.slow
+
+STEPS, KILLED_AFTER = 5, 3
+
+
+def float32_model(directory: Path) -> Path:
+    """The lab's model as the server loads it: it is kept in half precision, which is too coarse to compare by."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    source = resolve_path("package:fastslow.lab/model", "model.name")
+    AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32).save_pretrained(directory)
+    AutoTokenizer.from_pretrained(source).save_pretrained(directory)
+    return directory
+
+
+def config_of(server: SkyrlServer, output: Path) -> Config:
+    return parse_config(
+        {
+            "engine": "tinker",
+            "tinker": {"base_url": server.url, "backend": "jax", "outage_s": 4.0},
+            "model": {"name": str(server.model), "lora": {"rank": 4}},
+            "task": {"name": "lab", "options": {"world": "amber"}},
+            "output": str(output),
+            "steps": STEPS,
+            "checkpoint_every": 2,
+            "loop": {"steps_per_cycle": 2, "population_size": 2, "group_size": 4, "problems_per_step": 4},
+            "sampling": {"max_tokens": 16},
+            "slow": {"learning_rate": 1e-3, "warmup_steps": 2},
+            "fast": {
+                "anchor_problems": 4, "metric_calls": 16, "reflection_minibatch": 2,
+                "proposer": {"kind": "lesson", "phrasebook": "package:fastslow.lab/model/phrasebook.json"},
+            },
+            "evaluation": {"every": 2, "problems": 4, "k": 2, "kl_problems": 4},
+        }
+    )  # fmt: skip
+
+
+class Killer:
+    """Kills the server once a step has been written down."""
+
+    def __init__(self, server: SkyrlServer, step: int) -> None:
+        self.server, self.step = server, step
+
+    def on_event(self, kind: str, payload: dict[str, Any]) -> None:
+        if kind == "step" and payload["step"] == self.step:
+            self.server.kill()
+
+
+def lines_of(run: Path) -> list[dict[str, Any]]:
+    return [{k: v for k, v in line.items() if not k.startswith("time/")} for line in read_metrics(run)]
+
+
+def test_a_run_outlives_its_server(python: Path, tmp_path: Path) -> None:
+    server = SkyrlServer(float32_model(tmp_path / "model"), tmp_path / "server", python)
+    output = tmp_path / "run"
+    try:
+        server.start()
+        with pytest.raises(
+            ServerError, match=rf"(?s)not been reachable.*after step 3.*--resume {output} \(it goes on from .* 2"
+        ):
+            train(config_of(server, output), observer=Killer(server, KILLED_AFTER))
+        before = lines_of(output)
+        assert [line["step"] for line in before] == [0, 1, 2, 3]
+        server.start()
+        result = train(config_of(server, output), resume=output)
+        after = lines_of(output)
+        assert (result.steps, [line["step"] for line in after]) == (STEPS, list(range(STEPS + 1)))
+        assert after[:3] == before[:3]
+        assert after[3]["policy_version"] == before[3]["policy_version"]
+        assert (
+            after[3]["reward/mean"] == before[3]["reward/mean"]
+        )  # the same weights, seeds and store: the same rollouts
+        assert after[-1]["rollouts/reused"] >= 0 and after[-1]["kl/base_estimate"] >= 0.0
+        assert "kl/base" not in after[-1]
+        # The server's weights and the downloaded adapter are the same policy.
+        there = evaluate(output, prompt="seed", problems=4, k=8, kl=True)
+        here = evaluate(output, prompt="seed", problems=4, k=8, kl=True, overrides=["engine=local"])
+        assert there.rows[0].kl is not None and here.rows[0].kl is not None
+        assert (there.rows[0].kl.exact, here.rows[0].kl.exact) == (False, True)
+        assert there.rows[0].result.mean == pytest.approx(here.rows[0].result.mean, abs=0.4)
+    finally:
+        server.kill()

@@ -1,0 +1,121 @@
+"""What is said before a run of `engine: tinker` begins. The servers here are real ones that speak HTTP and little else."""
+
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+
+from fastslow.config import Config, TinkerConfig
+from fastslow.errors import ConfigError
+from fastslow.slow.tinker import check_remote, read_state
+from fastslow.slow.tinker_server import api_key, check_server
+
+from runs import small_config
+
+pytest.importorskip("tinker", reason="the SDK is not installed: pip install 'fastslow[tinker]'")
+
+
+class Handler(BaseHTTPRequestHandler):
+    answers: ClassVar[dict[str, Any]] = {
+        "/api/v1/healthz": {"status": "ok"},
+        "/api/v1/get_server_capabilities": {"supported_models": [{"model_name": "some/model"}]},
+    }
+
+    def do_GET(self) -> None:
+        body = json.dumps(self.answers.get(self.path, {})).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *arguments: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def url() -> Iterator[str]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def remote(url: str = "http://127.0.0.1:9", **settings: Any) -> dict[str, Any]:
+    section = {"base_url": url, "backend": "jax", "connect_timeout_s": 0.2, **settings}
+    return {"engine": "tinker", "tinker": section, "model": {"name": "some/model", "lora": {"rank": 4}}}
+
+
+def config_of(**overrides: Any) -> Config:
+    return small_config(Path("some/model"), Path("run"), **{**remote(), **overrides})
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"tinker": None}, "tinker: is missing: engine 'tinker' needs a section"),
+        ({"tinker": {"base_url": "http://x", "backend": "vllm"}}, "tinker.backend: Input should be 'hosted', 'jax'"),
+        ({"tinker": {"backend": "jax", "base_url": None}}, "tinker.base_url"),
+        ({"engine": "remote"}, "engine: Input should be 'local' or 'tinker'"),
+    ],
+)
+def test_wrong_sections_say_what_is_wrong(overrides: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        config_of(**overrides)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"method": "distill", "distill": {"prompt": "two words"}}, "method: 'distill' compares whole distributions"),
+        ({"model": {"name": "x.gguf"}}, "model.name: 'x.gguf' is a .gguf file"),
+        ({"model": {"lora": {"targets": ["q_proj"]}}}, "model.lora.targets"),
+        ({"model": {"lora": None}}, "model.lora: is missing: tinker.backend 'jax' trains LoRA adapters alone"),
+        ({"model": {"lora": None}, "tinker": {"backend": "fsdp"}}, "slow.kl_coefficient, evaluation.kl_problems"),
+        ({}, "tinker.base_url: no server answers at http://127.0.0.1:9 within 0.2 s"),
+        ({"tinker": {"base_url": "localhost:8000"}}, "'localhost:8000' is no address"),
+        ({"tinker": {"base_url": "http://me:secret@host"}}, "holds a user name or a password"),
+        ({"tinker": {"backend": "hosted"}}, "tinker.api_key_env: is missing"),
+        ({"tinker": {"api_key_env": "NOT_SET_ANYWHERE"}}, "environment variable 'NOT_SET_ANYWHERE' is not set"),
+    ],
+)
+def test_what_cannot_run_is_refused_before_anything_loads(overrides: dict[str, Any], message: str) -> None:
+    tree = remote()
+    merged = {
+        key: {**tree[key], **value} if isinstance(value, dict) and key in tree else value
+        for key, value in overrides.items()
+    }
+    with pytest.raises(ConfigError, match=message) as caught:
+        check_remote(config_of(**merged))
+    assert "secret" not in str(caught.value)
+
+
+def test_a_server_with_another_model_is_refused(url: str) -> None:
+    settings = TinkerConfig(base_url=url, backend="jax")
+    check_server(settings, "some/model")
+    with pytest.raises(ConfigError, match=r"tinker.base_model: the server at .* has some/model, not 'other'"):
+        check_server(settings, "other")
+
+
+def test_a_server_that_is_something_else_is_refused(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(Handler.answers, "/api/v1/get_server_capabilities", {"hello": 1})
+    with pytest.raises(ConfigError, match="does not speak the Tinker API"):
+        check_server(TinkerConfig(base_url=url, backend="jax"), "some/model")
+
+
+def test_a_key_comes_from_the_environment_and_is_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = TinkerConfig(base_url="https://x", backend="hosted", api_key_env="SOME_KEY")
+    monkeypatch.setenv("SOME_KEY", "tml-abc")
+    assert api_key(settings) == "tml-abc"
+    monkeypatch.setenv("SOME_KEY", "hidden")
+    with pytest.raises(ConfigError, match="no key: the SDK wants tml-") as caught:
+        api_key(settings)
+    assert "hidden" not in str(caught.value)
+
+
+def test_a_checkpoint_of_the_other_engine_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="was not written by engine 'tinker': use engine: local"):
+        read_state(tmp_path)

@@ -1,0 +1,88 @@
+"""What is sent to a server: by hand, and as an equality of gradients with the local engine's loss."""
+
+import math
+
+import pytest
+import torch
+
+from fastslow.slow.engine import Datum, LossSettings, TokenSequence
+from fastslow.slow.losses import cispo, kl_penalty
+from fastslow.slow.tinker_datums import (
+    DIALECTS,
+    kl_estimates,
+    loss_config,
+    scoring_datum,
+    server_datums,
+    update_metrics,
+)
+
+LOSS = LossSettings(kl_coefficient=0.1)
+DATUMS = [
+    Datum((5, 6), (7, 8), (-1.0, -2.0), 1.5, 0.25),
+    Datum((5, 6, 9), (7, 8, 1), (-0.5, -1.0, -3.0), -1.0, 0.125),
+]
+BASE = [[-1.2, -1.5], [-0.5, -2.0, -2.5]]
+
+
+def test_a_datum_is_shifted_by_one_and_silent_on_its_context() -> None:
+    first, second = server_datums(DATUMS, LossSettings(kl_coefficient=0.0), None, "tokens")
+    assert (first.input_tokens, first.target_tokens) == ((5, 6, 7), (6, 7, 8))
+    assert first.logprobs == (0.0, -1.0, -2.0)
+    assert first.advantages == (0.0, 0.375, 0.375)
+    assert second.target_tokens == (6, 9, 7, 8, 1)
+    assert second.advantages == (0.0, 0.0, -0.125, -0.125, -0.125)
+    assert scoring_datum(TokenSequence((5, 6), (7,))).target_tokens == (6, 7)
+
+
+def test_a_mean_over_sequences_is_undone() -> None:
+    tokens = server_datums(DATUMS, LOSS, BASE, "tokens")
+    sequences = server_datums(DATUMS, LOSS, BASE, "sequences")
+    for a, b in zip(tokens, sequences, strict=True):
+        reduced = [value / len(b.target_tokens) / len(DATUMS) for value in b.advantages]
+        assert reduced == pytest.approx(list(a.advantages))
+
+
+def test_the_servers_token_sum_has_the_gradient_of_our_loss_with_its_penalty() -> None:
+    sent = server_datums(DATUMS, LOSS, BASE, "tokens")
+    learner = torch.tensor([-1.0, -2.0, -0.5, -1.0, -3.0], requires_grad=True)
+    sampler = learner.detach().clone()
+    weights = torch.tensor([0.25, 0.25, 0.125, 0.125, 0.125])
+    advantages = torch.tensor([1.5, 1.5, -1.0, -1.0, -1.0])
+    base = torch.tensor([value for row in BASE for value in row])
+    ours = weights * (cispo(learner, sampler, advantages, 4.0) + 0.1 * kl_penalty(learner, base))
+    (expected,) = torch.autograd.grad(ours.sum(), learner)
+    completion = [
+        value for d, s in zip(DATUMS, sent, strict=True) for value in s.advantages[-len(d.completion_tokens) :]
+    ]
+    (got,) = torch.autograd.grad(cispo(learner, sampler, torch.tensor(completion), 4.0).sum(), learner)
+    assert torch.allclose(got, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(("backend", "sent"), [("hosted", True), ("jax", True), ("fsdp", False), ("megatron", False)])
+def test_thresholds_go_with_every_request_that_may_carry_them(backend: str, sent: bool) -> None:
+    expected = {"clip_low_threshold": 0.0, "clip_high_threshold": 4.0} if sent else None
+    assert loss_config(DIALECTS[backend], LossSettings()) == expected
+    assert loss_config(DIALECTS[backend], LossSettings("importance_sampling")) is None
+
+
+def test_the_kl_estimate_is_unbiased_and_never_negative() -> None:
+    p, q = torch.tensor([0.5, 0.3, 0.2]), torch.tensor([0.2, 0.3, 0.5])
+    estimates = kl_estimates(p.log().tolist(), q.log().tolist())
+    assert min(estimates) >= 0.0
+    exact = float((p * (p / q).log()).sum())
+    assert sum(float(w) * e for w, e in zip(p, estimates, strict=True)) == pytest.approx(exact, abs=1e-6)
+
+
+def test_metrics_by_hand() -> None:
+    learner = [[-1.0, -2.0 + math.log(8.0)], [-0.5, -1.0, -3.0]]
+    metrics = update_metrics(DATUMS, learner, None, LOSS, 0.5)
+    expected = -0.25 * 1.5 * (1.0 * -1.0 + 4.0 * (-2.0 + math.log(8.0))) - 0.125 * (-0.5 - 1.0 - 3.0) * -1.0
+    assert metrics.loss == pytest.approx(expected)
+    assert (metrics.ratio_max, metrics.clip_fraction, metrics.kl_penalty) == (pytest.approx(8.0), 0.2, 0.0)
+    assert (metrics.tokens, metrics.computed_tokens, metrics.grad_norm) == (5, 10, 0.5)
+    assert math.isnan(metrics.entropy)
+    with_base = update_metrics(DATUMS, [list(d.sampler_logprobs) for d in DATUMS], BASE, LOSS, 0.5)
+    assert with_base.kl_penalty == pytest.approx(
+        sum(sum(kl_estimates(d.sampler_logprobs, b)) for d, b in zip(DATUMS, BASE, strict=True)) / 5
+    )
+    assert with_base.computed_tokens == 20
