@@ -1,5 +1,6 @@
 """A real SkyRL server for tests: JAX on the CPU, on loopback only, in an environment of its own."""
 
+import contextlib
 import json
 import os
 import signal
@@ -74,7 +75,8 @@ class SkyrlServer:
     def kill(self) -> None:
         """SIGKILL to the server and its engine, and to nothing else: they have a process group of their own."""
         if self.process is not None:
-            os.killpg(self.process.pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
             self.process = None
 
