@@ -46,7 +46,7 @@ from fastslow.slow.tinker_datums import (
     update_metrics,
 )
 from fastslow.slow.tinker_server import RefusedError, Server, check_server
-from fastslow.types import Completion, Message
+from fastslow.types import Completion, FinishReason, Message
 
 logger = logging.getLogger(__name__)
 
@@ -165,7 +165,7 @@ class TinkerEngine:
     def _completion(self, sequence: Any) -> Completion:
         if sequence.logprobs is None or not sequence.tokens:
             raise ServerError(f"the server at {self.settings.base_url} sampled without tokens or log-probabilities")
-        reason = "stop" if sequence.stop_reason == "stop" else "length"
+        reason: FinishReason = "stop" if sequence.stop_reason == "stop" else "length"
         return Completion(tuple(sequence.tokens), tuple(sequence.logprobs), reason)
 
     # -- measuring -----------------------------------------------------------------------------------------------------
