@@ -12,7 +12,6 @@ from fastslow.experiments.tables import (
     Line,
     Lines,
     curves,
-    measured,
     median,
     ratios,
     reach,
@@ -168,11 +167,6 @@ def ablation(lines: Lines, keys: Mapping[str, Sequence[str]], level: float) -> l
         "KL at the end",
     ]  # fmt: skip
     return table(header, rows)
-
-
-def decomposition(runs: Lines, names: Mapping[str, str]) -> list[str]:
-    """Base or trained weights under the seed or the evolved prompt; `names` maps measurements to their headings."""
-    return table(["seeds", *names.values()], [[str(len(runs)), *(measured(runs, name) for name in names)]])
 
 
 def _last_kl(run: Line) -> float:
