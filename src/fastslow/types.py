@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -112,9 +112,3 @@ class Rollout:
             tuple(completion["tokens"]), tuple(completion["logprobs"]), completion["finish_reason"]
         )
         return cls(**fields)
-
-
-def mean_reward(rollouts: Iterable[Rollout]) -> float | None:
-    """Mean reward of the rollouts that have one; None when every one of them failed."""
-    rewards = [rollout.reward for rollout in rollouts if rollout.reward is not None]
-    return sum(rewards) / len(rewards) if rewards else None
