@@ -4,7 +4,7 @@ mean@k and best@k at temperature 0.6 and top-p 0.95 (arXiv 2605.12484, section 4
 bootstrap over problems: the k completions of a problem are not independent. Masked rollouts are left out and counted.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -107,6 +107,21 @@ def complementary_mean(results: Sequence[EvaluationResult], seed: int) -> tuple[
             halves = [(r[: len(r) // 2], r[len(r) // 2 :]) for r in rewards]
             means.append(float(np.mean([_counted(halves, 0), _counted(halves, 1)])))
     return (float(np.mean(means)), bootstrap_interval(means, seed=seed)) if means else None
+
+
+def by_kind_mean(
+    results: Sequence[EvaluationResult], prompts: Mapping[str, str], problems: Sequence[Problem], seed: int
+) -> tuple[float, Interval]:
+    """mean@k with the problems of each kind under the prompt that was chosen for the kind, and a 95 % interval.
+
+    `prompts` maps kinds to hashes of prompts among the results; a kind that it lacks has the first result's. The choice
+    was made on training problems, so that this is what a user gets who knows a problem's kind.
+    """
+    rewards = {result.prompt.hash: _rewards_by_problem(result) for result in results}
+    first = results[0].prompt.hash
+    found = [rewards[prompts.get(problem.kind, first)].get(problem.id, []) for problem in problems]
+    means = [float(np.mean(values)) for values in found if values]
+    return float(np.mean(means)), bootstrap_interval(means, seed=seed)
 
 
 def _counted(halves: Sequence[tuple[list[float], list[float]]], choosing: int) -> float:

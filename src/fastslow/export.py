@@ -12,7 +12,14 @@ from typing import Any
 from fastslow.config import Config
 from fastslow.errors import ConfigError
 from fastslow.experiments.tables import table
-from fastslow.run_dir import checkpoint_steps, read_config, read_metrics, read_population, write_atomically
+from fastslow.run_dir import (
+    checkpoint_steps,
+    read_by_kind,
+    read_config,
+    read_metrics,
+    read_population,
+    write_atomically,
+)
 from fastslow.step_metrics import KL, KL_ESTIMATE, kl_of
 from fastslow.types import SYSTEM, Prompt
 
@@ -38,7 +45,7 @@ def export(run: str | Path, output: str | Path, *, weights: str = "latest") -> P
     source = run / "checkpoints" / f"step_{step}"
     shutil.copytree(source, output, dirs_exist_ok=True, ignore=shutil.ignore_patterns(RESUME))
     best = _best(config, population)
-    _write_prompts(output, best, population)
+    _write_prompts(output, best, population, read_by_kind(run))
     _write_generation_config(output, config)
     lora = (source / ADAPTER).is_file()
     write_atomically(output / "README.md", _readme(config, best, metrics, step, lora, output.name))
@@ -63,11 +70,18 @@ def _best(config: Config, population: list[Prompt]) -> Prompt:
     return build_task(config.task).seed_prompt if config.method == "distill" else population[0]
 
 
-def _write_prompts(output: Path, best: Prompt, population: list[Prompt]) -> None:
-    """The best prompt as text (of several components as one file each) and the population as JSON, best first."""
+def _write_prompts(output: Path, best: Prompt, population: list[Prompt], by_kind: Mapping[str, str]) -> None:
+    """The best prompt as text (of several components as one file each) and the population as JSON, best first.
+
+    `by_kind` maps kinds of problems to the hash of the best member for each; empty where there is one kind.
+    """
     for name, text in best.components:
         write_atomically(output / ("prompt.txt" if len(best.components) == 1 else f"prompt_{name}.txt"), text)
-    members = [{"hash": prompt.hash, "components": prompt.as_dict()} for prompt in dict.fromkeys(population)]
+    members = [
+        {"hash": prompt.hash, "components": prompt.as_dict()}
+        | ({"best_for": [kind for kind, hash_ in by_kind.items() if hash_ == prompt.hash]} if by_kind else {})
+        for prompt in dict.fromkeys(population)
+    ]
     write_atomically(output / "prompts.json", json.dumps(members, indent=2, ensure_ascii=False) + "\n")
 
 
@@ -96,6 +110,7 @@ task `{config.task.name}`, weights after {step} steps. Made with fastslow.
 
 - {weights}, the tokenizer and its chat template
 - `prompt.txt`: the prompt that these weights answer under; `prompts.json`: the population, best first
+  (`best_for`: the kinds of problems that a member is best for, where there are several)
 - `generation_config.json`: temperature and top-p as they were evaluated
 
 ## Measured

@@ -7,8 +7,16 @@ from typing import Any
 
 from fastslow.config import Config, load_config, with_overrides
 from fastslow.errors import ConfigError
-from fastslow.evaluation import EvaluationResult, Interval, KlResult, complementary_mean, evaluate_prompt, kl_to_base
-from fastslow.run_dir import checkpoint_steps, read_candidates, read_config, read_population
+from fastslow.evaluation import (
+    EvaluationResult,
+    Interval,
+    KlResult,
+    by_kind_mean,
+    complementary_mean,
+    evaluate_prompt,
+    kl_to_base,
+)
+from fastslow.run_dir import checkpoint_steps, read_by_kind, read_candidates, read_config, read_population
 from fastslow.seeding import derive_seed
 from fastslow.slow.engine import PolicyEngine, SamplingParams
 from fastslow.tasks.base import Split, Task
@@ -38,6 +46,8 @@ class EvaluationReport:
     rows: tuple[EvaluationRow, ...]
     complementary: tuple[float, Interval] | None = None
     """Of several prompts: mean@k with each problem under the prompt that serves it best, and its interval."""
+    by_kind: tuple[float, Interval] | None = None
+    """Of a population, where problems are of several kinds: mean@k with each kind under the member chosen for it."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, without the rollouts."""
@@ -79,9 +89,12 @@ def evaluate(
     rows = tuple(_measure(engine, task, settings, chosen, label, text, split, k, kl) for label, text in prompts)
     sampling = settings.evaluation
     label = weights if run is not None else "model"
+    results, chosen_for = [row.result for row in rows], read_by_kind(run) if run is not None else {}
     return EvaluationReport(
         str(target), label, settings.task.name, split, sampling.temperature, sampling.top_p, settings.seed, rows,
-        complementary_mean([row.result for row in rows], derive_seed(settings.seed, split)),
+        complementary_mean(results, derive_seed(settings.seed, split)),
+        by_kind_mean(results, chosen_for, chosen, derive_seed(settings.seed, split))
+        if prompt == "population" and chosen_for else None,
     )  # fmt: skip
 
 

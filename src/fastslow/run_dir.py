@@ -108,11 +108,18 @@ class RunDirectory:
         self._append("prompts.jsonl", records)
 
     def write_population(
-        self, cycle: int, step: int, prompts: Sequence[Prompt], scores: Mapping[str, Mapping[str, float]]
+        self,
+        cycle: int,
+        step: int,
+        prompts: Sequence[Prompt],
+        scores: Mapping[str, Mapping[str, float]],
+        by_kind: Mapping[str, str] | None = None,
     ) -> None:
-        """population.json: the current K prompts, best first."""
+        """population.json: the current K prompts, best first; `by_kind`: the hash of the best for each kind of problems."""
         members = [{"hash": p.hash, "components": p.as_dict(), "mean": _mean(scores.get(p.hash, {}))} for p in prompts]
-        record = {"cycle": cycle, "step": step, "population": members}
+        record: dict[str, Any] = {"cycle": cycle, "step": step, "population": members}
+        if by_kind:
+            record["by_kind"] = dict(by_kind)
         write_atomically(self.path / "population.json", json.dumps(record, indent=2, ensure_ascii=False) + "\n")
 
     def write_library(self, populations: Mapping[str, Sequence[Mapping[str, str]]]) -> None:
@@ -239,6 +246,13 @@ def read_population(run: Path) -> list[Prompt]:
         return []
     record = json.loads(path.read_text(encoding="utf-8"))
     return [Prompt.from_dict(member["components"]) for member in record["population"]]
+
+
+def read_by_kind(run: Path) -> dict[str, str]:
+    """By kind of problems, the hash of the population's member that is best for it; empty where there is one kind."""
+    path = run / "population.json"
+    record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return dict(record.get("by_kind", {}))
 
 
 def resumed_config(run: Path, overrides: Sequence[str] = ()) -> Config:

@@ -69,6 +69,8 @@ class LoopState:
     scores: dict[str, dict[str, float]] = field(default_factory=dict)
     library: dict[str, list[dict[str, str]]] = field(default_factory=dict)
     """By task of a stream, the population that it was left with."""
+    by_kind: dict[str, str] = field(default_factory=dict)
+    """By kind of problems, where there are several, the hash of the member that is best for it."""
     pace: SearchPace = field(default_factory=SearchPace)
 
     @property
@@ -345,6 +347,7 @@ class TrainingSession:
         self.run.append_candidates(state.cycle, evolution.candidates, ids)
         known = {candidate.prompt.hash: candidate.scores for candidate in evolution.candidates if candidate.scores}
         state.scores = {prompt.hash: known.get(prompt.hash, {}) for prompt in state.population}
+        state.by_kind = {kind: prompt.hash for kind, prompt in evolution.by_kind.items()}
         self._write_population()
         if evolution.error:
             self._warn(f"cycle {state.cycle}: {evolution.error}")
@@ -389,12 +392,12 @@ class TrainingSession:
         state.library[before] = [prompt.as_dict() for prompt in state.population]
         if now in state.library:
             state.population = tuple(Prompt.from_dict(item) for item in state.library[now])
-            state.scores = {}
+            state.scores, state.by_kind = {}, {}
         self.run.write_library(state.library)
 
     def _write_population(self) -> None:
         state = self.state
-        self.run.write_population(state.cycle, state.evolved_for_step, state.population, state.scores)
+        self.run.write_population(state.cycle, state.evolved_for_step, state.population, state.scores, state.by_kind)
 
     # -- measuring and logging -----------------------------------------------------------------------------------------
 
@@ -417,6 +420,7 @@ class TrainingSession:
         current = self._stage(max(self.state.step - 1, 0)).task
         for name, value in self._measured_once(current, prompt).items():
             self.record.set(name, value)
+        self._measure_by_kind(current)
         if len(self.task.parts) > 1:
             k = self.config.evaluation.k
             for part in self.task.parts:
@@ -424,6 +428,29 @@ class TrainingSession:
                 if part.name in self.state.library and part.name != current.name:
                     own = Prompt.from_dict(self.state.library[part.name][0])
                     self.record.set(f"val/{part.name}/own/mean@{k}", self._measured_once(part, own)[f"val/mean@{k}"])
+
+    def _measure_by_kind(self, task: Task) -> None:
+        """Where problems are of several kinds: mean@k with each kind under the member that is best for it."""
+        settings = self.config.evaluation
+        problems = task.problems("validation")[: settings.problems]
+        kinds = dict.fromkeys(problem.kind for problem in problems)
+        if len(kinds) > 1 and self.config.method != "distill":
+            members = {prompt.hash: prompt for prompt in self.state.population}
+            prompts = {kind: members.get(self.state.by_kind.get(kind, ""), self.state.population[0]) for kind in kinds}
+            self.record.set(f"val/by_kind/mean@{settings.k}", self._validated_by_kind(task, problems, prompts))
+
+    def _validated_by_kind(self, task: Task, problems: Sequence[Problem], prompts: dict[str, Prompt]) -> float:
+        from fastslow.evaluation import evaluate_prompt
+
+        settings, seed = self.config.evaluation, derive_seed(self.config.seed, "validation")
+        params = SamplingParams(self.config.sampling.max_tokens, settings.temperature, settings.top_p)
+        results = [
+            evaluate_prompt(
+                self.engine, task, [p for p in problems if p.kind == kind], prompt, settings.k, params, seed
+            )
+            for kind, prompt in prompts.items()
+        ]
+        return sum(result.mean * result.problems for result in results) / sum(result.problems for result in results)
 
     def _measured_once(self, task: Task, prompt: Prompt) -> dict[str, float]:
         """What validation gives; the same weights under the same prompt are measured once."""

@@ -52,6 +52,12 @@ def evaluation(report: EvaluationReport) -> None:
         console.print(
             f"Each problem under the prompt that serves it best: {mean:.3f} {_interval(interval)}.", markup=False
         )
+    if report.by_kind is not None:
+        mean, interval = report.by_kind
+        console.print(
+            f"Each kind of problems under the prompt chosen for it in training: {mean:.3f} {_interval(interval)}.",
+            markup=False,
+        )
     if with_kl:
         exact = all(row.kl is None or row.kl.exact for row in report.rows)
         how = "" if exact else ", estimated from the sampled tokens"

@@ -50,11 +50,16 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Problem:
-    """One question. `id` is stable across runs and splits; `data` is for the task's scorer and never shown to the model."""
+    """One question. `id` is stable across runs and splits; `data` is for the task's scorer and never shown to the model.
+
+    `kind` is a category that the task knows of (a subject, a data set), "" where there is one kind only: the prompt search
+    looks at one kind at a time, and the population keeps a prompt for each.
+    """
 
     id: str
     messages: tuple[Message, ...]
     data: Mapping[str, Any] = field(default_factory=dict)
+    kind: str = ""
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ TABLE = {
     "math": ("Qwen/Qwen3-8B-Base", None, 4, 2, 64, 12288, 4096, 8192, 96, 1500, False),
     "star_graph": ("Qwen/Qwen3-4B-Instruct-2507", None, 8, 1, 32, 8192, 4096, 4096, 200, 960, True),
 }
+STREAM = "continual"
 # What the paper gives once, for all domains.
 EVERYWHERE = {
     "method": "fst",
@@ -72,7 +73,7 @@ def at(config: Config, path: str) -> Any:
 
 def deviations(name: str, config: Config) -> list[str]:
     """The keys of a config that do not have the paper's value, or ours where it gives none."""
-    row = TABLE[name]
+    row = TABLE["codeio" if name == STREAM else name]
     wanted = {**EVERYWHERE, **OURS, **{key: row[column] for key, column in KEYS.items()}}
     wrong = [key for key, value in wanted.items() if at(config, key) != value]
     if config.loop.group_size != row[2] * row[3]:
@@ -86,7 +87,7 @@ def deviations(name: str, config: Config) -> list[str]:
 
 
 def test_there_is_a_recipe_for_each_domain() -> None:
-    assert {path.name for path in PAPER.iterdir()} == {f"{name}.yaml" for name in TABLE}
+    assert {path.name for path in PAPER.iterdir()} == {f"{name}.yaml" for name in (*TABLE, STREAM)}
 
 
 @pytest.mark.parametrize("name", TABLE)
@@ -294,3 +295,18 @@ def test_a_recipes_task_can_be_built_and_scored(name: str, hub: list[tuple[str, 
     marks = {"codeio": "```json", "math": "\\boxed{}", "star_graph": "\\boxed{}"}
     assert marks.get(name, "<answer>") in task.seed_prompt.system
     assert all(marks.get(name, "<answer>") in getattr(score, "feedback", "") for score in wrong)
+
+
+def test_the_stream_has_the_papers_numbers_and_the_recipes_tasks(hub: list[tuple[str, ...]]) -> None:
+    config = recipe(STREAM)
+    assert [key for key in deviations(STREAM, config) if key != "evaluation.every"] == []
+    _, task = check(config)
+    assert [part.name for part in task.parts] == ["hover", "codeio", "records"]
+    starts = [task.stage(step).first_step for step in (0, 199, 200, 399, 400, 599)]
+    assert starts == [0, 0, 200, 200, 400, 400]
+    assert 200 % config.loop.steps_per_cycle == 0
+    assert config.steps == 600
+    # The seed prompt names no format and no subject.
+    assert not set(task.seed_prompt.system.lower().split()) & {"claim", "function", "physics", "<answer>", "```json"}
+    for spec, name in zip(config.task.options["tasks"], ("hover_hard", "codeio", "physics"), strict=True):
+        assert spec["options"] == recipe(name).task.options

@@ -350,4 +350,6 @@ def _measured(run: Path, measure: Mapping[str, Any]) -> dict[str, Any]:
     if report.complementary is not None:
         members = [each["mean"] for each in found["rows"]]
         row |= {"mean": report.complementary[0], "mean_interval": report.complementary[1], "members": members}
+    if report.by_kind is not None:
+        row |= {"by_kind": report.by_kind[0], "by_kind_interval": report.by_kind[1]}
     return row

@@ -65,10 +65,21 @@ def comparison(methods: ByMethod, title: str, picture: Path, extra: Extra | None
         "",
         *table(header, rows),
         *ratios(methods, level),
+        *_to_own_level_of_rl(methods, level),
         *costs(methods),
         f"![{title}]({picture.name})",
         "",
     ]
+
+
+def _to_own_level_of_rl(methods: ByMethod, level: float) -> list[str]:
+    """The same to what RL alone reaches, where that is lower. The paper times to RL's peak."""
+    if not {"fst", "rl"} <= set(methods):
+        return []
+    own = level_of({"rl": methods["rl"]})
+    if own <= 0.0 or round(own, 2) >= round(level, 2):
+        return []
+    return [f"{own:.2f} is {SHARE:.0%} of RL alone's own final accuracy. {ratios(methods, own)[0]}", ""]
 
 
 def costs(methods: ByMethod) -> list[str]:

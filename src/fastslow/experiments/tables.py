@@ -67,8 +67,8 @@ def ratios(methods: ByMethod, level: float) -> list[str]:
     rollouts = summarise([_ratio(p, q, lambda r: r.rollouts) for p, q in pairs if p or q])
     seconds = summarise([_ratio(p, q, lambda r: r.seconds) for p, q in pairs if p or q])
     return [
-        f"FST over RL alone, seed by seed: {_finite(rollouts, 2)} of the rollouts, {_finite(seconds, 2)} of the seconds "
-        "(0 where RL alone never got there).",
+        f"To {level:.2f}, FST over RL alone, seed by seed: {_finite(rollouts, 2)} of the rollouts, {_finite(seconds, 2)} of "
+        "the seconds (0 where RL alone never got there).",
         "",
     ]
 

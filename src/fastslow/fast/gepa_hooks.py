@@ -3,6 +3,7 @@
 import random
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from gepa.core.state import ValsetEvaluation
@@ -12,6 +13,7 @@ from gepa.strategies.eval_policy import FullEvaluationPolicy
 from gepa.strategies.proposal_sampling import IndependentSampling
 
 from fastslow.fast.gepa_adapter import CycleAdapter, Job
+from fastslow.fast.kinds import Kinds
 from fastslow.fast.pareto import ENOUGH, is_luck, paired_gain
 from fastslow.types import Problem, Prompt
 
@@ -65,8 +67,8 @@ class Acceptance:
     the verifier does not complain about more things than before.
     """
 
-    def __init__(self, adapter: CycleAdapter, anchors: "AnchorPolicy") -> None:
-        self.adapter, self.anchors = adapter, anchors
+    def __init__(self, adapter: CycleAdapter, anchors: "AnchorPolicy", kinds: Kinds) -> None:
+        self.adapter, self.anchors, self.kinds = adapter, anchors, kinds
 
     def should_accept(self, proposal: Any, state: Any) -> bool:
         child = Prompt.from_dict(proposal.candidate)
@@ -79,7 +81,8 @@ class Acceptance:
         before, after = sum(proposal.subsample_scores_before), sum(proposal.subsample_scores_after)
         count = len(proposal.subsample_scores_after)
         # One lucky hit more or less is no evidence while nothing scores.
-        tie = before - after <= 1.0 and nothing_scores(state)
+        first = proposal.subsample_indices[0]
+        tie = before - after <= 1.0 and self.kinds.unserved(first, state)
         parent = Prompt.from_dict(state.program_candidates[proposal.parent_program_ids[0]])
         worse = (
             tie
@@ -95,34 +98,44 @@ class Acceptance:
         )  # fmt: skip
         entry.reason = f"{verdict} on its minibatch: {before / count:.3f} -> {after / count:.3f} of {count}"
         if entry.accepted:
-            self.anchors.accepted.append((child, after == 0.0))
+            self.kinds.accept(child, first, state)
+            self.anchors.accepted.append(Waiting(child, self.kinds.anchors_like(first), after == 0.0))
         return entry.accepted
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """An accepted child that waits for its anchors: those of its kind, and whether its minibatch was all zero."""
+
+    child: Prompt
+    like: list[int]
+    all_zero: bool
 
 
 class AnchorPolicy:
     """Which anchors a child is scored on: a quarter first, and all of them unless it is losing there.
 
     A child whose minibatch was all zero is scored on the quarter alone. Other children race: one that is behind the best
-    prompt by more than the noise, and solves nothing there that no other prompt solves, gets no further anchors. The
-    quarters of all children of an iteration are one batch. `accepted` holds the children that wait for their anchors, in
-    gepa's order.
+    prompt by more than the noise, and solves nothing there that no other prompt solves, gets no further anchors. The first
+    quarter is of the child's kind. The quarters of all children of an iteration are one batch. `accepted` holds the
+    children that wait for their anchors, in gepa's order.
     """
 
     def __init__(self, adapter: CycleAdapter) -> None:
         self.adapter = adapter
         self.full: FullEvaluationPolicy[Any, Any] = FullEvaluationPolicy()
-        self.accepted: deque[tuple[Prompt, bool]] = deque()
+        self.accepted: deque[Waiting] = deque()
 
     def get_eval_batch(self, loader: Any, state: Any, target_program_idx: int | None = None) -> list[Any]:
         ids = self.full.get_eval_batch(loader, state, target_program_idx)
-        child, all_zero = self.accepted[0]
-        quarter = ids[: max(1, len(ids) // 4)]
+        share = max(1, len(ids) // 4)
+        quarter = self.accepted[0].like[:share]
+        if self.accepted[0].all_zero or len(quarter) < ENOUGH:
+            return quarter if self.accepted.popleft().all_zero else ids
+        waiting = [entry for entry in self.accepted if not entry.all_zero]
+        self.adapter.ask([(entry.child, self.adapter.anchors[i]) for entry in waiting for i in entry.like[:share]])
+        child = self.accepted.popleft().child
         some = [self.adapter.anchors[index] for index in quarter]
-        if all_zero or len(some) < ENOUGH:
-            self.accepted.popleft()
-            return quarter if all_zero else ids
-        self.adapter.ask([(prompt, problem) for prompt, zero in self.accepted if not zero for problem in some])
-        self.accepted.popleft()
         return quarter if self._loses(child, some, quarter, state) else ids
 
     def _loses(self, child: Prompt, problems: Sequence[Problem], ids: Sequence[int], state: Any) -> bool:

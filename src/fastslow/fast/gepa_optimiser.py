@@ -10,6 +10,7 @@ Deviations from gepa and from the paper, each because a population is evolved ag
   rules stand. Such a child is scored on a few anchors only.
 - A child that is losing on a quarter of the anchors, and wins nothing alone there, is not scored on the rest.
 - A population that scores less than a quarter of what it scored in the cycle before restarts from the seed prompt.
+- Where problems are of several kinds, the search looks at one kind at a time (`kinds.py`).
 - A masked rollout is never a 0: it is asked for once more, then replaced by the candidate's mean over the others. A
   candidate without any scored rollout is not accepted; three such batches in a row end the run as a failed scorer.
 - Reflection that fails for good `max_failures` times in a row ends the cycle.
@@ -33,9 +34,11 @@ from fastslow.fast.gepa_hooks import (
     Reflection,
     SeedPopulation,
 )
+from fastslow.fast.kinds import Kinds
 from fastslow.fast.optimiser import Evaluate, Evolution, Usage
 from fastslow.fast.pareto import Scores, is_luck, mean_score, paired_gain, select_population
 from fastslow.fast.proposer import Proposer
+from fastslow.seeding import derive_seed
 from fastslow.types import Problem, Prompt
 
 STALE_SHARE = 0.25
@@ -77,11 +80,12 @@ class GepaOptimiser:
         adapter = CycleAdapter(self.proposer, evaluate, anchors, self.metric_calls, seed)
         adapter.score_seeds(seeds)
         restarted = self._is_stale(adapter, seeds, previous_scores) and self._restart(adapter)
-        if restarted:
+        kinds = Kinds(adapter, self.reflection_minibatch, random.Random(derive_seed(seed, "kinds")))
+        if restarted or (kinds.neglected(adapter.pool()) and self._restart(adapter)):
             seeds = [*(prompt for prompt in seeds if prompt != self.seed_prompt), self.seed_prompt]
-        self._run_gepa(adapter, [prompt for prompt in seeds if adapter.entries[prompt.hash].scores], seed)
+        self._run_gepa(adapter, [prompt for prompt in seeds if adapter.entries[prompt.hash].scores], kinds, seed)
         pool = adapter.pool()
-        chosen = select_population([scores for _, scores in pool], size)
+        chosen = select_population([kinds.comparable(scores) for _, scores in pool], size, kinds.reserved(pool))
         evolved = tuple(pool[index][0] for index in chosen)
         error = adapter.reflection_error
         if error is not None:
@@ -93,13 +97,14 @@ class GepaOptimiser:
             metric_calls=adapter.calls,
             usage=adapter.usage,
             error=error,
-            paid=error is None and has_paid(pool, seeds),
+            paid=error is None and any(has_paid(kinds.of_kind(kind, pool), seeds) for kind in kinds.positions),
             info={
                 "anchors": len(anchors),
                 "best_mean": max(mean_score(scores) for _, scores in pool),
                 "masked": adapter.masked,
                 "restarted": restarted,
             },
+            by_kind=kinds.best(evolved, pool),
         )
 
     def _too_small(self, seeds: Sequence[Prompt], size: int) -> Evolution:
@@ -128,12 +133,13 @@ class GepaOptimiser:
             return False
         return True
 
-    def _run_gepa(self, adapter: CycleAdapter, seeds: Sequence[Prompt], seed: int) -> None:
+    def _run_gepa(self, adapter: CycleAdapter, seeds: Sequence[Prompt], kinds: Kinds, seed: int) -> None:
         many = self.proposals_per_iteration > 1
         minibatch = min(self.reflection_minibatch, len(adapter.anchors))
         anchor_policy = AnchorPolicy(adapter)
-        # Without these two, mypy asks for every method of gepa's optional protocols.
+        # Without these three, mypy asks for every method of gepa's optional protocols.
         gepa_adapter: Any = adapter
+        by_kind: Any = kinds
         callbacks: list[Any] = [SeedPopulation(adapter, seeds), Recorder(adapter)]
         # At the ceiling gepa is left by an exception: what has been scored so far is the cycle's result.
         with contextlib.suppress(BudgetSpentError):
@@ -142,10 +148,11 @@ class GepaOptimiser:
                 trainset=adapter.anchors,
                 valset=adapter.anchors,
                 adapter=gepa_adapter,
-                candidate_selection_strategy=NewestWhileZero(random.Random(seed)),
-                acceptance_criterion=Acceptance(adapter, anchor_policy),
+                candidate_selection_strategy=by_kind if kinds.several else NewestWhileZero(random.Random(seed)),
+                acceptance_criterion=Acceptance(adapter, anchor_policy, kinds),
                 val_evaluation_policy=anchor_policy,
-                reflection_minibatch_size=minibatch,
+                batch_sampler=by_kind if kinds.several else "epoch_shuffled",
+                reflection_minibatch_size=None if kinds.several else minibatch,
                 sampling_strategy=FittingSampling(adapter, self.proposals_per_iteration, minibatch) if many else None,
                 reflection_strategy=Reflection(adapter),
                 callbacks=callbacks,

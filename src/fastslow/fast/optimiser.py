@@ -71,7 +71,8 @@ class Candidate:
 @dataclass(frozen=True)
 class Evolution:
     """What one cycle of prompt optimisation brought. `error` says why the population was kept, where it was; `paid`
-    whether a new prompt beats the best old one by more than the noise of its score.
+    whether a new prompt beats the best old one by more than the noise of its score; `by_kind` which member is best for
+    which kind of problems, where there are several.
     """
 
     population: tuple[Prompt, ...]
@@ -81,6 +82,7 @@ class Evolution:
     error: str | None = None
     info: dict[str, Any] = field(default_factory=dict)
     paid: bool = False
+    by_kind: dict[str, Prompt] = field(default_factory=dict)
 
 
 class PromptOptimiser(Protocol):

@@ -53,13 +53,13 @@ def pareto_frontier(scores: Sequence[Scores]) -> list[int]:
     return sorted(find_dominator_programs(fronts, ranks), key=lambda index: (-means[index], -index))
 
 
-def select_population(scores: Sequence[Scores], size: int) -> list[int]:
+def select_population(scores: Sequence[Scores], size: int, reserved: Sequence[int] = ()) -> list[int]:
     """Indices of the `size` candidates that make the next population, best mean first.
 
-    Members of the Pareto frontier come first, those that win most instances where there are too many. Binary rewards tie
-    a lot, so the frontier is often small. It is padded with the next best that reach half of the best mean, and then by
-    repeating the best: a slot is worth more to a good prompt than to a bad one. Where nothing has scored yet, the newest
-    stay: the search goes on from the last edits.
+    `reserved` candidates have a place in any case, as far as `size` allows. Members of the Pareto frontier come next, those
+    that win most instances where there are too many. Binary rewards tie a lot, so the frontier is often small. It is padded
+    with the next best that reach half of the best mean, and then by repeating the best: a slot is worth more to a good
+    prompt than to a bad one. Where nothing has scored yet, the newest stay: the search goes on from the last edits.
 
     Raises: ValueError without candidates.
     """
@@ -67,12 +67,13 @@ def select_population(scores: Sequence[Scores], size: int) -> list[int]:
         raise ValueError("there is no candidate to select from")
     means = [mean_score(candidate) for candidate in scores]
     by_mean = sorted(range(len(scores)), key=lambda index: (-means[index], -index))
-    frontier = pareto_frontier(scores)
+    reserved = list(reserved)[:size]
+    frontier = [index for index in pareto_frontier(scores) if index not in reserved]
     if len(frontier) > size:
         wins = _wins(scores)
         frontier = sorted(frontier, key=lambda index: (-wins[index], -means[index], -index))[:size]
-    padding = [index for index in by_mean if means[index] >= PADDING_SHARE * max(means) and index not in frontier]
-    chosen = (frontier + padding)[:size]
+    padding = [index for index in by_mean if means[index] >= PADDING_SHARE * max(means)]
+    chosen = list(dict.fromkeys([*reserved, *frontier, *padding]))[:size]
     chosen.sort(key=lambda index: (-means[index], -index))
     return [chosen[position % len(chosen)] for position in range(size)]
 

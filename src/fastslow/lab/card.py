@@ -119,7 +119,7 @@ def measure_task(engine: PolicyEngine, name: str, floor_samples: int) -> dict[st
         (problem, prompt)
         for kind, prompt in right_prompts(task.world).items()
         for problem in task.problems("validation")
-        if problem.data["slice"] == kind
+        if problem.kind == kind
     ]
     successes = floor_successes(engine, task, floor_samples)
     low, high = wilson_interval(successes, floor_samples)

@@ -20,6 +20,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from fastslow.lab.corpus import TEMPLATE, Text, draw_text, make_tokenizer
 from fastslow.lab.muon import Muon
 from fastslow.seeding import derive_seed
+from fastslow.slow.cpu_memory import keep_freed_memory
 
 IGNORED = -100
 
@@ -69,6 +70,7 @@ Progress = Callable[[int, float, float], None]
 
 def pretrain(recipe: Recipe, directory: Path, progress: Progress | None = None) -> dict[str, Any]:
     """Train, and write the model, tokenizer and chat template. Weights are float16 on disk. Returns what it came to."""
+    keep_freed_memory()
     torch.manual_seed(recipe.seed)
     tokenizer = make_tokenizer()
     model = LlamaForCausalLM(model_config(recipe, tokenizer))

@@ -88,7 +88,7 @@ class RuleTask(Task):
         return self._splits[split]
 
     def score(self, problem: Problem, completion: str) -> Score:
-        items, hidden = problem.data["items"], self.world.slices[problem.data["slice"]]
+        items, hidden = problem.data["items"], self.world.slices[problem.kind]
         broken, extra = rules.findings(items, completion.split(), hidden)
         if not broken and not extra:
             return Score(1.0, "Correct.")
@@ -116,9 +116,7 @@ class RuleTask(Task):
 
     def _problem(self, kind: str, items: tuple[str, ...]) -> Problem:
         key = "-".join([self.world.name, *([kind] if kind else []), "".join(items)])
-        return Problem(
-            f"lab-{key}", ({"role": "user", "content": question(kind, items)},), {"items": items, "slice": kind}
-        )
+        return Problem(f"lab-{key}", ({"role": "user", "content": question(kind, items)},), {"items": items}, kind)
 
 
 class LabTask(RuleTask):

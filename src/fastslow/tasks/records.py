@@ -43,6 +43,7 @@ class RecordsTask(Task):
         prompt: str = "prompt",
         answer: str | None = None,
         id: str | None = None,
+        kind: str | None = None,
         choices: str | None = None,
         where: dict[str, Any] | None = None,
         scorer: str | None = None,
@@ -55,7 +56,7 @@ class RecordsTask(Task):
         revision: str | None = None,
         seed: int = 0,
     ) -> None:
-        self.columns = {"prompt": prompt, "answer": answer, "id": id}
+        self.columns = {"prompt": prompt, "answer": answer, "id": id, "kind": kind}
         self.choices, self.skip_broken = choices, skip_broken
         if choices is not None and answer is None:
             raise ConfigError("task.options.answer: is missing: choices need the column with the right one")
@@ -167,7 +168,8 @@ class RecordsTask(Task):
         identity = _digest(json.dumps(messages, ensure_ascii=False))[:12]
         if self.columns["id"] is not None:
             identity = str(self._value(where, record, "id"))
-        return Problem(f"{ID}{identity}", messages, self._data(where, record))
+        kind = "" if self.columns["kind"] is None else str(self._value(where, record, "kind"))
+        return Problem(f"{ID}{identity}", messages, self._data(where, record), kind)
 
     def _data(self, where: str, record: dict[str, Any]) -> dict[str, Any]:
         if self.columns["answer"] is None:

@@ -9,10 +9,11 @@ from worlds import Appender, World, children, evolve, make_problems
 from fastslow.fast.gepa_optimiser import GepaOptimiser, has_paid
 from fastslow.fast.lesson import LessonProposer
 from fastslow.fast.optimiser import Evaluation, Evolution
-from fastslow.fast.pareto import paired_gain
+from fastslow.fast.pareto import mean_score, paired_gain
 from fastslow.types import Completion, Problem, Prompt, Rollout
 
 RULES = ("Sort them.", "Use tags.", "Use commas.", "Say done.")
+OTHERS = ("Turn it around.", "Add one.", "Use brackets.", "Say hello.")
 SEED = Prompt.of("seed")
 
 
@@ -57,6 +58,48 @@ def search(
     )
 
 
+class MixedWorld(ExactWorld):
+    """Two kinds of problems, each with rules of its own; `told` says whether the search is told which is which."""
+
+    def __init__(self, told: bool) -> None:
+        super().__init__(())
+        self.told = told
+
+    def problems(self, count: int) -> list[Problem]:
+        return [
+            Problem(
+                f"p{index}",
+                ({"role": "user", "content": "?"},),
+                kind=("north", "south")[index % 2] if self.told else "",
+            )
+            for index in range(count)
+        ]
+
+    def _one(self, prompt: Prompt, problem: Problem) -> Evaluation:
+        self.hidden = (RULES, OTHERS)[int(problem.id[1:]) % 2]
+        return super()._one(prompt, problem)
+
+
+def search_in_cycles(world: MixedWorld, seed: int, cycles: int = 4) -> Evolution:
+    """Each cycle goes on from the population before."""
+    optimiser = GepaOptimiser(
+        LessonProposer(), SEED, metric_calls=400, reflection_minibatch=8, proposals_per_iteration=2
+    )
+    population, previous = [SEED], {}
+    for cycle in range(cycles):
+        evolution = optimiser.evolve(
+            population, world.problems(32), world.evaluate, size=4, seed=100 * seed + cycle, previous_scores=previous
+        )
+        population = list(evolution.population)
+        previous = {c.prompt.hash: mean_score(c.scores) for c in evolution.candidates if c.scores}
+    return evolution
+
+
+def serves_both(evolution: Evolution) -> bool:
+    said = [set(prompt.system.splitlines()[1:]) for prompt in evolution.population]
+    return set(RULES) in said and set(OTHERS) in said
+
+
 def solves(evolution: Evolution) -> bool:
     return set(evolution.population[0].system.splitlines()[1:]) == set(RULES)
 
@@ -68,7 +111,8 @@ def test_all_rules_are_found_although_no_single_one_earns_anything(lucky: tuple[
 
 
 def test_lucky_hits_would_trap_a_search_that_takes_them_for_progress(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fastslow.fast.gepa_hooks.is_luck", lambda rewards: not any(rewards))
+    for module in ("gepa_hooks", "kinds"):
+        monkeypatch.setattr(f"fastslow.fast.{module}.is_luck", lambda rewards: not any(rewards))
     found = [solves(search(ExactWorld(RULES, ("p3", "p17")), seed=seed)) for seed in range(10)]
     assert sum(found) <= 3
 
@@ -80,6 +124,32 @@ def test_after_a_task_switch_a_stale_population_gives_way_to_the_new_rules() -> 
             solves(search(ExactWorld(RULES, lucky), [old], seed=seed, previous={old.hash: 0.9})) for seed in range(10)
         ]
         assert sum(found) >= 9, lucky
+
+
+def test_with_two_kinds_of_problems_each_gets_a_prompt_of_its_own() -> None:
+    ends = [search_in_cycles(MixedWorld(told=True), seed) for seed in range(10)]
+    assert sum(map(serves_both, ends)) >= 9
+    for end in filter(serves_both, ends):
+        assert {kind: set(prompt.system.splitlines()[1:]) for kind, prompt in end.by_kind.items()} == {
+            "north": set(RULES), "south": set(OTHERS)
+        }  # fmt: skip
+
+
+def test_a_search_that_mixes_the_kinds_does_not_find_both() -> None:
+    ends = [search_in_cycles(MixedWorld(told=False), seed) for seed in range(10)]
+    assert sum(map(serves_both, ends)) <= 3
+    assert not any(end.by_kind for end in ends)
+
+
+def test_a_kind_that_nothing_serves_keeps_a_slot_for_its_newest_edit() -> None:
+    north = Prompt.of("\n".join(["seed", *RULES]))
+    optimiser = GepaOptimiser(LessonProposer(), SEED, metric_calls=110, reflection_minibatch=8)
+    world = MixedWorld(told=True)
+    evolution = optimiser.evolve([north], world.problems(32), world.evaluate, size=4, seed=0, previous_scores={})
+    said = [set(prompt.system.splitlines()[1:]) for prompt in evolution.population]
+    assert evolution.population[0] == north
+    assert any(0 < len(lines) < 4 and lines < set(OTHERS) for lines in said)
+    assert evolution.paid
 
 
 def test_a_tie_with_more_complaints_is_not_taken() -> None:

@@ -141,7 +141,7 @@ def test_every_world_is_a_task_with_disjoint_splits_and_right_answers(name: str)
         for problem in task.problems(split):
             items = problem.data["items"]
             assert SHORTEST <= len(items) <= LONGEST
-            right = rules.answer(items, task.world.slices[problem.data["slice"]])
+            right = rules.answer(items, task.world.slices[problem.kind])
             assert task.score(problem, " ".join(right)).reward == 1.0
     assert set(right_prompts(task.world)) == set(task.world.slices)
 
@@ -154,7 +154,7 @@ def test_splits_stay_the_same_when_training_grows_and_seeds_differ() -> None:
 
 def test_slices_take_turns_and_say_their_word() -> None:
     task = LabTask("hazel", train=8)
-    assert [problem.data["slice"] for problem in task.problems("train")] == ["north", "south"] * 4
+    assert [problem.kind for problem in task.problems("train")] == ["north", "south"] * 4
     assert task.problems("train")[0].messages[0]["content"].startswith("north : ")
 
 

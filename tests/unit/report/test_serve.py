@@ -2,6 +2,10 @@
 
 import http.client
 import json
+import re
+import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -81,3 +85,26 @@ def test_a_port_that_is_taken_is_named(server: Server, run: Path) -> None:
     port = server.server_address[1]
     with pytest.raises(ConfigError, match=rf"--port: {port} cannot be had .*: give another one, or 0"):
         make_server([run], port)
+
+
+def test_ctrl_c_ends_the_server_without_a_traceback(run: Path) -> None:
+    command = [sys.executable, "-c", "import sys; from fastslow.cli import main; sys.exit(main(sys.argv[1:]))"]
+    process = subprocess.Popen(
+        [*command, "report", "--live", "--port", "0", str(run)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        first = process.stdout.readline()
+        address = re.search(r"http://127\.0\.0\.1:(\d+)/", first)
+        assert address is not None, first
+        connection = http.client.HTTPConnection("127.0.0.1", int(address[1]), timeout=30)
+        connection.request("GET", "/")
+        assert connection.getresponse().status == 200
+        process.send_signal(signal.SIGINT)
+        said, errors = process.communicate(timeout=30)
+    finally:
+        process.kill()
+    assert (process.returncode, said.strip(), errors) == (0, "ended", "")
