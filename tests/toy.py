@@ -44,3 +44,15 @@ class OtherLettersTask(LettersTask):
     """The same under another name, so that a stream can go from one to the other."""
 
     name: ClassVar[str] = "other-letters"
+
+
+class KindsTask(LettersTask):
+    """Two kinds of problems with letters of their own."""
+
+    name: ClassVar[str] = "kinds"
+
+    def _problem(self, number: int) -> Problem:
+        kind, letters = (("even", "ab"), ("odd", "cd"))[number % 2]
+        return Problem(
+            f"{self.name}-{number}", ({"role": "user", "content": f"n{number}"},), {"letters": letters}, kind
+        )

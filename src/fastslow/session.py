@@ -10,7 +10,7 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from types import FrameType, TracebackType
@@ -20,8 +20,8 @@ from fastslow.config import Config
 from fastslow.curriculum import Curriculum, union
 from fastslow.errors import InfrastructureError, ResumeError, ServerError
 from fastslow.fast.optimiser import Candidate, Evaluation, Evolution, PromptOptimiser, Usage
-from fastslow.fast.pacing import SearchPace
 from fastslow.fast.pareto import mean_score
+from fastslow.loop_state import LoopState
 from fastslow.progress import Observer, SilentObserver
 from fastslow.rollouts import RolloutRequest, make_rollouts
 from fastslow.run_dir import RunDirectory
@@ -33,6 +33,7 @@ from fastslow.step_metrics import StepRecord
 from fastslow.store import RolloutStore
 from fastslow.tasks.base import Stage, Task
 from fastslow.types import Problem, Prompt, Rollout
+from fastslow.validation import Validation
 
 logger = logging.getLogger(__name__)
 
@@ -53,39 +54,6 @@ class TrainResult:
     metrics: dict[str, Any]
 
 
-@dataclass
-class LoopState:
-    """Everything besides the engine and the store that a resumed run continues from."""
-
-    step: int = 0
-    cycle: int = 0
-    step_in_cycle: int = 0
-    population: tuple[Prompt, ...] = ()
-    sampled_rl: int = 0
-    sampled_gepa: int = 0
-    usd: float | None = 0.0
-    candidates: int = 0
-    evolved_for_step: int = -1
-    scores: dict[str, dict[str, float]] = field(default_factory=dict)
-    library: dict[str, list[dict[str, str]]] = field(default_factory=dict)
-    """By task of a stream, the population that it was left with."""
-    by_kind: dict[str, str] = field(default_factory=dict)
-    """By kind of problems, where there are several, the hash of the member that is best for it."""
-    pace: SearchPace = field(default_factory=SearchPace)
-
-    @property
-    def sampled_total(self) -> int:
-        return self.sampled_rl + self.sampled_gepa
-
-    def to_json(self) -> dict[str, Any]:
-        return {**asdict(self), "population": [prompt.as_dict() for prompt in self.population]}
-
-    @classmethod
-    def from_json(cls, record: dict[str, Any]) -> "LoopState":
-        population = tuple(Prompt.from_dict(item) for item in record["population"])
-        return cls(**{**record, "population": population, "pace": SearchPace(**record.get("pace", {}))})
-
-
 class TrainingSession:
     """One run of the loop, from open to finish. Use it as a context manager: it owns a lock and a signal handler."""
 
@@ -101,14 +69,13 @@ class TrainingSession:
         self.config, self.task, self.engine, self.optimiser = config, task, engine, optimiser
         self.run, self.observer = run, observer
         self.state = LoopState(population=(task.seed_prompt,) * config.population_size)
+        self.validation = Validation(config, task, engine)
         self.store = RolloutStore(config.loop.reuse_max_age)
         self._curricula: dict[int, Curriculum] = {}
         self.record = StepRecord()
         self.saved_step: int | None = None
         self.interrupted = False
         self._last_record: dict[str, Any] = {}
-        # By policy version, prompt hash and task: what validation gave.
-        self._measured: dict[tuple[int, str, str], dict[str, float]] = {}
         self._previous_handler: Any = None
 
     # -- opening and closing -------------------------------------------------------------------------------------------
@@ -402,83 +369,19 @@ class TrainingSession:
     # -- measuring and logging -----------------------------------------------------------------------------------------
 
     def _evaluate(self) -> None:
-        """Measure the best prompt, or the student's, on the validation split. A scorer that is down costs the measurement,
-        never the run.
-        """
+        """Put what validation gives on the record. A scorer that is down costs the measurement, never the run."""
         self._phase("evaluating")
-        prompt = self.task.seed_prompt if self.config.method == "distill" else self.state.population[0]
+        state, current = self.state, self._stage(max(self.state.step - 1, 0)).task
         try:
             with self.record.timer("evaluate"):
-                self._measure(prompt)
+                measured = self.validation.measure(current, state.population, state.by_kind, state.library)
         except ServerError:
             raise  # without the policy's server there is nothing to go on with
         except InfrastructureError as error:
-            self._warn(f"step {self.state.step}: not evaluated: {error}")
-
-    def _measure(self, prompt: Prompt) -> None:
-        """Put the measurement of a prompt on the record; of a stream, those of its tasks one by one as well."""
-        current = self._stage(max(self.state.step - 1, 0)).task
-        for name, value in self._measured_once(current, prompt).items():
-            self.record.set(name, value)
-        self._measure_by_kind(current)
-        if len(self.task.parts) > 1:
-            k = self.config.evaluation.k
-            for part in self.task.parts:
-                self.record.set(f"val/{part.name}/mean@{k}", self._measured_once(part, prompt)[f"val/mean@{k}"])
-                if part.name in self.state.library and part.name != current.name:
-                    own = Prompt.from_dict(self.state.library[part.name][0])
-                    self.record.set(f"val/{part.name}/own/mean@{k}", self._measured_once(part, own)[f"val/mean@{k}"])
-
-    def _measure_by_kind(self, task: Task) -> None:
-        """Where problems are of several kinds: mean@k with each kind under the member that is best for it."""
-        settings = self.config.evaluation
-        problems = task.problems("validation")[: settings.problems]
-        kinds = dict.fromkeys(problem.kind for problem in problems)
-        if len(kinds) > 1 and self.config.method != "distill":
-            members = {prompt.hash: prompt for prompt in self.state.population}
-            prompts = {kind: members.get(self.state.by_kind.get(kind, ""), self.state.population[0]) for kind in kinds}
-            self.record.set(f"val/by_kind/mean@{settings.k}", self._validated_by_kind(task, problems, prompts))
-
-    def _validated_by_kind(self, task: Task, problems: Sequence[Problem], prompts: dict[str, Prompt]) -> float:
-        from fastslow.evaluation import evaluate_prompt
-
-        settings, seed = self.config.evaluation, derive_seed(self.config.seed, "validation")
-        params = SamplingParams(self.config.sampling.max_tokens, settings.temperature, settings.top_p)
-        results = [
-            evaluate_prompt(
-                self.engine, task, [p for p in problems if p.kind == kind], prompt, settings.k, params, seed
-            )
-            for kind, prompt in prompts.items()
-        ]
-        return sum(result.mean * result.problems for result in results) / sum(result.problems for result in results)
-
-    def _measured_once(self, task: Task, prompt: Prompt) -> dict[str, float]:
-        """What validation gives; the same weights under the same prompt are measured once."""
-        key = (self.engine.policy_version, prompt.hash, task.name)
-        values = self._measured.get(key) or self._validate(task, prompt)
-        # What could not be scored now may be scored the next time.
-        if not values["val/masked"]:
-            self._measured[key] = values
-        return values
-
-    def _validate(self, task: Task, prompt: Prompt) -> dict[str, float]:
-        from fastslow.evaluation import evaluate_prompt, kl_to_base
-
-        settings, longest = self.config.evaluation, self.config.sampling.max_tokens
-        problems = task.problems("validation")[: settings.problems]
-        params = SamplingParams(longest, settings.temperature, settings.top_p)
-        seed = derive_seed(self.config.seed, "validation")
-        result = evaluate_prompt(self.engine, task, problems, prompt, settings.k, params, seed)
-        values: dict[str, float] = {
-            f"val/mean@{settings.k}": result.mean,
-            f"val/best@{settings.k}": result.best,
-            "val/masked": result.masked,
-        }
-        if settings.kl_problems:
-            some, frozen = problems[: settings.kl_problems], self.config.method == "prompt"
-            measured = None if frozen else kl_to_base(self.engine, task, some, prompt, SamplingParams(longest), seed)
-            values["kl/base" if measured is None else measured.metric] = 0.0 if measured is None else measured.mean
-        return values
+            self._warn(f"step {state.step}: not evaluated: {error}")
+        else:
+            for name, value in measured.items():
+                self.record.set(name, value)
 
     def _log_start(self) -> None:
         """Line 0: the base model under the seed prompt."""

@@ -16,7 +16,7 @@ from fastslow.errors import ConfigError
 from fastslow.family import Member, family_tree
 from fastslow.measure import EvaluationReport
 from fastslow.progress import printable
-from fastslow.run_dir import read_candidates, read_config, read_population
+from fastslow.run_dir import read_by_kind, read_candidates, read_config, read_population
 from fastslow.tasks.base import SPLITS, check_splits
 from fastslow.tasks.registry import build_task, list_tasks
 from fastslow.types import Prompt
@@ -81,11 +81,13 @@ def population(run: Path) -> None:
     """The current K prompts, best first."""
     console = Console()
     means = {line["hash"]: line["mean"] for line in read_candidates(run) if line["mean"] is not None}
-    members = _population(run)
+    members, by_kind = _population(run), read_by_kind(run)
     for prompt in dict.fromkeys(members):
         copies = members.count(prompt)
         times = f", {copies} of {len(members)} slots" if copies > 1 else ""
-        console.print(Text(f"{prompt.hash}  mean {_score(means.get(prompt.hash))}{times}", style="bold"))
+        kinds = [printable(kind) for kind, best in by_kind.items() if best == prompt.hash]
+        best_for = f", best for {', '.join(kinds)}" if kinds else ""
+        console.print(Text(f"{prompt.hash}  mean {_score(means.get(prompt.hash))}{times}{best_for}", style="bold"))
         _print_components(console, prompt.as_dict())
 
 

@@ -8,7 +8,8 @@ import pytest
 from fastslow.errors import InfrastructureError
 from fastslow.evaluation import evaluate_prompt
 from fastslow.loop import train
-from fastslow.run_dir import read_candidates
+from fastslow.measure import evaluate
+from fastslow.run_dir import read_by_kind, read_candidates, read_population
 
 from runs import metrics_of, record_of, small_config
 
@@ -98,7 +99,7 @@ def test_the_same_weights_under_the_same_prompt_are_measured_once(
         measured.append(arguments[3].hash)
         return evaluate_prompt(*arguments)
 
-    monkeypatch.setattr("fastslow.evaluation.evaluate_prompt", counted)
+    monkeypatch.setattr("fastslow.validation.evaluate_prompt", counted)
     train(small_config(tiny_model_dir, tmp_path / "prompt", method="prompt", steps=3, evaluation={"every": 1}))
     lines = metrics_of(tmp_path / "prompt")
     assert all("val/mean@2" in line and "kl/base" in line for line in lines)
@@ -170,7 +171,7 @@ def test_a_run_that_breaks_while_it_starts_gives_its_lock_back(
         raise MemoryError("no memory")
 
     with monkeypatch.context() as patch:
-        patch.setattr("fastslow.evaluation.evaluate_prompt", out_of_memory)
+        patch.setattr("fastslow.validation.evaluate_prompt", out_of_memory)
         listener = Listener()
         with pytest.raises(MemoryError):
             train(small_config(tiny_model_dir, tmp_path / "run"), observer=listener)
@@ -178,3 +179,22 @@ def test_a_run_that_breaks_while_it_starts_gives_its_lock_back(
     train(small_config(tiny_model_dir, tmp_path / "run"), resume=tmp_path / "run")
     train(small_config(tiny_model_dir, tmp_path / "whole"))
     assert record_of(tmp_path / "run") == record_of(tmp_path / "whole")
+
+
+def test_each_kind_of_problems_is_measured_under_its_own_prompt_and_that_survives_a_resume(
+    tiny_model_dir: Path, tmp_path: Path
+) -> None:
+    task = {"name": "toy:KindsTask"}
+    for name in ("whole", "cut"):
+        train(small_config(tiny_model_dir, tmp_path / name, task=task, steps=6 if name == "whole" else 3))
+    train(small_config(tiny_model_dir, tmp_path / "cut", task=task), resume=tmp_path / "cut")
+    assert record_of(tmp_path / "whole") == record_of(tmp_path / "cut")
+    by_kind = read_by_kind(tmp_path / "whole")
+    assert set(by_kind) == {"even", "odd"}
+    assert set(by_kind.values()) <= {prompt.hash for prompt in read_population(tmp_path / "whole")}
+    lines = [line for line in metrics_of(tmp_path / "whole") if "val/mean@2" in line]
+    assert all("val/by_kind/mean@2" in line for line in lines)
+    report = evaluate(tmp_path / "whole", prompt="population")
+    assert report.by_kind is not None
+    assert report.by_kind[0] == pytest.approx(lines[-1]["val/by_kind/mean@2"])
+    assert evaluate(tmp_path / "whole", prompt="best").by_kind is None

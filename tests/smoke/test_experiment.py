@@ -135,3 +135,14 @@ def test_every_experiment_is_named_in_the_help(capsys: pytest.CaptureFixture[str
         main(["experiment", "--help"])
     said = capsys.readouterr().out
     assert all(name in said for name in STUDIES)
+
+
+@pytest.mark.slow
+def test_of_several_kinds_of_problems_the_whole_population_is_measured(config: Path, tmp_path: Path) -> None:
+    out = tmp_path / "kinds"
+    (line,) = fastslow.experiment(
+        "compare", config, output=out, seeds=1, methods=["fst"], overrides=["task.name=toy:KindsTask"]
+    )
+    found, best = line["measures"]["population"], line["measures"]["trained weights, best prompt"]
+    row = f"| FST | {best['mean']:.3f} | {found['by_kind']:.3f} | {found['mean']:.3f} |"
+    assert row in (out / "README.md").read_text(encoding="utf-8")

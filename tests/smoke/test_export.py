@@ -11,7 +11,7 @@ import pytest
 from fastslow.cli import main
 from fastslow.export import export
 from fastslow.loop import train
-from fastslow.run_dir import read_metrics, read_population
+from fastslow.run_dir import read_by_kind, read_metrics, read_population
 
 from runs import small_config
 
@@ -77,3 +77,11 @@ def test_distilled_weights_are_served_under_the_seed_prompt(tiny_model_dir: Path
     assert (tmp_path / "out" / "prompt.txt").read_text(encoding="utf-8") == "go"
     (teacher,) = json.loads((tmp_path / "out" / "prompts.json").read_text(encoding="utf-8"))
     assert teacher["components"] == {"system": "write many letters"}
+
+
+def test_prompts_say_which_kinds_of_problems_they_are_best_for(tiny_model_dir: Path, tmp_path: Path) -> None:
+    run, out = tmp_path / "run", tmp_path / "out"
+    train(small_config(tiny_model_dir, run, steps=2, task={"name": "toy:KindsTask"}, evaluation={"every": 0}))
+    export(run, out)
+    members = json.loads((out / "prompts.json").read_text(encoding="utf-8"))
+    assert {kind: member["hash"] for member in members for kind in member["best_for"]} == read_by_kind(run)

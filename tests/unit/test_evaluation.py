@@ -5,10 +5,17 @@ import pytest
 
 from fastslow.config import ModelConfig
 from fastslow.errors import InfrastructureError
-from fastslow.evaluation import EvaluationResult, bootstrap_interval, complementary_mean, evaluate_prompt, kl_to_base
+from fastslow.evaluation import (
+    EvaluationResult,
+    bootstrap_interval,
+    by_kind_mean,
+    complementary_mean,
+    evaluate_prompt,
+    kl_to_base,
+)
 from fastslow.slow.engine import SamplingParams
 from fastslow.slow.local import LocalEngine
-from fastslow.types import Completion, Prompt, Rollout
+from fastslow.types import Completion, Problem, Prompt, Rollout
 
 from toy import LettersTask
 
@@ -50,7 +57,7 @@ def test_nothing_to_report_is_an_error(engine: LocalEngine) -> None:
         evaluate_prompt(engine, task, task.problems("train"), task.seed_prompt, 1, SamplingParams(4), 1)
 
 
-def given(rewards: np.ndarray) -> EvaluationResult:
+def given(rewards: np.ndarray, prompt: str = "go") -> EvaluationResult:
     """A result whose rollouts have given rewards: (problems, completions)."""
     rollouts = tuple(
         Rollout(f"p{problem}", "h", (1,), Completion((2,), (-1.0,), "stop"), "", float(reward), "", None, 0, "rl")
@@ -59,7 +66,7 @@ def given(rewards: np.ndarray) -> EvaluationResult:
     )
     mean = float(rewards.mean())
     return EvaluationResult(
-        Prompt.of("go"), len(rewards), rewards.shape[1], mean, (mean, mean), 1.0, (1.0, 1.0), 0, 0, 1.0, rollouts
+        Prompt.of(prompt), len(rewards), rewards.shape[1], mean, (mean, mean), 1.0, (1.0, 1.0), 0, 0, 1.0, rollouts
     )
 
 
@@ -70,6 +77,18 @@ def test_complementary_prompts_are_worth_more_than_the_best_of_them() -> None:
     assert found[0] == 1.0
     assert complementary_mean([given(left)], seed=0) is None
     assert complementary_mean([given(left[:, :1]), given(left[:, :1])], seed=0) is None
+
+
+def test_each_kind_counts_under_the_prompt_that_was_chosen_for_it() -> None:
+    first, second = given(np.array([[1, 1], [0, 0], [0, 0]]), "a"), given(np.array([[0, 0], [1, 0], [1, 1]]), "b")
+    kinds = ("north", "south", "east")
+    problems = [Problem(f"p{index}", (), kind=kind) for index, kind in enumerate(kinds)]
+    chosen = {"north": Prompt.of("a").hash, "south": Prompt.of("b").hash}
+    mean, (low, high) = by_kind_mean([first, second], chosen, problems, seed=0)
+    # east has no prompt of its own and takes the first: 1, 1/2, 0.
+    assert mean == 0.5
+    assert low <= mean <= high
+    assert by_kind_mean([second, first], chosen, problems, seed=0)[0] == pytest.approx(2.5 / 3)
 
 
 def test_choosing_a_prompt_for_a_problem_does_not_reward_luck() -> None:

@@ -12,6 +12,7 @@ from fastslow.experiments.tables import (
     Line,
     Lines,
     curves,
+    measured,
     median,
     ratios,
     reach,
@@ -155,6 +156,21 @@ def stream(methods: ByMethod, phases: Sequence[tuple[str, str]], steps: int, pic
         *table(["method", "seeds", "after", *tasks.values()], rows),
         f"![stream]({picture.name})",
         "",
+    ]
+
+
+def populations(methods: ByMethod, best: str, population: str) -> list[str]:
+    """What a population is worth beside its best prompt; `best` and `population` are the measurements of the two."""
+    figures = {"best prompt": (best, "mean"), "by kind": (population, "by_kind"), "by problem": (population, "mean")}
+    rows = [
+        [NAMES[method], *(measured(runs, *figure) for figure in figures.values())] for method, runs in methods.items()
+    ]
+    return [
+        "Test split: under the best single prompt; with each kind of problems under the member of the population that was "
+        "best for it in training; and with each problem under the member that serves it best (chosen on other completions than "
+        "those that count).",
+        "",
+        *table(["method", *figures], rows),
     ]
 
 

@@ -16,6 +16,8 @@ from fastslow.experiments.runner import Measure, Part
 from fastslow.experiments.tables import NAMES, ByMethod, Lines, by_method, curves, measured, select, table
 
 TEST = Measure("trained weights, best prompt", kl=True)
+POPULATION = Measure("population", prompt="population")
+"""Where problems are of several kinds: what the whole population is worth beside its best prompt."""
 DECOMPOSITION = (
     TEST,
     Measure("trained weights, seed prompt", prompt="seed"),
@@ -54,9 +56,17 @@ class Study:
 # -- parts -------------------------------------------------------------------------------------------------------------
 
 
-def _compared(config: Config, options: Options, measures: Sequence[Measure] = (TEST,)) -> list[Part]:
+def _compared(config: Config, options: Options, measures: Sequence[Measure] | None = None) -> list[Part]:
+    measures = _tests(config) if measures is None else measures
     methods = {method: options.settings.get(method, {}) for method in options.methods}
     return designs.compare({"": {}}, range(options.seeds), methods, {"": measures})
+
+
+def _tests(config: Config) -> tuple[Measure, ...]:
+    from fastslow.tasks.registry import build_task
+
+    kinds = {problem.kind for problem in build_task(config.task).problems("test")}
+    return (TEST, POPULATION) if len(kinds) > 1 else (TEST,)
 
 
 def _decomposed(config: Config, options: Options) -> list[Part]:
@@ -138,7 +148,17 @@ def _ablation(lines: Lines, directory: Path, config: Config, options: Options) -
 
 def _tested(methods: ByMethod) -> list[str]:
     rows = [[NAMES[method], str(len(runs)), measured(runs, TEST.name)] for method, runs in methods.items()]
-    return ["On the test split, after training:", "", *table(["method", "seeds", "mean@k"], rows)]
+    return [
+        "On the test split, after training:",
+        "",
+        *table(["method", "seeds", "mean@k"], rows),
+        *_populations(methods),
+    ]
+
+
+def _populations(methods: ByMethod) -> list[str]:
+    measuring = {m: runs for m, runs in methods.items() if all(POPULATION.name in run["measures"] for run in runs)}
+    return sections.populations(measuring, TEST.name, POPULATION.name) if measuring else []
 
 
 def _stream_of(config: Config) -> tuple[list[tuple[str, str]], int]:

@@ -48,9 +48,13 @@ def reach(points: Sequence[Reached | None], value: Callable[[Reached], float], d
     return found + (f", {never} never" if never else "")
 
 
-def measured(runs: Lines, name: str) -> str:
-    """Median over runs of a measurement's mean@k; a dash where no run has it."""
-    values = [run["measures"][name]["mean"] for run in runs if name in run["measures"]]
+def measured(runs: Lines, name: str, figure: str = "mean") -> str:
+    """Median over runs of a measurement's mean@k, or of another figure of it; a dash where no run has the measurement.
+
+    A population of one prompt has no other figure than its mean.
+    """
+    found = [run["measures"][name] for run in runs if name in run["measures"]]
+    values = [measure.get(figure, measure["mean"]) for measure in found]
     return median(values) if values else "-"
 
 

@@ -127,7 +127,8 @@ def schedule(recipe: Recipe, step: int) -> float:
 
 def train_step(model: Any, optimizers: Sequence[torch.optim.Optimizer], batch: Batch, share: float) -> float:
     """One update; the mean loss over answer tokens."""
-    hidden = model.model(input_ids=batch.ids, position_ids=batch.positions, attention_mask=batch.mask).last_hidden_state
+    given = {"input_ids": batch.ids, "position_ids": batch.positions, "attention_mask": batch.mask}
+    hidden = model.model(**given, use_cache=False).last_hidden_state
     learnt = batch.labels[:, 1:] != IGNORED
     # Each label is predicted at the position in front of it; the first of an answer at the end of its question.
     logits = model.lm_head(hidden[:, :-1][learnt])

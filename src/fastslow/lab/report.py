@@ -73,26 +73,8 @@ def _compare(lines: Lines, results: Path) -> list[str]:
 def _population(methods: ByMethod) -> list[str]:
     """What a population of complementary prompts is worth beside its best member, where that was measured."""
     name = plan.POPULATION.name
-    rows = [
-        [NAMES[method], measured(runs, "test"), _by_kind(runs), measured(runs, name)]
-        for method, runs in methods.items()
-        if all(name in run["measures"] for run in runs)
-    ]
-    if not rows:
-        return []
-    return [
-        "Test split: under the best single prompt; with each kind of questions under the member of the population that was "
-        "best for it in training; and with each problem under the member that serves it best (chosen on other completions than "
-        "those that count).",
-        "",
-        *table(["method", "best prompt", "population, by kind", "population, by problem"], rows),
-    ]
-
-
-def _by_kind(runs: Lines) -> str:
-    """Where a search has found no prompt for a kind, and so one prompt in all, that is what the best prompt gives."""
-    measures = [run["measures"] for run in runs]
-    return median(found[plan.POPULATION.name].get("by_kind", found["test"]["mean"]) for found in measures)
+    measuring = {method: runs for method, runs in methods.items() if all(name in run["measures"] for run in runs)}
+    return sections.populations(measuring, "test", name) if measuring else []
 
 
 def _decomposition(tasks: list[str], lines: Lines) -> list[str]:

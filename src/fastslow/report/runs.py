@@ -28,6 +28,8 @@ TRAINING = {
     "length": "rollouts/completion_tokens",
 }  # fmt: skip
 
+BY_KIND = "each kind under its own prompt"
+
 Line = Mapping[str, Any]
 
 
@@ -95,7 +97,7 @@ def evaluation_point(line: Line) -> dict[str, Any]:
             point["accuracy" if kind == "mean" else "best"] = _digits(value)
             point["k"] = rest.partition("@")[2]
         elif kind == "mean":
-            tasks[rest.rpartition("/")[0]] = _digits(value)
+            tasks[BY_KIND if rest.startswith("by_kind/") else rest.rpartition("/")[0]] = _digits(value)
     if tasks:
         point["tasks"] = tasks
     if line.get("kl/base") is not None:

@@ -73,3 +73,12 @@ def test_one_candidate_fills_the_population() -> None:
 def test_an_empty_pool_is_an_error() -> None:
     with pytest.raises(ValueError, match="no candidate"):
         select_population([], 2)
+
+
+def test_reserved_candidates_have_a_place_as_far_as_there_is_room() -> None:
+    # 0 and 1 win an instance each; 2 wins nothing and would not be taken.
+    rows = scores("900", "090", "100")
+    assert select_population(rows, 2) == [1, 0]
+    assert select_population(rows, 2, reserved=[2]) == [1, 2]
+    assert select_population(rows, 1, reserved=[2, 0]) == [2]
+    assert select_population(rows, 3, reserved=[2]) == [1, 0, 2]

@@ -43,7 +43,7 @@ def test_the_files_are_those_of_the_card_and_small_enough() -> None:
     assert (MODEL / "README.md").read_text(encoding="utf-8") == card.card_text(shipped())
     assert shipped()["recipe"] == vars(Recipe())
     # Minutes depend on the machine: 25 on two idle cores is what the recipe is made for.
-    assert shipped()["pretraining"]["seconds"] < 30 * 60
+    assert shipped()["pretraining"]["seconds"] < 26 * 60
     book = json.loads((MODEL / card.PHRASEBOOK).read_text(encoding="utf-8"))
     assert book == {"phrases": list(phrases()), "synonyms": card.SYNONYMS}
     assert resolve_path("package:fastslow.lab/model", "model.name") == str(MODEL)

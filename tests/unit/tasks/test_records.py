@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from fastslow.errors import ConfigError, FastslowError, InfrastructureError
+from fastslow.errors import ConfigError, FastslowError, InfrastructureError, TaskError
 from fastslow.tasks.base import ScoringFailure, check_splits
 from fastslow.tasks.records import RecordsTask
 from fastslow.types import Score
@@ -91,6 +91,13 @@ def test_a_file_for_each_split_and_an_id_column():
         "test": [],
     }
     assert task.problems("train")[0].messages == ({"role": "user", "content": "What is 0 + 1?"},)
+
+
+def test_a_column_says_which_kind_a_problem_is_of():
+    task = make(write("t.jsonl", rows(0, 3)), splits={"train": "rest"}, kind="answer")
+    assert sorted(problem.kind for problem in task.problems("train")) == ["1", "2", "3"]
+    with pytest.raises(TaskError, match=r"has no column 'subject' \(task\.options\.kind\)"):
+        make(write("t.jsonl", rows(0, 3)), splits={"train": "rest"}, kind="subject")
 
 
 def test_a_chat_as_prompt():

@@ -1,0 +1,40 @@
+"""Where the loop stands: what a resumed run continues from, besides the engine and the rollout store."""
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from fastslow.fast.pacing import SearchPace
+from fastslow.types import Prompt
+
+
+@dataclass
+class LoopState:
+    """Everything besides the engine and the store that a resumed run continues from."""
+
+    step: int = 0
+    cycle: int = 0
+    step_in_cycle: int = 0
+    population: tuple[Prompt, ...] = ()
+    sampled_rl: int = 0
+    sampled_gepa: int = 0
+    usd: float | None = 0.0
+    candidates: int = 0
+    evolved_for_step: int = -1
+    scores: dict[str, dict[str, float]] = field(default_factory=dict)
+    library: dict[str, list[dict[str, str]]] = field(default_factory=dict)
+    """By task of a stream, the population that it was left with."""
+    by_kind: dict[str, str] = field(default_factory=dict)
+    """By kind of problems, where there are several, the hash of the member that is best for it."""
+    pace: SearchPace = field(default_factory=SearchPace)
+
+    @property
+    def sampled_total(self) -> int:
+        return self.sampled_rl + self.sampled_gepa
+
+    def to_json(self) -> dict[str, Any]:
+        return {**asdict(self), "population": [prompt.as_dict() for prompt in self.population]}
+
+    @classmethod
+    def from_json(cls, record: dict[str, Any]) -> "LoopState":
+        population = tuple(Prompt.from_dict(item) for item in record["population"])
+        return cls(**{**record, "population": population, "pace": SearchPace(**record.get("pace", {}))})
