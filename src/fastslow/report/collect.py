@@ -11,7 +11,7 @@ from fastslow.errors import ConfigError
 from fastslow.progress import printable
 from fastslow.report.experiments import panels, read_experiment
 from fastslow.report.redact import redact_text, visible
-from fastslow.report.runs import METHODS, is_run, read_run
+from fastslow.report.runs import BY_KIND, METHODS, is_run, read_run
 
 MOST_PARTS = 24
 """Runs of an experiment whose prompts, samples and configs are shown, where they lie beside its results."""
@@ -127,7 +127,7 @@ def headline(run: Mapping[str, Any]) -> dict[str, Any]:
         "interval": intervals.get(after["step"]) if after else None,
         "interval_note": f"95 % interval over {run['problems']} validation problems" if run["problems"] else None,
         "kl": next((point["kl"] for point in reversed(run["evaluations"]) if "kl" in point), None),
-        "verdict": _verdict(run, before, after, intervals),
+        "verdict": _verdict(run, before, after, intervals) + _by_kind(after),
     }
 
 
@@ -146,6 +146,12 @@ def _verdict(run: Mapping[str, Any], before: Any, after: Any, intervals: Mapping
     if intervals[after["step"]][1] < intervals[0][0]:
         return f"It got worse: validation accuracy fell {change}, more than the choice of problems explains."
     return f"No clear change: validation accuracy went {change}, and the 95 % intervals overlap."
+
+
+def _by_kind(after: Any) -> str:
+    """Where problems are of several kinds, what the population is worth together: no single prompt need serve all of them."""
+    value = after["tasks"].get(BY_KIND) if after and after.get("tasks") else None
+    return "" if value is None else f" With {BY_KIND} it is {value:.3f}."
 
 
 def _row(run: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:

@@ -25,6 +25,16 @@ def test_a_run_is_told_with_its_interval(tmp_path: Path) -> None:
     assert found["kl"] == 0.05
 
 
+def test_of_several_kinds_of_problems_the_verdict_says_what_the_population_is_worth(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", steps=2)
+    lines = [{**metrics_line(step), "val/by_kind/mean@4": 0.4 * step} for step in range(3)]
+    write_lines(run / "metrics.jsonl", lines)
+    data = collect([run])
+    verdict = data["panels"][0]["series"][0]["headline"]["verdict"]
+    assert verdict.endswith(" With each kind under its own prompt it is 0.800.")
+    assert data["runs"][0]["evaluations"][1]["tasks"] == {"each kind under its own prompt": 0.4}
+
+
 def test_the_interval_is_wilsons() -> None:
     # By hand for 8 of 10: centre (0.8 + 1.9208 / 10) / 1.38416 = 0.71674, half-width 0.22658.
     assert wilson_interval(0.8, 10) == pytest.approx((0.4902, 0.9433), abs=1e-4)
