@@ -35,3 +35,10 @@ class ReflectionError(FastslowError, RuntimeError):
 
 class ResumeError(FastslowError, RuntimeError):
     """A run directory cannot be continued as asked."""
+
+
+def positive(field: str, value: int) -> int:
+    """The value. Raises ConfigError where it is below 1."""
+    if value < 1:
+        raise ConfigError(f"{field}: {value} is not a positive number")
+    return value

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from fastslow.config import Config, load_config, with_overrides
-from fastslow.errors import ConfigError
+from fastslow.errors import ConfigError, positive
 from fastslow.evaluation import (
     EvaluationResult,
     Interval,
@@ -80,7 +80,7 @@ def evaluate(
     run = target if (target / "config.yaml").is_file() else None
     settings = _settings(target, run, config, overrides)
     task = build_task(settings.task)
-    k = _positive("k", k if k is not None else settings.evaluation.k)
+    k = positive("k", k if k is not None else settings.evaluation.k)
     chosen = _problems(task, split, problems)
     default = "seed" if run is None or settings.method == "distill" else "best"
     prompts = resolve_prompts(default if prompt is None else prompt, task, run)
@@ -189,13 +189,7 @@ def _problems(task: Task, split: Split, limit: int | None) -> Sequence[Problem]:
     problems = task.problems(split)
     if not problems:
         raise ConfigError(f"split: task {task.name!r} has no {split} problems")
-    return problems if limit is None else problems[: _positive("problems", limit)]
-
-
-def _positive(field: str, value: int) -> int:
-    if value < 1:
-        raise ConfigError(f"{field}: {value} is not a positive number")
-    return value
+    return problems if limit is None else problems[: positive("problems", limit)]
 
 
 def _measure(

@@ -6,7 +6,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from fastslow.errors import ConfigError
+from fastslow.errors import ConfigError, positive
 
 METHODS = ("fst", "rl", "prompt", "distill")
 
@@ -45,7 +45,7 @@ def experiment(
     base = load_config(config, overrides)
     chosen = _methods(methods or study.methods)
     options = Options(
-        _positive("seeds", seeds), chosen, _by_method(method_overrides, chosen), _settings(second), key, tuple(values)
+        positive("seeds", seeds), chosen, _by_method(method_overrides, chosen), _settings(second), key, tuple(values)
     )
     study.check(base, options)
     check_plots()
@@ -57,7 +57,7 @@ def experiment(
         check_tasks(made, directory)
         watcher = make_watcher()
         with watcher if isinstance(watcher, LiveWatcher) else nullcontext():
-            lines = run_experiment(made, directory, workers=_positive("workers", workers), watcher=watcher)
+            lines = run_experiment(made, directory, workers=positive("workers", workers), watcher=watcher)
     if not lines:
         raise ConfigError(f"output: there are no results in {str(directory)!r} yet: leave --report out")
     _write(name, study.about, study.section(lines, directory, base, options), directory)
@@ -108,12 +108,6 @@ def _by_method(overrides: Sequence[str], methods: Sequence[str]) -> Mapping[str,
             )
         found.setdefault(method, {}).update(_settings([rest]))
     return found
-
-
-def _positive(name: str, value: int) -> int:
-    if value < 1:
-        raise ConfigError(f"{name}: {value} is not a positive number")
-    return value
 
 
 # -- the command -------------------------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from fastslow.errors import ConfigError
+from fastslow.errors import ConfigError, positive
 
 
 def add_commands(parser: argparse.ArgumentParser) -> None:
@@ -37,7 +37,7 @@ def add_commands(parser: argparse.ArgumentParser) -> None:
 def _demo(options: argparse.Namespace) -> int:
     from fastslow.lab.demo import run_demo
 
-    run_demo(options.output, seed=options.seed, steps=options.steps, workers=_positive("--workers", options.workers))
+    run_demo(options.output, seed=options.seed, steps=options.steps, workers=positive("--workers", options.workers))
     return 0
 
 
@@ -48,8 +48,8 @@ def _reproduce(options: argparse.Namespace) -> int:
         options.names,
         runs=options.output,
         results=options.results,
-        seeds=_positive("--seeds", options.seeds),
-        workers=_positive("--workers", options.workers),
+        seeds=positive("--seeds", options.seeds),
+        workers=positive("--workers", options.workers),
         report_only=options.report,
     )
     return 0
@@ -63,10 +63,10 @@ def _pretrain(options: argparse.Namespace) -> int:
 
     if options.directory.exists() and any(options.directory.iterdir()):
         raise ConfigError(f"directory: {str(options.directory)!r} is not empty: choose another one")
-    torch.set_num_threads(_positive("--threads", options.threads))
+    torch.set_num_threads(positive("--threads", options.threads))
     changes: dict[str, Any] = {"seed": options.seed}
     if options.steps is not None:
-        steps = _positive("--steps", options.steps)
+        steps = positive("--steps", options.steps)
         changes |= {"stated_steps": steps, "habit_steps": steps}
     recipe = Recipe(**changes)
     with _Progress(recipe.steps) as progress:
@@ -109,9 +109,3 @@ class _Progress:
         elif step % 100 == 0 or step == self.steps:
             left = seconds / step * (self.steps - step)
             print(f"pretraining: step {step} of {self.steps}, loss {self.mean:.3f}, {left:.0f} s left", flush=True)
-
-
-def _positive(option: str, value: int) -> int:
-    if value < 1:
-        raise ConfigError(f"{option}: {value} is not a positive number")
-    return value
