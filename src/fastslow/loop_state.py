@@ -1,5 +1,6 @@
 """Where the loop stands: what a resumed run continues from, besides the engine and the rollout store."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -30,6 +31,12 @@ class LoopState:
     @property
     def sampled_total(self) -> int:
         return self.sampled_rl + self.sampled_gepa
+
+    def choose_by_kind(self, chosen: Mapping[str, Prompt]) -> None:
+        """Take what a search found best for each kind; of kinds that it did not see, earlier choices that are still members."""
+        members = {prompt.hash for prompt in self.population}
+        known = self.by_kind | {kind: prompt.hash for kind, prompt in chosen.items()}
+        self.by_kind = {kind: hash_ for kind, hash_ in known.items() if hash_ in members}
 
     def to_json(self) -> dict[str, Any]:
         return {**asdict(self), "population": [prompt.as_dict() for prompt in self.population]}

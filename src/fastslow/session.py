@@ -314,7 +314,7 @@ class TrainingSession:
         self.run.append_candidates(state.cycle, evolution.candidates, ids)
         known = {candidate.prompt.hash: candidate.scores for candidate in evolution.candidates if candidate.scores}
         state.scores = {prompt.hash: known.get(prompt.hash, {}) for prompt in state.population}
-        state.by_kind = {kind: prompt.hash for kind, prompt in evolution.by_kind.items()}
+        state.choose_by_kind(evolution.by_kind)
         self._write_population()
         if evolution.error:
             self._warn(f"cycle {state.cycle}: {evolution.error}")
@@ -356,10 +356,11 @@ class TrainingSession:
     def _change_population(self, before: str, now: str) -> None:
         """Keep the population of a task that ends; one that comes back gets its own again."""
         state = self.state
+        state.by_kind = {}
         state.library[before] = [prompt.as_dict() for prompt in state.population]
         if now in state.library:
             state.population = tuple(Prompt.from_dict(item) for item in state.library[now])
-            state.scores, state.by_kind = {}, {}
+            state.scores = {}
         self.run.write_library(state.library)
 
     def _write_population(self) -> None:

@@ -41,7 +41,10 @@ class Validation:
         values = dict(self._once(current, prompt))
         problems = self._problems(current)
         if len({problem.kind for problem in problems}) > 1 and not distilled:
-            values[f"val/by_kind/{name}"] = self._by_kind(current, problems, population, by_kind)
+            members = {each.hash: each for each in population}
+            prompts = {p.kind: members.get(by_kind.get(p.kind, ""), prompt) for p in problems}
+            same = set(prompts.values()) == {prompt}
+            values[f"val/by_kind/{name}"] = values[f"val/{name}"] if same else self._by_kind(current, problems, prompts)
         if len(self.task.parts) > 1:
             for part in self.task.parts:
                 values[f"val/{part.name}/{name}"] = self._once(part, prompt)[f"val/{name}"]
@@ -73,16 +76,11 @@ class Validation:
             values["kl/base" if measured is None else measured.metric] = 0.0 if measured is None else measured.mean
         return values
 
-    def _by_kind(
-        self, task: Task, problems: Sequence[Problem], population: Sequence[Prompt], by_kind: Mapping[str, str]
-    ) -> float:
-        members = {prompt.hash: prompt for prompt in population}
-        results = []
-        for kind in dict.fromkeys(problem.kind for problem in problems):
-            prompt, some = members.get(by_kind.get(kind, ""), population[0]), [p for p in problems if p.kind == kind]
-            results.append(
-                evaluate_prompt(self.engine, task, some, prompt, self.config.evaluation.k, self._params, self.seed)
-            )
+    def _by_kind(self, task: Task, problems: Sequence[Problem], prompts: Mapping[str, Prompt]) -> float:
+        k, results = self.config.evaluation.k, []
+        for kind, prompt in prompts.items():
+            some = [problem for problem in problems if problem.kind == kind]
+            results.append(evaluate_prompt(self.engine, task, some, prompt, k, self._params, self.seed))
         return sum(result.mean * result.problems for result in results) / sum(result.problems for result in results)
 
     def _problems(self, task: Task) -> Sequence[Problem]:
