@@ -1,5 +1,6 @@
 """The adapter between gepa and the policy for one cycle: batches, the budget, reflection, and a record of every candidate."""
 
+import random
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -11,7 +12,7 @@ from fastslow.errors import InfrastructureError, ReflectionError
 from fastslow.fast.optimiser import Candidate, Evaluate, Evaluation, Usage
 from fastslow.fast.proposer import Example, Proposal, ProposalRequest, Proposer, propose_all
 from fastslow.seeding import derive_seed
-from fastslow.types import Problem, Prompt
+from fastslow.types import Problem, Prompt, Rollout
 
 MAX_IDLE_PROPOSALS = 12
 MAX_MASKED_BATCHES = 3
@@ -33,10 +34,16 @@ class Entry:
     reason: str = ""
     feedback: tuple[str, ...] = ()
     scores: dict[str, float] = field(default_factory=dict)
+    single_scores: dict[str, float] = field(default_factory=dict)
 
 
 class CycleAdapter:
-    """gepa's adapter for one cycle. Scores are means over a pair's rollouts; a pair is one metric call, asked once."""
+    """gepa's adapter for one cycle. A pair of prompt and problem is one metric call, asked once.
+
+    Where rollouts are reused, a pair may have several. `scores` are means over all of them. Whatever compares two prompts
+    problem by problem, gepa above all, gets `single_scores`, of one rollout a pair, drawn by the seed: a single rollout reaches
+    1.0 by luck where a mean of several hardly ever does, and old prompts have the means.
+    """
 
     propose_new_texts = None
     """Proposals go through `propose_texts`, by way of gepa's reflection strategy: that one takes whole batches."""
@@ -52,6 +59,8 @@ class CycleAdapter:
         self.last_failure: str | None = None
         self.crash: Exception | None = None
         self.known: dict[tuple[str, str], Evaluation] = {}
+        self.drawn: dict[tuple[str, str], Rollout] = {}
+        """Of each pair with a scored rollout, the one that stands for it in comparisons."""
         self.entries: dict[str, Entry] = {}
         self.refused: list[Candidate] = []
 
@@ -111,7 +120,7 @@ class CycleAdapter:
             entry = self.entries.setdefault(
                 prompt.hash, Entry(prompt, accepted=True, reason="member of the population")
             )
-            entry.scores = self.scores(prompt, self.anchors)
+            self.book_anchors(entry, self.anchors)
             if not entry.scores:
                 entry.reason = "member of the population; none of its rollouts could be scored"
 
@@ -120,21 +129,29 @@ class CycleAdapter:
 
         A masked pair gets the mean over the batch's other pairs, or else over all that is known of the prompt.
         """
-        rewards = {problem.id: self.known[prompt.hash, problem.id].reward for problem in problems}
-        valid = [reward for reward in rewards.values() if reward is not None] or self._rewards(prompt)
-        if not valid:
-            return {}
-        mean = sum(valid) / len(valid)
-        return {problem_id: mean if reward is None else reward for problem_id, reward in rewards.items()}
+        return self._scores(prompt, problems, single=False)
+
+    def single_scores(self, prompt: Prompt, problems: Sequence[Problem]) -> dict[str, float]:
+        """As `scores`, of one rollout a pair."""
+        return self._scores(prompt, problems, single=True)
+
+    def book_anchors(self, entry: Entry, problems: Sequence[Problem]) -> None:
+        """Put a candidate's scores on some anchors, which are known, on its record."""
+        entry.scores = self.scores(entry.prompt, problems)
+        entry.single_scores = self.single_scores(entry.prompt, problems)
 
     def anchor_scores(self, prompt: Prompt) -> dict[Any, float]:
-        """Scores by gepa's validation ids, which are positions in the anchor list."""
-        scores = self.entries[prompt.hash].scores
+        """Single scores by gepa's validation ids, which are positions in the anchor list."""
+        scores = self.entries[prompt.hash].single_scores
         return {index: scores[p.id] for index, p in enumerate(self.anchors) if p.id in scores}
 
     def pool(self) -> list[tuple[Prompt, dict[str, float]]]:
         """Every candidate that has anchor scores, oldest first."""
-        return [(entry.prompt, entry.scores) for entry in self.entries.values() if entry.accepted and entry.scores]
+        return [(entry.prompt, entry.scores) for entry in self._pool()]
+
+    def single_pool(self) -> list[dict[str, float]]:
+        """The single scores of the candidates of `pool`."""
+        return [entry.single_scores for entry in self._pool()]
 
     def candidates(self) -> tuple[Candidate, ...]:
         """Every candidate of the cycle, for the record."""
@@ -170,15 +187,10 @@ class CycleAdapter:
         self._check_scorer(wanted)
 
     def complaints(self, prompt: Prompt, problems: Sequence[Problem]) -> int:
-        """About how many different things the verifier complains, over the failed rollouts of some known pairs."""
-        lines = [
-            line.strip()
-            for problem in problems
-            for rollout in self.known[prompt.hash, problem.id].rollouts
-            if rollout.reward is not None and rollout.reward < 1.0
-            for line in rollout.feedback.splitlines()
-        ]
-        return len(set(lines) - {""})
+        """About how many different things the verifier complains, over the failures among some known pairs."""
+        drawn = [self.drawn.get((prompt.hash, problem.id)) for problem in problems]
+        failed = [rollout for rollout in drawn if rollout is not None and (rollout.reward or 0.0) < 1.0]
+        return len({line.strip() for rollout in failed for line in rollout.feedback.splitlines()} - {""})
 
     # -- inside --------------------------------------------------------------------------------------------------------
 
@@ -198,19 +210,38 @@ class CycleAdapter:
             raise BudgetSpentError
         self.calls += len(pairs)
         for (prompt, problem), evaluation in zip(pairs, self.evaluate_pairs(pairs), strict=True):
-            self.known[prompt.hash, problem.id] = evaluation
+            key = (prompt.hash, problem.id)
+            self.known[key] = evaluation
+            scored = [rollout for rollout in evaluation.rollouts if rollout.reward is not None]
+            if scored:
+                self.drawn[key] = random.Random(derive_seed(self.seed, "draw", *key)).choice(scored)
 
     def _evaluation(self, pair: tuple[Prompt, Problem]) -> Evaluation:
         return self.known[pair[0].hash, pair[1].id]
 
-    def _rewards(self, prompt: Prompt) -> list[float]:
-        known = [evaluation for evaluation in self.known.values() if evaluation.prompt == prompt]
-        return [evaluation.reward for evaluation in known if evaluation.reward is not None]
+    def _pool(self) -> list[Entry]:
+        return [entry for entry in self.entries.values() if entry.accepted and entry.scores]
+
+    def _scores(self, prompt: Prompt, problems: Sequence[Problem], *, single: bool) -> dict[str, float]:
+        rewards = {problem.id: self._reward((prompt.hash, problem.id), single) for problem in problems}
+        valid = [reward for reward in rewards.values() if reward is not None] or self._rewards(prompt, single)
+        if not valid:
+            return {}
+        mean = sum(valid) / len(valid)
+        return {problem_id: mean if reward is None else reward for problem_id, reward in rewards.items()}
+
+    def _rewards(self, prompt: Prompt, single: bool) -> list[float]:
+        rewards = [self._reward(key, single) for key in self.known if key[0] == prompt.hash]
+        return [reward for reward in rewards if reward is not None]
+
+    def _reward(self, key: tuple[str, str], single: bool) -> float | None:
+        found = self.drawn[key] if single and key in self.drawn else self.known[key]
+        return found.reward
 
     def _batch(self, prompt: Prompt, problems: Sequence[Problem]) -> EvaluationBatch[Evaluation, None]:
         evaluations = [self.known[prompt.hash, problem.id] for problem in problems]
         # gepa wants a number for each pair; a candidate without any score is turned away by `Acceptance`.
-        scores = self.scores(prompt, problems) or {problem.id: 0.0 for problem in problems}
+        scores = self.single_scores(prompt, problems) or {problem.id: 0.0 for problem in problems}
         return EvaluationBatch(
             [None] * len(problems), [scores[p.id] for p in problems], evaluations, num_metric_calls=0
         )

@@ -139,7 +139,7 @@ class AnchorPolicy:
         return quarter if self._loses(child, some, quarter, state) else ids
 
     def _loses(self, child: Prompt, problems: Sequence[Problem], ids: Sequence[int], state: Any) -> bool:
-        scores = self.adapter.scores(child, problems)
+        scores = self.adapter.single_scores(child, problems)
         pool = [
             {index: row[index] for index in ids} for row in state.prog_candidate_val_subscores if set(ids) <= set(row)
         ]
@@ -159,7 +159,7 @@ class AnchorPolicy:
 
 
 class Recorder:
-    """Copies anchor scores from gepa's events into the record."""
+    """Puts on the record what each candidate scored on the anchors that gepa has asked for."""
 
     def __init__(self, adapter: CycleAdapter) -> None:
         self.adapter = adapter
@@ -167,8 +167,7 @@ class Recorder:
     def on_valset_evaluated(self, event: Any) -> None:
         with self.adapter.crashes_kept():
             entry = self.adapter.entries[Prompt.from_dict(event["candidate"]).hash]
-            scores = event["scores_by_val_id"]
-            entry.scores = {self.adapter.anchors[index].id: score for index, score in scores.items()}
+            self.adapter.book_anchors(entry, [self.adapter.anchors[index] for index in event["scores_by_val_id"]])
 
 
 class SeedPopulation:

@@ -11,6 +11,9 @@ Deviations from gepa and from the paper, each because a population is evolved ag
 - A child that is losing on a quarter of the anchors, and wins nothing alone there, is not scored on the rest.
 - A population that scores less than a quarter of what it scored in the cycle before restarts from the seed prompt.
 - Where problems are of several kinds, the search looks at one kind at a time (`kinds.py`).
+- Where rollouts are reused, old prompts have several a problem and new ones have one. What compares prompts problem by
+  problem (parents, acceptance, the race, the frontier) takes one rollout of each pair, drawn by the seed; means take all.
+- The population's first prompt was scored on every anchor, unless no such prompt scored anything.
 - A masked rollout is never a 0: it is asked for once more, then replaced by the candidate's mean over the others. A
   candidate without any scored rollout is not accepted; three such batches in a row end the run as a failed scorer.
 - Reflection that fails for good `max_failures` times in a row ends the cycle.
@@ -85,7 +88,13 @@ class GepaOptimiser:
             seeds = [*(prompt for prompt in seeds if prompt != self.seed_prompt), self.seed_prompt]
         self._run_gepa(adapter, [prompt for prompt in seeds if adapter.entries[prompt.hash].scores], kinds, seed)
         pool = adapter.pool()
-        chosen = select_population([kinds.comparable(scores) for _, scores in pool], size, kinds.reserved(pool))
+        chosen = select_population(
+            [kinds.comparable(scores) for scores in adapter.single_pool()],
+            size,
+            kinds.reserved(pool),
+            means=[mean_score(kinds.comparable(scores)) for _, scores in pool],
+            complete=[len(scores) == len(anchors) for _, scores in pool],
+        )
         evolved = tuple(pool[index][0] for index in chosen)
         error = adapter.reflection_error
         if error is not None:

@@ -112,7 +112,7 @@ class Kinds:
             if all(is_luck(scores.values()) for _, scores in part):
                 kept += [(0.0, prompts.index(head)) for head in [self.heads.get(kind)] if head in prompts]
             else:
-                best, scores = max(part, key=lambda entry: (mean_score(entry[1]), prompts.index(entry[0])))
+                best, scores = max(part, key=lambda entry: (*self._rank(kind, entry[1]), prompts.index(entry[0])))
                 kept.append((mean_score(scores), prompts.index(best)))
         return list(dict.fromkeys(index for _, index in sorted(kept, reverse=True)))
 
@@ -125,6 +125,11 @@ class Kinds:
             return {}
         found = {}
         for kind in self.positions:
-            means = {prompt: mean_score(scores) for prompt, scores in self.of_kind(kind, pool)}
-            found[kind] = max(population, key=lambda prompt: means.get(prompt, 0.0))
+            ranks = {prompt: self._rank(kind, scores) for prompt, scores in self.of_kind(kind, pool)}
+            found[kind] = max(population, key=lambda prompt: ranks.get(prompt, (False, 0.0)))
         return found
+
+    def _rank(self, kind: str, scores: Scores) -> tuple[bool, float]:
+        """Prompts that were scored on all anchors of a kind first, unless they scored nothing; then the mean."""
+        mean = mean_score(scores)
+        return mean > 0.0 and len(scores) == len(self.positions[kind]), mean

@@ -9,7 +9,11 @@ from fastslow.types import Problem, Prompt, Rollout
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The rollouts of one problem under one prompt, at least one; `reward` is None when all of them failed."""
+    """The rollouts of one problem under one prompt, at least one; `reward` is None when all of them failed.
+
+    Reuse gives some pairs several rollouts and leaves others with one. Their rewards have the same mean but not the same
+    spread: a comparison that asks which is best on a problem must take equally many of each.
+    """
 
     prompt: Prompt
     problem: Problem

@@ -1,4 +1,8 @@
-"""From the scores of all candidates to the K prompts of the next population."""
+"""From the scores of all candidates to the K prompts of the next population.
+
+Per-instance comparisons need scores that stand on equally many rollouts: a mean of four rollouts hardly ever reaches the 1.0
+that a single rollout reaches by luck. So instances are compared by one rollout each; all rollouts count in the means.
+"""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -32,13 +36,14 @@ def paired_gain(after: Sequence[float], before: Sequence[float]) -> tuple[float,
     return mean, math.sqrt(variance / len(differences))
 
 
-def pareto_frontier(scores: Sequence[Scores]) -> list[int]:
+def pareto_frontier(scores: Sequence[Scores], means: Sequence[float] | None = None) -> list[int]:
     """Candidates of the per-instance Pareto frontier, best mean first, the newer one first where means tie.
 
     A candidate is on it when it is best on some instance and no set of others is best wherever it is; of several that
-    tie everywhere one is kept. Instances that nobody solves say nothing. Source: arXiv 2507.19457, algorithm 2.
+    tie everywhere one is kept. Instances that nobody solves say nothing. `scores` stand on one rollout each; `means` may
+    stand on more, those of `scores` where they are not given. Source: arXiv 2507.19457, algorithm 2.
     """
-    means = [mean_score(candidate) for candidate in scores]
+    means = means or [mean_score(candidate) for candidate in scores]
     instances = dict.fromkeys(instance for candidate in scores for instance in candidate)
     fronts: dict[str, set[int]] = {}
     for instance in instances:
@@ -53,7 +58,14 @@ def pareto_frontier(scores: Sequence[Scores]) -> list[int]:
     return sorted(find_dominator_programs(fronts, ranks), key=lambda index: (-means[index], -index))
 
 
-def select_population(scores: Sequence[Scores], size: int, reserved: Sequence[int] = ()) -> list[int]:
+def select_population(
+    scores: Sequence[Scores],
+    size: int,
+    reserved: Sequence[int] = (),
+    *,
+    means: Sequence[float] | None = None,
+    complete: Sequence[bool] | None = None,
+) -> list[int]:
     """Indices of the `size` candidates that make the next population, best mean first.
 
     `reserved` candidates have a place in any case, as far as `size` allows. Members of the Pareto frontier come next, those
@@ -61,21 +73,36 @@ def select_population(scores: Sequence[Scores], size: int, reserved: Sequence[in
     with the next best that reach half of the best mean, and then by repeating the best: a slot is worth more to a good
     prompt than to a bad one. Where nothing has scored yet, the newest stay: the search goes on from the last edits.
 
+    `scores` and `means` as in `pareto_frontier`. `complete` says which candidates were scored on every instance; by default
+    those that have a score on all that anybody has. The first place is for the best of these, unless they scored nothing:
+    it is measured and exported, and a mean over a few instances is high by luck.
+
     Raises: ValueError without candidates.
     """
     if not scores:
         raise ValueError("there is no candidate to select from")
-    means = [mean_score(candidate) for candidate in scores]
+    means = means or [mean_score(candidate) for candidate in scores]
     by_mean = sorted(range(len(scores)), key=lambda index: (-means[index], -index))
     reserved = list(reserved)[:size]
-    frontier = [index for index in pareto_frontier(scores) if index not in reserved]
+    frontier = [index for index in pareto_frontier(scores, means) if index not in reserved]
     if len(frontier) > size:
         wins = _wins(scores)
         frontier = sorted(frontier, key=lambda index: (-wins[index], -means[index], -index))[:size]
     padding = [index for index in by_mean if means[index] >= PADDING_SHARE * max(means)]
     chosen = list(dict.fromkeys([*reserved, *frontier, *padding]))[:size]
     chosen.sort(key=lambda index: (-means[index], -index))
+    instances = {instance for candidate in scores for instance in candidate}
+    complete = complete or [candidate.keys() >= instances for candidate in scores]
+    chosen = _led(chosen, size, [index for index in by_mean if complete[index] and means[index] > 0.0])
     return [chosen[position % len(chosen)] for position in range(size)]
+
+
+def _led(chosen: Sequence[int], size: int, complete: Sequence[int]) -> list[int]:
+    """The chosen behind the first of the complete candidates, which takes the last one's place where it was not chosen."""
+    leader = next((index for index in complete if index in chosen), next(iter(complete), None))
+    if leader is None:
+        return list(chosen)
+    return [leader, *(index for index in chosen if index != leader)][:size]
 
 
 def _wins(scores: Sequence[Scores]) -> list[int]:

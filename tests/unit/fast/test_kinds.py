@@ -78,3 +78,11 @@ def test_minibatches_are_of_one_kind_and_kinds_take_turns() -> None:
         batches.append(kinds.next_minibatch_ids(None, State))
     assert [{position % 2 for position in batch} for batch in batches] == [{1}, {0}, {1}, {0}]
     assert all(len(set(batch)) == 2 for batch in batches)
+
+
+def test_the_best_for_a_kind_was_scored_on_all_of_its_anchors() -> None:
+    kinds = kinds_over("n", "n", "s", "s")
+    pool = [(A, scores("5500")), (B, scores("9.00")), (C, scores("..9."))]
+    assert kinds.reserved(pool) == [2, 0]
+    # Those that were scored on all anchors of s scored nothing there.
+    assert kinds.best([B, A, C], pool) == {"n": A, "s": C}

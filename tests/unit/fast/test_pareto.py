@@ -82,3 +82,28 @@ def test_reserved_candidates_have_a_place_as_far_as_there_is_room() -> None:
     assert select_population(rows, 2, reserved=[2]) == [1, 2]
     assert select_population(rows, 1, reserved=[2, 0]) == [2]
     assert select_population(rows, 3, reserved=[2]) == [1, 0, 2]
+
+
+def test_the_frontier_is_by_single_rollouts_and_the_order_by_means_over_all() -> None:
+    # Each wins an instance; by all its rollouts the older one is the better prompt.
+    rows = scores("90", "09")
+    assert pareto_frontier(rows) == [1, 0]
+    assert pareto_frontier(rows, [0.9, 0.5]) == [0, 1]
+    assert select_population(rows, 2, means=[0.9, 0.5]) == [0, 1]
+    assert select_population(scores("99", "90"), 2, means=[0.3, 0.5]) == [1, 0]
+
+
+def test_the_first_place_is_for_a_candidate_that_was_scored_everywhere() -> None:
+    # Candidate 1 has the best mean (9/9), on a quarter of the instances.
+    rows = scores("9990", "9...", "0990")
+    assert select_population(rows, 3) == [0, 1, 2]
+    assert select_population(rows, 1) == [0]
+    assert select_population(rows, 2, reserved=[1]) == [0, 1]
+    assert select_population(rows, 1, reserved=[1]) == [0]
+    assert select_population(rows, 2, complete=[False, False, True]) == [2, 1]
+    assert select_population(rows, 2, complete=[False, False, False]) == [1, 0]
+
+
+def test_complete_candidates_that_scored_nothing_lead_nobody() -> None:
+    assert select_population(scores("0000", "9..."), 2) == [1, 1]
+    assert select_population(scores("0000", "0..."), 1) == [1]

@@ -14,6 +14,13 @@ SEED = Prompt.of("seed")
 Reward = Callable[[Prompt, Problem], float | None]
 
 
+def rollout_of(prompt: Prompt, problem: Problem, reward: float | None, feedback: str = "Do better.") -> Rollout:
+    failure = "the scorer crashed" if reward is None else None
+    return Rollout(
+        problem.id, prompt.hash, (1,), Completion((1,), (0.0,), "stop"), "answer", reward, feedback, failure, 0, "gepa"
+    )
+
+
 def make_problems(count: int) -> list[Problem]:
     return [Problem(f"p{index}", ({"role": "user", "content": f"question {index}"},)) for index in range(count)]
 
@@ -34,13 +41,7 @@ class World:
         return [self._evaluation(prompt, problem) for prompt, problem in pairs]
 
     def _evaluation(self, prompt: Prompt, problem: Problem) -> Evaluation:
-        reward = self.reward(prompt, problem)
-        failure = "the scorer crashed" if reward is None else None
-        rollout = Rollout(
-            problem.id, prompt.hash, (1,), Completion((1,), (0.0,), "stop"), "answer", reward, self.feedback, failure,
-            0, "gepa",
-        )  # fmt: skip
-        return Evaluation(prompt, problem, (rollout,))
+        return Evaluation(prompt, problem, (rollout_of(prompt, problem, self.reward(prompt, problem), self.feedback),))
 
 
 class Appender:
