@@ -18,6 +18,7 @@ class LoopState:
     population: tuple[Prompt, ...] = ()
     sampled_rl: int = 0
     sampled_gepa: int = 0
+    sampled_reflection: int = 0
     usd: float | None = 0.0
     candidates: int = 0
     evolved_for_step: int = -1
@@ -30,7 +31,7 @@ class LoopState:
 
     @property
     def sampled_total(self) -> int:
-        return self.sampled_rl + self.sampled_gepa
+        return self.sampled_rl + self.sampled_gepa + self.sampled_reflection
 
     def choose_by_kind(self, chosen: Mapping[str, Prompt]) -> None:
         """Take what a search found best for each kind; of kinds that it did not see, earlier choices that are still members."""

@@ -226,6 +226,8 @@ def _fast(config: Config) -> list[str]:
         f"anchors: {min(anchors, fitting)} of the {lookahead} problems looked ahead at, once the population is full",
         f"proposer: {who.strip()}, {proposer.recipe} recipe, prompts of at most {proposer.max_prompt_chars} characters",
     ]
+    if proposer.kind == "policy":
+        lines.append("what the policy writes as reflection counts as sampled rollouts, on top of the metric calls")
     if fast.max_backoff:
         lines.append(f"searches that bring nothing are followed by pauses of up to {fast.max_backoff} cycles")
     if config.method == "fst":

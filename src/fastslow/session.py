@@ -310,6 +310,7 @@ class TrainingSession:
         ids = list(range(state.candidates, state.candidates + len(evolution.candidates)))
         state.candidates += len(evolution.candidates)
         state.usd = None if state.usd is None or evolution.usage.usd is None else state.usd + evolution.usage.usd
+        state.sampled_reflection += evolution.usage.sampled
         self.record.evolution(evolution)
         self.run.append_candidates(state.cycle, evolution.candidates, ids)
         known = {candidate.prompt.hash: candidate.scores for candidate in evolution.candidates if candidate.scores}

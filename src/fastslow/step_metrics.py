@@ -30,7 +30,7 @@ class StepRecord:
         self.values: dict[str, Any] = {f"time/{name}_s": 0.0 for name in TIMERS}
         self.rollouts: list[Rollout] = []
         self.pairs = 0
-        self.sampled = {"rl": 0, "gepa": 0}
+        self.sampled = {"rl": 0, "gepa": 0, "reflection": 0}
         self.reused = {"rl": 0, "gepa": 0}
         self.completion_tokens = 0
         for name in (
@@ -88,6 +88,8 @@ class StepRecord:
 
     def evolution(self, evolution: Evolution) -> None:
         usage = evolution.usage
+        self.sampled["reflection"] += usage.sampled
+        self.completion_tokens += usage.sampled_tokens
         self.values |= {
             "fast/metric_calls": evolution.metric_calls,
             "fast/candidates": len(evolution.candidates),
@@ -119,11 +121,14 @@ class StepRecord:
         }
 
     def finish(self, *, sampled_total: int, population_size: int, **fields: Any) -> dict[str, Any]:
-        """The line. `rollouts/sampled` is what this step sampled, GEPA's evaluations before it included."""
+        """The line. `rollouts/sampled` is what this step sampled: GEPA's evaluations, and what the policy wrote as reflection,
+        included.
+        """
         counts = {
-            "rollouts/sampled": self.sampled["rl"] + self.sampled["gepa"],
+            "rollouts/sampled": sum(self.sampled.values()),
             "rollouts/sampled_rl": self.sampled["rl"],
             "rollouts/sampled_gepa": self.sampled["gepa"],
+            "rollouts/sampled_reflection": self.sampled["reflection"],
             "rollouts/reused": self.reused["rl"] + self.reused["gepa"],
             "rollouts/reused_rl": self.reused["rl"],
             "rollouts/reused_gepa": self.reused["gepa"],

@@ -322,6 +322,7 @@ def summarise(run: Path) -> dict[str, Any]:
             "updates": lines[-1]["policy_version"],
             "sampled": lines[-1]["rollouts/sampled_total"],
             "sampled_gepa": sum(line["rollouts/sampled_gepa"] for line in trained),
+            "sampled_reflection": sum(line.get("rollouts/sampled_reflection", 0) for line in trained),
             "reused": sum(line["rollouts/reused"] for line in trained),
             "seconds": round(seconds, 3),
             **{

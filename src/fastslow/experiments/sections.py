@@ -88,8 +88,8 @@ def costs(methods: ByMethod) -> list[str]:
     names = {"evolve_s": "prompt search", "sample_s": "sampling", "update_s": "update", "seconds": "all"}
     rows = [
         [
-            NAMES[method], median((run["totals"]["sampled"] - run["totals"]["sampled_gepa"] for run in runs), 0),
-            *(median((run["totals"][name] for run in runs), 0) for name in ("sampled_gepa", "reused")),
+            NAMES[method], median((run["totals"]["sampled"] - _searched(run) for run in runs), 0),
+            median((_searched(run) for run in runs), 0), median((run["totals"]["reused"] for run in runs), 0),
             *(median((run["totals"][name] for run in runs), 1) for name in names),
         ]
         for method, runs in methods.items()
@@ -194,6 +194,12 @@ def ablation(lines: Lines, keys: Mapping[str, Sequence[str]], level: float) -> l
         "KL at the end",
     ]  # fmt: skip
     return table(header, rows)
+
+
+def _searched(run: Line) -> int:
+    """Rollouts that the prompt search sampled; results of before they were counted have none of reflection."""
+    totals: Mapping[str, int] = run["totals"]
+    return totals["sampled_gepa"] + totals.get("sampled_reflection", 0)
 
 
 def _last_kl(run: Line) -> float:

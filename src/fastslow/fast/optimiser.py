@@ -35,7 +35,11 @@ metric call, whether it was sampled or served from the store.
 
 @dataclass(frozen=True)
 class Usage:
-    """What reflection cost. `usd` is None where the price is not known."""
+    """What reflection cost. `usd` is None where the price is not known.
+
+    `sampled` completions of `sampled_tokens` tokens are of the policy itself: they are sampled rollouts of the run, as the
+    paper's axis counts them, and spend its budget.
+    """
 
     calls: int = 0
     failures: int = 0
@@ -43,6 +47,8 @@ class Usage:
     input_tokens: int = 0
     output_tokens: int = 0
     usd: float | None = 0.0
+    sampled: int = 0
+    sampled_tokens: int = 0
 
     def __add__(self, other: "Usage") -> "Usage":
         usd = None if self.usd is None or other.usd is None else self.usd + other.usd
@@ -53,6 +59,8 @@ class Usage:
             self.input_tokens + other.input_tokens,
             self.output_tokens + other.output_tokens,
             usd,
+            self.sampled + other.sampled,
+            self.sampled_tokens + other.sampled_tokens,
         )
 
 

@@ -1,4 +1,4 @@
-"""Reflection by the policy itself: no second model, no key, no price; its tokens are counted.
+"""Reflection by the policy itself: no second model, no key, no price. Its completions count as sampled rollouts.
 
 The policy may be small: its questions are shorter than a server's, and are shortened until they fit its context.
 """
@@ -58,7 +58,8 @@ class PolicyModel:
         return None
 
     def _reply(self, context: tuple[int, ...], completion: Completion) -> Reply:
-        usage = Usage(calls=1, input_tokens=len(context), output_tokens=len(completion.tokens))
+        written = len(completion.tokens)
+        usage = Usage(calls=1, input_tokens=len(context), output_tokens=written, sampled=1, sampled_tokens=written)
         return Reply(self.engine.decode(completion.tokens), completion.finish_reason, usage)
 
     def _too_long(self) -> ReflectionError:

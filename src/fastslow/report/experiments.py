@@ -104,7 +104,7 @@ def _series(labels: Group, parts: Sequence[Part]) -> dict[str, Any]:
             name: _median([part["totals"].get(name) for part in parts])
             for name in (
                 "steps", "updates", "seconds", "evolve_s", "sample_s", "update_s", "evaluate_s", "sampled", "sampled_gepa",
-                "reused",
+                "sampled_reflection", "reused",
             )
         },
         "headline": {

@@ -122,6 +122,7 @@ def totals(lines: Sequence[Line]) -> dict[str, Any]:
         "sampled": int(added("rollouts/sampled")),
         "sampled_rl": int(added("rollouts/sampled_rl")),
         "sampled_gepa": int(added("rollouts/sampled_gepa")),
+        "sampled_reflection": int(added("rollouts/sampled_reflection")),
         "reused": int(added("rollouts/reused")),
         "failed": int(added("rollouts/failed")),
         "tokens": int(added("rollouts/sampled_tokens")),

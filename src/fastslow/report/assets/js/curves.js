@@ -91,7 +91,7 @@ function barSpecs(visible, state, toggle) {
   return {
     time: bars([["evolve", (t) => t.evolve_s], ["sample", (t) => t.sample_s], ["update", (t) => t.update_s], ["evaluate", (t) => t.evaluate_s]], duration,
       { title: "Where the time went", note: "Evaluation is no part of the training seconds.", unit: "seconds" }),
-    rollouts: bars([["sampled for RL", (t) => t.sampled - t.sampled_gepa], ["sampled by the prompt search", (t) => t.sampled_gepa], ["reused, not sampled", (t) => t.reused]], (value) => number(value),
+    rollouts: bars([["sampled for RL", (t) => t.sampled - t.sampled_gepa - (t.sampled_reflection || 0)], ["sampled by the prompt search", (t) => t.sampled_gepa + (t.sampled_reflection || 0)], ["reused, not sampled", (t) => t.reused]], (value) => number(value),
       { title: "Where the rollouts went", note: "Sampled for RL, sampled by the prompt search, or reused from the other side.", unit: "rollouts" }),
   };
 }

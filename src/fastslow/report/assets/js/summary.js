@@ -71,7 +71,7 @@ function figures(series) {
   const { totals, headline } = series;
   const items = [
     ["KL to base, nats a token", headline.kl === null ? "–" : number(headline.kl, 3)], ["sampled rollouts", number(totals.sampled)],
-    ["of them for the prompt search", number(totals.sampled_gepa)], ["rollouts reused", number(totals.reused)],
+    ["of them for the prompt search", number(totals.sampled_gepa + (totals.sampled_reflection || 0))], ["rollouts reused", number(totals.reused)],
     ["training time", duration(totals.seconds)], ["reflection", dollars(totals.usd)],
   ];
   return h("dl", { class: "figures" }, items.map(([name, value]) => h("div", null, h("dt", null, name), h("dd", null, value))));
