@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fastslow.config import Config
-from fastslow.step_metrics import kl_of
+from fastslow.step_metrics import kl_mark, kl_of
 
 
 class Observer(Protocol):
@@ -160,7 +160,7 @@ def summary(record: dict[str, Any]) -> dict[str, str]:
         "step": str(record["step"]),
         "reward": _number(record["reward/mean"]),
         "val": _number(val),
-        "KL": _number(kl_of(record)),
+        "KL": _number(kl_of(record)) + kl_mark(record),
         "loss": _number(record["slow/loss"]),
         "rollouts": str(record["rollouts/sampled_total"]),
         "reused": str(record["rollouts/reused"]),

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -20,6 +20,21 @@ def kl_of(line: Mapping[str, Any]) -> float | None:
     value = line.get(KL)
     found: float | None = value if value is not None else line.get(KL_ESTIMATE)
     return found
+
+
+def kl_is_estimated(line: Mapping[str, Any]) -> bool:
+    """Whether the KL of such a line is the estimate."""
+    return line.get(KL) is None and line.get(KL_ESTIMATE) is not None
+
+
+def kl_mark(line: Mapping[str, Any]) -> str:
+    """What stands behind the KL of such a line where only the figure is shown."""
+    return " (estimate)" if kl_is_estimated(line) else ""
+
+
+def kl_name(lines: Iterable[Mapping[str, Any]]) -> str:
+    """What a table calls the KL of such lines: whoever reads it must see that a figure is an estimate."""
+    return "KL (estimate)" if any(kl_is_estimated(line) for line in lines) else "KL"
 
 
 class StepRecord:

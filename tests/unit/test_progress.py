@@ -58,3 +58,9 @@ def test_quiet_runs_still_warn(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_step_that_sampled_nothing_has_no_rate() -> None:
     record = step(1, **{"time/sample_s": 0.0, "time/evolve_s": 0.0})
     assert summary(record)["rollouts/s"] == "-"
+
+
+def test_an_estimated_kl_is_called_an_estimate() -> None:
+    assert summary(step(1, **{"kl/base": 0.01}))["KL"] == "0.010"
+    assert summary(step(1, **{"kl/base_estimate": 0.01}))["KL"] == "0.010 (estimate)"
+    assert summary(step(1))["KL"] == "-"

@@ -1,6 +1,6 @@
 """What each experiment of the paper comes to: sections of a Markdown report, with a plot beside it. For any model and task."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from fastslow.experiments.asymptote import fit_asymptote
@@ -19,6 +19,7 @@ from fastslow.experiments.tables import (
     select,
     table,
 )
+from fastslow.step_metrics import kl_name
 
 SHARE = 0.95
 """Of the better method's final accuracy: the level that the methods are timed to."""
@@ -41,6 +42,7 @@ def level_of(methods: ByMethod) -> float:
 def comparison(methods: ByMethod, title: str, picture: Path, extra: Extra | None = None) -> list[str]:
     """Final accuracy; steps, rollouts, seconds and KL to one level; the fitted asymptote. `extra` names further columns."""
     level, extra = level_of(methods), extra or {}
+    kl_named = _kl_name(run for runs in methods.values() for run in runs)
     rows = []
     for method, runs in methods.items():
         at = [reached(run["curve"], level) for run in runs]
@@ -59,7 +61,7 @@ def comparison(methods: ByMethod, title: str, picture: Path, extra: Extra | None
     )  # fmt: skip
     header = [
         "method", "seeds", "accuracy at the end", f"steps to {level:.2f}", f"rollouts to {level:.2f}",
-        f"seconds to {level:.2f}", f"KL at {level:.2f}", "KL at the end", *extra, "asymptote A",
+        f"seconds to {level:.2f}", f"{kl_named} at {level:.2f}", f"{kl_named} at the end", *extra, "asymptote A",
     ]  # fmt: skip
     return [
         f"{level:.2f} is {SHARE:.0%} of the better method's final accuracy.",
@@ -114,9 +116,10 @@ def drift(methods: ByMethod, picture: Path) -> list[str]:
             rows.append([f"{level:.2f}", *(reach(points, lambda p: p.kl, 3) for points in at.values())])
     rows.append(["the end", *(median(_last_kl(run) for run in runs) for runs in moving.values())])
     series = {NAMES[method]: curves(runs) for method, runs in moving.items()}
+    name = _kl_name(run for runs in moving.values() for run in runs)
     draw(series, [(ACCURACY, KL), (STEPS, KL)], "drift from the base", picture)
     return [
-        "KL(policy, base) under the same context, nats a token, at the first evaluation that reached an accuracy.",
+        f"{name}(policy, base) under the same context, nats a token, at the first evaluation that reached an accuracy.",
         "",
         *table(["accuracy", *(NAMES[method] for method in moving)], rows),
         f"![drift]({picture.name})",
@@ -191,7 +194,7 @@ def ablation(lines: Lines, keys: Mapping[str, Sequence[str]], level: float) -> l
                 )  # fmt: skip
     header = [
         "setting", "value", "seeds", "accuracy at the end", f"rollouts to {level:.2f}", f"seconds to {level:.2f}",
-        "KL at the end",
+        f"{_kl_name(lines)} at the end",
     ]  # fmt: skip
     return table(header, rows)
 
@@ -200,6 +203,10 @@ def _searched(run: Line) -> int:
     """Rollouts that the prompt search sampled; results of before they were counted have none of reflection."""
     totals: Mapping[str, int] = run["totals"]
     return totals["sampled_gepa"] + totals.get("sampled_reflection", 0)
+
+
+def _kl_name(runs: Iterable[Line]) -> str:
+    return kl_name(point for run in runs for point in run["curve"])
 
 
 def _last_kl(run: Line) -> float:

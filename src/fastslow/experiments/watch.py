@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -11,6 +12,7 @@ from rich.text import Text
 from fastslow.experiments.runner import Status
 from fastslow.progress import duration, printable
 from fastslow.run_dir import read_metrics, read_population
+from fastslow.step_metrics import kl_mark, kl_of
 
 
 class PlainWatcher:
@@ -78,13 +80,13 @@ def _numbers(run: Path) -> tuple[str, ...]:
     lines = read_metrics(run)
     if not lines:
         return ("-", "-", "-", "-", "-", "")
-    accuracy, kl = _latest(lines, "val/mean@"), _latest(lines, "kl/base")
+    accuracy, kl = _latest(lines, "val/mean@"), _kl(lines)
     reward = lines[-1].get("reward/mean")
     return (
         str(lines[-1]["step"]),
         str(lines[-1]["rollouts/sampled_total"]),
         "-" if accuracy is None else f"{accuracy:.3f}",
-        "-" if kl is None else f"{kl:.3f}",
+        kl,
         "-" if reward is None else f"{reward:.3f}",
         "" if accuracy is None else bar(accuracy),
     )
@@ -96,6 +98,13 @@ def _latest(lines: list[dict[str, object]], prefix: str) -> float | None:
             if name.startswith(prefix) and isinstance(value, float | int):
                 return float(value)
     return None
+
+
+def _kl(lines: list[dict[str, Any]]) -> str:
+    measured = [line for line in lines if kl_of(line) is not None]
+    if not measured:
+        return "-"
+    return f"{kl_of(measured[-1]):.3f}{kl_mark(measured[-1])}"
 
 
 def _last(run: Path) -> str:

@@ -126,7 +126,7 @@ def headline(run: Mapping[str, Any]) -> dict[str, Any]:
         "after_step": after["step"] if after else None,
         "interval": intervals.get(after["step"]) if after else None,
         "interval_note": f"95 % interval over {run['problems']} validation problems" if run["problems"] else None,
-        "kl": next((point["kl"] for point in reversed(run["evaluations"]) if "kl" in point), None),
+        **next(({"kl": p["kl"], "kl_name": p["kl_name"]} for p in reversed(run["evaluations"]) if "kl" in p), {"kl": None}),
         "verdict": _verdict(run, before, after, intervals) + _by_kind(after),
     }
 
@@ -158,9 +158,14 @@ def _row(run: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
     totals = run["totals"]
     return [
         run["name"], run["task"], METHODS.get(run["method"], run["method"]), _number(run["seed"], 0),
-        _with(found["before"], found["before_interval"]), _with(found["after"], found["interval"]), _number(found["kl"], 3),
+        _with(found["before"], found["before_interval"]), _with(found["after"], found["interval"]), _kl(found),
         _number(totals["steps"], 0), _number(totals["sampled"], 0), _number(totals["seconds"], 1),
     ]  # fmt: skip
+
+
+def _kl(found: Mapping[str, Any]) -> str:
+    estimated = found["kl"] is not None and found["kl_name"] != "KL"
+    return _number(found["kl"], 3) + (" (estimate)" if estimated else "")
 
 
 def _with(value: float | None, interval: tuple[float, float] | None) -> str:

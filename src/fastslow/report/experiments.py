@@ -9,6 +9,7 @@ from fastslow.experiments.runner import FAILURES, read_results
 from fastslow.experiments.statistics import Reached, final_accuracy, reached, summarise
 from fastslow.report.redact import redact_config
 from fastslow.report.runs import METHODS, evaluation_point
+from fastslow.step_metrics import kl_mark
 
 SHARE = 0.95
 """Of the best group's accuracy at the end: the level whose cost is compared."""
@@ -133,6 +134,8 @@ def _median_point(points: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             if name in ("accuracy", "best", "kl") and len(values) > 1:
                 merged[f"{name}_low"], merged[f"{name}_high"] = min(values), max(values)
     tasks = [point["tasks"] for point in points if point.get("tasks")]
+    if "kl" in merged:
+        merged["kl_name"] = max((point["kl_name"] for point in points), key=len)
     if tasks and len(tasks) == len(points):
         merged["tasks"] = {task: _median([each[task] for each in tasks if task in each]) for task in tasks[0]}
     return merged
@@ -174,7 +177,8 @@ def _table(
             [
                 _name(labels), str(len(parts)), summarise(finals[labels]).text(3), _reach(at, lambda p: p.step, 0),
                 _reach(at, lambda p: p.rollouts, 0), _reach(at, lambda p: p.seconds, 1),
-                summarise([value for value in kl if value is not None]).text(3),
+                summarise([value for value in kl if value is not None]).text(3)
+                + next((kl_mark(part["curve"][-1]) for part in parts if part["curve"]), ""),
                 summarise([part["totals"]["sampled"] for part in parts]).text(0),
                 summarise([part["totals"]["seconds"] for part in parts]).text(1),
             ]

@@ -14,6 +14,7 @@ import yaml
 from fastslow.errors import ConfigError
 from fastslow.report.redact import redact_config
 from fastslow.run_dir import read_candidates, read_metrics
+from fastslow.step_metrics import kl_name, kl_of
 
 LONGEST_COMPLETION = 8_000
 LONGEST_FEEDBACK = 2_000
@@ -100,8 +101,8 @@ def evaluation_point(line: Line) -> dict[str, Any]:
             tasks[BY_KIND if rest.startswith("by_kind/") else rest.rpartition("/")[0]] = _digits(value)
     if tasks:
         point["tasks"] = tasks
-    if line.get("kl/base") is not None:
-        point["kl"] = _digits(line["kl/base"])
+    if kl_of(line) is not None:
+        point["kl"], point["kl_name"] = _digits(kl_of(line)), kl_name([line])
     return point
 
 

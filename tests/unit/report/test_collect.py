@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -194,3 +195,31 @@ def test_a_part_without_accuracies_is_no_error(tmp_path: Path) -> None:
     (panel,) = collect([tmp_path])["panels"]
     assert panel["series"][0]["headline"]["after"] is None
     assert panel["table"]["rows"][0][2:4] == ["-", "never"]
+
+
+def test_an_estimated_kl_is_shown_and_called_an_estimate(tmp_path: Path) -> None:
+    """A server gives an estimate, under a name of its own in metrics.jsonl."""
+
+    def estimated(line: dict[str, Any]) -> dict[str, Any]:
+        return {("kl/base_estimate" if name == "kl/base" else name): value for name, value in line.items()}
+
+    lines = [estimated(metrics_line(step)) | {"slow/kl_penalty": 0.25 * step} for step in range(3)]
+    exact, remote = make_run(tmp_path / "exact"), make_run(tmp_path / "remote")
+    write_lines(remote / "metrics.jsonl", lines)
+    found = collect([exact, remote])
+    local, server = found["panels"][0]["series"]
+    assert (local["headline"]["kl_name"], server["headline"]["kl_name"]) == ("KL", "KL (estimate)")
+    assert [point["kl"] for point in found["runs"][1]["evaluations"]] == [0.0, 0.01, 0.02]
+    assert {point["kl_name"] for point in found["runs"][1]["evaluations"]} == {"KL (estimate)"}
+    assert found["runs"][1]["training"]["kl_penalty"] == [0.25, 0.5]
+    column = found["panels"][0]["table"]["head"].index("KL at the end (nats a token)")
+    rows = [row[column] for row in found["panels"][0]["table"]["rows"]]
+    assert rows == [f"{local['headline']['kl']:.3f}", "0.020 (estimate)"]
+
+    parts = [result_line("t", "fst", seed, [0.0, 0.5]) for seed in range(2)]
+    for part in parts:
+        part["curve"] = [estimated(point) for point in part["curve"]]
+    write_lines(tmp_path / "results.jsonl", parts)
+    panel = collect([tmp_path / "results.jsonl"])["panels"][0]
+    assert [point["kl_name"] for point in panel["series"][0]["evaluations"]] == ["KL (estimate)"] * 2
+    assert panel["table"]["rows"][0][panel["table"]["head"].index("KL at the end (nats a token)")] == "0.100 (estimate)"

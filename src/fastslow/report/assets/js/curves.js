@@ -11,12 +11,12 @@ function curvesSection(root) {
   const axes = segments("axis", "Horizontal axis", [["step", "Steps"], ["rollouts", "Rollouts"], ["seconds", "Seconds"]], state.axis, (value) => { state.axis = value; redraw(); });
   const keys = h("div");
   const figures = {
-    accuracy: figure("chart-accuracy", true), kl: figure("chart-kl"), reward: figure("chart-reward"), drift: figure("chart-drift"),
+    accuracy: figure("chart-accuracy", true), kl: figure("chart-kl"), penalty: figure("chart-penalty"), reward: figure("chart-reward"), drift: figure("chart-drift"),
     entropy: figure("chart-entropy"), time: figure("chart-time"), rollouts: figure("chart-rollouts"),
   };
   const costs = h("div");
   root.append(sectionHead("curves", "Learning curves and costs"), h("div", { class: "controls" }, panel, task, axes), h("div", { class: "controls" }, keys),
-    h("div", { class: "charts" }, ["accuracy", "kl", "drift", "reward", "entropy", "time", "rollouts"].map((name) => figures[name])), costs);
+    h("div", { class: "charts" }, ["accuracy", "kl", "drift", "reward", "penalty", "entropy", "time", "rollouts"].map((name) => figures[name])), costs);
   const toggle = (set) => (name) => { if (!set.delete(name)) set.add(name); redraw(); };
 
   function update(found) {
@@ -32,7 +32,7 @@ function curvesSection(root) {
     const focused = keyOfFocus(root);
     keys.replaceChildren(legend(all.map((series) => series.name), state.hidden, toggle(state.hidden), swatch));
     for (const [name, spec] of Object.entries(lineSpecs(visible, state))) figures[name].update(spec);
-    for (const name of ["reward", "entropy"]) figures[name].hidden = !all.some((series) => series.training);
+    for (const name of ["reward", "penalty", "entropy"]) figures[name].hidden = !all.some((series) => series.training);
     for (const [name, spec] of Object.entries(barSpecs(visible, state, toggle(state.hiddenParts)))) figures[name].update(spec);
     costs.replaceChildren(costTable(all));
     refocus(root, focused);
@@ -68,14 +68,17 @@ function lineSpecs(visible, state) {
     name: series.name, index: series.index,
     data: series.evaluations.filter((point) => known(point.kl) && known(point.accuracy)).map((point) => [point.kl, point.accuracy]),
   }));
+  const estimated = visible.filter((series) => series.evaluations.some((point) => point.kl_name && point.kl_name !== "KL"));
+  const how = !estimated.length ? "over the full vocabulary" : `estimated from sampled tokens${estimated.length === visible.length ? "" : ` for ${estimated.map((series) => series.name).join(", ")}, over the full vocabulary for the others`}`;
   const score = state.task === "best" ? "best" : "accuracy";
   const accuracy = state.task && state.task !== "best" ? lines((point) => (point.tasks || {})[state.task]) : lines((point) => point[score], score);
   const x = AXES[state.axis];
   const bands = visible.some((series) => series.count > 1) ? " Lines are medians over seeds, bands go from the lowest to the highest." : "";
   return {
     accuracy: { title: "Validation accuracy", note: `Under the best prompt of that moment.${bands}`, x, y: "accuracy", xMin: 0, yMin: 0, yMax: 1, series: accuracy },
-    kl: { title: "KL to the base model", note: "On validation problems, over the full vocabulary.", x, y: "nats a token", xMin: 0, yMin: 0, series: lines((point) => point.kl, "kl") },
-    drift: { title: "Accuracy against drift", note: "One point an evaluation: up is better, left is closer to the base model.", x: "KL to base, nats a token", y: "accuracy", xMin: 0, yMin: 0, yMax: 1, scatter: true, series: drift },
+    kl: { title: "KL to the base model", note: `On validation problems, ${how}.`, x, y: "nats a token", xMin: 0, yMin: 0, series: lines((point) => point.kl, "kl") },
+    drift: { title: "Accuracy against drift", note: "One point an evaluation: up is better, left is closer to the base model.", x: `KL to base${estimated.length ? " (estimate)" : ""}, nats a token`, y: "accuracy", xMin: 0, yMin: 0, yMax: 1, scatter: true, series: drift },
+    penalty: { title: "KL to the base model in training", note: "On the step's rollouts, as the loss sees it: an estimate from their tokens.", x, y: "nats a token", xMin: 0, yMin: 0, series: steps("kl_penalty") },
     reward: { title: "Training reward", note: "Mean over a step's rollouts.", x, y: "reward", xMin: 0, yMin: 0, yMax: 1, series: steps("reward") },
     entropy: { title: "Entropy", note: "Of the policy at completion positions.", x, y: "nats", xMin: 0, yMin: 0, series: steps("entropy") },
   };

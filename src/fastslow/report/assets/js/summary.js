@@ -70,7 +70,7 @@ function resultCard(series, place, alone, kind) {
 function figures(series) {
   const { totals, headline } = series;
   const items = [
-    ["KL to base, nats a token", headline.kl === null ? "–" : number(headline.kl, 3)], ["sampled rollouts", number(totals.sampled)],
+    [`${headline.kl_name || "KL"} to base, nats a token`, headline.kl === null ? "–" : number(headline.kl, 3)], ["sampled rollouts", number(totals.sampled)],
     ["of them for the prompt search", number(totals.sampled_gepa + (totals.sampled_reflection || 0))], ["rollouts reused", number(totals.reused)],
     ["training time", duration(totals.seconds)], ["reflection", dollars(totals.usd)],
   ];
