@@ -16,6 +16,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from fastslow.errors import ConfigError
 from fastslow.resources import resolve_path
 
+FROZEN = "frozen"
+"""The prompt optimiser that does not search."""
+
 Positive = Annotated[int, Field(gt=0)]
 NonNegative = Annotated[int, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -123,9 +126,12 @@ class ProposerConfig(Section):
 
 
 class FastConfig(Section):
-    """The fast weights' optimiser. Budgets are per cycle; metric calls are a hard ceiling."""
+    """The fast weights' optimiser. Budgets are per cycle; metric calls are a hard ceiling.
 
-    optimiser: Literal["gepa", "frozen"] = "gepa"
+    `optimiser`: a name that `fast/registry.py` knows, or `package.module:build`; all but `frozen` search.
+    """
+
+    optimiser: str = "gepa"
     anchor_problems: Positive = 192
     metric_calls: Positive = 960
     reflection_minibatch: Positive = 8
@@ -212,7 +218,7 @@ class Config(Section):
     @property
     def searches(self) -> bool:
         """Whether prompts are evolved at all."""
-        return self.method != "rl" and not self.teacher_is_given and self.fast.optimiser == "gepa"
+        return self.method != "rl" and not self.teacher_is_given and self.fast.optimiser != FROZEN
 
     @property
     def search_steps(self) -> int:
@@ -229,10 +235,7 @@ class Config(Section):
                 f"{self.loop.group_size}: every prompt gets G/K rollouts a problem. Take one of "
                 f"{[k for k in range(1, self.loop.group_size + 1) if self.loop.group_size % k == 0]}"
             )
-        if self.slow.clip_low < 1.0 and self.slow.loss == "cispo":
-            raise ValueError(
-                f"slow.clip_low: {self.slow.clip_low} sets a floor, which CISPO does not have: set it to 1.0"
-            )
+        self._check_clipping()
         if self.method == "distill":
             self._check_distillation()
         if self.engine == "tinker" and self.tinker is None:
@@ -251,6 +254,21 @@ class Config(Section):
                     f"{self.fast.anchor_problems}: scoring one prompt on the anchors takes that many"
                 )
         return self
+
+    def _check_clipping(self) -> None:
+        """No loss has a floor on the ratio, and plain importance sampling has no ceiling: such a clip would not be used."""
+        slow, default = self.slow, SlowConfig()
+        floor_does_nothing = slow.loss == "cispo" and slow.clip_low > 1.0
+        if slow.clip_low != default.clip_low and not floor_does_nothing:
+            name = "CISPO" if slow.loss == "cispo" else slow.loss
+            raise ValueError(
+                f"slow.clip_low: {slow.clip_low} sets a floor, which {name} does not have: set it to {default.clip_low}"
+            )
+        if slow.loss == "importance_sampling" and slow.clip_high != default.clip_high:
+            raise ValueError(
+                f"slow.clip_high: {slow.clip_high} sets a ceiling, which importance_sampling does not have: leave it at "
+                f"{default.clip_high}, or take slow.loss: cispo"
+            )
 
     def _check_distillation(self) -> None:
         if self.teacher_is_given:

@@ -222,7 +222,7 @@ def _fast(config: Config) -> list[str]:
     if proposer.kind == "lesson":
         who = f"the verifier's own lessons{words}, no LLM"
     lines = [
-        f"gepa {every}: at most {fast.metric_calls} metric calls, {config.population_size} prompts kept",
+        f"{fast.optimiser} {every}: at most {fast.metric_calls} metric calls, {config.population_size} prompts kept",
         f"anchors: {min(anchors, fitting)} of the {lookahead} problems looked ahead at, once the population is full",
         f"proposer: {who.strip()}, {proposer.recipe} recipe, prompts of at most {proposer.max_prompt_chars} characters",
     ]

@@ -26,6 +26,7 @@ class Parts:
 def check(config: Config) -> tuple[Config, Task]:
     """The config as resolved, and its task, after every check that needs no model. Raises ConfigError or TaskError."""
     from fastslow.fast.proposers import check_proposer
+    from fastslow.fast.registry import check_optimiser
     from fastslow.slow.losses import check_loss
     from fastslow.tasks.registry import build_task
     from fastslow.tracking import check_tracker
@@ -35,6 +36,7 @@ def check(config: Config) -> tuple[Config, Task]:
     task = build_task(config.task)
     check_splits(task)
     _check_stages(config, task)
+    check_optimiser(config.fast.optimiser)
     if config.searches:
         check_proposer(config.fast.proposer)
     if config.engine == "tinker":

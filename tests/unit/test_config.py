@@ -37,6 +37,18 @@ def test_the_defaults_are_the_papers() -> None:
         ({"model": {}}, "model.name: is missing"),
         ({"method": "sft"}, "method: Input should be 'fst', 'rl', 'prompt' or 'distill', got 'sft'"),
         ({"slow": {"clip_low": 0.2}}, "slow.clip_low: 0.2 sets a floor"),
+        (
+            {"slow": {"loss": "importance_sampling", "clip_low": 0.2}},
+            "slow.clip_low: 0.2 sets a floor, which importance_sampling does not have",
+        ),
+        (
+            {"slow": {"loss": "importance_sampling", "clip_high": 0.2}},
+            "slow.clip_high: 0.2 sets a ceiling, which importance_sampling does not have",
+        ),
+        (
+            {"slow": {"loss": "my_loss", "clip_low": 0.2}},
+            "slow.clip_low: 0.2 sets a floor, which my_loss does not have",
+        ),
         ({"fast": {"proposer": {"kind": "litellm"}}}, "fast.proposer.model: is missing"),
         ({"fast": {"proposer": {"kind": "openai", "model": "m"}}}, "fast.proposer.base_url: is missing"),
         ({"fast": {"metric_calls": 100}}, "fast.metric_calls: 100 must exceed fast.anchor_problems, 192"),
@@ -53,6 +65,21 @@ def test_the_defaults_are_the_papers() -> None:
 def test_wrong_configs_say_what_is_wrong(tree: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         parse_config({**MINIMAL, **tree})
+
+
+def test_clips_at_their_defaults_stand_in_any_config() -> None:
+    for loss in ("cispo", "importance_sampling"):
+        tree = parse_config({**MINIMAL, "slow": {"loss": loss}}).model_dump(mode="json")
+        assert (tree["slow"]["clip_low"], tree["slow"]["clip_high"]) == (1.0, 3.0)
+        assert parse_config(tree).slow.loss == loss
+    assert parse_config({**MINIMAL, "slow": {"clip_low": 2.0, "clip_high": 0.2}}).slow.tau == 1.2
+
+
+def test_everything_but_the_frozen_optimiser_searches() -> None:
+    found = {
+        name: parse_config({**MINIMAL, "fast": {"optimiser": name}}).searches for name in ("gepa", "frozen", "mine")
+    }
+    assert found == {"gepa": True, "frozen": False, "mine": True}
 
 
 def test_rl_needs_no_divisor_since_it_has_one_prompt() -> None:

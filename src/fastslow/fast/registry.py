@@ -1,24 +1,44 @@
-"""From a config to the prompt optimiser."""
+"""From a config to the prompt optimiser. A new optimiser is one file with `build`, and one entry here or its path in a config."""
 
-from fastslow.config import Config
-from fastslow.fast.frozen import FrozenOptimiser
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any
+
+from fastslow.config import FROZEN, Config
+from fastslow.errors import ConfigError
 from fastslow.fast.optimiser import PromptOptimiser
 from fastslow.slow.engine import PolicyEngine
+from fastslow.tasks.registry import load_object
 from fastslow.types import Prompt
+
+MODULES = {
+    "gepa": "fastslow.fast.gepa_optimiser",
+    FROZEN: "fastslow.fast.frozen",
+}
+
+Build = Callable[[Config, PolicyEngine, Prompt], PromptOptimiser]
+
+
+def check_optimiser(name: str) -> None:
+    """Raises ConfigError where no optimiser has this name."""
+    _build(name)
 
 
 def build_optimiser(config: Config, engine: PolicyEngine, seed_prompt: Prompt) -> PromptOptimiser:
     """The fast side of a run; plain RL leaves its one prompt as it is."""
-    if not config.searches:
-        return FrozenOptimiser()
-    from fastslow.fast.gepa_optimiser import GepaOptimiser
-    from fastslow.fast.proposers import build_proposer
+    return _build(config.fast.optimiser if config.searches else FROZEN)(config, engine, seed_prompt)
 
-    fast = config.fast
-    return GepaOptimiser(
-        build_proposer(fast.proposer, engine),
-        seed_prompt,
-        metric_calls=fast.metric_calls,
-        reflection_minibatch=fast.reflection_minibatch,
-        proposals_per_iteration=fast.proposals_per_iteration,
-    )
+
+def _build(name: str) -> Build:
+    if name in MODULES:
+        found: Any = import_module(MODULES[name]).build
+    elif ":" in name:
+        found = load_object(name, "fast.optimiser")
+    else:
+        raise ConfigError(
+            f"fast.optimiser: {name!r} is unknown: take one of {', '.join(MODULES)}, or package.module:build"
+        )
+    if not callable(found):
+        raise ConfigError(f"fast.optimiser: {name!r} is {found!r}, which cannot be called: name a function build")
+    build: Build = found
+    return build

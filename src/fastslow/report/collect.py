@@ -126,7 +126,9 @@ def headline(run: Mapping[str, Any]) -> dict[str, Any]:
         "after_step": after["step"] if after else None,
         "interval": intervals.get(after["step"]) if after else None,
         "interval_note": f"95 % interval over {run['problems']} validation problems" if run["problems"] else None,
-        **next(({"kl": p["kl"], "kl_name": p["kl_name"]} for p in reversed(run["evaluations"]) if "kl" in p), {"kl": None}),
+        **next(
+            ({"kl": p["kl"], "kl_name": p["kl_name"]} for p in reversed(run["evaluations"]) if "kl" in p), {"kl": None}
+        ),
         "verdict": _verdict(run, before, after, intervals) + _by_kind(after),
     }
 

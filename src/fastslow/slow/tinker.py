@@ -35,7 +35,6 @@ from fastslow.slow.engine import (
     Weights,
 )
 from fastslow.slow.limits import check_lengths
-from fastslow.slow.losses import check_loss
 from fastslow.slow.tinker_datums import (
     DIALECTS,
     ServerDatum,
@@ -43,6 +42,7 @@ from fastslow.slow.tinker_datums import (
     loss_config,
     scoring_datum,
     server_datums,
+    server_loss,
     update_metrics,
 )
 from fastslow.slow.tinker_server import RefusedError, Server, check_server
@@ -80,6 +80,7 @@ def check_remote(config: Config) -> None:
         )
     if model.lora is None and tinker.backend in ("hosted", "jax"):
         raise ConfigError(f"model.lora: is missing: tinker.backend {tinker.backend!r} trains LoRA adapters alone")
+    server_loss(config.slow.loss)
     measures = config.slow.kl_coefficient > 0 or (config.evaluation.every > 0 and config.evaluation.kl_problems > 0)
     if model.lora is None and measures:
         raise ConfigError(
@@ -215,14 +216,14 @@ class TinkerEngine:
     # -- training ------------------------------------------------------------------------------------------------------
 
     def train_step(self, datums: Sequence[Datum], loss: LossSettings, learning_rate: float) -> UpdateMetrics:
-        check_loss(loss.name)
+        name = server_loss(loss.name)
         if not datums:
             return NO_UPDATE
         sequences = [TokenSequence(datum.context_tokens, datum.completion_tokens) for datum in datums]
         base = self._scored(sequences, ["base"])[0] if loss.kl_coefficient else None
         sent = [_sent(datum) for datum in server_datums(datums, loss, base, self.dialect.reduction)]
         self._untouched = False
-        backward = self._trainer.forward_backward(sent, loss.name, loss_config(self.dialect, loss))
+        backward = self._trainer.forward_backward(sent, name, loss_config(self.dialect, loss))
         step = self._trainer.optim_step(self._adam(learning_rate))
         output, stepped = self.server.wait([backward, step])
         self._sampler = None

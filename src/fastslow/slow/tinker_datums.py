@@ -14,6 +14,7 @@ from typing import Literal
 
 import numpy as np
 
+from fastslow.errors import ConfigError
 from fastslow.slow.engine import NAN, Datum, LossSettings, TokenSequence, UpdateMetrics
 
 Reduction = Literal["tokens", "sequences"]
@@ -47,6 +48,19 @@ class ServerDatum:
     target_tokens: tuple[int, ...]
     logprobs: tuple[float, ...]
     advantages: tuple[float, ...]
+
+
+SERVER_LOSSES: dict[str, str] = {"cispo": "cispo", "importance_sampling": "importance_sampling"}
+"""Our losses, each with its name at a server. One that is not here has no server's name: it runs on the local engine alone."""
+
+
+def server_loss(name: str) -> str:
+    """What a server calls a loss. Raises ConfigError where it has none like it."""
+    if name not in SERVER_LOSSES:
+        raise ConfigError(
+            f"slow.loss: {name!r} is not a loss of the Tinker API: take one of {', '.join(SERVER_LOSSES)}, or engine: local"
+        )
+    return SERVER_LOSSES[name]
 
 
 def loss_config(dialect: Dialect, loss: LossSettings) -> dict[str, float] | None:
@@ -121,8 +135,7 @@ def update_metrics(
     advantages = _flat([[datum.advantage] * len(datum.completion_tokens) for datum in datums])
     weights = _flat([[datum.token_weight] * len(datum.completion_tokens) for datum in datums])
     ratio = np.exp(learner - sampler)
-    weighed = np.minimum(ratio, loss.tau) * learner if loss.name == "cispo" else ratio
-    per_token = -weighed * advantages
+    per_token = -_weighed(loss, ratio, learner) * advantages
     penalty = np.zeros_like(learner)
     if base_logprobs is not None:
         penalty = np.asarray(kl_estimates(learner.tolist(), _flat(base_logprobs).tolist()))
@@ -138,6 +151,15 @@ def update_metrics(
         tokens=len(learner),
         computed_tokens=computed * (1 if base_logprobs is None else 2),
     )
+
+
+def _weighed(loss: LossSettings, ratio: np.ndarray, learner: np.ndarray) -> np.ndarray:
+    """What multiplies -A in each loss of `SERVER_LOSSES`, token by token."""
+    if loss.name == "cispo":
+        return np.asarray(np.minimum(ratio, loss.tau) * learner)
+    if loss.name == "importance_sampling":
+        return ratio
+    raise ConfigError(f"slow.loss: {loss.name!r} is not a loss of the Tinker API: its value is not known here")
 
 
 def _flat(rows: Sequence[Sequence[float]]) -> np.ndarray:

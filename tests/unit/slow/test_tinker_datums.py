@@ -5,14 +5,16 @@ import math
 import pytest
 import torch
 
+from fastslow.errors import ConfigError
 from fastslow.slow.engine import Datum, LossSettings, TokenSequence
-from fastslow.slow.losses import cispo, kl_penalty
+from fastslow.slow.losses import LOSSES, cispo, kl_penalty
 from fastslow.slow.tinker_datums import (
     DIALECTS,
     kl_estimates,
     loss_config,
     scoring_datum,
     server_datums,
+    server_loss,
     update_metrics,
 )
 
@@ -63,6 +65,22 @@ def test_thresholds_go_with_every_request_that_may_carry_them(backend: str, sent
     expected = {"clip_low_threshold": 0.0, "clip_high_threshold": 4.0} if sent else None
     assert loss_config(DIALECTS[backend], LossSettings()) == expected
     assert loss_config(DIALECTS[backend], LossSettings("importance_sampling")) is None
+
+
+def test_a_loss_that_servers_do_not_have_is_refused_by_name_and_never_booked_as_another() -> None:
+    assert {name: server_loss(name) for name in LOSSES} == {
+        "cispo": "cispo",
+        "importance_sampling": "importance_sampling",
+    }
+    with pytest.raises(
+        ConfigError, match=r"slow.loss: 'my_loss' is not a loss of the Tinker API: take one of cispo, imp"
+    ):
+        server_loss("my_loss")
+    learner = [list(datum.sampler_logprobs) for datum in DATUMS]
+    with pytest.raises(ConfigError, match=r"slow.loss: 'my_loss'"):
+        update_metrics(DATUMS, learner, None, LossSettings("my_loss", kl_coefficient=0.0), 0.5)
+    plain = update_metrics(DATUMS, learner, None, LossSettings("importance_sampling", kl_coefficient=0.0), 0.5)
+    assert plain.loss == pytest.approx(-(2 * 0.25 * 1.5 + 3 * 0.125 * -1.0))
 
 
 def test_the_kl_estimate_is_unbiased_and_never_negative() -> None:
