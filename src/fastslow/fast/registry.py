@@ -1,4 +1,4 @@
-"""From a config to the prompt optimiser. A new optimiser is one file with `build`, and one entry here or its path in a config."""
+"""From a config to the prompt optimiser. A new one is one file with `build`, and one entry here or its path in a config."""
 
 from collections.abc import Callable
 from importlib import import_module
