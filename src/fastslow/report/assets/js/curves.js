@@ -32,7 +32,8 @@ function curvesSection(root) {
     const focused = keyOfFocus(root);
     keys.replaceChildren(legend(all.map((series) => series.name), state.hidden, toggle(state.hidden), swatch));
     for (const [name, spec] of Object.entries(lineSpecs(visible, state))) figures[name].update(spec);
-    for (const name of ["reward", "penalty", "entropy"]) figures[name].hidden = !all.some((series) => series.training);
+    for (const name of ["reward", "entropy"]) figures[name].hidden = !all.some((series) => series.training);
+    figures.penalty.hidden = !all.some((series) => series.training && series.training.kl_penalty.some((value) => value !== null));
     for (const [name, spec] of Object.entries(barSpecs(visible, state, toggle(state.hiddenParts)))) figures[name].update(spec);
     costs.replaceChildren(costTable(all));
     refocus(root, focused);
