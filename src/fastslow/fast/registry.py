@@ -1,14 +1,17 @@
 """From a config to the prompt optimiser."""
 
 from fastslow.config import Config
+from fastslow.context_room import ContextRoom
 from fastslow.fast.frozen import FrozenOptimiser
 from fastslow.fast.optimiser import PromptOptimiser
 from fastslow.slow.engine import PolicyEngine
 from fastslow.types import Prompt
 
 
-def build_optimiser(config: Config, engine: PolicyEngine, seed_prompt: Prompt) -> PromptOptimiser:
-    """The fast side of a run; plain RL leaves its one prompt as it is."""
+def build_optimiser(
+    config: Config, engine: PolicyEngine, seed_prompt: Prompt, room: ContextRoom | None = None
+) -> PromptOptimiser:
+    """The fast side of a run; plain RL leaves its one prompt as it is. `room` says which prompts are too long."""
     if not config.searches:
         return FrozenOptimiser()
     from fastslow.fast.gepa_optimiser import GepaOptimiser
@@ -21,4 +24,5 @@ def build_optimiser(config: Config, engine: PolicyEngine, seed_prompt: Prompt) -
         metric_calls=fast.metric_calls,
         reflection_minibatch=fast.reflection_minibatch,
         proposals_per_iteration=fast.proposals_per_iteration,
+        room=room,
     )
