@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
-from fastslow.errors import ConfigError, FastslowError
+from fastslow.errors import ConfigError, FastslowError, told
 from fastslow.experiments.commands import add_command as add_experiment
 from fastslow.lab.commands import add_commands
 from fastslow.report.commands import add_command as add_report
@@ -22,7 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return int(options.run(options))
     except FastslowError as error:
-        print(f"fastslow: {error}", file=sys.stderr)
+        print(f"fastslow: {told(error)}", file=sys.stderr)
         return 2
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, model_validator
 
 from fastslow.errors import ConfigError
 from fastslow.resources import resolve_path
@@ -174,6 +174,7 @@ class TinkerConfig(Section):
     outage_s: Annotated[float, Field(gt=0.0)] = 120.0
     batch_timeout_s: Annotated[float, Field(gt=0.0)] = 7200.0
     download_weights: bool = True
+    context_limit: Positive | None = None
 
 
 class Config(Section):
@@ -228,7 +229,10 @@ class Config(Section):
         return self.steps if self.method == "prompt" else 0
 
     @model_validator(mode="after")
-    def _consistent(self) -> "Config":
+    def _consistent(self, info: ValidationInfo) -> "Config":
+        # A run that was made before this check is still read, and resumed.
+        if not (info.context or {}).get("recorded"):
+            self._check_groups()
         if self.method != "prompt" and self.loop.group_size % self.answering_prompts:
             raise ValueError(
                 f"loop.population_size: K = {self.population_size} does not divide loop.group_size, G = "
@@ -268,6 +272,24 @@ class Config(Section):
             raise ValueError(
                 f"slow.clip_high: {slow.clip_high} sets a ceiling, which importance_sampling does not have: leave it at "
                 f"{default.clip_high}, or take slow.loss: cispo"
+            )
+
+    def _check_groups(self) -> None:
+        """Raises ValueError for groups of one rollout: its advantage is always 0, so that the weights never move."""
+        loop = self.loop
+        if self.method not in ("fst", "rl"):
+            return
+        if loop.group_size == 1:
+            raise ValueError(
+                f"loop.group_size: 1 gives groups of one rollout, whose advantage is always 0: method {self.method!r} would "
+                "never move the weights. Take 2 or more, or method: prompt, which only searches for prompts"
+            )
+        if loop.baseline == "prompt" and self.searches and loop.group_size == self.population_size:
+            raise ValueError(
+                f"loop.baseline: 'prompt' compares the G/K rollouts of a problem under one prompt, and loop.group_size, G = "
+                f"{loop.group_size}, over loop.population_size, K = {self.population_size}, leaves one under each, "
+                f"whose advantage is always 0. Raise loop.group_size to {2 * self.population_size} or more, lower "
+                "loop.population_size, or take baseline: problem"
             )
 
     def _check_distillation(self) -> None:
@@ -315,20 +337,23 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     return parse_config(tree)
 
 
-def parse_config(tree: dict[str, Any]) -> Config:
-    """A validated config. Raises ConfigError that names every wrong field, its value and the way out."""
+def parse_config(tree: dict[str, Any], *, recorded: bool = False) -> Config:
+    """A validated config; `recorded` is that of a run that exists, and need not learn anything.
+
+    Raises: ConfigError that names every wrong field, its value and the way out.
+    """
     try:
-        return Config.model_validate(_lists_to_tuples(tree))
+        return Config.model_validate(_lists_to_tuples(tree), context={"recorded": recorded})
     except ValidationError as error:
         raise ConfigError("\n".join(_explain(detail) for detail in error.errors())) from None
 
 
 def with_overrides(config: Config, overrides: Sequence[str]) -> Config:
-    """A copy of a config with `key.path=value` overrides. Raises ConfigError as `load_config` does."""
+    """A copy of a run's config with `key.path=value` overrides. Raises ConfigError as `load_config` does."""
     tree = config.model_dump(mode="json")
     for override in overrides:
         apply_override(tree, override)
-    return parse_config(tree)
+    return parse_config(tree, recorded=True)
 
 
 def apply_override(tree: dict[str, Any], override: str) -> None:

@@ -9,6 +9,10 @@ class ConfigError(FastslowError, ValueError):
     """A config, a command-line option or an input file is wrong. The message names the field, the value and the way out."""
 
 
+class TooLongError(ConfigError):
+    """A context and its completion do not fit into the model's context."""
+
+
 class TaskError(FastslowError, ValueError):
     """A task cannot provide what its interface promises: bad data, overlapping splits, a reward outside [0, 1]."""
 
@@ -18,7 +22,12 @@ class InfrastructureError(FastslowError, RuntimeError):
 
 
 class ServerError(InfrastructureError):
-    """The server behind a remote engine is gone, or refused a request. The run stops and can be resumed."""
+    """The server behind a remote engine is gone, or refused a request. The run stops and can be resumed.
+
+    `reachable`: it is still there, so that the run can be saved.
+    """
+
+    reachable = False
 
 
 class ReflectionError(FastslowError, RuntimeError):
@@ -35,6 +44,11 @@ class ReflectionError(FastslowError, RuntimeError):
 
 class ResumeError(FastslowError, RuntimeError):
     """A run directory cannot be continued as asked."""
+
+
+def told(error: BaseException) -> str:
+    """The message of an error and the notes that were added to it on its way, one a line."""
+    return "\n".join([str(error), *getattr(error, "__notes__", [])])
 
 
 def positive(field: str, value: int) -> int:

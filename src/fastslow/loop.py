@@ -18,8 +18,8 @@ from fastslow.session import TrainingSession, TrainResult
 def train(config: Config, *, resume: Path | None = None, observer: Observer | None = None) -> TrainResult:
     """Run, or resume, one training run.
 
-    Raises: ConfigError and TaskError before any model loads; InfrastructureError when too many rollouts fail, after the
-    last good step has been saved.
+    Raises: ConfigError and TaskError before any model loads; InfrastructureError when too many rollouts fail. An error that
+    ends the loop, whatever it is, is raised after the last good step has been saved, with a note that says where.
     """
     with TrainingSession.open(config, resume=resume, observer=observer) as session:
         while not session.finished:

@@ -8,11 +8,12 @@ from typing import Any
 import torch
 
 from fastslow.config import Config
+from fastslow.context_room import ContextRoom, context_room
 from fastslow.errors import ConfigError
+from fastslow.resume import check_complete
 from fastslow.run_dir import RunDirectory
-from fastslow.setup import check
+from fastslow.setup import check, check_lengths
 from fastslow.slow import loading
-from fastslow.slow.chat import ChatRenderer
 from fastslow.tasks.base import SPLITS, Task
 
 CONTEXT_SAMPLE = 32
@@ -39,15 +40,19 @@ def describe(config: Config, *, resume: Path | None = None) -> str:
     Raises: ConfigError or TaskError, as `train` would.
     """
     config, task = check(config)
+    room = context_room(config, task)
     if resume is None:
         RunDirectory(Path(config.output)).check_free()
+        check_lengths(config, task, room)
+    else:
+        check_complete(RunDirectory(resume))
     device = loading.pick_device(config.model.device) if config.engine == "local" else None
     parameters, multiplied = count_parameters(config)
-    context_tokens = mean_context_tokens(config, task)
+    context_tokens = mean_context_tokens(task, room)
     estimate = estimate_run(config, multiplied, context_tokens, measured_flops(device, config) if device else None)
     sections = {
         "Model": _model(config, device, parameters),
-        "Task": _task(config, task, context_tokens),
+        "Task": _task(task, room, context_tokens),
         "Slow weights": _slow(config),
         "Fast weights": _fast(config),
         "Measured": _evaluation(config),
@@ -76,11 +81,10 @@ def count_parameters(config: Config) -> tuple[int, int]:
     return total, total if tied else total - table.numel()
 
 
-def mean_context_tokens(config: Config, task: Task) -> float:
+def mean_context_tokens(task: Task, room: ContextRoom) -> float:
     """Mean length of a context under the seed prompt, over a few training problems."""
-    renderer = ChatRenderer(loading.load_tokenizer(config.model), config.model.chat_template_kwargs)
     problems = task.problems("train")[:CONTEXT_SAMPLE]
-    return sum(len(renderer.encode(task.messages(p, task.seed_prompt))) for p in problems) / len(problems)
+    return sum(len(room.encode(task.messages(p, task.seed_prompt))) for p in problems) / len(problems)
 
 
 def measured_flops(device: torch.device, config: Config) -> float:
@@ -160,9 +164,15 @@ def _model(config: Config, device: torch.device | None, parameters: int) -> list
     ]
 
 
-def _task(config: Config, task: Task, context_tokens: float) -> list[str]:
+def _task(task: Task, room: ContextRoom, context_tokens: float) -> list[str]:
     sizes = ", ".join(f"{len(task.problems(split))} {split}" for split in SPLITS)
     lines = [f"{task.name}: {sizes} problems, disjoint; about {context_tokens:.0f} context tokens"]
+    if room.limit:
+        left = room.limit - room.longest - room.max_tokens
+        lines.append(
+            f"the longest takes {room.longest} tokens of the model's {room.limit}, and a completion {room.max_tokens}: "
+            f"{left} are left for longer prompts"
+        )
     return lines + [f"seed prompt, {name}: {text!r}" for name, text in task.seed_prompt.components]
 
 

@@ -174,9 +174,13 @@ class RunDirectory:
         yield temporary
         for path in [*temporary.rglob("*"), temporary]:
             _sync(path)
-        shutil.rmtree(final, ignore_errors=True)
+        replaced = final.with_name(f".old-{final.name}")
+        shutil.rmtree(replaced, ignore_errors=True)
+        if final.exists():
+            final.replace(replaced)
         temporary.replace(final)
         _sync(final.parent)
+        shutil.rmtree(replaced, ignore_errors=True)
 
     def latest_checkpoint(self) -> Path | None:
         """The newest checkpoint that can be resumed from, or None."""
@@ -188,20 +192,25 @@ class RunDirectory:
         for step in checkpoint_steps(self.path)[:-1]:
             shutil.rmtree(self.checkpoint_dir(step) / "resume", ignore_errors=True)
 
+    def samples(self, step: int | None = None) -> list[Path]:
+        """The files in rollouts/, ascending; up to a step where one is given."""
+        paths = sorted((self.path / "rollouts").glob("step_*.jsonl"), key=_step_of)
+        return [path for path in paths if step is None or _step_of(path) <= step]
+
     def positions(self) -> dict[str, int]:
         """Sizes in bytes of the files that lines are appended to."""
-        return {name: _size(self.path / name) for name in APPENDED}
+        return {name: file_size(self.path / name) for name in APPENDED}
 
     def rewind(self, positions: Mapping[str, int] | None, step: int) -> None:
         """Take back what was written after the checkpoint of `step`; everything where `positions` is None."""
         for name in APPENDED:
             path, size = self.path / name, (positions or {}).get(name, 0)
-            if _size(path) > size:
+            if file_size(path) > size:
                 with path.open("r+b") as file:
                     file.truncate(size)
                     os.fsync(file.fileno())
-        for path in (self.path / "rollouts").glob("step_*.jsonl"):
-            if positions is None or int(path.stem.removeprefix("step_")) > step:
+        for path in self.samples():
+            if positions is None or _step_of(path) > step:
                 path.unlink()
         for newer in checkpoint_steps(self.path):
             if positions is None or newer > step:
@@ -226,7 +235,7 @@ def read_config(run: Path) -> Config:
         raise ResumeError(f"{str(run)!r} holds no run: there is no config.yaml in it")
     tree = yaml.safe_load(path.read_text(encoding="utf-8"))
     tree.pop("versions", None)
-    return parse_config(tree)
+    return parse_config(tree, recorded=True)
 
 
 def read_metrics(run: Path) -> list[dict[str, Any]]:
@@ -327,7 +336,12 @@ def _mean(scores: Mapping[str, float]) -> float | None:
     return sum(scores.values()) / len(scores) if scores else None
 
 
-def _size(path: Path) -> int:
+def _step_of(path: Path) -> int:
+    return int(path.stem.removeprefix("step_"))
+
+
+def file_size(path: Path) -> int:
+    """Bytes of a file; 0 where there is none."""
     return path.stat().st_size if path.exists() else 0
 
 

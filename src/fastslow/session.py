@@ -3,26 +3,27 @@
 One controller owns the weights (through the engine) and the population; everything else receives values.
 """
 
-import json
 import logging
 import signal
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
 
+from fastslow.checkpoints import Checkpoints, Mark
 from fastslow.config import Config
+from fastslow.context_room import ContextRoom
 from fastslow.curriculum import Curriculum, union
-from fastslow.errors import InfrastructureError, ResumeError, ServerError
+from fastslow.errors import InfrastructureError, ServerError, TooLongError
 from fastslow.fast.optimiser import Candidate, Evaluation, Evolution, PromptOptimiser, Usage
 from fastslow.fast.pareto import mean_score
 from fastslow.loop_state import LoopState
 from fastslow.progress import Observer, SilentObserver
+from fastslow.resume import read_resume
 from fastslow.rollouts import RolloutRequest, make_rollouts
 from fastslow.run_dir import RunDirectory
 from fastslow.seeding import derive_seed
@@ -65,17 +66,19 @@ class TrainingSession:
         optimiser: PromptOptimiser,
         run: RunDirectory,
         observer: Observer,
+        room: ContextRoom,
     ) -> None:
         self.config, self.task, self.engine, self.optimiser = config, task, engine, optimiser
-        self.run, self.observer = run, observer
+        self.run, self.observer, self.room = run, observer, room
         self.state = LoopState(population=(task.seed_prompt,) * config.population_size)
         self.validation = Validation(config, task, engine)
         self.store = RolloutStore(config.loop.reuse_max_age)
         self._curricula: dict[int, Curriculum] = {}
         self.record = StepRecord()
-        self.saved_step: int | None = None
         self.interrupted = False
         self._last_record: dict[str, Any] = {}
+        self.checkpoints = Checkpoints(run, engine)
+        self._closing = False
         self._previous_handler: Any = None
 
     # -- opening and closing -------------------------------------------------------------------------------------------
@@ -86,7 +89,8 @@ class TrainingSession:
         from fastslow.setup import prepare
 
         parts = prepare(config, resume=resume)
-        session = cls(parts.config, parts.task, parts.engine, parts.optimiser, parts.run, observer or SilentObserver())
+        shown = observer or SilentObserver()
+        session = cls(parts.config, parts.task, parts.engine, parts.optimiser, parts.run, shown, parts.room)
         if resume is not None:
             session._restore()
         return session
@@ -105,8 +109,11 @@ class TrainingSession:
             },
         )
         try:
-            if self.state.step == 0 and not self._last_record:
+            if self._closing:
+                self._close_step()
+            elif self.state.step == 0 and not self._last_record:
                 self._log_start()
+                self._set_mark()
         except BaseException:
             self.__exit__(*sys.exc_info())
             raise
@@ -117,11 +124,13 @@ class TrainingSession:
     ) -> None:
         if self._previous_handler is not None:
             signal.signal(signal.SIGINT, self._previous_handler)
-        self.run.close()
+        try:
+            if isinstance(error, Exception):
+                error.add_note(self.checkpoints.rescue(error, self.state.step))
+        finally:
+            self.run.close()
         if kind is not None:
             self.observer.on_event("abort", {"error": f"{kind.__name__}: {error}"})
-        if isinstance(error, ServerError):
-            raise ServerError(f"{error}\n{self._way_back()}") from error
 
     @property
     def finished(self) -> bool:
@@ -169,7 +178,7 @@ class TrainingSession:
             state.evolved_for_step = state.step
             return state.population
         self._phase("evolving")
-        with self.record.timer("evolve"), self._failures_saved():
+        with self.record.timer("evolve"):
             evolution = self.optimiser.evolve(
                 tuple(dict.fromkeys(state.population)),
                 self._anchors(union(lookahead)),
@@ -180,6 +189,8 @@ class TrainingSession:
             )
         self._adopt(evolution)
         state.pace.searched(evolution.paid, self.config.fast.max_backoff)
+        # A search is dear: what fails after it does not make it be done again.
+        self._set_mark(record=True)
         return state.population
 
     def rollout_groups(self, minibatch: Sequence[Problem], population: Sequence[Prompt]) -> list[Group]:
@@ -219,18 +230,24 @@ class TrainingSession:
         self.record.update(metrics, learning_rate, datums)
 
     def end_step(self) -> None:
-        """Close a step: evaluate and save where it is due, write the metrics line."""
+        """Close a step, whose update is done: evaluate and save where it is due, write the metrics line."""
         state = self.state
         cycle_steps = 1 if self._searching else self.config.loop.steps_per_cycle
         state.step += 1
         state.step_in_cycle = (state.step_in_cycle + 1) % cycle_steps
         self.store.expire(self.engine.policy_version)
+        self._set_mark(record=True, closing=True)
+        self.run.write_rollout_samples(self.state.step, self.record.rollouts, self.config.rollout_samples)
+        self._close_step()
+
+    def _close_step(self) -> None:
         every = self.config.evaluation.every
         last = self.finished and not self.interrupted
         if every and (self.state.step % every == 0 or last):
             self._evaluate()
-        self.run.write_rollout_samples(self.state.step, self.record.rollouts, self.config.rollout_samples)
         self._write_record()
+        self._closing = False
+        self._set_mark()
         if self.state.step % self.config.checkpoint_every == 0:
             self._save()
 
@@ -261,7 +278,8 @@ class TrainingSession:
         sampling = self.config.sampling
         params = SamplingParams(sampling.max_tokens, sampling.temperature, sampling.top_p)
         wanted = [request for request in requests if request.n]
-        made = iter(make_rollouts(self.engine, self.task, wanted, params, source))
+        limit = self.room.limit
+        made = iter(make_rollouts(self.engine, self.task, wanted, params, source, context_limit=limit))
         rollouts = [next(made) if request.n else [] for request in requests]
         self.store.add(rollout for group in rollouts for rollout in group)
         return rollouts
@@ -360,9 +378,18 @@ class TrainingSession:
         state.by_kind = {}
         state.library[before] = [prompt.as_dict() for prompt in state.population]
         if now in state.library:
-            state.population = tuple(Prompt.from_dict(item) for item in state.library[now])
+            state.population = self._fitting([Prompt.from_dict(item) for item in state.library[now]])
             state.scores = {}
         self.run.write_library(state.library)
+
+    def _fitting(self, population: Sequence[Prompt]) -> tuple[Prompt, ...]:
+        """A population from a file, in which those that are too long for the model have given their places to others."""
+        refusals = {prompt: self.room.refusal(prompt) for prompt in population} if self.config.searches else {}
+        if not any(refusals.values()):
+            return tuple(population)
+        self._warn(f"a prompt leaves the population: {next(filter(None, refusals.values()))}")
+        kept = [prompt for prompt in population if refusals[prompt] is None] or [self.task.seed_prompt]
+        return tuple(kept[index % len(kept)] for index in range(len(population)))
 
     def _write_population(self) -> None:
         state = self.state
@@ -371,7 +398,9 @@ class TrainingSession:
     # -- measuring and logging -----------------------------------------------------------------------------------------
 
     def _evaluate(self) -> None:
-        """Put what validation gives on the record. A scorer that is down costs the measurement, never the run."""
+        """Put what validation gives on the record. A scorer that is down, or a prompt that leaves no room for a problem,
+        costs the measurement, never the run.
+        """
         self._phase("evaluating")
         state, current = self.state, self._stage(max(self.state.step - 1, 0)).task
         try:
@@ -379,7 +408,7 @@ class TrainingSession:
                 measured = self.validation.measure(current, state.population, state.by_kind, state.library)
         except ServerError:
             raise  # without the policy's server there is nothing to go on with
-        except InfrastructureError as error:
+        except (InfrastructureError, TooLongError) as error:
             self._warn(f"step {state.step}: not evaluated: {error}")
         else:
             for name, value in measured.items():
@@ -421,36 +450,10 @@ class TrainingSession:
         if failures:
             self._warn(f"step {self.state.step + 1}: {len(failures)} of {len(rollouts)} rollouts masked: {failures[0]}")
         if len(failures) > self.config.max_failure_fraction * len(rollouts):
-            with self._failures_saved():
-                raise InfrastructureError(
-                    f"{len(failures)} of {len(rollouts)} rollouts of step {self.state.step + 1} could not be scored, more "
-                    f"than max_failure_fraction = {self.config.max_failure_fraction} allows. The first: {failures[0]}"
-                )
-
-    @contextmanager
-    def _failures_saved(self) -> Iterator[None]:
-        """An infrastructure failure ends the run, after what it has learned so far has been saved."""
-        try:
-            yield
-        except ServerError:
-            raise  # nothing can be saved without the server
-        except InfrastructureError as error:
-            self._save()
             raise InfrastructureError(
-                f"{error}\nThe run stopped after step {self.state.step} and was saved. Mend the cause, then go on with: "
-                f"fastslow train --resume {self.run.path}"
-            ) from error
-
-    def _way_back(self) -> str:
-        """How to go on after the server was lost."""
-        if self.run.latest_checkpoint() is None:
-            since = "there is no checkpoint yet, so it begins again"
-        else:
-            since = f"it goes on from the checkpoint after step {self.saved_step}"
-        return (
-            f"The run stopped after step {self.state.step}. Bring the server back with its database and its checkpoints, then: "
-            f"fastslow train --resume {self.run.path} ({since}; --set tinker.base_url=... where the address is another)"
-        )
+                f"{len(failures)} of {len(rollouts)} rollouts of step {self.state.step + 1} could not be scored, more than "
+                f"max_failure_fraction = {self.config.max_failure_fraction} allows. The first: {failures[0]}"
+            )
 
     def _on_interrupt(self, number: int, frame: FrameType | None) -> None:
         self.interrupted = True
@@ -459,42 +462,47 @@ class TrainingSession:
 
     # -- checkpoints ---------------------------------------------------------------------------------------------------
 
+    def _set_mark(self, *, record: bool = False, closing: bool = False) -> Mark:
+        """Note where the run stands, with what its step has on record so far or, between two steps, without."""
+        mark = Mark(
+            self.state.to_json(),
+            self.store.copy(),
+            self.run.positions(),
+            self.engine.policy_version,
+            self.record.to_json() if record else None,
+            closing,
+        )
+        self.checkpoints.mark = mark
+        return mark
+
     def _save(self) -> None:
-        if self.saved_step == self.state.step:
-            return
-        self._phase("saving")
-        with self.run.checkpoint(self.state.step) as directory:
-            self.engine.save(directory, resumable=True)
-            resume = directory / "resume"
-            resume.mkdir(exist_ok=True)
-            loop = {"state": self.state.to_json(), "positions": self.run.positions()}
-            (resume / "loop.json").write_text(json.dumps(loop), encoding="utf-8")
-            lines = "".join(json.dumps(record) + "\n" for record in self.store.to_json())
-            (resume / "store.jsonl").write_text(lines, encoding="utf-8")
-        self.run.prune_resume_state()
-        self.saved_step = self.state.step
-        self.observer.on_event("checkpoint", {"path": str(self.run.checkpoint_dir(self.state.step))})
+        if self.checkpoints.due:
+            self._phase("saving")
+            self.checkpoints.save()
+            self.observer.on_event("checkpoint", {"path": str(self.run.checkpoint_dir(self.state.step))})
 
     def _restore(self) -> None:
         checkpoint = self.run.latest_checkpoint()
         if checkpoint is None:
             self.run.rewind(None, 0)
             return
-        resume = checkpoint / "resume"
-        if not (resume / "loop.json").is_file():
-            raise ResumeError(f"{checkpoint} holds no resume state: restore it, or start a new run")
-        loop = json.loads((resume / "loop.json").read_text(encoding="utf-8"))
+        loop, store = read_resume(checkpoint)
         self.state = LoopState.from_json(loop["state"])
         self.run.rewind(loop["positions"], self.state.step)
+        self.state.population = self._fitting(self.state.population)
+        self.state.choose_by_kind({})
         if self.state.cycle:
             self._write_population()
         if self.state.library:
             self.run.write_library(self.state.library)
-        with (resume / "store.jsonl").open(encoding="utf-8") as file:
-            self.store.restore(json.loads(line) for line in file)
+        self.store.restore(store)
         self.engine.load(checkpoint)
-        self.saved_step = self.state.step
         self._last_record = {"step": self.state.step}
+        # Checkpoints of earlier versions stand between two steps.
+        begun, self._closing = loop.get("record"), loop.get("closing", False)
+        if begun is not None:
+            self.record = StepRecord.from_json(begun)
+        self.checkpoints.restored(self._set_mark(record=begun is not None, closing=self._closing))
 
 
 def _by_problem(minibatch: Sequence[Problem], slots: Sequence[Group]) -> list[Group]:

@@ -4,8 +4,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fastslow.config import Config
+from fastslow.context_room import ContextRoom, context_room
 from fastslow.errors import ConfigError
 from fastslow.fast.optimiser import PromptOptimiser
+from fastslow.resume import check_complete
 from fastslow.run_dir import RunDirectory, read_population
 from fastslow.slow.engine import PolicyEngine
 from fastslow.tasks.base import Task, check_splits
@@ -21,6 +23,7 @@ class Parts:
     engine: PolicyEngine
     optimiser: PromptOptimiser
     run: RunDirectory
+    room: ContextRoom
 
 
 def check(config: Config) -> tuple[Config, Task]:
@@ -44,6 +47,13 @@ def check(config: Config) -> tuple[Config, Task]:
 
         check_remote(config)
     return _with_teacher(config, task), task
+
+
+def check_lengths(config: Config, task: Task, room: ContextRoom) -> None:
+    """Raises ConfigError where the problems of a new run do not fit under the prompts that it begins with."""
+    room.check_problems("the seed prompt", task.seed_prompt)
+    if isinstance(config.distill.prompt, dict) and config.teacher_is_given:
+        room.check_problems("distill.prompt", Prompt.from_dict(config.distill.prompt))
 
 
 def _check_stages(config: Config, task: Task) -> None:
@@ -124,17 +134,20 @@ def prepare(config: Config, *, resume: Path | None = None) -> Parts:
     from fastslow.fast.registry import build_optimiser
 
     config, task = check(config)
+    room = context_room(config, task)
     run = RunDirectory(resume if resume is not None else Path(config.output))
     if resume is None:
         run.check_free()
+        check_lengths(config, task, room)
     else:
+        check_complete(run)
         run.open(config)
     try:
         engine = build_engine(config)
-        optimiser = build_optimiser(config, engine, task.seed_prompt)
+        optimiser = build_optimiser(config, engine, task.seed_prompt, room)
     except BaseException:
         run.close()
         raise
     if resume is None:
         run.create(config)
-    return Parts(config, task, engine, optimiser, run)
+    return Parts(config, task, engine, optimiser, run, room)

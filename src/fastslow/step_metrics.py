@@ -1,5 +1,6 @@
 """One step's line of `metrics.jsonl`, collected while the step runs. Every metric is explained in docs/run-directory.md."""
 
+import copy
 import math
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -117,6 +118,7 @@ class StepRecord:
             "fast/usd": usage.usd,
             "fast/best_score": evolution.info.get("best_mean"),
             "fast/masked": evolution.info.get("masked", 0),
+            "fast/too_long": evolution.info.get("too_long", 0),
             "fast/error": evolution.error,
         }
 
@@ -134,6 +136,18 @@ class StepRecord:
             "slow/tokens": metrics.tokens,
             "slow/computed_tokens": metrics.computed_tokens,
         }
+
+    def to_json(self) -> dict[str, Any]:
+        """What a resumed run goes on with where the step had begun; its rollouts are written by then."""
+        names = ("values", "pairs", "sampled", "reused", "completion_tokens")
+        return {name: copy.deepcopy(getattr(self, name)) for name in names}
+
+    @classmethod
+    def from_json(cls, fields: Mapping[str, Any]) -> "StepRecord":
+        record = cls()
+        for name, value in fields.items():
+            setattr(record, name, value)
+        return record
 
     def finish(self, *, sampled_total: int, population_size: int, **fields: Any) -> dict[str, Any]:
         """The line. `rollouts/sampled` is what this step sampled: GEPA's evaluations, and what the policy wrote as reflection,

@@ -79,6 +79,13 @@ class RolloutStore:
                 del self._rollouts[key]
                 self._trained.pop(key, None)
 
+    def copy(self) -> "RolloutStore":
+        """A store with the same rollouts; what one forgets or hands out, the other keeps."""
+        other = RolloutStore(self.max_age)
+        other._rollouts.update({key: list(rollouts) for key, rollouts in self._rollouts.items()})
+        other._trained.update(self._trained)
+        return other
+
     def clear(self) -> None:
         """Forget everything."""
         self._rollouts.clear()

@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM
 
 from architectures import POSITIONS, STOP_TOKENS, make_architecture_dir, write_gguf
 from fastslow.config import LoraConfig, ModelConfig, SlowConfig
-from fastslow.errors import ConfigError
+from fastslow.errors import ConfigError, TooLongError
 from fastslow.slow import loading
 from fastslow.slow.engine import Datum, DistillDatum, LossSettings, SampleRequest, SamplingParams, TokenSequence
 from fastslow.slow.local import LocalEngine
@@ -233,7 +233,7 @@ def test_a_context_too_long_for_the_model_is_refused(setup: Setup, engine: Local
     assert len(engine.sample([SampleRequest(context, 1, 0)], PARAMS)[0]) == 1
     if engine.context_limit is not None:
         with pytest.raises(
-            ConfigError, match=rf"sampling.max_tokens: 8 tokens after a context of 249 exceed .*{POSITIONS}"
+            TooLongError, match=rf"sampling.max_tokens: 8 tokens after a context of 249 exceed .*{POSITIONS}"
         ):
             engine.sample([SampleRequest((*context, 10), 1, 0)], PARAMS)
 

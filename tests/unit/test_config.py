@@ -58,6 +58,19 @@ def test_the_defaults_are_the_papers() -> None:
             "distill.prompt: 'evolve' needs a search, and fast.optimiser is 'frozen'",
         ),
         ({"method": "distill", "steps": 10}, "steps: 10 leaves none to distil, .* first distill.cycles = 10 search"),
+        (
+            {"loop": {"baseline": "prompt"}},
+            "loop.baseline: 'prompt' .* G = 8, over loop.population_size, K = 8, leaves one .* whose advantage is always 0. "
+            "Raise loop.group_size to 16 or more, lower loop.population_size, or take baseline: problem",
+        ),
+        (
+            {"method": "rl", "loop": {"group_size": 1}},
+            "loop.group_size: 1 gives groups of one rollout, .* method 'rl' would never move the weights. Take 2 or more",
+        ),
+        (
+            {"loop": {"group_size": 1, "population_size": 1}},
+            "loop.group_size: 1 gives groups of one rollout, .* 'fst' would never .* or method: prompt",
+        ),
         ({"distill": {"cycles": 0}}, "distill.cycles: Input should be greater than 0, got 0"),
         ({"distill": {"promt": "x"}}, "distill.promt: unknown key. Did you mean 'prompt'?"),
     ],
@@ -80,6 +93,19 @@ def test_everything_but_the_frozen_optimiser_searches() -> None:
         name: parse_config({**MINIMAL, "fast": {"optimiser": name}}).searches for name in ("gepa", "frozen", "mine")
     }
     assert found == {"gepa": True, "frozen": False, "mine": True}
+
+
+def test_groups_that_can_teach_are_taken_and_so_is_what_an_earlier_run_was_made_with() -> None:
+    for tree in (
+        {"loop": {"baseline": "prompt", "population_size": 4}},
+        {"loop": {"baseline": "prompt"}, "fast": {"optimiser": "frozen"}},  # eight times the same prompt
+        {"loop": {"baseline": "prompt"}, "method": "rl"},
+        {"loop": {"group_size": 1}, "method": "prompt"},
+        {"loop": {"group_size": 1}, "method": "distill", "distill": {"prompt": "Be brief."}},
+    ):
+        assert isinstance(parse_config({**MINIMAL, **tree}), Config)
+    recorded = parse_config({**MINIMAL, "loop": {"baseline": "prompt"}}, recorded=True)
+    assert with_overrides(recorded, ["steps=8"]).loop.baseline == "prompt"
 
 
 def test_rl_needs_no_divisor_since_it_has_one_prompt() -> None:

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from fastslow.config import Config, apply_override, parse_config
-from fastslow.errors import ConfigError, FastslowError
-from fastslow.run_dir import checkpoint_steps, read_metrics, read_population
+from fastslow.errors import ConfigError, FastslowError, told
+from fastslow.run_dir import RunDirectory, checkpoint_steps, read_metrics, read_population
 from fastslow.step_metrics import KL, KL_ESTIMATE
 
 FAILURES = "failures.jsonl"
@@ -259,7 +259,7 @@ def _collect(
     """Book what a part brought. One that was interrupted is neither done nor failed."""
     error = future.exception()
     if error is not None:
-        failed[part.name] = f"{type(error).__name__}: {error}"
+        failed[part.name] = f"{type(error).__name__}: {told(error)}"
         _append(directory / FAILURES, {"part": part.name, "error": failed[part.name]})
         return
     outcome = future.result()
@@ -291,6 +291,8 @@ def run_part(tree: dict[str, Any], measures: Sequence[Mapping[str, Any]], start:
     if start is not None:
         name = str(Path(start) / "checkpoints" / f"step_{checkpoint_steps(Path(start))[-1]}")
         config = config.model_copy(update={"model": config.model.model_copy(update={"name": name})})
+    if checkpoint_steps(output) and RunDirectory(output).latest_checkpoint() is None:
+        shutil.rmtree(output)  # it was finished, and what it brought was not written down
     resume = output if (output / "config.yaml").is_file() else None
     result = train(config, resume=resume)
     outcome: dict[str, Any] = {"interrupted": result.interrupted}

@@ -8,6 +8,7 @@ from typing import Any
 
 from gepa import EvaluationBatch
 
+from fastslow.context_room import ContextRoom
 from fastslow.errors import InfrastructureError, ReflectionError
 from fastslow.fast.optimiser import Candidate, Evaluate, Evaluation, Usage
 from fastslow.fast.proposer import Example, Proposal, ProposalRequest, Proposer, propose_all
@@ -49,8 +50,15 @@ class CycleAdapter:
     """Proposals go through `propose_texts`, by way of gepa's reflection strategy: that one takes whole batches."""
 
     def __init__(
-        self, proposer: Proposer, evaluate: Evaluate, anchors: Sequence[Problem], metric_calls: int, seed: int
+        self,
+        proposer: Proposer,
+        evaluate: Evaluate,
+        anchors: Sequence[Problem],
+        metric_calls: int,
+        seed: int,
+        room: ContextRoom | None = None,
     ) -> None:
+        self.room, self.too_long = room, 0
         self.proposer, self.evaluate_pairs, self.seed = proposer, evaluate, seed
         self.anchors, self.metric_calls = list(anchors), metric_calls
         self.calls = self.masked = self.masked_batches = self.proposals = self.idle = 0
@@ -248,7 +256,8 @@ class CycleAdapter:
 
     def _request(self, parent: Prompt, component: str, examples: tuple[Example, ...]) -> ProposalRequest:
         self.proposals += 1
-        return ProposalRequest(parent, component, examples, derive_seed(self.seed, "propose", self.proposals))
+        chars = None if self.room is None else self.room.max_chars(parent, component)
+        return ProposalRequest(parent, component, examples, derive_seed(self.seed, "propose", self.proposals), chars)
 
     def _child(
         self,
@@ -271,15 +280,25 @@ class CycleAdapter:
             return {}
         parent = requests[0].parent
         child = Prompt.from_dict({**parent.as_dict(), **texts})
-        if child.hash in self.entries:
+        refusal = self._refusal(child)
+        if refusal is not None:
             self.idle += 1
-            reason = "refused: a duplicate of a known prompt"
-            self.refused.append(Candidate(child, parent.hash, False, reason, {}, feedback))
+            self.refused.append(Candidate(child, parent.hash, False, f"refused: {refusal}", {}, feedback))
             return {}
         self.entries[child.hash] = Entry(
             child, parent.hash, reason="the budget ended before it was scored", feedback=feedback
         )
         return texts
+
+    def _refusal(self, child: Prompt) -> str | None:
+        """Why a whole proposal makes no candidate."""
+        if child.hash in self.entries:
+            return "a duplicate of a known prompt"
+        too_long = None if self.room is None else self.room.refusal(child)
+        if too_long is not None:
+            self.too_long += 1
+            self.usage += Usage(refused=1)
+        return too_long
 
     def _book_failure(self, request: ProposalRequest, error: ReflectionError, feedback: tuple[str, ...]) -> None:
         spent = error.usage if isinstance(error.usage, Usage) else Usage(calls=1, failures=1)

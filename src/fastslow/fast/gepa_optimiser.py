@@ -16,6 +16,7 @@ Deviations from gepa and from the paper, each because a population is evolved ag
 - The population's first prompt was scored on every anchor, unless no such prompt scored anything.
 - A masked rollout is never a 0: it is asked for once more, then replaced by the candidate's mean over the others. A
   candidate without any scored rollout is not accepted; three such batches in a row end the run as a failed scorer.
+- A child that does not fit into the policy's context beside the longest problem and a whole answer is refused unscored.
 - Reflection that fails for good `max_failures` times in a row ends the cycle.
 """
 
@@ -27,6 +28,7 @@ from typing import Any
 import gepa
 
 from fastslow.config import Config
+from fastslow.context_room import ContextRoom
 from fastslow.fast.gepa_adapter import BudgetSpentError, CycleAdapter
 from fastslow.fast.gepa_hooks import (
     Acceptance,
@@ -74,12 +76,14 @@ class GepaOptimiser:
         reflection_minibatch: int,
         proposals_per_iteration: int = 1,
         max_failures: int = 3,
+        room: ContextRoom | None = None,
     ) -> None:
         self.proposer, self.seed_prompt = proposer, seed_prompt
         self.metric_calls = metric_calls
         self.reflection_minibatch = reflection_minibatch
         self.proposals_per_iteration = proposals_per_iteration
         self.max_failures = max_failures
+        self.room = room
 
     def evolve(
         self,
@@ -95,7 +99,7 @@ class GepaOptimiser:
         if len(seeds) > self.metric_calls:
             return self._too_small(seeds, size)
         anchors = self._anchors(problems, len(seeds), seed)
-        adapter = CycleAdapter(self.proposer, evaluate, anchors, self.metric_calls, seed)
+        adapter = CycleAdapter(self.proposer, evaluate, anchors, self.metric_calls, seed, self.room)
         adapter.score_seeds(seeds)
         restarted = self._is_stale(adapter, seeds, previous_scores) and self._restart(adapter)
         kinds = Kinds(adapter, self.reflection_minibatch, random.Random(derive_seed(seed, "kinds")))
@@ -126,6 +130,7 @@ class GepaOptimiser:
                 "anchors": len(anchors),
                 "best_mean": max(mean_score(scores) for _, scores in pool),
                 "masked": adapter.masked,
+                "too_long": adapter.too_long,
                 "restarted": restarted,
             },
             by_kind=kinds.best(evolved, pool),

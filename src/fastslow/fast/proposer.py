@@ -29,12 +29,13 @@ class Proposal:
 
 @dataclass(frozen=True)
 class ProposalRequest:
-    """What one call of `Proposer.propose` is asked."""
+    """What one call of `Proposer.propose` is asked. `max_chars`: about what fits into the policy's context; None: anything."""
 
     parent: Prompt
     component: str
     examples: tuple[Example, ...]
     seed: int
+    max_chars: int | None = None
 
 
 class Proposer(Protocol):

@@ -32,8 +32,7 @@ def render_messages(
         f"Your task: {RECIPES[recipe]}",
         (
             "Write for problems that are not shown here: name rules, formats and methods, never the answer of one problem "
-            "above. Where the feedback asks for a format, state it exactly. The whole text has at most "
-            f"{max_prompt_chars} characters."
+            f"above. Where the feedback asks for a format, state it exactly. {_limit(request, max_prompt_chars)}"
         ),
         (
             f"First say in one or two sentences what goes wrong and why. Then give the complete new text, not only the "
@@ -41,6 +40,18 @@ def render_messages(
         ),
     ]
     return [{"role": "user", "content": "\n\n".join(section for section in sections if section)}]
+
+
+def _limit(request: ProposalRequest, max_prompt_chars: int) -> str:
+    """The length that a new text may have: what the config allows, or what the policy's context holds, where that is less."""
+    room = request.max_chars
+    if room is None or room >= max_prompt_chars:
+        return f"The whole text has at most {max_prompt_chars} characters."
+    now = len(request.parent.as_dict()[request.component])
+    return (
+        f"The whole text has at most {room} characters (the current one has {now}): the model reads it together with the "
+        "question and its own answer, and no more fits. A longer text is refused."
+    )
 
 
 def clip(text: str, limit: int) -> str:

@@ -5,6 +5,7 @@ from importlib import import_module
 from typing import Any
 
 from fastslow.config import FROZEN, Config
+from fastslow.context_room import ContextRoom
 from fastslow.errors import ConfigError
 from fastslow.fast.optimiser import PromptOptimiser
 from fastslow.slow.engine import PolicyEngine
@@ -24,9 +25,14 @@ def check_optimiser(name: str) -> None:
     _build(name)
 
 
-def build_optimiser(config: Config, engine: PolicyEngine, seed_prompt: Prompt) -> PromptOptimiser:
-    """The fast side of a run; plain RL leaves its one prompt as it is."""
-    return _build(config.fast.optimiser if config.searches else FROZEN)(config, engine, seed_prompt)
+def build_optimiser(
+    config: Config, engine: PolicyEngine, seed_prompt: Prompt, room: ContextRoom | None = None
+) -> PromptOptimiser:
+    """The fast side of a run; plain RL leaves its one prompt as it is. `room` says which prompts are too long."""
+    optimiser = _build(config.fast.optimiser if config.searches else FROZEN)(config, engine, seed_prompt)
+    if room is not None and hasattr(optimiser, "room"):
+        optimiser.room = room
+    return optimiser
 
 
 def _build(name: str) -> Build:

@@ -118,8 +118,15 @@ class PolicyEngine(Protocol):
 
     policy_version: int
     """Number of updates that the weights have had; each `train_step` and each `distill_step` adds one."""
+    context_limit: int | None
+    """Positions of the model's context, completion included; None: not known. `sample` raises TooLongError beyond it."""
     kl_is_exact: bool
     """Whether `kl_to_base` sums over the vocabulary; otherwise it estimates from the completion's own tokens."""
+
+    @property
+    def intact(self) -> bool:
+        """False where an update has begun and its outcome is not known: weights in such a state must not be saved."""
+        ...
 
     def encode(self, messages: Sequence[Message]) -> tuple[int, ...]:
         """Context tokens for chat messages, generation prompt included. Never mutates its argument."""

@@ -83,20 +83,36 @@ def load_tokenizer(config: ModelConfig) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def load_settings(config: ModelConfig) -> tuple[Any, Any]:
-    """The text model's config and the generation config, without any weights. Raises ConfigError where there is none."""
+def load_text_config(config: ModelConfig) -> Any:
+    """The text model's config, without any weights. Raises ConfigError where there is none."""
+    return _load_config(config).get_text_config()
+
+
+def _load_config(config: ModelConfig) -> Any:
     name, kwargs = source_of(config)
     try:
-        settings = AutoConfig.from_pretrained(name, **kwargs)
+        return AutoConfig.from_pretrained(name, **kwargs)
     except Exception as error:  # loaders raise what they like for a damaged or foreign file
         raise ConfigError(
             f"model.name: no model config could be loaded from {config.name!r}: {_told(error)}"
         ) from error
+
+
+def load_settings(config: ModelConfig) -> tuple[Any, Any]:
+    """The text model's config and the generation config, without any weights. Raises ConfigError where there is none."""
+    name, kwargs = source_of(config)
+    settings = _load_config(config)
     try:
         generation = GenerationConfig.from_pretrained(name, **kwargs)
     except OSError:
         generation = GenerationConfig.from_model_config(settings)
     return settings.get_text_config(), generation
+
+
+def context_limit(settings: Any) -> int | None:
+    """Positions of a text model's context; None where its config does not say."""
+    limit: int | None = getattr(settings, "max_position_embeddings", None)
+    return limit
 
 
 def load_model(config: ModelConfig, device: torch.device, dtype: torch.dtype) -> PreTrainedModel:

@@ -81,7 +81,7 @@ class LocalEngine:
         self.tokenizer = loading.load_tokenizer(model)
         self.renderer = ChatRenderer(self.tokenizer, model.chat_template_kwargs)
         network = loading.load_model(model, self.device, self.dtype)
-        self.context_limit: int | None = getattr(network.config.get_text_config(), "max_position_embeddings", None)
+        self.context_limit = loading.context_limit(network.config.get_text_config())
         self.stop = loading.stop_tokens(network, self.tokenizer)
         self.unshared_reason = self._choose_layout(network)
         self.model: Any = self._with_adapter(network, model, adapter, seed)
@@ -89,6 +89,10 @@ class LocalEngine:
         self.sampled_tokens = self.computed_tokens = 0
         self._optimizer: MasterAdamW | None = None
         self._base: Any = None
+
+    @property
+    def intact(self) -> bool:
+        return self._optimizer is None or not self._optimizer.moving
 
     # -- text ----------------------------------------------------------------------------------------------------------
 

@@ -27,6 +27,7 @@ class MasterAdamW:
             if parameter is not self.masters[name]:
                 parameter.register_post_accumulate_grad_hook(self._accumulator(self.masters[name]))
         self.max_grad_norm = config.max_grad_norm
+        self.moving = False
         self.adam = torch.optim.AdamW(
             self.masters.values(), lr=config.learning_rate, betas=config.betas, weight_decay=config.weight_decay
         )
@@ -37,9 +38,12 @@ class MasterAdamW:
         norm = float(torch.nn.utils.clip_grad_norm_(self.masters.values(), limit))
         for group in self.adam.param_groups:
             group["lr"] = learning_rate
+        # Where it stays true, an exception has left some parameters behind.
+        self.moving = True
         self.adam.step()
         self.adam.zero_grad(set_to_none=True)
         self._publish()
+        self.moving = False
         return norm
 
     def save(self, directory: Path) -> None:

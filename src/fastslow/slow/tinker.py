@@ -45,7 +45,7 @@ from fastslow.slow.tinker_datums import (
     server_loss,
     update_metrics,
 )
-from fastslow.slow.tinker_server import RefusedError, Server, check_server
+from fastslow.slow.tinker_server import RefusedError, Server, check_server, context_length
 from fastslow.types import Completion, FinishReason, Message
 
 logger = logging.getLogger(__name__)
@@ -60,6 +60,14 @@ SEEDS = 2**30
 def server_name(model: ModelConfig, tinker: TinkerConfig) -> str:
     """What the server calls the model."""
     return tinker.base_model or loading.source_of(model)[0]
+
+
+def server_limit(model: ModelConfig, tinker: TinkerConfig, own: int | None) -> int | None:
+    """Positions of the context there: what the config gives, or else the smaller of what server and model say."""
+    if tinker.context_limit is not None:
+        return tinker.context_limit
+    said = [limit for limit in (context_length(tinker, server_name(model, tinker)), own) if limit]
+    return min(said, default=None)
 
 
 def check_remote(config: Config) -> None:
@@ -115,7 +123,8 @@ class TinkerEngine:
         self.tokenizer = loading.load_tokenizer(model)
         self.renderer = ChatRenderer(self.tokenizer, model.chat_template_kwargs)
         text, generation = loading.load_settings(model)
-        self.context_limit: int | None = getattr(text, "max_position_embeddings", None)
+        self.context_limit = server_limit(model, tinker, loading.context_limit(text))
+        self.intact = True
         self.stop = loading.stop_tokens(SimpleNamespace(generation_config=generation), self.tokenizer)
         self.policy_version = 0
         self.server = Server(tinker)
@@ -222,10 +231,11 @@ class TinkerEngine:
         sequences = [TokenSequence(datum.context_tokens, datum.completion_tokens) for datum in datums]
         base = self._scored(sequences, ["base"])[0] if loss.kl_coefficient else None
         sent = [_sent(datum) for datum in server_datums(datums, loss, base, self.dialect.reduction)]
-        self._untouched = False
+        self._untouched = self.intact = False
         backward = self._trainer.forward_backward(sent, name, loss_config(self.dialect, loss))
         step = self._trainer.optim_step(self._adam(learning_rate))
         output, stepped = self.server.wait([backward, step])
+        self.intact = True
         self._sampler = None
         self.policy_version += 1
         return update_metrics(datums, _learner_rows(output, sequences), base, loss, _grad_norm(stepped.metrics))

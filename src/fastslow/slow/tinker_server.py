@@ -29,6 +29,8 @@ KEPT = (".safetensors", ".json")
 class RefusedError(ServerError):
     """The server is there and has said no."""
 
+    reachable = True
+
 
 def check_server(config: TinkerConfig, base_model: str) -> None:
     """Raises ConfigError where the SDK, the key or the server is missing, or the server has another model."""
@@ -41,7 +43,7 @@ def check_server(config: TinkerConfig, base_model: str) -> None:
         raise ConfigError("tinker.base_url: holds a user name or a password: keys stand in the environment alone")
     api_key(config)
     _await_server(config)
-    models = _models(config)
+    models = [model["model_name"] for model in _models(config)]
     if base_model not in models:
         known = ", ".join(models) or "no model"
         raise ConfigError(
@@ -189,7 +191,15 @@ def _await_server(config: TinkerConfig) -> None:
         time.sleep(0.5)
 
 
-def _models(config: TinkerConfig) -> list[str]:
+def context_length(config: TinkerConfig, base_model: str) -> int | None:
+    """Positions of the context of a model of the server; None where it does not say."""
+    own = (model for model in _models(config) if model["model_name"] == base_model)
+    length = next((model.get("max_context_length") for model in own), None)
+    return int(length) if length else None
+
+
+def _models(config: TinkerConfig) -> list[dict[str, Any]]:
+    """What the server says of each model that it has."""
     import httpx
 
     try:
@@ -199,7 +209,7 @@ def _models(config: TinkerConfig) -> list[str]:
             timeout=config.connect_timeout_s,
         )
         response.raise_for_status()
-        return [str(model["model_name"]) for model in response.json()["supported_models"]]
+        return [{**model, "model_name": str(model["model_name"])} for model in response.json()["supported_models"]]
     except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(
             f"tinker.base_url: what answers at {config.base_url} does not speak the Tinker API: {_told(error)}"

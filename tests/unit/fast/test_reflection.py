@@ -1,6 +1,7 @@
 """What a reflection LM is asked, and which of its replies are adopted."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -43,6 +44,14 @@ def test_the_question_holds_the_parent_the_examples_and_the_limit() -> None:
 def test_the_worst_example_comes_first() -> None:
     text = rendered(request(examples=[Example("good", "a", 1.0, ""), Example("bad", "b", 0.0, "")]))
     assert text.index("Question: bad") < text.index("Question: good")
+
+
+def test_the_limit_is_the_contexts_where_that_is_less_than_the_configs() -> None:
+    asked = request()
+    assert "at most 500 characters." in rendered(replace(asked, max_chars=500))
+    text = rendered(replace(asked, max_chars=120))
+    assert "at most 120 characters (the current one has 5): the model reads it together with the question" in text
+    assert "500" not in text
 
 
 @pytest.mark.parametrize("recipe", ["light", "full"])

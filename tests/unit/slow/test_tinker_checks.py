@@ -11,7 +11,7 @@ import pytest
 
 from fastslow.config import Config, TinkerConfig
 from fastslow.errors import ConfigError
-from fastslow.slow.tinker import check_remote, read_state
+from fastslow.slow.tinker import check_remote, read_state, server_limit
 from fastslow.slow.tinker_server import api_key, check_server
 
 from runs import small_config
@@ -22,7 +22,12 @@ pytest.importorskip("tinker", reason="the SDK is not installed: pip install 'fas
 class Handler(BaseHTTPRequestHandler):
     answers: ClassVar[dict[str, Any]] = {
         "/api/v1/healthz": {"status": "ok"},
-        "/api/v1/get_server_capabilities": {"supported_models": [{"model_name": "some/model"}]},
+        "/api/v1/get_server_capabilities": {
+            "supported_models": [
+                {"model_name": "some/model"},
+                {"model_name": "short/model", "max_context_length": 4096},
+            ]
+        },
     }
 
     def do_GET(self) -> None:
@@ -97,7 +102,9 @@ def test_what_cannot_run_is_refused_before_anything_loads(overrides: dict[str, A
 def test_a_server_with_another_model_is_refused(url: str) -> None:
     settings = TinkerConfig(base_url=url, backend="jax")
     check_server(settings, "some/model")
-    with pytest.raises(ConfigError, match=r"tinker.base_model: the server at .* has some/model, not 'other'"):
+    with pytest.raises(
+        ConfigError, match=r"tinker.base_model: the server at .* has some/model, short/model, not 'other'"
+    ):
         check_server(settings, "other")
 
 
@@ -120,3 +127,17 @@ def test_a_key_comes_from_the_environment_and_is_never_shown(monkeypatch: pytest
 def test_a_checkpoint_of_the_other_engine_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="was not written by engine 'tinker': use engine: local"):
         read_state(tmp_path)
+
+
+def test_the_context_is_as_long_as_the_config_says_or_else_the_shorter_of_server_and_model(url: str) -> None:
+    for name, own, given, expected in (
+        ("some/model", 512, None, 512),
+        ("some/model", None, None, None),
+        ("short/model", 32768, None, 4096),
+        ("short/model", 512, None, 512),
+        ("short/model", None, None, 4096),
+        ("short/model", 512, 2048, 2048),
+    ):
+        config = config_of(**remote(url, context_limit=given, base_model=name))
+        assert config.tinker is not None
+        assert server_limit(config.model, config.tinker, own) == expected
