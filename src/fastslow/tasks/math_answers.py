@@ -98,7 +98,9 @@ class MathVerify:
                 self.close()
                 raise
         if "unusable" in reply:
-            raise TaskError(f"the record's answer {shorten(right)!r} cannot be used by math-verify: {reply['unusable']}")
+            raise TaskError(
+                f"the record's answer {shorten(right)!r} cannot be used by math-verify: {reply['unusable']}"
+            )
         if "broken" in reply:
             raise InfrastructureError(f"math-verify is broken: {reply['broken']}")
         return bool(reply["equal"])

@@ -39,7 +39,11 @@ def broken() -> str | None:
         works = equal("\\frac{1}{2}", "0.5") and not equal("1", "2")
     except Exception as error:
         return f"{type(error).__name__}: {error}"
-    return None if works else "it does not take \\frac{1}{2} for 0.5: is its parser installed? pip install 'fastslow[math]'"
+    return (
+        None
+        if works
+        else "it does not take \\frac{1}{2} for 0.5: is its parser installed? pip install 'fastslow[math]'"
+    )
 
 
 def answer(right: str, given: str | None) -> dict[str, Any]:

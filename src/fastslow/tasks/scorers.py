@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fastslow.errors import ConfigError, InfrastructureError, TaskError
+from fastslow.tasks.base import as_number
 from fastslow.tasks.formats import (
     FORMATS,
     AnswerFormat,
@@ -43,7 +44,9 @@ _CHOICE = re.compile(rf"(?:\s|{_MARKUP[:-1]})*[(\[]?{_MARKUP}([A-Za-z]){_MARKUP}
 _SET_OFF = re.compile(rf"{_MARKUP}(?:[ \t]*(?:$|\n|[.):,;!?(\u2013\u2014]|-\s))")
 _LETTER = r"(?<![A-Za-z])[A-Za-z](?![A-Za-z'\u2019])"
 _ONLY_LETTERS = re.compile(rf"(?:[\W_]|\b(?:and|or)\b|{_LETTER})*", re.IGNORECASE)
-_LIST = re.compile(rf"[\s)\]*]*(?:,?\s*(?:and|or)\b|[&/])\s*[(\[]?{_LETTER}|[)\]]?,\s*[(\[]?{_LETTER}[)\]]?\s*(?:[,:]|and\b|or\b)")
+_LIST = re.compile(
+    rf"[\s)\]*]*(?:,?\s*(?:and|or)\b|[&/])\s*[(\[]?{_LETTER}|[)\]]?,\s*[(\[]?{_LETTER}[)\]]?\s*(?:[,:]|and\b|or\b)"
+)
 _ABBREVIATION = re.compile(r"[A-Za-z]\.[A-Za-z](?![A-Za-z])")
 _WRAPPED = re.compile(r"\\(?:text|textbf|mathrm|mathbf|boxed)\s*\{(.*)\}", re.DOTALL)
 # Golds that math-verify may not bear: they are tried when the data is read.
@@ -249,16 +252,6 @@ def from_function(function: Callable[..., Any], name: str, answer_column: str | 
         return as_score(function(completion, second), name)
 
     return score
-
-
-def as_number(reward: Any) -> float:
-    """A reward as a float: any real number, of NumPy or PyTorch too, and a verdict (True is 1).
-
-    Raises: TypeError or ValueError for anything else, a text that reads like a number included.
-    """
-    if isinstance(reward, str | bytes | bytearray) or getattr(reward, "ndim", 0):
-        raise TypeError(f"{reward!r} is not a number")
-    return float(reward)
 
 
 def as_score(value: Any, name: str) -> Score:
