@@ -186,7 +186,7 @@ class RecordsTask(Task):
             return {"record": record, "gold": self._built_in.prepare(answer)}
         except (TypeError, ValueError) as error:
             reason = str(error) if isinstance(error, TaskError) else f"the answer {answer!r} {error}"
-            raise TaskError(f"{where}: column {self.columns['answer']!r}: {reason}") from error
+            raise TaskError(f"{where}: {reason} (column {self.columns['answer']!r})") from error
 
     def _value(self, where: str, record: Mapping[str, Any], option: str) -> Any:
         column = self.columns[option]
@@ -215,6 +215,8 @@ class RecordsTask(Task):
                 f"{where}: column {self.columns['prompt']!r} must hold a text or a list of chat messages "
                 f"({{role, content}}, roles {', '.join(ROLES)}), not {value!r}"
             )
+        if value[-1]["role"] == "assistant":
+            raise TaskError(f"{where}: the chat ends with an assistant message: the policy is to write it, remove it")
         if not any(message["role"] == "user" for message in value):
             raise TaskError(f"{where}: column {self.columns['prompt']!r} holds a chat without a message of the user's")
         for number, message in enumerate(value, start=1):
@@ -225,8 +227,6 @@ class RecordsTask(Task):
                     f"{where}: column {self.columns['prompt']!r}, message {number}: has tool_calls, which would be lost: write "
                     "them into its content"
                 )
-        if value[-1]["role"] == "assistant":
-            raise TaskError(f"{where}: the chat ends with an assistant message: the policy is to write it, remove it")
         return tuple({"role": message["role"], "content": message["content"]} for message in value)
 
     def _check_prompts_and_columns(self) -> None:

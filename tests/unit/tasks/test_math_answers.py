@@ -79,7 +79,7 @@ def test_an_answer_in_the_data_that_takes_too_long_is_refused_with_its_row_befor
     path = tmp_path / "a.jsonl"
     path.write_text('{"q": "a", "answer": "5"}\n{"q": "b", "answer": "9^{9^{9^{9}}}"}\n')
     options = {"splits": {"train": 1, "validation": 1}, "prompt": "q", "answer": "answer", "scorer": "math"}
-    with pytest.raises(TaskError, match=r"a\.jsonl, line 2: column 'answer': .* takes math-verify more than 0\.5 s"):
+    with pytest.raises(TaskError, match=r"a\.jsonl, line 2: .* takes math-verify more than 0\.5 s.*column 'answer'"):
         RecordsTask(str(path), **options)
 
 
