@@ -76,6 +76,7 @@ class RecordsTask(Task):
         if where:
             rows = matching(rows, where) if isinstance(rows, list) else {s: matching(r, where) for s, r in rows.items()}
         self._reward_columns: list[str] = []
+        self._answers: dict[str, str] = {}  # of each question, while the splits are made
         self._splits = self._split(rows, splits or {}, drop_duplicates, seed)
         self._check_prompts_and_columns()
 
@@ -137,7 +138,7 @@ class RecordsTask(Task):
 
     def _make_problems(self, rows: Sequence[Row], drop: bool, seen: dict[str, str]) -> list[Problem]:
         """`seen` says where each question and each id stood first, over all splits."""
-        problems, broken = [], []
+        problems, broken, contrary = [], [], []
         for where, record in rows:
             try:
                 problem = self._make_problem(where, record)
@@ -153,16 +154,28 @@ class RecordsTask(Task):
             repeated = next((key for key in keys if key in seen), None)
             if repeated is None:
                 seen.update(dict.fromkeys(keys, where))
+                self._answers[question] = self._answer_text(record)
                 problems.append(problem)
             elif not drop or repeated != question:
                 what = "the question" if repeated == question else f"the id {problem.id.removeprefix(ID)!r}"
                 hint = " Or set drop_duplicates: true to keep the first" if repeated == question else ""
                 raise TaskError(f"{where}: repeats {what} of {seen[repeated]}: every problem must stand once.{hint}")
+            elif self._answers[question] != self._answer_text(record):
+                contrary.append(f"{where} and {seen[repeated]}")
+        if contrary:
+            logger.warning(
+                "task.options.drop_duplicates: %d repeated questions have another answer than the first, which is kept: %s",
+                len(contrary), contrary[0],
+            )  # fmt: skip
         if broken and not problems:
             raise broken[0]
         if broken:
             logger.warning("task.options.skip_broken: %d of %d records left out: %s", len(broken), len(rows), broken[0])
         return problems
+
+    def _answer_text(self, record: Mapping[str, Any]) -> str:
+        column = self.columns["answer"]
+        return "" if column is None else repr(record.get(column))
 
     def _make_problem(self, where: str, record: dict[str, Any]) -> Problem:
         answer = self.columns["answer"]

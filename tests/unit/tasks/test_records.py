@@ -190,6 +190,15 @@ def test_repeated_questions_can_be_dropped():
     assert check_splits(task) == {"train": 7, "validation": 2, "test": 0}
 
 
+def test_repeated_questions_with_another_answer_are_counted(caplog):
+    make(write("a.jsonl", REPEATED), splits=CUT, drop_duplicates=True)
+    assert not caplog.text
+    data = write("a.jsonl", [*rows(0, 8), {"question": "What is 2 + 1?", "answer": 4}])
+    make(data, splits=CUT, drop_duplicates=True)
+    assert "drop_duplicates: 1 repeated questions have another answer than the first, which is kept" in caplog.text
+    assert "a.jsonl, line 9 and a.jsonl, line 3" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("lines", "options", "message"),
     [
