@@ -5,16 +5,15 @@ Defaults are the paper's (arXiv 2605.12484) where it gives one. Ours, where it i
 `distill.cycles`. The section `tinker` is ours altogether.
 """
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, model_validator
 
 from fastslow.errors import ConfigError
 from fastslow.resources import resolve_path
+from fastslow.yaml_text import read_yaml
 
 FROZEN = "frozen"
 """The prompt optimiser that does not search."""
@@ -307,29 +306,16 @@ class Config(Section):
             )
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML 1.1 takes 1e-6 for text; everybody who writes it means the number."""
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
-)
-
-
-def read_yaml(text: str) -> Any:
-    """Safe YAML in which 1e-6 is a number."""
-    return yaml.load(text, Loader=_Loader)  # noqa: S506 (a SafeLoader)
-
-
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     """Read a YAML config and apply `key.path=value` overrides. Raises ConfigError with one message per wrong field."""
     path = Path(resolve_path(str(path), "config file"))
     if not path.is_file():
         raise ConfigError(f"config file {str(path)!r} does not exist: give the path of a YAML file")
     try:
-        tree = read_yaml(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise ConfigError(f"config file {str(path)!r} is not YAML: {error}") from error
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"config file {str(path)!r} is not UTF-8 text: {error}") from error
+    tree = read_yaml(text, f"config file {str(path)!r}")
     if not isinstance(tree, dict):
         raise ConfigError(f"config file {str(path)!r} holds {type(tree).__name__}: it must hold keys and values")
     for override in overrides:
@@ -370,7 +356,7 @@ def apply_override(tree: dict[str, Any], override: str) -> None:
         if not isinstance(child, dict):
             raise ConfigError(f"--set {override!r}: {parent!r} holds the value {child!r}, not a section")
         node = child
-    node[leaf] = read_yaml(text) if text else None
+    node[leaf] = read_yaml(text, f"--set {override!r}") if text else None
 
 
 def _lists_to_tuples(tree: dict[str, Any]) -> dict[str, Any]:

@@ -160,6 +160,66 @@ def test_files_that_are_no_config(tmp_path: Path, text: str, message: str) -> No
         load_config(path)
 
 
+TWICE = "model: {name: m}\ntask: {name: t}\nloop:\n  group_size: 16\nsteps: 3\nloop:\n  population_size: 4\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (TWICE, "config.yaml', line 6: the key 'loop' stands in line 3 already: keep one of the two"),
+        ("loop:\n  group_size: 16\n  group_size: 8\n", "line 3: the key 'group_size' stands in line 2 already"),
+        ("other: {options: {steps: 1, steps: 2}}\n", "line 1: the key 'steps' stands in line 1 already"),
+        ("tasks:\n- name: a\n  name: b\n", "line 3: the key 'name' stands in line 2 already"),
+        ('steps: 1\n"steps": 2\n', "line 2: the key 'steps' stands in line 1 already"),
+        ("seed: 010\n", "line 1: 010 is another number to YAML than it looks"),
+        ("a: 1\nseed: 1:30\n", "line 2: 1:30 is another number to YAML than it looks"),
+        ("seed: 0x10\n", None),
+        ("seed: 1_000\n", None),
+    ],
+)
+def test_yaml_that_is_silently_something_else(tmp_path: Path, text: str, message: str | None) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(text if "model" in text else f"{text}model: {{name: m}}\ntask: {{name: t}}\n")
+    if message is None:
+        assert load_config(path).seed in (16, 1000)
+        return
+    with pytest.raises(ConfigError, match=message):
+        load_config(path)
+
+
+def test_a_key_may_override_what_is_merged_in(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text("model: {name: m}\ntask:\n  name: t\n  options: {a: &a {x: 1, y: 2}, b: {<<: *a, y: 3}}\n")
+    assert load_config(path).task.options["b"] == {"x": 1, "y": 3}
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        (
+            "task.options={a: 1, a: 2}",
+            "--set 'task.options={a: 1, a: 2}', line 1: the key 'a' stands in line 1 already",
+        ),
+        ("task.options={", "--set 'task.options={' is not YAML"),
+        ("seed=010", "--set 'seed=010', line 1: 010 is another number"),
+    ],
+)
+def test_an_override_that_is_no_yaml_is_named(tmp_path: Path, override: str, message: str) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text("model: {name: m}\ntask: {name: t}\n")
+    with pytest.raises(ConfigError, match=message):
+        load_config(path, [override])
+
+
+def test_a_config_in_another_encoding(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_bytes(b"\xef\xbb\xbfmodel: {name: m}\ntask: {name: t}\n")
+    assert load_config(path).model.name == "m"
+    path.write_bytes(b"model: {name: \xff}\n")
+    with pytest.raises(ConfigError, match="is not UTF-8 text"):
+        load_config(path)
+
+
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"nowhere.yaml' does not exist"):
         load_config(tmp_path / "nowhere.yaml")

@@ -86,7 +86,7 @@ def _methods(names: Sequence[str]) -> tuple[str, ...]:
 
 def _settings(overrides: Sequence[str]) -> dict[str, Any]:
     """Dotted keys and their values, read as YAML."""
-    from fastslow.config import read_yaml
+    from fastslow.yaml_text import read_yaml
 
     found = {}
     for override in overrides:
@@ -145,7 +145,7 @@ def add_command(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from fastslow.config import read_yaml
+    from fastslow.yaml_text import read_yaml
 
     output = options.output or Path("runs") / options.name
     experiment(

@@ -8,7 +8,7 @@ judge), override `score_batch` as well.
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from fastslow.errors import TaskError
 from fastslow.types import SYSTEM, Message, Problem, Prompt, Score
@@ -130,10 +130,29 @@ def failure_of(error: Exception) -> ScoringFailure:
     return ScoringFailure(f"{type(error).__name__}: {error}")
 
 
+def as_number(reward: Any) -> float:
+    """A reward as a float: any real number, of NumPy or PyTorch too, and a verdict (True is 1).
+
+    Raises: TypeError or ValueError for anything else, a text that reads like a number included.
+    """
+    if isinstance(reward, str | bytes | bytearray) or getattr(reward, "ndim", 0) != 0:
+        raise TypeError(f"{reward!r} is not a number")
+    return float(reward)
+
+
 def check_score(score: Score, problem: Problem) -> Score:
-    """The score itself. Raises TaskError where it is not a `Score` with a reward in [0, 1]."""
+    """The score, its reward as a number of Python's. Raises TaskError where it is not a `Score` with a reward in [0, 1]."""
     if not isinstance(score, Score):
         raise TaskError(f"the scorer returned {score!r} for problem {problem.id!r}: return a fastslow.Score")
+    if not isinstance(score.feedback, str):
+        raise TaskError(f"the scorer's feedback for problem {problem.id!r} is {score.feedback!r}: a text is needed")
+    if not isinstance(score.reward, int | float):
+        try:
+            score = Score(as_number(score.reward), score.feedback)
+        except (TypeError, ValueError):
+            raise TaskError(
+                f"the scorer returned reward {score.reward!r} for problem {problem.id!r}: a number is needed"
+            ) from None
     if not 0.0 <= score.reward <= 1.0:
         raise TaskError(
             f"the scorer returned reward {score.reward!r} for problem {problem.id!r}: rewards lie in [0, 1]"

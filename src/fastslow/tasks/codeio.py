@@ -76,6 +76,17 @@ def _read(path: Path) -> dict[str, list[Problem]]:
         missing = [field for field in FIELDS if field not in record]
         if missing:
             raise TaskError(f"{path}, line {line}: has no {' and no '.join(map(repr, missing))}: a pair needs {FIELDS}")
+        for field in FIELDS[:3]:
+            if not isinstance(record[field], str) or not record[field].strip():
+                raise TaskError(f"{path}, line {line}: {field!r} must hold a text, not {record[field]!r}")
+        if not isinstance(record["input"], dict):
+            raise TaskError(f"{path}, line {line}: 'input' must hold the arguments by name, not {record['input']!r}")
+        try:
+            json.dumps([record["input"], record["output"]], allow_nan=False)
+        except ValueError:
+            raise TaskError(
+                f"{path}, line {line}: input or output holds NaN or an infinity, which JSON has not"
+            ) from None
         problem = _problem(record)
         if problem.id in seen:
             raise TaskError(f"{path}: lines {seen[problem.id]} and {line} hold the same function with the same input")

@@ -14,7 +14,9 @@ from typing import Any, NoReturn
 from fastslow.errors import TaskError
 
 THINK_END = "</think>"
-_JSON_BLOCK = re.compile(r"```json[ \t]*\n(.*?)```", re.DOTALL)
+_JSON_BLOCK = re.compile(r"```[ \t]*json\b[ \t]*\r?\n?(.*?)```", re.DOTALL | re.IGNORECASE)
+_BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
+_BRACE = re.compile(r"\\.|[{}]", re.DOTALL)  # an escaped brace is a character, not a brace
 
 
 @dataclass(frozen=True)
@@ -31,31 +33,44 @@ def answer_part(completion: str) -> str:
 
 
 def last_boxed(text: str) -> str | None:
-    """The content of the last \\boxed{...}, braces balanced; None where there is none."""
-    start = text.rfind("\\boxed{")
-    if start < 0:
+    """The content of the last \\boxed{...} or \\fbox{...}, braces balanced; None where there is none."""
+    boxes = list(_BOX.finditer(text))
+    if not boxes:
         return None
-    begin = start + len("\\boxed{")
-    depth = 1
-    for position in range(begin, len(text)):
-        depth += {"{": 1, "}": -1}.get(text[position], 0)
+    begin, depth = boxes[-1].end(), 1
+    for brace in _BRACE.finditer(text, begin):
+        depth += {"{": 1, "}": -1}.get(brace.group(), 0)
         if depth == 0:
-            return text[begin:position].strip()
+            return text[begin : brace.start()].strip()
     return None
 
 
 def read_json(text: str) -> Any:
-    """The value of a JSON text. Raises ValueError for anything else, NaN and bottomless nesting included."""
+    """The value of a JSON text. Raises ValueError for anything else: NaN, a repeated key and bottomless nesting included."""
     try:
-        return json.loads(text, parse_constant=_refuse_constant)
+        return json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=unique_keys)
     except RecursionError:
         raise ValueError("nested too deeply") from None
+
+
+def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON. Raises ValueError where a key stands twice: which of the values counts is anybody's guess."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"the key {next(name for name in names if names.count(name) > 1)!r} stands twice")
+    return found
 
 
 def json_value_text(completion: str) -> str | None:
     """The last ```json block of the answer part, or the whole of it; None where there is nothing."""
     part = answer_part(completion)
-    blocks = _JSON_BLOCK.findall(part)
+    try:
+        read_json(part)  # a string in it may hold a block, which is not the answer then
+    except ValueError:
+        blocks = _JSON_BLOCK.findall(part)
+    else:
+        blocks = []
     return (blocks[-1] if blocks else part).strip() or None
 
 

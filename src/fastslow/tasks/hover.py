@@ -145,7 +145,10 @@ def _choose(rows: Sequence[Row], hops: int) -> list[tuple[str, list[str]]]:
         missing = [field for field in FIELDS if field not in record]
         if missing:
             raise TaskError(f"{where}: has no {missing[0]!r}: a record of HoVer has {', '.join(FIELDS)}")
-        claim, question = str(record["claim"]).strip(), record["hpqa_id"]
+        for field in ("claim", "hpqa_id"):
+            if not isinstance(record[field], str) or not record[field].strip():
+                raise TaskError(f"{where}: {field} must hold a text, not {record[field]!r}")
+        claim, question = record["claim"].strip(), record["hpqa_id"]
         if record["num_hops"] != hops or question in questions or claim in chosen:
             continue
         questions.add(question)

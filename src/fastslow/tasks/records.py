@@ -7,6 +7,7 @@ the question. Everything is read and checked when the task is made, before any m
 import hashlib
 import json
 import logging
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -75,6 +76,7 @@ class RecordsTask(Task):
         if where:
             rows = matching(rows, where) if isinstance(rows, list) else {s: matching(r, where) for s, r in rows.items()}
         self._reward_columns: list[str] = []
+        self._answers: dict[str, str] = {}  # of each question, while the splits are made
         self._splits = self._split(rows, splits or {}, drop_duplicates, seed)
         self._check_prompts_and_columns()
 
@@ -102,10 +104,13 @@ class RecordsTask(Task):
         return [self._with_answer(problem, score) for problem, score in zip(problems, scores, strict=True)]
 
     def _with_answer(self, problem: Problem, score: Score | ScoringFailure) -> Score | ScoringFailure:
-        answer = self.columns["answer"]
-        if answer is None or isinstance(score, ScoringFailure) or score.reward == 1.0:
+        column = self.columns["answer"]
+        if column is None or isinstance(score, ScoringFailure) or score.reward == 1.0:
             return score
-        return Score(score.reward, f"{score.feedback}\nThe reference answer is {problem.data['record'][answer]}.")
+        answer = problem.data["record"][column]
+        if _is_missing(answer):
+            return score
+        return Score(score.reward, f"{score.feedback}\nThe reference answer is {answer}.")
 
     def _make_judge(self, scorer: str, answer_format: str | None) -> Judge:
         if ":" in scorer:
@@ -133,7 +138,7 @@ class RecordsTask(Task):
 
     def _make_problems(self, rows: Sequence[Row], drop: bool, seen: dict[str, str]) -> list[Problem]:
         """`seen` says where each question and each id stood first, over all splits."""
-        problems, broken = [], []
+        problems, broken, contrary = [], [], []
         for where, record in rows:
             try:
                 problem = self._make_problem(where, record)
@@ -149,26 +154,39 @@ class RecordsTask(Task):
             repeated = next((key for key in keys if key in seen), None)
             if repeated is None:
                 seen.update(dict.fromkeys(keys, where))
+                self._answers[question] = self._answer_text(record)
                 problems.append(problem)
             elif not drop or repeated != question:
                 what = "the question" if repeated == question else f"the id {problem.id.removeprefix(ID)!r}"
                 hint = " Or set drop_duplicates: true to keep the first" if repeated == question else ""
                 raise TaskError(f"{where}: repeats {what} of {seen[repeated]}: every problem must stand once.{hint}")
+            elif self._answers[question] != self._answer_text(record):
+                contrary.append(f"{where} and {seen[repeated]}")
+        if contrary:
+            logger.warning(
+                "task.options.drop_duplicates: %d repeated questions have another answer than the first, which is kept: %s",
+                len(contrary), contrary[0],
+            )  # fmt: skip
         if broken and not problems:
             raise broken[0]
         if broken:
             logger.warning("task.options.skip_broken: %d of %d records left out: %s", len(broken), len(rows), broken[0])
         return problems
 
+    def _answer_text(self, record: Mapping[str, Any]) -> str:
+        column = self.columns["answer"]
+        return "" if column is None else repr(record.get(column))
+
     def _make_problem(self, where: str, record: dict[str, Any]) -> Problem:
         answer = self.columns["answer"]
         if self.choices is not None and answer is not None:
+            self._messages(where, record)  # the options need a question that is one
             record = with_choices(where, record, str(self.columns["prompt"]), self.choices, answer)
         messages = self._messages(where, record)
         identity = _digest(json.dumps(messages, ensure_ascii=False))[:12]
         if self.columns["id"] is not None:
-            identity = str(self._value(where, record, "id"))
-        kind = "" if self.columns["kind"] is None else str(self._value(where, record, "kind"))
+            identity = self._name(where, record, "id")
+        kind = "" if self.columns["kind"] is None else self._name(where, record, "kind")
         return Problem(f"{ID}{identity}", messages, self._data(where, record), kind)
 
     def _data(self, where: str, record: dict[str, Any]) -> dict[str, Any]:
@@ -180,7 +198,8 @@ class RecordsTask(Task):
         try:
             return {"record": record, "gold": self._built_in.prepare(answer)}
         except (TypeError, ValueError) as error:
-            raise TaskError(f"{where}: the answer {answer!r} {error}") from error
+            reason = str(error) if isinstance(error, TaskError) else f"the answer {answer!r} {error}"
+            raise TaskError(f"{where}: {reason} (column {self.columns['answer']!r})") from error
 
     def _value(self, where: str, record: Mapping[str, Any], option: str) -> Any:
         column = self.columns[option]
@@ -189,6 +208,16 @@ class RecordsTask(Task):
                 f"{where}: has no column {column!r} (task.options.{option}): the columns are {', '.join(record)}"
             )
         return record[column]
+
+    def _name(self, where: str, record: Mapping[str, Any], option: str) -> str:
+        """The id or kind of a record: a text or a number that says something."""
+        value = self._value(where, record, option)
+        if _is_missing(value) or not isinstance(value, str | int | float) or not str(value).strip():
+            raise TaskError(
+                f"{where}: column {self.columns[option]!r} (task.options.{option}) holds {value!r}: a text or a number is "
+                "needed in every record"
+            )
+        return str(value)
 
     def _messages(self, where: str, record: Mapping[str, Any]) -> tuple[Message, ...]:
         value = self._value(where, record, "prompt")
@@ -201,6 +230,16 @@ class RecordsTask(Task):
             )
         if value[-1]["role"] == "assistant":
             raise TaskError(f"{where}: the chat ends with an assistant message: the policy is to write it, remove it")
+        if not any(message["role"] == "user" for message in value):
+            raise TaskError(f"{where}: column {self.columns['prompt']!r} holds a chat without a message of the user's")
+        for number, message in enumerate(value, start=1):
+            if message["role"] == "user" and not message["content"].strip():
+                raise TaskError(f"{where}: column {self.columns['prompt']!r}, message {number}: the user says nothing")
+            if message.get("tool_calls"):
+                raise TaskError(
+                    f"{where}: column {self.columns['prompt']!r}, message {number}: has tool_calls, which would be lost: write "
+                    "them into its content"
+                )
         return tuple({"role": message["role"], "content": message["content"]} for message in value)
 
     def _check_prompts_and_columns(self) -> None:
@@ -210,6 +249,12 @@ class RecordsTask(Task):
             raise TaskError(f"task.options.prompt: column {prompt!r} holds texts and chats: make all of them the same")
         self._reward_columns = sorted({name for record in records for name in record} - {"prompt", "completion"})
         if self._rewards is not None:
+            taken = {"completions", *({"prompts"} - {prompt})} & set(self._reward_columns)
+            if taken:
+                raise ConfigError(
+                    f"task.options.reward_functions: the records have a column {min(taken)!r}, under which functions get "
+                    "something else: rename it"
+                )
             self._rewards.check_columns(self._reward_columns)
 
 
@@ -235,8 +280,13 @@ def cut(problems: Sequence[Problem], sizes: Mapping[str, str | int], seed: int) 
 
 
 def _load_rewards(
-    paths: Sequence[str], weights: Sequence[float] | None, reward_range: Sequence[float] | None
+    paths: list[str], weights: Sequence[float] | None, reward_range: Sequence[float] | None
 ) -> RewardFunctions:
+    twice = next((path for path in paths if paths.count(path) > 1), None)
+    if twice is not None:
+        raise ConfigError(
+            f"task.options.reward_functions: names {twice!r} twice: give it a weight in reward_weights instead"
+        )
     functions = {path: _load_function(path, "reward_functions") for path in paths}
     return RewardFunctions(functions, weights, (0.0, 1.0) if reward_range is None else reward_range)
 
@@ -249,7 +299,14 @@ def _load_function(path: str, option: str) -> Callable[..., Any]:
 
 
 def _is_message(message: Any) -> bool:
-    return isinstance(message, Mapping) and message.get("role") in ROLES and isinstance(message.get("content"), str)
+    if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
+        return False
+    return message["role"] in ROLES and isinstance(message.get("content"), str)
+
+
+def _is_missing(value: Any) -> bool:
+    """Whether a cell is empty: null, or the NaN that tables of numbers have for it."""
+    return value is None or (isinstance(value, float) and not math.isfinite(value))
 
 
 def _digest(text: str) -> str:

@@ -9,12 +9,13 @@ records' own, without the evolved system prompt; `completion_ids` and `trainer_s
 import asyncio
 import inspect
 import math
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from fastslow.errors import ConfigError, TaskError
-from fastslow.tasks.base import ScoringFailure, failure_of
+from fastslow.tasks.base import ScoringFailure, as_number, failure_of
+from fastslow.tasks.formats import shorten
 from fastslow.types import Score
 
 RewardFunction = Callable[..., Any]
@@ -36,8 +37,13 @@ class RewardFunctions:
             raise ConfigError(
                 f"task.options.reward_weights: has {len(weights)} weights for {len(functions)} reward_functions"
             )
-        if len(reward_range) != 2 or not reward_range[0] < reward_range[1]:
-            raise ConfigError(f"task.options.reward_range: {list(reward_range)} must be [low, high] with low < high")
+        for weight in weights:
+            if not math.isfinite(weight):
+                raise ConfigError(f"task.options.reward_weights: {weight} is not a finite number")
+        if len(reward_range) != 2 or not reward_range[0] < reward_range[1] or not all(map(math.isfinite, reward_range)):
+            raise ConfigError(
+                f"task.options.reward_range: {list(reward_range)} must be [low, high] with low < high, both finite"
+            )
         self.parts = [
             (name, function, weight) for (name, function), weight in zip(functions.items(), weights, strict=True)
         ]
@@ -113,18 +119,28 @@ def _rewards(
     returned = function(**_accepted(function, arguments))
     if inspect.iscoroutine(returned):
         returned = _wait_for(returned)
-    values = list(returned) if isinstance(returned, Sequence) or hasattr(returned, "__iter__") else None
+    values = _as_list(returned)
     if values is None or len(values) != size:
-        what = repr(returned) if values is None else f"{len(values)} rewards"
+        what = shorten(repr(returned)) if values is None else f"{len(values)} rewards"
         raise TaskError(f"task.options.reward_functions: {name!r} returned {what} for {size} completions")
     return [_reward(name, value) for value in values]
+
+
+def _as_list(returned: Any) -> list[Any] | None:
+    """Rewards in the order of the completions; None for a text, a dict or a set, whose items are no rewards in any order."""
+    if isinstance(returned, str | bytes | bytearray | Mapping | Set):
+        return None
+    try:
+        return list(returned)
+    except TypeError:
+        return None
 
 
 def _reward(name: str, value: Any) -> float | None:
     if value is None:
         return None
     try:
-        reward = float(value)
+        reward = as_number(value)
     except (TypeError, ValueError):
         reward = math.nan
     if not math.isfinite(reward):

@@ -4,17 +4,18 @@ A built-in scorer is one entry in `SCORERS`: `prepare` reads the record's answer
 ValueError where it is of no use; `judge` compares a completion with it.
 """
 
+import importlib.util
 import inspect
 import json
 import math
 import re
-import threading
+import unicodedata
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 from fastslow.errors import ConfigError, InfrastructureError, TaskError
+from fastslow.tasks.base import as_number
 from fastslow.tasks.formats import (
     FORMATS,
     AnswerFormat,
@@ -25,6 +26,8 @@ from fastslow.tasks.formats import (
     same_json,
     shorten,
 )
+from fastslow.tasks.math_answers import LIMIT_S, MATH_VERIFY, same_math
+from fastslow.tasks.numbers import Number, last_number, same_number
 from fastslow.types import Score
 
 Record = Mapping[str, Any]
@@ -33,11 +36,22 @@ ScoreRecord = Callable[[str, Record], Score]
 NUMBER_RULE = "Give the answer as a number."
 CHOICE_RULE = "Answer with the letter of the right option alone."
 JSON_RULE = "Give the answer as a single JSON value, bare or as the last ```json block."
-MATH_TIMEOUT_S = 5
+TOO_HARD_RULE = "Write the answer as a short, evaluated expression."
 
-_DIGITS = r"(?:(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+)(?:[eE][+-]?\d+)?"
-_NUMBER = re.compile(r"(?:(?<![\w).])-)?" + _DIGITS)  # the 3 of "5-3" is not minus 3
-_CHOICE = re.compile(r"[(\[]?([A-Za-z])[)\]]?(?:[.):].*)?", re.DOTALL)
+# The letter stands first; markup around it, and what is said after a mark of punctuation, are left aside.
+_MARKUP = r"[*_`~\"'$#>\u2018\u2019\u201c\u201d]*"
+_CHOICE = re.compile(rf"(?:\s|{_MARKUP[:-1]})*[(\[]?{_MARKUP}([A-Za-z]){_MARKUP}[)\]]?(?P<rest>.*)", re.DOTALL)
+_SET_OFF = re.compile(rf"{_MARKUP}(?:[ \t]*(?:$|\n|[.):,;!?(\u2013\u2014]|-\s))")
+_LETTER = r"(?<![A-Za-z])[A-Za-z](?![A-Za-z'\u2019])"
+_ONLY_LETTERS = re.compile(rf"(?:[\W_]|\b(?:and|or)\b|{_LETTER})*", re.IGNORECASE)
+_LIST = re.compile(
+    rf"[\s)\]*]*(?:,?\s*(?:and|or)\b|[&/])\s*[(\[]?{_LETTER}|[)\]]?,\s*[(\[]?{_LETTER}[)\]]?\s*(?:[,:]|and\b|or\b)"
+)
+_ABBREVIATION = re.compile(r"[A-Za-z]\.[A-Za-z](?![A-Za-z])")
+_WRAPPED = re.compile(r"\\(?:text|textbf|mathrm|mathbf|boxed)\s*\{(.*)\}", re.DOTALL)
+# Golds that math-verify may not bear: they are tried when the data is read.
+_TOWERING = re.compile(r"!|\\binom|\\prod|\\sum|\\int|\^[^+\-=,]*\^|\^\s*\{?\s*\d{4,}|\d{100,}", re.DOTALL)
+_EXPONENT = re.compile(r"([-+]?(?:\d+\.?\d*|\.\d+))[eE]([-+]?\d+)")
 
 
 @dataclass(frozen=True)
@@ -56,19 +70,12 @@ def verdict(correct: bool, given: str, expected: str) -> Score:
     return Score(0.0, f"The answer was {shorten(given)}, the correct one is {shorten(expected)}.")
 
 
-def last_number(text: str) -> float | None:
-    """The last number of a text, thousands separators allowed; None where there is none."""
-    found = [match.group().replace(",", "") for match in _NUMBER.finditer(text)]
-    value = float(found[-1]) if found else math.nan
-    return value if math.isfinite(value) else None
-
-
-def same_number(one: float, other: float) -> bool:
-    """Equal to a relative 1e-6, or to 1e-9 near zero."""
-    return math.isclose(one, other, rel_tol=1e-6, abs_tol=1e-9)
-
-
 def _text(answer: Any) -> str:
+    """The answer as text. Raises ValueError where there is none, or where it is not one value."""
+    if answer is None or (isinstance(answer, float) and not math.isfinite(answer)):
+        raise ValueError("is missing: fill it in, or leave the record out")
+    if isinstance(answer, list | dict):
+        raise ValueError("is not one value: take scorer json, or a function of your own")
     text = answer.strip() if isinstance(answer, str) else json.dumps(answer)
     if not text:
         raise ValueError("is empty")
@@ -80,26 +87,38 @@ def _exact(completion: str, right: str, form: AnswerFormat) -> Score:
     return Score(0.0, form.rule) if given is None else verdict(given == right, given, right)
 
 
-def _prepare_number(answer: Any) -> float:
+def _prepare_number(answer: Any) -> Number:
     value = last_number(_text(answer))
     if value is None:
         raise ValueError("holds no number")
     return value
 
 
-def _number(completion: str, right: float, form: AnswerFormat) -> Score:
+def _number(completion: str, right: Number, form: AnswerFormat) -> Score:
     given = form.extract(completion)
     if given is None:
         return Score(0.0, form.rule)
     value = last_number(given)
     if value is None:
-        return Score(0.0, f"{NUMBER_RULE}\nThe correct answer is {right:.10g}.")
-    return verdict(same_number(value, right), f"{value:.10g}", f"{right:.10g}")
+        return Score(0.0, f"{NUMBER_RULE}\nThe correct answer is {right}.")
+    return verdict(same_number(value, right), str(value), str(right))
 
 
 def _letter(text: str) -> str | None:
-    found = _CHOICE.fullmatch(text.strip())
-    return found.group(1).upper() if found else None
+    """The letter that a text begins with; None where it begins with a word, or goes on to another letter."""
+    text = unicodedata.normalize("NFKC", text).strip()
+    while wrapped := _WRAPPED.fullmatch(text.strip("$ ")):
+        text = wrapped.group(1).strip()
+    found = _CHOICE.fullmatch(text)
+    if found is None or _ABBREVIATION.match(text):
+        return None
+    rest = found.group("rest")
+    # After a closing bracket the letter is set off already: "(B) Paris".
+    closed = text[: found.start("rest")][-1:] in (")", "]")
+    several = _LIST.match(rest) or (re.search(_LETTER, rest) and _ONLY_LETTERS.fullmatch(rest))
+    if several or not (closed or _SET_OFF.match(rest)):
+        return None
+    return found.group(1).upper()
 
 
 def _prepare_choice(answer: Any) -> str:
@@ -122,8 +141,13 @@ def _choice(completion: str, right: str, form: AnswerFormat) -> Score:
 
 def _prepare_json(answer: Any) -> Any:
     """A text that is JSON stands for its value; any other text for itself."""
+    if answer is None:
+        raise ValueError("is missing: fill it in (the text 'null' stands for JSON's null), or leave the record out")
     if not isinstance(answer, str):
+        json.dumps(answer, allow_nan=False)
         return answer
+    if not answer.strip():
+        raise ValueError("is empty (the text '\"\"' stands for an empty JSON string)")
     try:
         return read_json(answer)
     except ValueError:
@@ -141,55 +165,36 @@ def _json(completion: str, right: Any, form: AnswerFormat) -> Score:
 
 def _prepare_math(answer: Any) -> str:
     """The answer as LaTeX: a whole solution stands for what it boxes."""
+    if isinstance(answer, bool):
+        raise ValueError("is no mathematics")
     text = _text(answer)
-    return last_boxed(text) or text
+    boxed = last_boxed(text)
+    if boxed is None and re.search(r"\\(?:boxed|fbox)\b", text):
+        raise ValueError("has a \\boxed without its braces: what it boxes cannot be told")
+    text = _with_power_of_ten(boxed if boxed is not None else text)
+    if not text:
+        raise ValueError("is empty")
+    if _TOWERING.search(text):
+        MATH_VERIFY.check(text)
+    return text
 
 
 def _math(completion: str, right: str, form: AnswerFormat) -> Score:
     given = last_boxed(answer_part(completion))
     if not given:
         return Score(0.0, FORMATS["boxed"].rule)
-    try:
-        said = _parse_math(given)
-    except (InfrastructureError, ImportError, MemoryError, OSError):
-        raise
-    except Exception:  # whatever sympy says to a text that is no mathematics
-        said = []
-    gold = _parse_gold(right)  # always: a verifier that breaks on this as well is broken
-    return verdict(bool(said) and _verify_math(gold, said), given, right)
+    equal = same_math(right, _with_power_of_ten(given))
+    if equal is None:
+        said, correct = shorten(given), shorten(right)
+        reason = f"The answer {said} takes more than {LIMIT_S:g} s, or too much memory, to compare with {correct}."
+        return Score(0.0, f"{TOO_HARD_RULE}\n{reason}")
+    return verdict(equal, given, right)
 
 
-def _math_timeout_s() -> int | None:
-    """math-verify's time limit is an alarm signal, which only the main thread may set."""
-    return MATH_TIMEOUT_S if threading.current_thread() is threading.main_thread() else None
-
-
-def _parse_math(text: str) -> list[Any]:
-    from math_verify import parse
-    from math_verify.errors import TimeoutException
-
-    try:
-        return list(parse(f"\\boxed{{{text}}}", parsing_timeout=_math_timeout_s(), raise_on_error=True))
-    except TimeoutException as error:
-        raise InfrastructureError(f"math-verify took more than {MATH_TIMEOUT_S} s to read {shorten(text)!r}") from error
-
-
-@lru_cache(maxsize=4096)
-def _parse_gold(text: str) -> tuple[Any, ...]:
-    parsed = tuple(_parse_math(text))
-    if not parsed:
-        raise TaskError(f"the record's answer {text!r} cannot be read by math-verify")
-    return parsed
-
-
-def _verify_math(right: tuple[Any, ...], given: list[Any]) -> bool:
-    from math_verify import verify
-    from math_verify.errors import TimeoutException
-
-    try:
-        return bool(verify(list(right), given, timeout_seconds=_math_timeout_s(), raise_on_error=True))
-    except TimeoutException as error:
-        raise InfrastructureError(f"math-verify took more than {MATH_TIMEOUT_S} s to compare two answers") from error
+def _with_power_of_ten(text: str) -> str:
+    """1e-7, in which LaTeX sees Euler's number, as a power of ten."""
+    found = _EXPONENT.fullmatch(text)
+    return f"{found[1]} \\cdot 10^{{{found[2]}}}" if found else text
 
 
 SCORERS: dict[str, Scorer] = {
@@ -208,13 +213,21 @@ def get_scorer(name: str) -> Scorer:
             f"task.options.scorer: {name!r} is unknown: take one of {', '.join(SCORERS)}, or package.module:function"
         )
     if name == "math":
-        try:
-            import math_verify  # noqa: F401
-        except ImportError as error:
-            raise ConfigError(
-                "task.options.scorer: math-verify is not installed: pip install 'fastslow[math]'"
-            ) from error
+        _start_math_verify()
     return SCORERS[name]
+
+
+def _start_math_verify() -> None:
+    try:
+        missing = importlib.util.find_spec("math_verify") is None
+    except ValueError:
+        missing = True
+    if missing:
+        raise ConfigError("task.options.scorer: math-verify is not installed: pip install 'fastslow[math]'")
+    try:
+        MATH_VERIFY.start()
+    except InfrastructureError as error:
+        raise ConfigError(f"task.options.scorer: {error}") from error
 
 
 def from_function(function: Callable[..., Any], name: str, answer_column: str | None) -> ScoreRecord:
@@ -246,8 +259,11 @@ def as_score(value: Any, name: str) -> Score:
     if isinstance(value, Score):
         return value
     reward, feedback = value if isinstance(value, tuple) and len(value) == 2 else (value, "")
+    feedback = "" if feedback is None else feedback
     try:
-        return Score(float(reward), str(feedback))
+        if isinstance(feedback, str):
+            return Score(as_number(reward), feedback)
+        raise TypeError
     except (TypeError, ValueError):
         raise TaskError(
             f"task.options.scorer: {name!r} returned {value!r}: return a reward, a Score or (reward, feedback)"

@@ -8,6 +8,7 @@ from typing import Any
 
 from fastslow.errors import ConfigError, TaskError
 from fastslow.tasks.base import SPLITS, Split
+from fastslow.tasks.formats import unique_keys
 
 REST = "rest"
 CUT_EXAMPLE = "for example splits: {train: rest, validation: 200, test: 200}"
@@ -18,13 +19,13 @@ Row = tuple[str, dict[str, Any]]
 
 
 def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Line number and object of every line that is not blank. Raises TaskError that names the line."""
+    """Line number and object of every line that is not blank. Raises TaskError that names the line, repeated keys included."""
     with path.open(encoding="utf-8-sig") as lines:
         for number, line in enumerate(lines, start=1):
             if not line.strip():
                 continue
             try:
-                record = json.loads(line)
+                record = json.loads(line, object_pairs_hook=unique_keys)
             except (ValueError, RecursionError) as error:
                 raise TaskError(f"{path}, line {number}: is not JSON: {error}") from error
             if not isinstance(record, dict):
@@ -104,6 +105,9 @@ def read_source(
     if not splits:
         raise ConfigError(f"task.options.splits: is missing. Cut them from the data, {CUT_EXAMPLE}, or name them")
     _check_names("splits", splits)
+    for split, size in splits.items():
+        if isinstance(size, bool):
+            raise ConfigError(f"task.options.splits: {split} = {size}: a size is a number from 0 on, or rest")
     if all(isinstance(size, int) or size == REST for size in splits.values()):
         _check_sizes(splits)
         return read_file(data) if is_file_name(data) else read_dataset(data, cut_from, subset, revision)
@@ -144,7 +148,8 @@ def _field(record: Mapping[str, Any], column: str) -> tuple[bool, Any]:
 def with_choices(where: str, record: Mapping[str, Any], prompt: str, choices: str, answer: str) -> dict[str, Any]:
     """The record with its options under its question, one a line from A on, and with the right letter as its answer.
 
-    The options are a list of texts, or {text, label} as in ARC and SciKnowEval, whose answer is one of the labels.
+    The options are a list of texts, or {text, label} as in ARC and SciKnowEval, whose answer is one of the labels. Of a chat
+    they stand under the last message, which must be the user's.
     Raises: TaskError where options, labels and answer do not fit together.
     """
     missing = [column for column in (prompt, choices, answer) if column not in record]
@@ -157,13 +162,32 @@ def with_choices(where: str, record: Mapping[str, Any], prompt: str, choices: st
     if labels is None:
         labels = list(LETTERS[: len(texts)])
         given = labels[given] if type(given) is int and 0 <= given < len(labels) else given
+    if not isinstance(labels, list) or not all(map(_is_text, labels)):
+        raise TaskError(f"{where}: column {choices!r} must have a list of texts as labels, not {labels!r}")
     if len(labels) != len(texts) or len(set(labels)) < len(labels):
         raise TaskError(f"{where}: column {choices!r} has {len(texts)} texts for the labels {labels}")
     if not isinstance(given, str) or given.strip() not in labels:
         raise TaskError(f"{where}: the answer {given!r} is none of the labels {labels}")
-    lines = [f"{letter}. {text.strip()}" for letter, text in zip(LETTERS, texts, strict=False)]
-    question = "\n".join([f"{record[prompt]}\n", *lines])
-    return {**record, prompt: question, answer: LETTERS[labels.index(given.strip())]}
+    shown, right = [text.strip() for text in texts], labels.index(given.strip())
+    if shown.count(shown[right]) > 1:
+        raise TaskError(
+            f"{where}: column {choices!r} holds the right option {shown[right]!r} twice: only one can count"
+        )
+    lines = [f"{letter}. {text}" for letter, text in zip(LETTERS, shown, strict=False)]
+    return {**record, prompt: _extended(where, record[prompt], prompt, "\n".join(lines)), answer: LETTERS[right]}
+
+
+def _extended(where: str, question: Any, column: str, lines: str) -> Any:
+    """The question, a text or a chat, with lines under it."""
+    if isinstance(question, str):
+        return f"{question}\n\n{lines}"
+    *before, last = question
+    if last["role"] != "user":
+        raise TaskError(
+            f"{where}: column {column!r} ends with a message of role {last['role']!r}: options can stand under a question of "
+            "the user's alone"
+        )
+    return [*before, {**last, "content": f"{last['content']}\n\n{lines}"}]
 
 
 def _is_text(value: Any) -> bool:

@@ -103,3 +103,15 @@ def test_check_splits():
         check_splits(Fixed(splits={"train": "aa", "validation": "c"}))
     with pytest.raises(TaskError, match="has no validation problems"):
         check_splits(Fixed(splits={"train": "ab"}))
+
+
+def test_rewards_of_other_libraries_become_numbers_and_texts_do_not():
+    import numpy as np
+
+    (score,) = Fixed({"a": Score(np.float32(0.5), "x")}).score_batch([PROBLEM], ["a"])
+    assert (type(score.reward), score) == (float, Score(0.5, "x"))
+    for reward in ("0.5", None, [0.5], np.array([0.5]), 1j):
+        with pytest.raises(TaskError, match=r"returned reward .* for problem 'p': a number is needed"):
+            Fixed({"a": Score(reward)}).score_batch([PROBLEM], ["a"])
+    with pytest.raises(TaskError, match="feedback for problem 'p' is None: a text is needed"):
+        Fixed({"a": Score(0.5, None)}).score_batch([PROBLEM], ["a"])

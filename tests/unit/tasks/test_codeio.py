@@ -47,11 +47,17 @@ def test_no_two_splits_share_a_function(pairs):
     assert CodeIOTask(pairs, validation=4, test=4, seed=1).problems("test") != task.problems("test")
 
 
-def test_the_question_shows_code_and_input_and_not_the_output(pairs):
-    problem = CodeIOTask(pairs, validation=3, test=3).problems("train")[0]
-    text = problem.messages[0]["content"]
-    assert "def main_solution(x):" in text
-    assert text.endswith(json.dumps({"x": problem.data["output"] - int(text.split("Add ")[1].split(".")[0])}))
+def test_the_question_shows_code_and_input_and_not_the_output(tmp_path):
+    pairs = [{**pair(function, 7), "input": {"x": 41000 + function}, "output": "the output"} for function in range(12)]
+    problems = CodeIOTask(write(tmp_path, pairs), validation=3, test=3).problems("train")
+    shown = [problem.messages[0]["content"] for problem in problems]
+    for text in shown:
+        function = int(text.split("return x + ")[1].split("\n")[0])
+        assert f"Add {function}." in text
+        assert f"```python\ndef main_solution(x):\n    return x + {function}\n```" in text
+        assert text.endswith(f'\n\n{{"x": {41000 + function}}}')
+        assert "the output" not in text
+    assert len(set(shown)) == 6
 
 
 @pytest.mark.parametrize(
@@ -88,3 +94,18 @@ def test_what_is_wrong_with_a_pairs_file(tmp_path):
         CodeIOTask(write(tmp_path, [pair(1, 1), pair(2, 1), pair(1, 1)]))
     with pytest.raises(TaskError, match=r"validation: 3 pairs are asked for, 2 are left"):
         CodeIOTask(write(tmp_path, [pair(1, 1), pair(1, 2), pair(2, 1), pair(2, 2)]), validation=3, test=2)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"task_description": None}, "line 2: 'task_description' must hold a text, not None"),
+        ({"code_sample": " "}, "line 2: 'code_sample' must hold a text, not ' '"),
+        ({"input": [1]}, r"line 2: 'input' must hold the arguments by name, not \[1\]"),
+        ({"output": float("nan")}, "line 2: input or output holds NaN or an infinity"),
+        ({"output": [1, float("inf")]}, "line 2: input or output holds NaN or an infinity"),
+    ],
+)
+def test_a_pair_that_is_silently_something_else(tmp_path, changes, message):
+    with pytest.raises(TaskError, match=message):
+        CodeIOTask(write(tmp_path, [pair(1, 1), {**pair(2, 1), **changes}]), validation=0, test=0)

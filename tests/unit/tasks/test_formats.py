@@ -25,6 +25,14 @@ from fastslow.tasks.formats import (
         ("\\boxed{}", ""),
         ("\\boxed{1} and \\boxed{2", None),
         ("boxed{4}", None),
+        ("\\boxed {4}", "4"),
+        ("\\boxed\n{4}", "4"),
+        ("\\fbox{4}", "4"),
+        ("\\boxed{\\{1\\}}", "\\{1\\}"),
+        ("\\boxed{\\left\\{1, 2\\right.}", "\\left\\{1, 2\\right."),
+        ("\\boxed{a\\\\}", "a\\\\"),
+        ("\\boxed 4", None),
+        ("\\boxedx{4}", None),
         ("", None),
     ],
 )
@@ -102,7 +110,20 @@ def test_json_value_text(completion, expected):
     assert json_value_text(completion) == expected
 
 
-@pytest.mark.parametrize("text", ["", "x", "NaN", "Infinity", "[" * 100_000, "9" * 10_000, "{'a': 1}"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "x",
+        '{"a": 1, "a": 1}',
+        '[{"a": {"b": 1, "b": 2}}]',
+        "NaN",
+        "Infinity",
+        "[" * 100_000,
+        "9" * 10_000,
+        "{'a': 1}",
+    ],
+)
 def test_read_json_raises_value_error_and_nothing_else(text):
     with pytest.raises(ValueError):
         read_json(text)

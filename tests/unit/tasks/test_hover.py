@@ -268,6 +268,9 @@ def test_a_corpus_of_no_use_leaves_nothing_behind(files, tmp_path, lines, messag
     ("change", "message"),
     [
         ({"supporting_facts": []}, "has no supporting facts: HoVer's test split has none"),
+        ({"claim": None}, "claim must hold a text, not None"),
+        ({"claim": " "}, "claim must hold a text, not ' '"),
+        ({"hpqa_id": None}, "hpqa_id must hold a text, not None"),
         ({"supporting_facts": 3}, r"supporting_facts must hold \{key: title, value: sentence\}, not 3"),
         ({"supporting_facts": [{"title": "A"}]}, "supporting_facts must hold"),
     ],

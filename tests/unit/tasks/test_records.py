@@ -190,6 +190,15 @@ def test_repeated_questions_can_be_dropped():
     assert check_splits(task) == {"train": 7, "validation": 2, "test": 0}
 
 
+def test_repeated_questions_with_another_answer_are_counted(caplog):
+    make(write("a.jsonl", REPEATED), splits=CUT, drop_duplicates=True)
+    assert not caplog.text
+    data = write("a.jsonl", [*rows(0, 8), {"question": "What is 2 + 1?", "answer": 4}])
+    make(data, splits=CUT, drop_duplicates=True)
+    assert "drop_duplicates: 1 repeated questions have another answer than the first, which is kept" in caplog.text
+    assert "a.jsonl, line 9 and a.jsonl, line 3" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("lines", "options", "message"),
     [
@@ -338,6 +347,146 @@ def test_the_revision_and_subset_of_a_hub_dataset(monkeypatch):
     monkeypatch.setattr(datasets, "load_dataset", load)
     make("org/name", splits=CUT, subset="v2", revision="refs/convert/parquet", cut_from="test")
     assert asked == [(("org/name", "v2"), {"split": "test", "revision": "refs/convert/parquet"})]
+
+
+ONE = {"question": "a", "answer": 1, "key": "k", "subject": "s"}
+
+
+@pytest.mark.parametrize("scorer", ["exact", "number", "json", "choice", "math"])
+def test_a_missing_answer_is_not_the_text_null(scorer):
+    good = {"exact": "x", "number": 1, "json": 1, "choice": "A", "math": "1"}[scorer]
+    data = write("a.jsonl", [{"question": "a", "answer": good}, {"question": "b", "answer": None}])
+    with pytest.raises(TaskError, match=r"a\.jsonl, line 2: the answer None is missing.*\(column 'answer'\)"):
+        make(data, splits=CUT, scorer=scorer)
+    write("a.jsonl", ['{"question": "b", "answer": NaN}'])
+    with pytest.raises(TaskError, match=r"a\.jsonl, line 1: the answer nan .*\(column 'answer'\)"):
+        make(data, splits=CUT, scorer=scorer)
+
+
+@pytest.mark.parametrize(("option", "column"), [("id", "key"), ("kind", "subject")])
+@pytest.mark.parametrize("value", ["null", "NaN", "Infinity", '""', '" "', '["x"]', '{"a": 1}'])
+def test_a_missing_id_or_kind_is_not_the_text_none(option, column, value):
+    line = json.dumps({**ONE, column: "HERE"}).replace('"HERE"', value)
+    data = write("a.jsonl", [json.dumps({**ONE, "question": "b", "key": "l"}), line])
+    with pytest.raises(
+        TaskError, match=rf"line 2: column '{column}' \(task\.options\.{option}\) holds .*: a text or a number"
+    ):
+        make(data, splits={"train": "rest"}, **{option: column})
+
+
+def test_a_missing_answer_is_left_out_of_the_feedback_of_reward_functions():
+    data = write("a.jsonl", [{"question": str(i), "answer": None} for i in range(8)])
+    task = make(data, splits=CUT, scorer=None, reward_functions=["my_rewards:matches"])
+    assert task.score(task.problems("train")[0], "x") == Score(0.0, "matches: 0")
+
+
+def test_options_stand_under_the_last_message_of_a_chat():
+    chat = [{"role": "system", "content": "S"}, {"role": "user", "content": "Which?"}]
+    data = write("a.jsonl", [question(0, question=chat)])
+    task = make(data, **{**CHOICES, "splits": {"train": "rest"}})
+    (problem,) = task.problems("train")
+    assert problem.messages == (
+        chat[0],
+        {"role": "user", "content": "Which?\n\nA. it is 0\nB. it is 1\nC. it is 2\nD. it is 3"},
+    )
+    assert task.score(problem, "<answer>C</answer>").reward == 1.0
+    write("a.jsonl", [question(0, question=[chat[1], {"role": "tool", "content": "42"}])])
+    with pytest.raises(
+        TaskError, match="line 1: column 'question' ends with a message of role 'tool': options can stand"
+    ):
+        make(data, **CHOICES)
+
+
+def user(content, **more):
+    return {"role": "user", "content": content, **more}
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (None, "line 1: column 'question' must hold a text or a list of chat messages"),
+        ("", "line 1: column 'question' must hold a text"),
+        (" \n", "line 1: column 'question' must hold a text"),
+        (True, "line 1: column 'question' must hold a text"),
+        ([], "line 1: column 'question' must hold a text"),
+        ([{"role": ["user"], "content": "x"}], "line 1: column 'question' must hold a text"),
+        ([{"role": None, "content": "x"}], "line 1: column 'question' must hold a text"),
+        ([user(None)], "line 1: column 'question' must hold a text"),
+        ([user("x"), user(" ")], "line 1: column 'question', message 2: the user says nothing"),
+        (
+            [{"role": "system", "content": "x"}],
+            "line 1: column 'question' holds a chat without a message of the user's",
+        ),
+        (
+            [
+                user("x"),
+                {"role": "assistant", "content": "", "tool_calls": [{"id": 1}]},
+                {"role": "tool", "content": "y"},
+            ],
+            "line 1: column 'question', message 2: has tool_calls, which would be lost",
+        ),
+    ],
+)
+@pytest.mark.parametrize("choices", [None, "choices"])
+def test_a_question_of_no_use_is_refused_with_row_and_column(value, message, choices):
+    record = {"question": value, "answer": "A" if choices else 1, "choices": ["x", "y"]}
+    options = {"choices": choices, "scorer": "choice"} if choices else {}
+    with pytest.raises(TaskError, match=message):
+        make(write("a.jsonl", [record]), splits=CUT, **options)
+
+
+@pytest.mark.parametrize(
+    ("choices", "right", "message"),
+    [
+        ({"text": ["a", "b"], "label": [1, 2]}, 1, r"must have a list of texts as labels, not \[1, 2\]"),
+        ({"text": ["a", "b"], "label": "AB"}, "A", "must have a list of texts as labels, not 'AB'"),
+        ({"text": ["a", "b"], "label": [["A"], ["B"]]}, "A", "must have a list of texts as labels"),
+        (["4", "5", "4 "], 0, "holds the right option '4' twice"),
+        (["4", "5"], True, "the answer True is none of the labels"),
+        (["4", None], 0, "must hold 2 to 26 texts"),
+    ],
+)
+def test_options_that_are_silently_something_else(choices, right, message):
+    with pytest.raises(TaskError, match=rf"a\.jsonl, line 1: .*{message}"):
+        make(write("a.jsonl", [question(0, right, choices=choices)]), **CHOICES)
+    # A wrong option may come twice.
+    twice = question(0, 2, choices=["4", "4", "5"])
+    assert make(write("a.jsonl", [twice]), **{**CHOICES, "splits": {"train": "rest"}}).problems("train")
+
+
+@pytest.mark.parametrize(
+    ("lines", "options", "message"),
+    [
+        (['{"question": "a", "answer": 1, "answer": 2}'], {}, "line 1: is not JSON: the key 'answer' stands twice"),
+        (['{"question": "a", "answer": {"x": 1, "x": 2}}'], {}, "line 1: is not JSON: the key 'x' stands twice"),
+        ([{"question": "a", "answer": ["4"]}], {}, r"line 1: the answer \['4'\] is not one value"),
+        ([{"question": "a", "answer": True}], {}, "line 1: the answer True holds no number"),
+        (rows(0, 8), {"splits": {"train": True}}, "splits: train = True: a size is a number"),
+        (
+            rows(0, 8, completions="x"),
+            {"scorer": None, "reward_functions": ["my_rewards:matches"]},
+            "the records have a column 'completions', under which functions get something else",
+        ),
+        (
+            rows(0, 8),
+            {"scorer": None, "reward_functions": ["my_rewards:matches", "my_rewards:matches"]},
+            "reward_functions: names 'my_rewards:matches' twice",
+        ),
+        (
+            rows(0, 8),
+            {"scorer": None, "reward_functions": ["my_rewards:matches"], "reward_weights": [float("nan")]},
+            "reward_weights: nan is not a finite number",
+        ),
+        (
+            rows(0, 8),
+            {"scorer": None, "reward_functions": ["my_rewards:matches"], "reward_range": [0.0, float("inf")]},
+            "both finite",
+        ),
+    ],
+)
+def test_data_and_options_that_are_silently_something_else(lines, options, message):
+    with pytest.raises(FastslowError, match=message):
+        make(write("a.jsonl", lines), **{"splits": CUT, **options})
 
 
 def test_a_file_that_is_not_utf8(tmp_path):

@@ -110,6 +110,15 @@ def test_async_functions_with_and_without_a_running_loop():
         (None, "returned None for 2 completions"),
         (["good", 1.0], "returned the reward 'good': a number or None is needed"),
         ([float("nan"), 1.0], "returned the reward nan"),
+        ([float("inf"), 1.0], "returned the reward inf"),
+        ("10", "returned '10' for 2 completions"),
+        (b"10", "returned b'10' for 2 completions"),
+        ({0: 1.0, 1: 0.0}, r"returned \{0: 1.0, 1: 0.0\} for 2 completions"),
+        ({0.0, 1.0}, r"returned \{0.0, 1.0\} for 2 completions"),
+        (["1", "0"], "returned the reward '1': a number or None is needed"),
+        ([[1.0], [0.0]], r"returned the reward \[1.0\]"),
+        ([1j, 0.0], "returned the reward 1j"),
+        ([1.0, 0.0, 1.0], "returned 3 rewards for 2 completions"),
     ],
 )
 def test_what_a_function_may_not_return(returned, message):
@@ -127,6 +136,17 @@ def test_numbers_of_other_libraries_are_numbers():
         return np.array([0.5, 1.0])
 
     assert [s.reward for s in score([array], ["x", "y"])] == [0.5, 1.0]
+
+    def scalars(completions, **kwargs):
+        return (np.float32(0.5), np.bool_(True))
+
+    assert [s.reward for s in score([scalars], ["x", "y"])] == [0.5, 1.0]
+
+    def column(completions, **kwargs):
+        return np.array([[0.5], [1.0]])
+
+    with pytest.raises(TaskError, match=r"returned the reward array\(\[0.5\]\)"):
+        score([column], ["x", "y"])
 
 
 def test_options_that_do_not_fit():
