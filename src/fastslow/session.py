@@ -102,6 +102,7 @@ class TrainingSession:
                 "output": str(self.run.path),
                 "step": self.state.step,
                 "rollouts": self.state.sampled_total,
+                "engine": self.engine.describe(),
             },
         )
         try:

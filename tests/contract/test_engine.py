@@ -241,7 +241,12 @@ def test_a_context_too_long_for_the_model_is_refused(setup: Setup, engine: Local
 def test_prefix_sharing_is_used_or_the_engine_says_why_not(
     setup: Setup, model_dirs: dict[str, Path], caplog: pytest.LogCaptureFixture
 ) -> None:
-    reason = build(setup, model_dirs).unshared_reason
+    engine = build(setup, model_dirs)
+    reason = engine.unshared_reason
+    said = (
+        "prefixes are shared: packed log-probabilities are within" if reason is None else f"no prefix sharing: {reason}"
+    )
+    assert engine.describe().startswith(f"{setup.dtype} on cpu, {said}")
     if setup.unshared is None:
         assert reason is None
     else:

@@ -121,6 +121,10 @@ class PolicyEngine(Protocol):
     kl_is_exact: bool
     """Whether `kl_to_base` sums over the vocabulary; otherwise it estimates from the completion's own tokens."""
 
+    def describe(self) -> str:
+        """In one line what it computes in, and what it decided about this model and why."""
+        ...
+
     def encode(self, messages: Sequence[Message]) -> tuple[int, ...]:
         """Context tokens for chat messages, generation prompt included. Never mutates its argument."""
         ...

@@ -38,6 +38,7 @@ from fastslow.slow.engine import (
 from fastslow.slow.limits import check_lengths
 from fastslow.slow.losses import LOSSES, check_loss, importance_ratio, kl_penalty
 from fastslow.slow.optimizer import MasterAdamW
+from fastslow.slow.probe import Sharing, decide_sharing
 from fastslow.slow.sampling import sample_rows
 from fastslow.slow.scoring import (
     ForestScorer,
@@ -83,12 +84,15 @@ class LocalEngine:
         network = loading.load_model(model, self.device, self.dtype)
         self.context_limit: int | None = getattr(network.config.get_text_config(), "max_position_embeddings", None)
         self.stop = loading.stop_tokens(network, self.tokenizer)
-        self.unshared_reason = self._choose_layout(network)
+        self.sharing = self._choose_layout(network)
         self.model: Any = self._with_adapter(network, model, adapter, seed)
         self.policy_version = 0
         self.sampled_tokens = self.computed_tokens = 0
         self._optimizer: MasterAdamW | None = None
         self._base: Any = None
+
+    def describe(self) -> str:
+        return f"{str(self.dtype).removeprefix('torch.')} on {self.device.type}, {self.sharing}"
 
     # -- text ----------------------------------------------------------------------------------------------------------
 
@@ -282,13 +286,17 @@ class LocalEngine:
             return ForestScorer(self.device, self.dtype)
         return PlainScorer(self.device, self._pad_token)
 
-    def _choose_layout(self, network: Any) -> str | None:
+    @property
+    def unshared_reason(self) -> str | None:
+        return self.sharing.reason
+
+    def _choose_layout(self, network: Any) -> Sharing:
         if not self.slow.prefix_sharing:
-            return "slow.prefix_sharing is off"
-        reason = loading.can_share_prefixes(network, self.context_limit or 0)
-        if reason is not None:
-            logger.warning("this model is sampled and trained without prefix sharing: %s", reason)
-        return reason
+            return Sharing("slow.prefix_sharing is off")
+        sharing = decide_sharing(network, self.tokenizer, self.context_limit or 0)
+        if sharing.reason is not None:
+            logger.warning("this model is sampled and trained without prefix sharing: %s", sharing.reason)
+        return sharing
 
     def _with_adapter(self, network: Any, model: ModelConfig, adapter: Path | None, seed: int) -> Any:
         if adapter is not None:

@@ -128,6 +128,9 @@ class TinkerEngine:
         if checkpoint is not None:
             self._load_state(read_state(checkpoint), optimizer=False)
 
+    def describe(self) -> str:
+        return f"{self.base_name} on the server at {self.settings.base_url}, taken as {self.settings.backend!r}"
+
     # -- text ----------------------------------------------------------------------------------------------------------
 
     def encode(self, messages: Sequence[Message]) -> tuple[int, ...]:
