@@ -21,8 +21,8 @@ from fastslow.step_metrics import kl_mark, kl_of
 class Observer(Protocol):
     """Receives the events of a run.
 
-    Kinds and payloads: `start` {steps, max_rollouts, output, step, rollouts, engine}; `phase` {name}; `cycle` {cycle, population,
-    metric_calls, error, best_score}; `step` (the line of metrics.jsonl); `checkpoint` {path}; `warning` {message};
+    Kinds and payloads: `start` {steps, max_rollouts, output, step, rollouts, engine}; `phase` {name}; `cycle` {cycle,
+    population, metric_calls, error, best_score}; `step` (the line of metrics.jsonl); `checkpoint` {path}; `warning` {message};
     `end` {result}, or `abort` {error} where an exception ends the run.
     """
 

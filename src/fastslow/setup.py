@@ -37,6 +37,8 @@ def check(config: Config) -> tuple[Config, Task]:
     check_splits(task)
     _check_stages(config, task)
     check_optimiser(config.fast.optimiser)
+    if config.method != "prompt":
+        _check_sampling(config)
     if config.searches:
         check_proposer(config.fast.proposer)
     if config.engine == "tinker":
@@ -44,6 +46,20 @@ def check(config: Config) -> tuple[Config, Task]:
 
         check_remote(config)
     return _with_teacher(config, task), task
+
+
+def _check_sampling(config: Config) -> None:
+    """Raises ConfigError where the learner could not speak of the distribution that training rollouts come from."""
+    if config.sampling.top_p < 1.0:
+        raise ConfigError(
+            f"sampling.top_p: {config.sampling.top_p:g} cuts unlikely tokens out of the training rollouts, and the learner "
+            "does not know which, so every importance ratio would be biased. Set it to 1.0 (evaluation.top_p is a key of "
+            "its own), or take method: prompt, which trains no weights"
+        )
+    if config.engine == "tinker":
+        from fastslow.slow.tinker import check_temperature
+
+        check_temperature(config.sampling.temperature)
 
 
 def _check_stages(config: Config, task: Task) -> None:

@@ -190,9 +190,9 @@ class LocalEngine:
         base_logprobs = None
         if settings.kl_coefficient:
             with torch.no_grad(), self._weights("base") as base:
-                base_logprobs, _ = token_logprobs(batch.forward(base), batch, sequences)
+                base_logprobs, _ = token_logprobs(batch.forward(base), batch, sequences, settings.temperature)
         logits = batch.forward(self.model)
-        learner, entropy = token_logprobs(logits, batch, sequences)
+        learner, entropy = token_logprobs(logits, batch, sequences, settings.temperature)
         members = [datums[index] for index in batch.members]
         sampler = self._flat([value for datum in members for value in datum.sampler_logprobs])
         advantages = self._flat([datum.advantage for datum in members for _ in datum.completion_tokens])
@@ -204,7 +204,9 @@ class LocalEngine:
         total.backward()
         sums.add(total, ratio, settings.tau, entropy, penalty, batch.computed_tokens)
 
-    def distill_step(self, datums: Sequence[DistillDatum], learning_rate: float) -> UpdateMetrics:
+    def distill_step(
+        self, datums: Sequence[DistillDatum], learning_rate: float, temperature: float = 1.0
+    ) -> UpdateMetrics:
         if not datums:
             return NO_UPDATE
         longest = max(len(datum.completion_tokens) for datum in datums)
@@ -213,7 +215,7 @@ class LocalEngine:
         # The teacher's contexts hold the long prompt, so they say what is computed together.
         taught = [TokenSequence(datum.teacher_context_tokens, datum.completion_tokens) for datum in datums]
         parts = [
-            self._backward_distilled(batch, [datums[index] for index in batch.members])
+            self._backward_distilled(batch, [datums[index] for index in batch.members], temperature)
             for batch in self._micro_batches(taught)
         ]
         norm = optimizer.step(learning_rate)
@@ -221,7 +223,9 @@ class LocalEngine:
         loss, entropy, tokens, computed = (sum(values) for values in zip(*parts, strict=True))
         return UpdateMetrics(loss, norm, NAN, NAN, NAN, entropy / tokens, NAN, int(tokens), int(computed))
 
-    def _backward_distilled(self, teacher: MicroBatch, datums: Sequence[DistillDatum]) -> tuple[float, float, int, int]:
+    def _backward_distilled(
+        self, teacher: MicroBatch, datums: Sequence[DistillDatum], temperature: float
+    ) -> tuple[float, float, int, int]:
         """Gradients from the datums of one micro-batch of the teacher; sums of loss and entropy, tokens, computed tokens."""
         with torch.no_grad(), self._weights("base") as base:
             teacher_logits = teacher.forward(base)
@@ -233,7 +237,12 @@ class LocalEngine:
             teacher_rows = [teacher.rows[index] for index in batch.members]
             logits = batch.forward(self.model)
             divergences, entropies = reverse_kl(
-                logits.detach(), teacher_logits, self._indices(batch.rows), self._indices(teacher_rows), weights
+                logits.detach(),
+                teacher_logits,
+                self._indices(batch.rows),
+                self._indices(teacher_rows),
+                weights,
+                temperature,
             )
             logits.backward(logits.detach())
             loss += float((weights * divergences).sum())

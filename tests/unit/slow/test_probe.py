@@ -1,4 +1,4 @@
-"""The decision about prefix sharing: by the numbers on ordinary text, in float32, so that noise neither hides nor fakes an error."""
+"""The decision about prefix sharing: by numbers on ordinary text, in float32, where noise neither hides nor fakes an error."""
 
 import copy
 from pathlib import Path
