@@ -135,6 +135,16 @@ def build_engine(config: Config) -> PolicyEngine:
     return LocalEngine(config.model, config.slow, seed=config.seed, threads=config.threads)
 
 
+def _check_engine(config: Config, task: Task, engine: PolicyEngine) -> None:
+    """Raises ConfigError where the engine's sampler and its learner do not agree on this model."""
+    from fastslow.slow.local import LocalEngine
+
+    if isinstance(engine, LocalEngine):
+        from fastslow.slow.agreement import check_agreement, longest_sequence
+
+        check_agreement(engine, longest_sequence(config, task, engine), trains=config.method != "prompt")
+
+
 def prepare(config: Config, *, resume: Path | None = None) -> Parts:
     """Check, load, connect. A new run directory is made only when everything else stands."""
     from fastslow.fast.registry import build_optimiser
@@ -147,6 +157,7 @@ def prepare(config: Config, *, resume: Path | None = None) -> Parts:
         run.open(config)
     try:
         engine = build_engine(config)
+        _check_engine(config, task, engine)
         optimiser = build_optimiser(config, engine, task.seed_prompt)
     except BaseException:
         run.close()

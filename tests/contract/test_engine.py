@@ -64,6 +64,9 @@ SETUPS = {
     "gemma3": Setup("gemma3", unshared="its sliding attention over 4 tokens is shorter than the sequences"),
     "gpt-oss": Setup("gpt_oss", unshared="NotImplementedError: its attention uses s_aux"),
     "lfm2": Setup("lfm2", unshared="it has layers of type conv"),
+    "deepseek-v2": Setup("deepseek_v2"),
+    "deepseek-v3": Setup("deepseek_v3"),
+    "gptj": Setup("gptj", unshared="its attention does not go through transformers' attention interface"),
 }
 
 # Contexts of mixed lengths; two share a prefix, one is a prefix of another.

@@ -129,11 +129,7 @@ class LocalEngine:
         decoders: list[Decoder] = []
 
         def make_decoder(requests: Sequence[SampleRequest]) -> Decoder:
-            contexts, counts = [r.context_tokens for r in requests], [r.n for r in requests]
-            if self.unshared_reason is None:
-                decoders.append(ForestDecoder(self.model, contexts, counts, self.slow.microbatch_tokens))
-            else:
-                decoders.append(PlainDecoder(self.model, contexts, counts, self._pad_token))
+            decoders.append(self.decoder([r.context_tokens for r in requests], [r.n for r in requests]))
             return decoders[-1]
 
         completions = sample_rows(requests, params, make_decoder, self.stop)
@@ -289,10 +285,16 @@ class LocalEngine:
         pad = self.tokenizer.pad_token_id
         return int(pad) if pad is not None else min(self.stop)
 
-    @property
-    def _scorer(self) -> Scorer:
+    def decoder(self, contexts: Sequence[Sequence[int]], counts: Sequence[int]) -> Decoder:
+        """What samples, in the layout that was chosen for this model."""
         if self.unshared_reason is None:
-            return ForestScorer(self.device, self.dtype)
+            return ForestDecoder(self.model, contexts, counts, self.slow.microbatch_tokens)
+        return PlainDecoder(self.model, contexts, counts, self._pad_token)
+
+    def scorer(self, dtype: torch.dtype) -> Scorer:
+        """What measures and trains, in the layout that was chosen for this model."""
+        if self.unshared_reason is None:
+            return ForestScorer(self.device, dtype)
         return PlainScorer(self.device, self._pad_token)
 
     @property
@@ -313,7 +315,7 @@ class LocalEngine:
         return network if model.lora is None else loading.add_lora(network, model.lora, seed)
 
     def _micro_batches(self, sequences: Sequence[TokenSequence]) -> list[MicroBatch]:
-        return self._scorer.micro_batches(sequences, self.slow.microbatch_tokens) if sequences else []
+        return self.scorer(self.dtype).micro_batches(sequences, self.slow.microbatch_tokens) if sequences else []
 
     def _optimizer_ready(self) -> MasterAdamW:
         if self._optimizer is None:

@@ -180,6 +180,7 @@ def scored_logprobs(
     """What the learner sees: of each sequence, (completion tokens, vocabulary)."""
     found: dict[int, torch.Tensor] = {}
     for batch in scorer.micro_batches(given, budget_tokens):
-        logprobs = batch.forward(model).float().log_softmax(-1)
-        found |= {member: logprobs[rows] for member, rows in zip(batch.members, batch.rows, strict=True)}
+        logits = batch.forward(model)
+        for member, rows in zip(batch.members, batch.rows, strict=True):
+            found[member] = logits[rows].float().log_softmax(-1)
     return [found[index] for index in range(len(given))]

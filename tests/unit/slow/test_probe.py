@@ -18,11 +18,13 @@ from fastslow.slow.probe import decide_sharing
 from tiny import make_tokenizer
 
 TOKENIZER = make_tokenizer()
+OWN_ATTENTION = "its attention does not go through transformers' attention interface"
 UNSHARED = {
     "gemma2": "NotImplementedError: its attention uses softcap",
     "gemma3": "its sliding attention over 4 tokens is shorter than the sequences",
     "gpt_oss": "NotImplementedError: its attention uses s_aux",
     "lfm2": "it has layers of type conv",
+    **dict.fromkeys(["gptj", "falcon", "falcon_alibi", "bloom", "mpt", "gpt_neo", "gpt_neo_local"], OWN_ATTENTION),
 }
 
 
