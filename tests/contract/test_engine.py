@@ -1,7 +1,7 @@
 """One suite over every configuration of the local engine: what `PolicyEngine` promises holds on each architecture.
 
 A remote engine joins by a `Setup` of its own. Tolerances: float32 1e-5 on every log-probability; bfloat16, whose logits
-have 8 bits, 0.1.
+have 8 bits, 0.1 on these tiny models (larger ones differ by more: docs/engine.md).
 """
 
 import json

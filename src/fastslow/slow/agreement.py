@@ -8,7 +8,7 @@ that something changes, and at full length where it says so at all or the model 
 """
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
