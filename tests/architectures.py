@@ -26,6 +26,18 @@ _SHAPE = {
 _WITHOUT_GROUPS = {key: value for key, value in _SHAPE.items() if key != "num_key_value_heads"}
 _GPT2 = {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": POSITIONS, "initializer_range": 0.3,
          "pad_token_id": 0, "eos_token_id": 1, "bos_token_id": 1}  # fmt: skip
+_GPT = {"n_embd": 32, "n_layer": 2, "n_head": 4, "initializer_range": 0.3, "pad_token_id": 0, "eos_token_id": 1,
+        "bos_token_id": 1}  # fmt: skip
+_PLAIN = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "initializer_range": 0.3,
+          "pad_token_id": 0, "eos_token_id": 1, "bos_token_id": 1}  # fmt: skip
+_ALL_HEADS = {**_SHAPE, "num_key_value_heads": 4}
+_MLA = {"q_lora_rank": 16, "kv_lora_rank": 16, "qk_rope_head_dim": 8, "qk_nope_head_dim": 8, "v_head_dim": 12,
+        "n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16, "n_group": 1, "topk_group": 1,
+        "first_k_dense_replace": 1, "n_shared_experts": 1}  # fmt: skip
+_DECODER = {"d_model": 32, "encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 4,
+            "decoder_attention_heads": 4, "encoder_ffn_dim": 64, "decoder_ffn_dim": 64, "init_std": 0.3,
+            "max_position_embeddings": POSITIONS, "pad_token_id": 0, "eos_token_id": 1, "bos_token_id": 2,
+            "decoder_start_token_id": 1}  # fmt: skip
 _MOE = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16, "head_dim": 16}
 
 
@@ -54,14 +66,51 @@ ARCHITECTURES: dict[str, Callable[[int], PreTrainedConfig]] = {
         "GptOssConfig", _SHAPE, head_dim=8, num_local_experts=4, num_experts_per_tok=2, sliding_window=POSITIONS
     ),
     "lfm2": _config("Lfm2Config", _SHAPE, layer_types=["conv", "full_attention"]),
-}
+    "deepseek_v2": _config("DeepseekV2Config", _ALL_HEADS, _MLA),
+    "deepseek_v3": _config("DeepseekV3Config", _ALL_HEADS, _MLA),
+    "opt": _config(
+        "OPTConfig", hidden_size=32, word_embed_proj_dim=32, ffn_dim=64, num_hidden_layers=2, num_attention_heads=4,
+        max_position_embeddings=POSITIONS, init_std=0.3, pad_token_id=0, bos_token_id=1, eos_token_id=1,
+    ),
+    "gptj": _config("GPTJConfig", _GPT, n_positions=POSITIONS, rotary_dim=4),
+    "falcon": _config("FalconConfig", _PLAIN, max_position_embeddings=POSITIONS),
+    "falcon_alibi": _config("FalconConfig", _PLAIN, max_position_embeddings=POSITIONS, alibi=True),
+    "bloom": _config("BloomConfig", _PLAIN),
+    "mpt": _config("MptConfig", d_model=32, n_layers=2, n_heads=4, max_seq_len=POSITIONS, initializer_range=0.3),
+    "gpt_neo": _config(
+        "GPTNeoConfig", hidden_size=32, num_layers=2, num_heads=4, attention_types=[[["global"], 2]],
+        max_position_embeddings=POSITIONS, initializer_range=0.3, bos_token_id=1, eos_token_id=1,
+    ),
+    "gpt_neo_local": _config(
+        "GPTNeoConfig", hidden_size=32, num_layers=2, num_heads=4, attention_types=[[["global", "local"], 1]],
+        window_size=20, max_position_embeddings=POSITIONS, initializer_range=0.3, bos_token_id=1, eos_token_id=1,
+    ),
+}  # fmt: skip
+
+# Where a long pass changes the rope, it changes after this many tokens.
+ROPE_LIMIT = 96
+
+# Architectures whose cached sampling gives other numbers than whole sequences: no run may train them.
+BIASED: dict[str, Callable[[int], PreTrainedConfig]] = {
+    "phi3_longrope": _config(
+        "Phi3Config", _ALL_HEADS, original_max_position_embeddings=ROPE_LIMIT,
+        rope_parameters={"rope_type": "longrope", "rope_theta": 10000.0, "short_factor": [1.0] * 4,
+                         "long_factor": [4.0] * 4, "original_max_position_embeddings": ROPE_LIMIT},
+    ),
+    "bart": _config("BartConfig", _DECODER),
+    "marian": _config("MarianConfig", _DECODER),
+    "moshi": _config(
+        "MoshiConfig", hidden_size=32, num_hidden_layers=2, num_attention_heads=4, ffn_dim=64, sliding_window=8,
+        max_position_embeddings=POSITIONS, initializer_range=0.3, pad_token_id=0, eos_token_id=1,
+    ),
+}  # fmt: skip
 
 
 def make_architecture_dir(directory: Path, name: str, seed: int = 0) -> Path:
     """Write a random tiny model of this architecture, in float32, with the test tokenizer."""
     tokenizer = make_tokenizer()
     torch.manual_seed(seed)
-    model = AutoModelForCausalLM.from_config(ARCHITECTURES[name](len(tokenizer)))
+    model = AutoModelForCausalLM.from_config({**ARCHITECTURES, **BIASED}[name](len(tokenizer)))
     model.generation_config.eos_token_id = STOP_TOKENS
     model.save_pretrained(directory)
     tokenizer.save_pretrained(directory)

@@ -71,7 +71,10 @@ class LoopConfig(Section):
 
 
 class SamplingConfig(Section):
-    """Training rollouts. Evaluation has its own, in `evaluation`."""
+    """Training rollouts. Evaluation has its own, in `evaluation`.
+
+    The learner takes its log-probabilities at `temperature`, too. `top_p` below 1 is for `method: prompt` alone.
+    """
 
     max_tokens: Positive = 512
     temperature: Annotated[float, Field(gt=0.0)] = 1.0

@@ -195,6 +195,11 @@ def _slow(config: Config) -> list[str]:
     divided = "divided by the group's deviation" if loop.divide_by_std else "not divided by a deviation"
     normalised = ", then normalised over the batch" if loop.batch_normalisation else ""
     lines.append(f"advantage: reward minus the mean of its {loop.baseline}'s group, {divided}{normalised}")
+    if config.sampling.temperature != 1.0:
+        lines.append(
+            f"rollouts at temperature {config.sampling.temperature:g}: ratio, entropy and KL penalty are those of that "
+            "distribution; the measured KL to the base is that of temperature 1"
+        )
     if slow.loss == "cispo":
         lines.append(f"loss: cispo, importance ratio clamped to [0, {slow.tau:g}] (absolute)")
     else:

@@ -21,8 +21,8 @@ from fastslow.step_metrics import kl_mark, kl_of
 class Observer(Protocol):
     """Receives the events of a run.
 
-    Kinds and payloads: `start` {steps, max_rollouts, output, step, rollouts}; `phase` {name}; `cycle` {cycle, population,
-    metric_calls, error, best_score}; `step` (the line of metrics.jsonl); `checkpoint` {path}; `warning` {message};
+    Kinds and payloads: `start` {steps, max_rollouts, output, step, rollouts, engine}; `phase` {name}; `cycle` {cycle,
+    population, metric_calls, error, best_score}; `step` (the line of metrics.jsonl); `checkpoint` {path}; `warning` {message};
     `end` {result}, or `abort` {error} where an exception ends the run.
     """
 
@@ -64,7 +64,8 @@ class PlainObserver:
     def on_event(self, kind: str, payload: dict[str, Any]) -> None:
         self.clock.on_event(kind, payload)
         if kind == "start":
-            self._say(f"run {payload['output']}: from step {payload['step']}")
+            engine = f"; {payload['engine']}" if payload.get("engine") else ""
+            self._say(f"run {payload['output']}: from step {payload['step']}{engine}")
         elif kind == "cycle":
             score = payload["best_score"]
             best = "" if score is None else f", best on its anchors {score:.3f}"
@@ -103,6 +104,8 @@ class LiveObserver:
         if kind == "start":
             total = payload["max_rollouts"] or payload["steps"]
             self.progress.update(self.bar, total=total)
+            if payload.get("engine"):
+                self.console.print(Text(payload["engine"], style="dim"))
             self.live.start()
         elif kind == "phase":
             self.progress.update(self.bar, description=payload["name"])

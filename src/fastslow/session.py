@@ -106,6 +106,7 @@ class TrainingSession:
                 "output": str(self.run.path),
                 "step": self.state.step,
                 "rollouts": self.state.sampled_total,
+                "engine": self.engine.describe(),
             },
         )
         try:
@@ -263,14 +264,14 @@ class TrainingSession:
     def _reinforce(self, groups: Sequence[Group], learning_rate: float) -> tuple[UpdateMetrics, int]:
         loop, slow = self.config.loop, self.config.slow
         datums = build_datums(groups, AdvantageSettings(loop.baseline, loop.divide_by_std, loop.batch_normalisation))
-        loss = LossSettings(slow.loss, slow.tau, slow.kl_coefficient)
+        loss = LossSettings(slow.loss, slow.tau, slow.kl_coefficient, self.config.sampling.temperature)
         return self.engine.train_step(datums, loss, learning_rate), len(datums)
 
     def _distill(self, groups: Sequence[Group], learning_rate: float) -> tuple[UpdateMetrics, int]:
         teacher, problems = self.state.population[0], [self._training_problems[g[0].problem_id] for g in groups]
         contexts = {problem.id: self.engine.encode(self.task.messages(problem, teacher)) for problem in problems}
         datums = build_distill_datums(groups, contexts)
-        return self.engine.distill_step(datums, learning_rate), len(datums)
+        return self.engine.distill_step(datums, learning_rate, self.config.sampling.temperature), len(datums)
 
     # -- sampling ------------------------------------------------------------------------------------------------------
 

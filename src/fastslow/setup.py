@@ -40,6 +40,8 @@ def check(config: Config) -> tuple[Config, Task]:
     check_splits(task)
     _check_stages(config, task)
     check_optimiser(config.fast.optimiser)
+    if config.method != "prompt":
+        _check_sampling(config)
     if config.searches:
         check_proposer(config.fast.proposer)
     if config.engine == "tinker":
@@ -54,6 +56,20 @@ def check_lengths(config: Config, task: Task, room: ContextRoom) -> None:
     room.check_problems("the seed prompt", task.seed_prompt)
     if isinstance(config.distill.prompt, dict) and config.teacher_is_given:
         room.check_problems("distill.prompt", Prompt.from_dict(config.distill.prompt))
+
+
+def _check_sampling(config: Config) -> None:
+    """Raises ConfigError where the learner could not speak of the distribution that training rollouts come from."""
+    if config.sampling.top_p < 1.0:
+        raise ConfigError(
+            f"sampling.top_p: {config.sampling.top_p:g} cuts unlikely tokens out of the training rollouts, and the learner "
+            "does not know which, so every importance ratio would be biased. Set it to 1.0 (evaluation.top_p is a key of "
+            "its own), or take method: prompt, which trains no weights"
+        )
+    if config.engine == "tinker":
+        from fastslow.slow.tinker import check_temperature
+
+        check_temperature(config.sampling.temperature)
 
 
 def _check_stages(config: Config, task: Task) -> None:
@@ -129,6 +145,16 @@ def build_engine(config: Config) -> PolicyEngine:
     return LocalEngine(config.model, config.slow, seed=config.seed, threads=config.threads)
 
 
+def _check_engine(config: Config, task: Task, engine: PolicyEngine) -> None:
+    """Raises ConfigError where the engine's sampler and its learner do not agree on this model."""
+    from fastslow.slow.local import LocalEngine
+
+    if isinstance(engine, LocalEngine):
+        from fastslow.slow.agreement import check_agreement, longest_sequence
+
+        check_agreement(engine, longest_sequence(config, task, engine), trains=config.method != "prompt")
+
+
 def prepare(config: Config, *, resume: Path | None = None) -> Parts:
     """Check, load, connect. A new run directory is made only when everything else stands."""
     from fastslow.fast.registry import build_optimiser
@@ -144,6 +170,7 @@ def prepare(config: Config, *, resume: Path | None = None) -> Parts:
         run.open(config)
     try:
         engine = build_engine(config)
+        _check_engine(config, task, engine)
         optimiser = build_optimiser(config, engine, task.seed_prompt, room)
     except BaseException:
         run.close()

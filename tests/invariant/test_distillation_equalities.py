@@ -60,31 +60,51 @@ def adapter(tiny_model_dir: Path, datums: list[DistillDatum], tmp_path_factory: 
     return directory
 
 
-def gradients(engine: LocalEngine, datums: Sequence[DistillDatum], directory: Path) -> tuple[dict[str, Any], Any]:
+def gradients(
+    engine: LocalEngine, datums: Sequence[DistillDatum], directory: Path, **settings: float
+) -> tuple[dict[str, Any], Any]:
     """The gradient of a first update, from Adam's first moment, 0.1 times the gradient; and the update's metrics."""
-    metrics = engine.distill_step(datums, learning_rate=1e-30)
+    metrics = engine.distill_step(datums, 1e-30, **settings)
     engine.save(directory, resumable=True)
     state = load_file(directory / "resume" / "optimizer.safetensors")
     return {k.removeprefix("exp_avg/"): 10 * v for k, v in state.items() if k.startswith("exp_avg/")}, metrics
 
 
 def reference(
-    student: Any, teacher: Any, datums: Sequence[DistillDatum], names: dict[str, torch.nn.Parameter]
+    student: Any,
+    teacher: Any,
+    datums: Sequence[DistillDatum],
+    names: dict[str, torch.nn.Parameter],
+    temperature: float = 1.0,
 ) -> tuple[dict[str, torch.Tensor], float]:
     """Equation 8 in float64, one sequence a pass, nothing of the engine in it."""
     loss = torch.zeros((), dtype=torch.float64)
     for datum in datums:
-        p = _log_softmax(student, datum.context_tokens, datum.completion_tokens)
+        p = _log_softmax(student, datum.context_tokens, datum.completion_tokens, temperature)
         with torch.no_grad():
-            q = _log_softmax(teacher, datum.teacher_context_tokens, datum.completion_tokens)
+            q = _log_softmax(teacher, datum.teacher_context_tokens, datum.completion_tokens, temperature)
         loss = loss + datum.token_weight * (p.exp() * (p - q)).sum()
     loss.backward()
     return {name: p.grad.float() for name, p in names.items() if p.grad is not None}, loss.item()
 
 
-def _log_softmax(model: Any, context: tuple[int, ...], completion: tuple[int, ...]) -> torch.Tensor:
-    logits = model(input_ids=torch.tensor([[*context, *completion]])).logits
+def _log_softmax(model: Any, context: tuple[int, ...], completion: tuple[int, ...], temperature: float) -> torch.Tensor:
+    logits = model(input_ids=torch.tensor([[*context, *completion]])).logits / temperature
     return logits[0, len(context) - 1 : -1].log_softmax(-1)
+
+
+@pytest.mark.parametrize("temperature", [0.6, 1.5])
+def test_both_policies_are_taken_at_the_rollouts_temperature(
+    tiny_model_dir: Path, datums: list[DistillDatum], tmp_path: Path, temperature: float
+) -> None:
+    model = AutoModelForCausalLM.from_pretrained(tiny_model_dir, dtype=torch.float64).eval()
+    base = AutoModelForCausalLM.from_pretrained(tiny_model_dir, dtype=torch.float64).eval()
+    expected, loss = reference(model, base, datums, dict(model.named_parameters()), temperature)
+    got, metrics = gradients(make(tiny_model_dir, microbatch_tokens=40), datums, tmp_path, temperature=temperature)
+    assert metrics.loss == pytest.approx(loss, abs=1e-6)
+    assert max(float(value.abs().max()) for value in expected.values()) > 1e-3
+    for name, value in expected.items():
+        assert float((value - got[name]).abs().max()) < 1e-6, name
 
 
 @pytest.mark.parametrize("lora", [False, True])

@@ -41,9 +41,11 @@ def datums(tiny_model_dir: Path) -> list[Datum]:
     return datums
 
 
-def gradients(engine: LocalEngine, datums: Sequence[Datum], directory: Path) -> tuple[dict[str, torch.Tensor], Any]:
+def gradients(
+    engine: LocalEngine, datums: Sequence[Datum], directory: Path, loss: LossSettings = LOSS
+) -> tuple[dict[str, torch.Tensor], Any]:
     """The gradient of a first update, from Adam's first moment, 0.1 times the gradient; and the update's metrics."""
-    metrics = engine.train_step(datums, LOSS, learning_rate=1e-30)
+    metrics = engine.train_step(datums, loss, learning_rate=1e-30)
     engine.save(directory, resumable=True)
     state = load_file(directory / "resume" / "optimizer.safetensors")
     return {k.removeprefix("exp_avg/"): 10 * v for k, v in state.items() if k.startswith("exp_avg/")}, metrics
@@ -56,15 +58,20 @@ def assert_equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> None
         assert float((value - b[name]).abs().max()) < 1e-6, name
 
 
-def reference_gradients(directory: Path, datums: Sequence[Datum]) -> tuple[dict[str, torch.Tensor], float]:
-    """CISPO with KL penalty as the paper writes it, in float64, one sequence a pass, nothing of the engine in it."""
+def reference_gradients(
+    directory: Path, datums: Sequence[Datum], temperature: float = 1.0
+) -> tuple[dict[str, torch.Tensor], float]:
+    """CISPO with KL penalty as the paper writes it, in float64, one sequence a pass, nothing of the engine in it.
+
+    The policy, and the base, are softmax(logits / temperature).
+    """
     model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float64).eval()
     loss = torch.zeros((), dtype=torch.float64)
     for datum in datums:
         tokens = torch.tensor([[*datum.context_tokens, *datum.completion_tokens]])
         logits = model(input_ids=tokens).logits[0, len(datum.context_tokens) - 1 : -1]
         targets = torch.tensor(datum.completion_tokens)[:, None]
-        learner = logits.log_softmax(-1).gather(1, targets)[:, 0]
+        learner = (logits / temperature).log_softmax(-1).gather(1, targets)[:, 0]
         ratio = (learner.detach() - torch.tensor(datum.sampler_logprobs)).exp().clamp(max=4.0)
         difference = learner.detach() - learner  # the base is the model itself before the update
         penalty = difference.exp() - difference - 1
@@ -86,6 +93,40 @@ def test_one_update_is_the_same_however_it_is_cut_up(
     norm = torch.stack([value.norm() for value in expected.values()]).norm()
     assert metrics.grad_norm == pytest.approx(norm.item(), rel=1e-5)
     assert metrics.clip_fraction > 0
+
+
+@pytest.mark.parametrize("sharing", [True, False])
+@pytest.mark.parametrize("temperature", [0.6, 1.5])
+def test_an_update_is_that_of_the_policy_at_the_rollouts_temperature(
+    tiny_model_dir: Path, datums: list[Datum], tmp_path: Path, sharing: bool, temperature: float
+) -> None:
+    engine = make(tiny_model_dir, prefix_sharing=sharing, microbatch_tokens=40)
+    loss = LossSettings(kl_coefficient=KL, temperature=temperature)
+    got, metrics = gradients(engine, datums, tmp_path, loss)
+    expected, value = reference_gradients(tiny_model_dir, datums, temperature)
+    assert_equal(expected, got)
+    assert metrics.loss == pytest.approx(value, abs=1e-5)
+
+
+@pytest.mark.parametrize("sharing", [True, False])
+@pytest.mark.parametrize("temperature", [0.3, 0.6, 1.0, 1.7])
+def test_the_ratio_of_a_fresh_rollout_is_1_at_every_temperature(
+    tiny_model_dir: Path, sharing: bool, temperature: float
+) -> None:
+    engine = make(tiny_model_dir, prefix_sharing=sharing)
+    groups = engine.sample(REQUESTS, SamplingParams(10, temperature))
+    flat = [(r.context_tokens, c) for r, group in zip(REQUESTS, groups, strict=True) for c in group]
+    fresh = [Datum(context, c.tokens, c.logprobs, 1.0, 0.01) for context, c in flat]
+    one_by_one = [
+        make(tiny_model_dir, prefix_sharing=sharing).train_step(
+            [datum], LossSettings(kl_coefficient=KL, temperature=temperature), 1e-30
+        )
+        for datum in fresh
+    ]
+    for metrics in one_by_one:
+        assert metrics.ratio_max == pytest.approx(1.0, abs=1e-5)
+        assert metrics.ratio_mean == pytest.approx(1.0, abs=1e-5)
+        assert metrics.kl_penalty == pytest.approx(0.0, abs=1e-9)  # the base, too, is taken at this temperature
 
 
 def test_updates_stay_together_over_several_steps(tiny_model_dir: Path, datums: list[Datum]) -> None:

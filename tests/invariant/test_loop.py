@@ -198,3 +198,15 @@ def test_each_kind_of_problems_is_measured_under_its_own_prompt_and_that_survive
     assert report.by_kind is not None
     assert report.by_kind[0] == pytest.approx(lines[-1]["val/by_kind/mean@2"])
     assert evaluate(tmp_path / "whole", prompt="best").by_kind is None
+
+
+@pytest.mark.parametrize("temperature", [0.6, 1.0])
+def test_fresh_rollouts_have_ratio_1_in_a_run_at_any_temperature(
+    tiny_model_dir: Path, tmp_path: Path, temperature: float
+) -> None:
+    sampling = {"max_tokens": 8, "temperature": temperature}
+    train(small_config(tiny_model_dir, tmp_path / "run", steps=1, sampling=sampling, evaluation={"every": 0}))
+    _, line = metrics_of(tmp_path / "run")
+    assert line["rollouts/reused"] > 0  # those that the prompt search sampled are of the same policy version
+    assert line["slow/ratio_mean"] == pytest.approx(1.0, abs=1e-5)
+    assert line["slow/ratio_max"] == pytest.approx(1.0, abs=1e-4)

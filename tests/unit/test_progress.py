@@ -30,6 +30,17 @@ def test_plain_lines_name_the_numbers_that_people_watch(capsys: pytest.CaptureFi
     assert lines[3] == "warning: careful"
 
 
+def test_the_first_line_says_what_the_engine_decided(capsys: pytest.CaptureFixture[str]) -> None:
+    decided = "bfloat16 on cuda, prefixes are shared: packed log-probabilities are within 4.0e-05 nats of plain ones"
+    PlainObserver().on_event("start", {**START, "engine": decided})
+    assert capsys.readouterr().out == f"run runs/x: from step 0; {decided}\n"
+    observer = LiveObserver()
+    observer.console.file = __import__("io").StringIO()
+    observer.on_event("start", {**START, "engine": decided})
+    observer.on_event("end", {})
+    assert "prefixes are shared" in observer.console.file.getvalue()
+
+
 def test_the_live_panel_shows_prompts_as_text_and_not_as_markup() -> None:
     observer = LiveObserver()
     observer.console.file = __import__("io").StringIO()

@@ -65,6 +65,33 @@ def test_a_prompt_that_cannot_be_is_named(tmp_path: Path) -> None:
             check(config_of(given))
 
 
+@pytest.mark.parametrize("method", ["fst", "rl", "distill"])
+def test_training_rollouts_without_their_tail_are_refused(method: str) -> None:
+    given = {"distill": {"prompt": "Be brief."}} if method == "distill" else {}
+    cut = small_config(NO_MODEL, Path("run"), method=method, sampling={"top_p": 0.9}, **given)
+    with pytest.raises(ConfigError, match=r"sampling.top_p: 0.9 cuts unlikely tokens out .* Set it to 1.0"):
+        check(cut)
+    whole = small_config(NO_MODEL, Path("run"), method=method, sampling={"temperature": 0.6}, **given)
+    check(whole)  # the evaluation's own top_p, 0.95, is nobody's business here
+    assert whole.evaluation.top_p == 0.95
+
+
+def test_prompts_alone_may_be_searched_with_any_sampling() -> None:
+    check(small_config(NO_MODEL, Path("run"), method="prompt", sampling={"top_p": 0.9, "temperature": 0.6}))
+
+
+@pytest.mark.parametrize("method", ["fst", "rl"])
+def test_a_server_trains_at_temperature_1_alone(method: str) -> None:
+    remote = {
+        "engine": "tinker",
+        "tinker": {"base_url": "http://127.0.0.1:9", "backend": "jax"},
+        "model": {"name": "some/model", "lora": {"rank": 4}},
+    }
+    config = small_config(NO_MODEL, Path("run"), method=method, sampling={"temperature": 0.6}, **remote)
+    with pytest.raises(ConfigError, match=r"sampling.temperature: 0.6 with engine: tinker: .* Set it to 1.0"):
+        check(config)
+
+
 def test_a_stream_of_tasks_cannot_be_distilled() -> None:
     tasks = [{"name": "toy:LettersTask"}, {"name": "toy:OtherLettersTask"}]
     task = {"name": "stream", "options": {"tasks": tasks, "steps": 2}}

@@ -57,12 +57,17 @@ class Block:
 
 ACTIVE_POOLS: ContextVar[list[PrefixPool] | None] = ContextVar("fastslow_active_pools", default=None)
 ACTIVE_BLOCKS: ContextVar[list[Block] | None] = ContextVar("fastslow_active_blocks", default=None)
+# Where a pass over a pack leaves each layer's keys and values. What attention gets is taken, not what a cache holds, since
+# multi-head latent attention caches them compressed.
+FILLED_POOL: ContextVar[PrefixPool | None] = ContextVar("fastslow_filled_pool", default=None)
 
 
 @contextmanager
-def attending(forest: Forest, device: torch.device, dtype: torch.dtype) -> Iterator[torch.Tensor]:
-    """Inside, a forward pass over one pack attends within its forest. Gives the mask to call the model with: transformers
-    builds none of its own where it gets a mask of four dimensions.
+def attending(
+    forest: Forest, device: torch.device, dtype: torch.dtype, pool: PrefixPool | None = None
+) -> Iterator[torch.Tensor]:
+    """Inside, a forward pass over one pack attends within its forest, and fills a pool where one is given. Gives the mask to
+    call the model with: transformers builds none of its own where it gets a mask of four dimensions.
     """
     queries = max(BLOCK_QUERIES.get(device.type, 1024), -(-len(forest) // MAX_BLOCKS))
     blocks = []
@@ -70,11 +75,12 @@ def attending(forest: Forest, device: torch.device, dtype: torch.dtype) -> Itera
         neighbours = len(block.keys) == block.keys[-1] - block.keys[0] + 1
         keys = slice(block.keys[0], block.stop) if neighbours else torch.tensor(block.keys, device=device)
         blocks.append(Block(block.start, block.stop, keys, additive_mask(block.mask.to(device), dtype)[None, None]))
-    active = ACTIVE_BLOCKS.set(blocks)
+    active, filled = ACTIVE_BLOCKS.set(blocks), FILLED_POOL.set(pool)
     try:
         yield torch.zeros(1, 1, 1, 1, device=device, dtype=dtype)
     finally:
         ACTIVE_BLOCKS.reset(active)
+        FILLED_POOL.reset(filled)
 
 
 def additive_mask(allowed: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
@@ -91,7 +97,8 @@ def fastslow_attention(
     scaling: float | None = None,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Attention output of shape (rows, queries, heads, head size), as transformers expects it.
+    """Attention output of shape (rows, queries, heads, size of a value), as transformers expects it. Values may be of another
+    size than queries and keys (multi-head latent attention).
 
     Raises: NotImplementedError for an ingredient of the scores that it would have to ignore.
     """
@@ -100,12 +107,16 @@ def fastslow_attention(
         raise NotImplementedError(f"its attention uses {', '.join(ignored)}")
     blocks, pools = ACTIVE_BLOCKS.get(), ACTIVE_POOLS.get()
     if blocks is not None:
+        pool = FILLED_POOL.get()
+        if pool is not None:
+            pool.keys.append(key[0].contiguous())
+            pool.values.append(value[0].contiguous())
         return _attend_in_blocks(query, key, value, blocks, scaling).transpose(1, 2), None
     if pools is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
     scale = scaling if scaling is not None else query.shape[-1] ** -0.5
     layer: int = module.layer_idx  # type: ignore[assignment]
-    output = torch.empty_like(query)
+    output = query.new_empty(*query.shape[:-1], value.shape[-1])
     for pool in pools:
         rows = slice(pool.start, pool.stop)
         output[rows] = _attend(
@@ -157,8 +168,8 @@ def _attend(
     weights = torch.cat([prefix_scores, own_scores], dim=-1).softmax(dim=-1, dtype=torch.float32).to(query.dtype)
     from_prefix = weights[..., :prefix].reshape(kv_heads, rows * shared, prefix) @ pool_values
     from_own = weights[..., prefix:].transpose(0, 1) @ own_values
-    mixed = from_prefix.view(kv_heads, rows, shared, size).transpose(0, 1) + from_own
-    return mixed.reshape(rows, heads, 1, size)
+    mixed = from_prefix.view(kv_heads, rows, shared, pool_values.shape[-1]).transpose(0, 1) + from_own
+    return mixed.reshape(rows, heads, 1, pool_values.shape[-1])
 
 
 AttentionInterface.register(NAME, fastslow_attention)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 import torch
-from transformers import Cache, DynamicCache
+from transformers import Cache
 from transformers.cache_utils import CacheLayerMixin
 
 from fastslow.errors import ConfigError
@@ -82,8 +82,8 @@ class ForestDecoder:
 
     def __init__(self, model: Any, contexts: Sequence[Tokens], counts: Sequence[int], budget_tokens: int) -> None:
         self.model, self.device = model, model.device
-        self.layers = [GrowingLayer() for _ in range(model.config.get_text_config().num_hidden_layers)]
-        self.cache = Cache(layers=list(self.layers))
+        self.layers: list[GrowingLayer] = []
+        self.cache: Cache | None = None
         self.forests = pack_forests(contexts, budget_tokens, related_from=POOL_TOKENS)
         self.row_of: list[int] = []
         self.lengths: list[int] = []
@@ -97,7 +97,10 @@ class ForestDecoder:
         self.computed_tokens = 0
 
     def prefill(self) -> torch.Tensor:
-        return self._in_row_order(torch.cat([self._prefill(forest) for forest in self.forests]))
+        logits = self._in_row_order(torch.cat([self._prefill(forest) for forest in self.forests]))
+        self.layers = [GrowingLayer() for _ in self.pools[0].keys]
+        self.cache = Cache(layers=list(self.layers))
+        return logits
 
     def step(self, tokens: Sequence[int]) -> torch.Tensor:
         order = torch.tensor(self.row_of, device=self.device)
@@ -143,18 +146,6 @@ class ForestDecoder:
 
     def _prefill(self, forest: Forest) -> torch.Tensor:
         """Logits of the pack's rows, (rows, vocabulary); leaves the pack's keys and values as a pool."""
-        cache = DynamicCache()  # without a config: a sliding layer would drop keys of packs longer than its window
-        ends = torch.tensor([path[-1] for path in forest.paths], device=self.device)
-        with attending(forest, self.device, self.model.dtype) as mask:
-            output = self.model(
-                input_ids=torch.tensor([forest.tokens], device=self.device),
-                position_ids=torch.tensor([forest.positions], device=self.device),
-                attention_mask=mask,
-                past_key_values=cache,
-                use_cache=True,
-                logits_to_keep=ends,
-            )
-        self.computed_tokens += len(forest)
         counts = torch.tensor([self.counts[context] for context in forest.members], device=self.device)
         visible = torch.zeros(len(forest.paths), len(forest), dtype=torch.bool)
         for row, path in enumerate(forest.paths):
@@ -162,10 +153,16 @@ class ForestDecoder:
         mask = additive_mask(visible.to(self.device).repeat_interleave(counts, dim=0), self.model.dtype)
         start = self.pools[-1].stop if self.pools else 0
         pool = PrefixPool(start, start + len(mask), mask)
-        for layer in cache.layers:
-            if isinstance(layer, CacheLayerMixin) and layer.keys is not None and layer.values is not None:
-                pool.keys.append(layer.keys[0])
-                pool.values.append(layer.values[0])
+        ends = torch.tensor([path[-1] for path in forest.paths], device=self.device)
+        with attending(forest, self.device, self.model.dtype, pool) as blocks:
+            output = self.model(
+                input_ids=torch.tensor([forest.tokens], device=self.device),
+                position_ids=torch.tensor([forest.positions], device=self.device),
+                attention_mask=blocks,
+                use_cache=False,
+                logits_to_keep=ends,
+            )
+        self.computed_tokens += len(forest)
         self.pools.append(pool)
         return output.logits[0].repeat_interleave(counts, dim=0)
 

@@ -10,6 +10,8 @@ Choices where the paper is silent:
   score-function term through the sampling of y, is left out, as in on-policy distillation elsewhere (arXiv 2306.13649).
 - The KL of a position is exact, a sum over the full vocabulary, and not estimated from the sampled token.
 - Aggregated as in RL: the token mean within one problem's rollouts, then the mean over problems.
+- Both policies are taken at the temperature of the rollouts, `sampling.temperature`, so that equation 8 holds for the policy
+  that is sampled.
 - Rewards are no part of the loss, so a rollout that could not be scored is distilled like any other.
 """
 
@@ -18,7 +20,7 @@ from collections.abc import Mapping, Sequence
 import torch
 
 from fastslow.slow.engine import DistillDatum
-from fastslow.slow.scoring import slices
+from fastslow.slow.scoring import slices, tempered
 from fastslow.types import Rollout
 
 
@@ -49,8 +51,10 @@ def reverse_kl(
     rows: torch.Tensor,
     teacher_rows: torch.Tensor,
     weights: torch.Tensor,
+    temperature: float = 1.0,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """KL(student || teacher) of each token over the full vocabulary, and the entropy of the student there, in nats.
+    """KL(student || teacher) of each token over the full vocabulary, and the entropy of the student there, in nats; both
+    policies at `temperature`, at which the student's rollouts were sampled.
 
     Turns `logits` in place into the gradient of `sum(weights * KL)`, `p * (log p - log q - KL)` for a weight of 1: no
     further tensor of its size is held. Shapes: logits (R, V), teacher_logits (S, V); rows (into R), teacher_rows (into S)
@@ -64,12 +68,13 @@ def reverse_kl(
     for part in slices(logits):
         first, last = torch.searchsorted(pairs, torch.tensor([part.start, part.stop], device=pairs.device)).tolist()
         here = pairs[first:last] - part.start
-        logprobs = torch.log_softmax(logits[part].float(), dim=-1)
+        logprobs = torch.log_softmax(tempered(logits[part], temperature), dim=-1)
         probs = logprobs.exp()[here]
-        gaps = logprobs[here] - torch.log_softmax(teacher_logits[teacher_pairs[first:last]].float(), dim=-1)
+        teacher = tempered(teacher_logits[teacher_pairs[first:last]], temperature)
+        gaps = logprobs[here] - torch.log_softmax(teacher, dim=-1)
         kl = torch.linalg.vecdot(probs, gaps)
         divergences[first:last] = kl.clamp(min=0.0)
         entropies[first:last] = -torch.linalg.vecdot(probs, logprobs[here])
-        gradients = (gaps - kl[:, None]).mul_(probs).mul_(pair_weights[first:last, None])
+        gradients = (gaps - kl[:, None]).mul_(probs).mul_(tempered(pair_weights[first:last, None], temperature))
         logits[part] = torch.zeros_like(logprobs).index_add_(0, here, gradients).to(logits.dtype)
     return divergences[pair_of], entropies[pair_of]

@@ -103,11 +103,16 @@ NO_UPDATE = UpdateMetrics(0.0, 0.0, NAN, NAN, 0.0, NAN, 0.0, 0, 0)
 
 @dataclass(frozen=True)
 class LossSettings:
-    """Which loss, and its constants. `tau` is the absolute ceiling of the ratio (paper: 1 + clip_high = 4)."""
+    """Which loss, and its constants. `tau` is the absolute ceiling of the ratio (paper: 1 + clip_high = 4).
+
+    `temperature` is the one that the rollouts were sampled at. Log-probabilities, ratio, entropy and KL penalty are those
+    of softmax(logits / temperature), so that the ratio of a fresh rollout is 1.
+    """
 
     name: str = "cispo"
     tau: float = 4.0
     kl_coefficient: float = 1e-3
+    temperature: float = 1.0
 
 
 class PolicyEngine(Protocol):
@@ -126,6 +131,10 @@ class PolicyEngine(Protocol):
     @property
     def intact(self) -> bool:
         """False where an update has begun and its outcome is not known: weights in such a state must not be saved."""
+        ...
+
+    def describe(self) -> str:
+        """In one line what it computes in, and what it decided about this model and why."""
         ...
 
     def encode(self, messages: Sequence[Message]) -> tuple[int, ...]:
@@ -156,11 +165,13 @@ class PolicyEngine(Protocol):
         """One optimizer step on the sum over tokens of `token_weight * loss`."""
         ...
 
-    def distill_step(self, datums: Sequence[DistillDatum], learning_rate: float) -> UpdateMetrics:
+    def distill_step(
+        self, datums: Sequence[DistillDatum], learning_rate: float, temperature: float = 1.0
+    ) -> UpdateMetrics:
         """One optimizer step on the sum over tokens of `token_weight * KL(student || teacher)`, over the full vocabulary.
 
         The student is the current weights after `context_tokens`, the teacher the base weights after
-        `teacher_context_tokens`; the gradient flows through the student alone.
+        `teacher_context_tokens`, both at the temperature of the rollouts; the gradient flows through the student alone.
         """
         ...
 

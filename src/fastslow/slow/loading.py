@@ -18,7 +18,6 @@ from transformers import (
 from fastslow.config import LoraConfig, ModelConfig
 from fastslow.errors import ConfigError
 from fastslow.resources import PREFIX, resolve_path
-from fastslow.slow import attention
 
 logger = logging.getLogger(__name__)
 
@@ -176,59 +175,3 @@ def stop_tokens(model: Any, tokenizer: PreTrainedTokenizerBase) -> frozenset[int
     if not found:
         raise ConfigError("model.name: neither the tokenizer nor the generation config names an end-of-sequence token")
     return found
-
-
-def can_share_prefixes(model: Any, longest_tokens: int) -> str | None:
-    """None where packed forests give this model's own numbers, otherwise the reason why they do not.
-
-    `longest_tokens` is the longest sequence that may come; 0 where nobody knows. Models that are not plain attention
-    over all earlier tokens (recurrent layers, sliding windows, soft caps, learned sinks) must not be packed. They are
-    found by what their config says and by trying, not by a list of names.
-    """
-    reason = _restricted_layers(model.config.get_text_config(), longest_tokens)
-    if reason is not None:
-        return reason
-    original = model.config._attn_implementation
-    sequences = [[1, 2, 3, 4, 5, 6], [1, 2, 3, 7, 8], [1, 2, 3, 7, 9, 2]]
-    try:
-        expected = [_plain_logits(model, sequence) for sequence in sequences]
-        model.set_attn_implementation(attention.NAME)
-        got = _forest_logits(model, sequences)
-    except Exception as error:  # whatever a foreign architecture raises, the answer is the same: do not pack it
-        model.set_attn_implementation(original)
-        return f"{type(error).__name__}: {error}"
-    scale = max(float(row.abs().max()) for row in expected)
-    worst = max(float((a - b).abs().max()) for a, b in zip(expected, got, strict=True))
-    tolerance = scale * (1e-3 if expected[0].dtype == torch.float32 else 5e-2)
-    if worst > tolerance:
-        model.set_attn_implementation(original)
-        return f"packed logits differ by {worst:.2g} (allowed: {tolerance:.2g})"
-    return None
-
-
-def _restricted_layers(config: Any, longest_tokens: int) -> str | None:
-    """What the config says about layers that do not see every earlier token."""
-    layer_types = set(getattr(config, "layer_types", None) or [])
-    other = layer_types - {"full_attention", "sliding_attention", "chunked_attention"}
-    if other:
-        return f"it has layers of type {', '.join(sorted(other))}"
-    for kind, key in (("sliding", "sliding_window"), ("chunked", "attention_chunk_size")):
-        size = getattr(config, key, None)
-        used = not layer_types or f"{kind}_attention" in layer_types
-        if size and used and (not longest_tokens or size < longest_tokens):
-            return f"its {kind} attention over {size} tokens is shorter than the sequences"
-    return None
-
-
-@torch.no_grad()
-def _plain_logits(model: Any, sequence: list[int]) -> torch.Tensor:
-    return model(input_ids=torch.tensor([sequence], device=model.device)).logits[0, -1]
-
-
-@torch.no_grad()
-def _forest_logits(model: Any, sequences: list[list[int]]) -> list[torch.Tensor]:
-    from fastslow.slow.decoders import ForestDecoder
-
-    decoder = ForestDecoder(model, [sequence[:-1] for sequence in sequences], [1] * len(sequences), budget_tokens=64)
-    decoder.prefill()
-    return list(decoder.step([sequence[-1] for sequence in sequences]))

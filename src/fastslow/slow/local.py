@@ -38,6 +38,7 @@ from fastslow.slow.engine import (
 from fastslow.slow.limits import check_lengths
 from fastslow.slow.losses import LOSSES, check_loss, importance_ratio, kl_penalty
 from fastslow.slow.optimizer import MasterAdamW
+from fastslow.slow.probe import Sharing, decide_sharing
 from fastslow.slow.sampling import sample_rows
 from fastslow.slow.scoring import (
     ForestScorer,
@@ -83,7 +84,7 @@ class LocalEngine:
         network = loading.load_model(model, self.device, self.dtype)
         self.context_limit = loading.context_limit(network.config.get_text_config())
         self.stop = loading.stop_tokens(network, self.tokenizer)
-        self.unshared_reason = self._choose_layout(network)
+        self.sharing = self._choose_layout(network)
         self.model: Any = self._with_adapter(network, model, adapter, seed)
         self.policy_version = 0
         self.sampled_tokens = self.computed_tokens = 0
@@ -93,6 +94,9 @@ class LocalEngine:
     @property
     def intact(self) -> bool:
         return self._optimizer is None or not self._optimizer.moving
+
+    def describe(self) -> str:
+        return f"{str(self.dtype).removeprefix('torch.')} on {self.device.type}, {self.sharing}"
 
     # -- text ----------------------------------------------------------------------------------------------------------
 
@@ -129,11 +133,7 @@ class LocalEngine:
         decoders: list[Decoder] = []
 
         def make_decoder(requests: Sequence[SampleRequest]) -> Decoder:
-            contexts, counts = [r.context_tokens for r in requests], [r.n for r in requests]
-            if self.unshared_reason is None:
-                decoders.append(ForestDecoder(self.model, contexts, counts, self.slow.microbatch_tokens))
-            else:
-                decoders.append(PlainDecoder(self.model, contexts, counts, self._pad_token))
+            decoders.append(self.decoder([r.context_tokens for r in requests], [r.n for r in requests]))
             return decoders[-1]
 
         completions = sample_rows(requests, params, make_decoder, self.stop)
@@ -190,9 +190,9 @@ class LocalEngine:
         base_logprobs = None
         if settings.kl_coefficient:
             with torch.no_grad(), self._weights("base") as base:
-                base_logprobs, _ = token_logprobs(batch.forward(base), batch, sequences)
+                base_logprobs, _ = token_logprobs(batch.forward(base), batch, sequences, settings.temperature)
         logits = batch.forward(self.model)
-        learner, entropy = token_logprobs(logits, batch, sequences)
+        learner, entropy = token_logprobs(logits, batch, sequences, settings.temperature)
         members = [datums[index] for index in batch.members]
         sampler = self._flat([value for datum in members for value in datum.sampler_logprobs])
         advantages = self._flat([datum.advantage for datum in members for _ in datum.completion_tokens])
@@ -204,7 +204,9 @@ class LocalEngine:
         total.backward()
         sums.add(total, ratio, settings.tau, entropy, penalty, batch.computed_tokens)
 
-    def distill_step(self, datums: Sequence[DistillDatum], learning_rate: float) -> UpdateMetrics:
+    def distill_step(
+        self, datums: Sequence[DistillDatum], learning_rate: float, temperature: float = 1.0
+    ) -> UpdateMetrics:
         if not datums:
             return NO_UPDATE
         longest = max(len(datum.completion_tokens) for datum in datums)
@@ -213,7 +215,7 @@ class LocalEngine:
         # The teacher's contexts hold the long prompt, so they say what is computed together.
         taught = [TokenSequence(datum.teacher_context_tokens, datum.completion_tokens) for datum in datums]
         parts = [
-            self._backward_distilled(batch, [datums[index] for index in batch.members])
+            self._backward_distilled(batch, [datums[index] for index in batch.members], temperature)
             for batch in self._micro_batches(taught)
         ]
         norm = optimizer.step(learning_rate)
@@ -221,7 +223,9 @@ class LocalEngine:
         loss, entropy, tokens, computed = (sum(values) for values in zip(*parts, strict=True))
         return UpdateMetrics(loss, norm, NAN, NAN, NAN, entropy / tokens, NAN, int(tokens), int(computed))
 
-    def _backward_distilled(self, teacher: MicroBatch, datums: Sequence[DistillDatum]) -> tuple[float, float, int, int]:
+    def _backward_distilled(
+        self, teacher: MicroBatch, datums: Sequence[DistillDatum], temperature: float
+    ) -> tuple[float, float, int, int]:
         """Gradients from the datums of one micro-batch of the teacher; sums of loss and entropy, tokens, computed tokens."""
         with torch.no_grad(), self._weights("base") as base:
             teacher_logits = teacher.forward(base)
@@ -233,7 +237,12 @@ class LocalEngine:
             teacher_rows = [teacher.rows[index] for index in batch.members]
             logits = batch.forward(self.model)
             divergences, entropies = reverse_kl(
-                logits.detach(), teacher_logits, self._indices(batch.rows), self._indices(teacher_rows), weights
+                logits.detach(),
+                teacher_logits,
+                self._indices(batch.rows),
+                self._indices(teacher_rows),
+                weights,
+                temperature,
             )
             logits.backward(logits.detach())
             loss += float((weights * divergences).sum())
@@ -280,19 +289,29 @@ class LocalEngine:
         pad = self.tokenizer.pad_token_id
         return int(pad) if pad is not None else min(self.stop)
 
-    @property
-    def _scorer(self) -> Scorer:
+    def decoder(self, contexts: Sequence[Sequence[int]], counts: Sequence[int]) -> Decoder:
+        """What samples, in the layout that was chosen for this model."""
         if self.unshared_reason is None:
-            return ForestScorer(self.device, self.dtype)
+            return ForestDecoder(self.model, contexts, counts, self.slow.microbatch_tokens)
+        return PlainDecoder(self.model, contexts, counts, self._pad_token)
+
+    def scorer(self, dtype: torch.dtype) -> Scorer:
+        """What measures and trains, in the layout that was chosen for this model."""
+        if self.unshared_reason is None:
+            return ForestScorer(self.device, dtype)
         return PlainScorer(self.device, self._pad_token)
 
-    def _choose_layout(self, network: Any) -> str | None:
+    @property
+    def unshared_reason(self) -> str | None:
+        return self.sharing.reason
+
+    def _choose_layout(self, network: Any) -> Sharing:
         if not self.slow.prefix_sharing:
-            return "slow.prefix_sharing is off"
-        reason = loading.can_share_prefixes(network, self.context_limit or 0)
-        if reason is not None:
-            logger.warning("this model is sampled and trained without prefix sharing: %s", reason)
-        return reason
+            return Sharing("slow.prefix_sharing is off")
+        sharing = decide_sharing(network, self.tokenizer, self.context_limit or 0)
+        if sharing.reason is not None:
+            logger.warning("this model is sampled and trained without prefix sharing: %s", sharing.reason)
+        return sharing
 
     def _with_adapter(self, network: Any, model: ModelConfig, adapter: Path | None, seed: int) -> Any:
         if adapter is not None:
@@ -300,7 +319,7 @@ class LocalEngine:
         return network if model.lora is None else loading.add_lora(network, model.lora, seed)
 
     def _micro_batches(self, sequences: Sequence[TokenSequence]) -> list[MicroBatch]:
-        return self._scorer.micro_batches(sequences, self.slow.microbatch_tokens) if sequences else []
+        return self.scorer(self.dtype).micro_batches(sequences, self.slow.microbatch_tokens) if sequences else []
 
     def _optimizer_ready(self) -> MasterAdamW:
         if self._optimizer is None:

@@ -114,17 +114,17 @@ class PlainScorer:
 
 
 def token_logprobs(
-    logits: torch.Tensor, batch: MicroBatch, sequences: Sequence[TokenSequence]
+    logits: torch.Tensor, batch: MicroBatch, sequences: Sequence[TokenSequence], temperature: float = 1.0
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Log-probabilities of all completion tokens of a micro-batch, member after member, and the entropies (nats) of the
-    distributions that they come from.
+    distributions that they come from, both at `temperature`: of softmax(logits / temperature), as the sampler has it.
 
     Shapes: logits (rows, vocabulary); returns (N,) with gradient and (N,) without. Float32 whatever the logits are.
     Backward turns the logits into their own gradient in place: do not use them after it.
     """
     rows = torch.tensor([row for rows in batch.rows for row in rows], device=logits.device)
     targets = [token for member in batch.members for token in sequences[member].completion_tokens]
-    chosen, entropy = _TokenLogprobs.apply(logits, rows, torch.tensor(targets, device=logits.device))
+    chosen, entropy = _TokenLogprobs.apply(logits, rows, torch.tensor(targets, device=logits.device), temperature)
     return chosen, entropy[rows]
 
 
@@ -133,33 +133,40 @@ class _TokenLogprobs(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, logits: torch.Tensor, rows: torch.Tensor, targets: torch.Tensor
+        ctx: Any, logits: torch.Tensor, rows: torch.Tensor, targets: torch.Tensor, temperature: float
     ) -> tuple[torch.Tensor, torch.Tensor]:
         log_totals = logits.new_empty(len(logits), dtype=torch.float32)
         entropies = torch.empty_like(log_totals)
         for part in slices(logits):
-            values = logits[part].float()
+            values = tempered(logits[part], temperature)
             log_totals[part] = torch.logsumexp(values, dim=-1)
             probs = (values - log_totals[part, None]).exp_()
             entropies[part] = log_totals[part] - torch.linalg.vecdot(probs, values)
         ctx.save_for_backward(logits, log_totals, rows, targets)
+        ctx.temperature = temperature
         ctx.mark_non_differentiable(entropies)
-        return logits[rows, targets].float() - log_totals[rows], entropies
+        return tempered(logits[rows, targets], temperature) - log_totals[rows], entropies
 
     @staticmethod
-    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None, None, None]:
         logits, log_totals, rows, targets = ctx.saved_tensors
         logits = logits.detach()
-        gradient = gradients[0]
+        gradient = tempered(gradients[0], ctx.temperature)
         per_row = torch.zeros_like(log_totals).index_add_(0, rows, gradient)
         order = rows.argsort(stable=True)
         rows, targets, gradient = rows[order], targets[order], gradient[order]
         for part in slices(logits):
-            values = logits[part].float().sub_(log_totals[part, None]).exp_().mul_(-per_row[part, None])
+            values = tempered(logits[part], ctx.temperature).sub_(log_totals[part, None]).exp_()
+            values.mul_(-per_row[part, None])
             first, last = torch.searchsorted(rows, torch.tensor([part.start, part.stop], device=rows.device)).tolist()
             here = rows[first:last] - part.start, targets[first:last]
             logits[part] = values.index_put_(here, gradient[first:last], accumulate=True)
-        return logits, None, None
+        return logits, None, None, None
+
+
+def tempered(values: torch.Tensor, temperature: float) -> torch.Tensor:
+    """Logits in float32, divided by the temperature; at 1 they are left as they are."""
+    return values.float() if temperature == 1.0 else values.float() / temperature
 
 
 def slices(logits: torch.Tensor) -> Iterator[slice]:

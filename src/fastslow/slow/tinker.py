@@ -98,6 +98,15 @@ def check_remote(config: Config) -> None:
     check_server(tinker, server_name(model, tinker))
 
 
+def check_temperature(temperature: float) -> None:
+    """Raises ConfigError where training rollouts would be sampled at another temperature than the server trains at."""
+    if temperature != 1.0:
+        raise ConfigError(
+            f"sampling.temperature: {temperature:g} with engine: tinker: the server's training log-probabilities are those of "
+            "temperature 1, so the importance ratio of a fresh rollout would not be 1. Set it to 1.0, or use engine: local"
+        )
+
+
 class TinkerEngine:
     """A `PolicyEngine` on a server.
 
@@ -136,6 +145,9 @@ class TinkerEngine:
             self._trainer = self._new_trainer()
         if checkpoint is not None:
             self._load_state(read_state(checkpoint), optimizer=False)
+
+    def describe(self) -> str:
+        return f"{self.base_name} on the server at {self.settings.base_url}, taken as {self.settings.backend!r}"
 
     # -- text ----------------------------------------------------------------------------------------------------------
 
@@ -226,6 +238,7 @@ class TinkerEngine:
 
     def train_step(self, datums: Sequence[Datum], loss: LossSettings, learning_rate: float) -> UpdateMetrics:
         name = server_loss(loss.name)
+        check_temperature(loss.temperature)
         if not datums:
             return NO_UPDATE
         sequences = [TokenSequence(datum.context_tokens, datum.completion_tokens) for datum in datums]
@@ -253,7 +266,9 @@ class TinkerEngine:
             grad_clip_norm=self.slow.max_grad_norm or 0.0,
         )
 
-    def distill_step(self, datums: Sequence[DistillDatum], learning_rate: float) -> UpdateMetrics:
+    def distill_step(
+        self, datums: Sequence[DistillDatum], learning_rate: float, temperature: float = 1.0
+    ) -> UpdateMetrics:
         raise ConfigError(
             "method: 'distill' needs whole distributions, which the Tinker API does not give: engine: local"
         )

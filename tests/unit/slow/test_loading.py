@@ -93,40 +93,6 @@ def test_a_directory_without_an_adapter(tiny_model_dir: Path) -> None:
         loading.load_adapter(model, tiny_model_dir)
 
 
-@pytest.mark.parametrize(
-    ("settings", "longest", "reason"),
-    [
-        ({"sliding_window": 16}, 2048, "its sliding attention over 16 tokens is shorter than the sequences"),
-        ({"sliding_window": 16}, 0, "its sliding attention over 16 tokens is shorter than the sequences"),
-        ({"sliding_window": 2048}, 2048, None),
-        ({"sliding_window": 16, "layer_types": ["full_attention"] * 2}, 2048, None),
-        ({"sliding_window": 16, "layer_types": ["full_attention", "sliding_attention"]}, 2048, "its sliding attention"),
-        ({"attention_chunk_size": 32}, 2048, "its chunked attention over 32 tokens is shorter than the sequences"),
-        ({"layer_types": ["linear_attention", "full_attention"]}, 2048, "it has layers of type linear_attention"),
-        ({}, 0, None),
-    ],
-)
-def test_layers_that_do_not_see_everything_are_found_in_the_config(
-    tiny_model_dir: Path, settings: dict, longest: int, reason: str | None
-) -> None:
-    model = loading.load_model(ModelConfig(name=str(tiny_model_dir)), CPU, torch.float32)
-    for key, value in settings.items():
-        setattr(model.config, key, value)
-    found = loading.can_share_prefixes(model, longest)
-    assert (found is None) if reason is None else (found is not None and found.startswith(reason))
-
-
-def test_a_model_whose_packed_logits_differ_is_not_packed(
-    tiny_model_dir: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    model = loading.load_model(ModelConfig(name=str(tiny_model_dir)), CPU, torch.float32)
-    original = model.config._attn_implementation
-    monkeypatch.setattr(loading, "_forest_logits", lambda model, sequences: [torch.zeros(101)] * len(sequences))
-    reason = loading.can_share_prefixes(model, 2048)
-    assert reason is not None and reason.startswith("packed logits differ by")
-    assert model.config._attn_implementation == original
-
-
 def test_the_model_is_loaded_for_evaluation_with_dropout_off(tiny_model_dir: Path, tmp_path: Path) -> None:
     directory = copy_of(tiny_model_dir, tmp_path / "dropout")
     config = json.loads((directory / "config.json").read_text())
