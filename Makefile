@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-tinker check setup
+.PHONY: demo golden test test-tinker check setup
 
 setup: $(READY)
 
@@ -41,3 +41,7 @@ demo: $(READY)
 	$(PYTHON) -m venv .venv-trl
 	.venv-trl/bin/python -m pip install --quiet --requirement benchmarks/trl-requirements.txt
 	touch .venv-trl/.ready
+
+# What the golden runs of tests/golden give now, after a change that is meant to change results.
+golden: $(READY)
+	$(BIN)/python tests/golden/record.py

@@ -1,12 +1,9 @@
 """Fixtures that the whole suite shares."""
 
-import sys
 from pathlib import Path
 
 import pytest
 import torch
-
-sys.path.insert(0, str(Path(__file__).parent))
 
 from tiny import make_model_dir
 

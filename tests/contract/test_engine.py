@@ -199,10 +199,19 @@ def test_a_completion_depends_on_context_and_seed_and_not_on_the_batch(setup: Se
             assert group[0].tokens == single.tokens
             assert list(group[0].logprobs) == pytest.approx(list(single.logprobs), abs=setup.tolerance)
             assert [c.tokens for c in group] == [c.tokens for c in other]
-    else:  # a rounding error may flip a draw, but the first token's distribution is the same
-        for group, single in zip(together, alone, strict=True):
-            if group[0].tokens[0] == single.tokens[0]:
-                assert group[0].logprobs[0] == pytest.approx(single.logprobs[0], abs=setup.tolerance)
+    else:  # a rounding error may flip a draw now and then, but the first token's distribution is the same
+        first = [
+            (a.tokens[0], a.logprobs[0], b.tokens[0], b.logprobs[0])
+            for others in (
+                zip(together, [[single] for single in alone], strict=True),
+                zip(together, turned, strict=True),
+            )
+            for group, other in others
+            for a, b in zip(group, other, strict=False)
+        ]
+        agreeing = [(old, new) for token, old, other, new in first if token == other]
+        assert len(agreeing) >= 0.75 * len(first)
+        assert [old for old, _ in agreeing] == pytest.approx([new for _, new in agreeing], abs=setup.tolerance)
 
 
 def test_nothing_asked_for_is_nothing_given(engine: LocalEngine) -> None:

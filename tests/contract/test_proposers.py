@@ -1,7 +1,7 @@
 """One contract for every proposer that calls a server, on real HTTP; and the policy as its own proposer."""
 
 import json
-import sys
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
@@ -14,10 +14,9 @@ from fastslow.errors import ReflectionError
 from fastslow.fast.optimiser import Usage
 from fastslow.fast.proposer import BatchProposer, Example, ProposalRequest
 from fastslow.fast.proposers import build_proposer, check_proposer
+from fastslow.slow.engine import SampleRequest, SamplingParams
 from fastslow.slow.local import LocalEngine
-from fastslow.types import Prompt
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "unit" / "fast"))
+from fastslow.types import Completion, Prompt
 
 from chat_server import INPUT_TOKENS, OUTPUT_TOKENS, Answer, ChatServer
 
@@ -245,12 +244,23 @@ def test_what_a_tiny_policy_babbles_is_refused_and_its_tokens_are_counted(engine
 
 def test_the_policy_can_write_a_child(engine: LocalEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     reply = "<think>tags like <new_prompt> are kept</think> Why: words.\n<new_prompt>Use digits.</new_prompt>"
-    monkeypatch.setattr(engine, "decode", lambda tokens: reply)
-    proposer = policy(engine)
-    proposer.model.max_tokens = 256  # room for a babbling model to stop by itself
-    proposal = propose(proposer)
+    written = (*engine.tokenizer(reply)["input_ids"], engine.tokenizer.eos_token_id)
+    asked: list[tuple[SampleRequest, SamplingParams]] = []
+
+    def sample(requests: Sequence[SampleRequest], params: SamplingParams) -> list[list[Completion]]:
+        asked.extend((request, params) for request in requests)
+        return [[Completion(written, (-0.1,) * len(written), "stop")] * request.n for request in requests]
+
+    monkeypatch.setattr(engine, "sample", sample)
+    proposal = propose(policy(engine, max_tokens=256, temperature=0.5))
     assert proposal.text == "Use digits."
-    assert proposal.usage.usd == 0.0
+    ((request, params),) = asked
+    assert (request.n, params.max_tokens, params.temperature) == (1, 256, 0.5)
+    question = engine.decode(request.context_tokens)
+    for part in ("Answer in words.", "What is 2 + 2?", "four", "Write the number in digits."):
+        assert part in question
+    expected = Usage(calls=1, input_tokens=len(request.context_tokens), output_tokens=len(written), usd=0.0)
+    assert proposal.usage == expected
 
 
 def test_the_policy_answers_a_batch_in_one_call_and_the_same_for_the_same_seed(

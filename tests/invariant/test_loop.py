@@ -1,5 +1,6 @@
 """Equalities that the loop promises, on real runs of a tiny model."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -126,9 +127,21 @@ def test_training_moves_the_reward(tiny_model_dir: Path, tmp_path: Path) -> None
 def test_broken_scoring_masks_rollouts_and_never_scores_them_zero(tiny_model_dir: Path, tmp_path: Path) -> None:
     task = {"name": "toy:LettersTask", "options": {"broken_every": 5}}
     train(small_config(tiny_model_dir, tmp_path / "run", method="rl", task=task, steps=3))
-    lines = metrics_of(tmp_path / "run")[1:]
-    assert sum(line["rollouts/failed"] for line in lines) > 0
-    assert all(line["rollouts/failed"] < 12 for line in lines)
+    failed = 0
+    for line in metrics_of(tmp_path / "run")[1:]:
+        text = (tmp_path / "run" / "rollouts" / f"step_{line['step']}.jsonl").read_text(encoding="utf-8")
+        rollouts = [json.loads(rollout) for rollout in text.splitlines()]
+        assert len(rollouts) == 12
+        broken = [rollout for rollout in rollouts if rollout["failure"] is not None]
+        scored = [rollout["reward"] for rollout in rollouts if rollout["failure"] is None]
+        assert [(rollout["reward"], "timed out" in rollout["failure"]) for rollout in broken] == [(None, True)] * len(
+            broken
+        )
+        assert line["rollouts/failed"] == len(broken)
+        assert line["reward/mean"] == pytest.approx(sum(scored) / len(scored))
+        assert line["slow/datums"] <= len(scored)
+        failed += len(broken)
+    assert failed >= 6  # one of five calls of the scorer breaks
 
 
 def test_scoring_that_is_down_stops_the_run_and_saves_it(tiny_model_dir: Path, tmp_path: Path) -> None:

@@ -1,7 +1,6 @@
 """Reflection that fails costs children, never a run: nothing is lost, and every failure is counted."""
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +9,8 @@ import pytest
 from fastslow.loop import train
 from fastslow.run_dir import read_candidates
 
-from runs import metrics_of, small_config
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "unit" / "fast"))
-
 from chat_server import INPUT_TOKENS, OUTPUT_TOKENS, Answer, ChatServer
+from runs import metrics_of, small_config
 
 
 class Listener:

@@ -69,13 +69,25 @@ def test_train_shows_its_steps_and_leaves_the_run_directory(trained: Path) -> No
 
 
 @pytest.mark.slow
-def test_checkpoints_are_ordinary_model_directories(trained: Path) -> None:
+def test_checkpoints_are_ordinary_model_directories(trained: Path, tiny_model_dir: Path) -> None:
+    from safetensors.torch import load_file
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     checkpoint = trained / "run" / "checkpoints" / "step_6"
-    model = AutoModelForCausalLM.from_pretrained(checkpoint)
-    assert AutoTokenizer.from_pretrained(checkpoint).chat_template
-    assert model.num_parameters() > 0
+    model, found = AutoModelForCausalLM.from_pretrained(checkpoint, output_loading_info=True)
+    # Transformers draws at random what it does not find, and only warns.
+    assert {name: list(keys) for name, keys in found.items() if keys} == {}
+    saved, base = load_file(checkpoint / "model.safetensors"), load_file(tiny_model_dir / "model.safetensors")
+    loaded = model.state_dict()
+    assert saved.keys() == base.keys() == loaded.keys()
+    assert all(loaded[name].equal(tensor) for name, tensor in saved.items())
+    assert all(not base[name].equal(tensor) for name, tensor in saved.items())  # these are the trained weights
+    messages = [{"role": "system", "content": "go"}, {"role": "user", "content": "n1"}]
+    tokens, expected = (
+        AutoTokenizer.from_pretrained(directory).apply_chat_template(messages, add_generation_prompt=True)
+        for directory in (checkpoint, tiny_model_dir)
+    )
+    assert tokens["input_ids"] == expected["input_ids"] != []
 
 
 @pytest.mark.slow

@@ -1,12 +1,9 @@
 """A server that the tests of this directory share; without one they are skipped."""
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
 
 from skyrl_server import PYTHON, SkyrlServer, skyrl_python
 

@@ -18,6 +18,10 @@ from skyrl_server import SkyrlServer
 pytestmark = pytest.mark.slow
 
 STEPS, KILLED_AFTER = 5, 3
+# Three of the four rules, so that some answers are right and there is something to learn.
+SEED_PROMPT = (
+    "You are a helpful assistant.\nPut commas between the items.\nDrop repeated items.\nWrite answer tags around it."
+)
 
 
 def float32_model(directory: Path) -> Path:
@@ -36,7 +40,7 @@ def config_of(server: SkyrlServer, output: Path) -> Config:
             "engine": "tinker",
             "tinker": {"base_url": server.url, "backend": "jax", "outage_s": 4.0},
             "model": {"name": str(server.model), "lora": {"rank": 4}},
-            "task": {"name": "lab", "options": {"world": "amber"}},
+            "task": {"name": "lab", "options": {"world": "amber"}, "seed_prompt": SEED_PROMPT},
             "output": str(output),
             "steps": STEPS,
             "checkpoint_every": 2,
@@ -87,13 +91,20 @@ def test_a_run_outlives_its_server(python: Path, tmp_path: Path) -> None:
         assert (
             after[3]["reward/mean"] == before[3]["reward/mean"]
         )  # the same weights, seeds and store: the same rollouts
-        assert after[-1]["rollouts/reused"] >= 0 and after[-1]["kl/base_estimate"] >= 0.0
+        # The store came back, too: what it served before the kill it serves again.
+        assert [line["rollouts/reused"] for line in after[:4]] == [line["rollouts/reused"] for line in before]
+        assert sum(line["rollouts/reused"] for line in after) > 0
+        assert after[-1]["policy_version"] >= 2
+        assert after[-1]["kl/base_estimate"] > 1e-4
         assert "kl/base" not in after[-1]
         # The server's weights and the downloaded adapter are the same policy.
-        there = evaluate(output, prompt="seed", problems=4, k=8, kl=True)
-        here = evaluate(output, prompt="seed", problems=4, k=8, kl=True, overrides=["engine=local"])
+        there = evaluate(output, prompt="best", problems=16, k=8, kl=True)
+        here = evaluate(output, prompt="best", problems=16, k=8, kl=True, overrides=["engine=local"])
         assert there.rows[0].kl is not None and here.rows[0].kl is not None
         assert (there.rows[0].kl.exact, here.rows[0].kl.exact) == (False, True)
-        assert there.rows[0].result.mean == pytest.approx(here.rows[0].result.mean, abs=0.4)
+        assert there.rows[0].result.mean == pytest.approx(here.rows[0].result.mean, abs=0.2)
+        assert 0.2 < here.rows[0].result.mean < 1.0  # neither always wrong nor always right
+        assert here.rows[0].kl.mean > 1e-3  # the base's weights would be at 0
+        assert there.rows[0].kl.mean == pytest.approx(here.rows[0].kl.mean, rel=0.5)
     finally:
         server.kill()

@@ -1,3 +1,5 @@
+from collections.abc import Iterable
+
 from fastslow.curriculum import Curriculum, union
 from fastslow.types import Problem
 
@@ -10,10 +12,25 @@ def test_an_epoch_holds_every_problem_once() -> None:
     assert first == {problem.id for problem in PROBLEMS}
 
 
+def ids(problems: Iterable[Problem]) -> list[str]:
+    return [problem.id for problem in problems]
+
+
+def test_every_epoch_is_a_shuffle_of_its_own() -> None:
+    curriculum = Curriculum(PROBLEMS, 10, seed=0)
+    orders = {tuple(ids(curriculum.minibatch(epoch))) for epoch in range(8)}
+    assert len(orders) == 8
+    assert tuple(ids(PROBLEMS)) not in orders
+
+
 def test_what_does_not_fill_a_minibatch_is_left_to_the_next_shuffle() -> None:
-    curriculum = Curriculum(PROBLEMS, 4, seed=0)
-    for step in range(20):
-        assert len({problem.id for problem in curriculum.minibatch(step)}) == 4
+    whole, fours = Curriculum(PROBLEMS, 10, seed=0), Curriculum(PROBLEMS, 4, seed=0)
+    seen: set[str] = set()
+    for epoch in range(20):
+        order = ids(whole.minibatch(epoch))
+        assert [ids(fours.minibatch(2 * epoch + half)) for half in (0, 1)] == [order[:4], order[4:8]]
+        seen.update(order[:8])
+    assert seen == set(ids(PROBLEMS))  # nobody is left out for ever
 
 
 def test_minibatches_depend_on_seed_and_step_alone() -> None:

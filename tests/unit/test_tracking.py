@@ -5,9 +5,10 @@ import pytest
 
 from fastslow.errors import ConfigError
 from fastslow.loop import train
+from fastslow.run_dir import read_metrics
 from fastslow.tracking import check_tracker, make_tracker, scalars
 
-from runs import metrics_of, small_config
+from runs import small_config
 
 
 def test_tensorboard_gets_every_number_of_every_step(tiny_model_dir: Path, tmp_path: Path) -> None:
@@ -17,8 +18,15 @@ def test_tensorboard_gets_every_number_of_every_step(tiny_model_dir: Path, tmp_p
     train(config, observer=make_tracker(config))
     events = EventAccumulator(str(tmp_path / "run" / "tensorboard"))
     events.Reload()
-    written = {event.step: event.value for event in events.Scalars("reward/mean")}
-    expected = {line["step"]: line["reward/mean"] for line in metrics_of(tmp_path / "run") if line["step"]}
+    written = {(name, event.step): event.value for name in events.Tags()["scalars"] for event in events.Scalars(name)}
+    expected = {
+        (name, line["step"]): value
+        for line in read_metrics(tmp_path / "run")
+        for name, value in line.items()
+        if isinstance(value, int | float) and name != "step"
+    }
+    assert {step for _, step in expected} == {0, 1, 2}
+    assert len({name for name, _ in expected}) > 30
     assert written == pytest.approx(expected)
 
 

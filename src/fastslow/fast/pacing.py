@@ -6,8 +6,7 @@ fell below half of its best cycle since the last search. What is open in the pap
 """
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 STALE_SHARE = 0.5
 
@@ -49,6 +48,3 @@ class SearchPace:
         """Forget everything: the task has changed."""
         self.resting = self.pause = self.reward_count = 0
         self.reward_sum = self.best_reward = 0.0
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)

@@ -1,6 +1,10 @@
 """When the search is made and when it is left out."""
 
+import json
+
 from fastslow.fast.pacing import SearchPace
+from fastslow.loop_state import LoopState
+from fastslow.types import Prompt
 
 
 def cycles(pace: SearchPace, paid: list[bool], longest: int, rewards: list[float] | None = None) -> list[bool]:
@@ -43,6 +47,9 @@ def test_a_new_task_forgets_everything() -> None:
     assert pace.begin_cycle()
 
 
-def test_it_survives_a_checkpoint() -> None:
-    pace = SearchPace(resting=2, pause=4, reward_sum=1.5, reward_count=3, best_reward=0.5)
-    assert SearchPace(**pace.to_json()) == pace
+def test_a_resumed_run_sits_out_what_is_left_of_a_pause_and_takes_the_next_one_as_long() -> None:
+    pace = SearchPace(resting=2, pause=4, reward_sum=0.9, reward_count=3, best_reward=0.5)
+    stored = json.dumps(LoopState(population=(Prompt.of("go"),), pace=pace).to_json())
+    resumed = LoopState.from_json(json.loads(stored)).pace
+    assert resumed == pace
+    assert cycles(resumed, [False, False], 8, [0.5] * 12) == [False, False, True] + [False] * 8 + [True]

@@ -38,8 +38,13 @@ def test_a_missing_gguf_file(tmp_path: Path) -> None:
 
 def test_a_damaged_gguf_file(tmp_path: Path) -> None:
     (tmp_path / "x.gguf").write_bytes(b"GGUF but no more")
-    with pytest.raises(ConfigError, match=r"model.name"):
-        LocalEngine(ModelConfig(name=str(tmp_path / "x.gguf"), device="cpu"))
+    damaged = ModelConfig(name=str(tmp_path / "x.gguf"), device="cpu")
+    with pytest.raises(ConfigError, match=r"^model\.name: no tokenizer could be loaded from '.*x\.gguf': \w+"):
+        LocalEngine(damaged)
+    with pytest.raises(
+        ConfigError, match=r"^model\.name: no causal language model could be loaded from '.*x\.gguf': \w+"
+    ):
+        loading.load_model(damaged, CPU, torch.float32)
 
 
 @pytest.mark.parametrize("damaged", ["model.safetensors", "config.json"])
@@ -56,9 +61,16 @@ def test_a_device_that_is_not_there(device: str) -> None:
         loading.pick_device(device)
 
 
-def test_devices_that_are_there() -> None:
+@pytest.mark.parametrize("gpus", [0, 1, 2])
+def test_devices_that_are_there(monkeypatch: pytest.MonkeyPatch, gpus: int) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
     assert loading.pick_device("cpu") == CPU
-    assert loading.pick_device("auto").type in ("cpu", "cuda")
+    assert loading.pick_device("auto") == torch.device("cuda" if gpus else "cpu")
+    for index in range(gpus):
+        assert loading.pick_device(f"cuda:{index}") == torch.device("cuda", index)
+    with pytest.raises(ConfigError, match=f"model.device: 'cuda:{gpus}' is asked for"):
+        loading.pick_device(f"cuda:{gpus}")
 
 
 def test_bfloat16_is_emulated_by_float32_where_it_would_be_slow(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -97,10 +97,22 @@ def test_metrics_by_hand() -> None:
     expected = -0.25 * 1.5 * (1.0 * -1.0 + 4.0 * (-2.0 + math.log(8.0))) - 0.125 * (-0.5 - 1.0 - 3.0) * -1.0
     assert metrics.loss == pytest.approx(expected)
     assert (metrics.ratio_max, metrics.clip_fraction, metrics.kl_penalty) == (pytest.approx(8.0), 0.2, 0.0)
+    assert metrics.ratio_mean == pytest.approx((1 + 8 + 1 + 1 + 1) / 5)
     assert (metrics.tokens, metrics.computed_tokens, metrics.grad_norm) == (5, 10, 0.5)
     assert math.isnan(metrics.entropy)
-    with_base = update_metrics(DATUMS, [list(d.sampler_logprobs) for d in DATUMS], BASE, LOSS, 0.5)
-    assert with_base.kl_penalty == pytest.approx(
-        sum(sum(kl_estimates(d.sampler_logprobs, b)) for d, b in zip(DATUMS, BASE, strict=True)) / 5
-    )
-    assert with_base.computed_tokens == 20
+
+
+def test_metrics_of_plain_importance_sampling_by_hand() -> None:
+    learner = [[-1.0, -2.0 + math.log(8.0)], [-0.5, -1.0, -3.0]]
+    metrics = update_metrics(DATUMS, learner, None, LossSettings("importance_sampling"), 0.5)
+    assert metrics.loss == pytest.approx(-0.25 * 1.5 * (1.0 + 8.0) + 0.125 * 3.0)
+
+
+def test_metrics_with_a_penalty_by_hand() -> None:
+    metrics = update_metrics(DATUMS, [list(d.sampler_logprobs) for d in DATUMS], BASE, LOSS, 0.5)
+    # exp(d) - d - 1 for d = -0.2, 0.5 and 0, -1, 0.5
+    first, second = [math.exp(-0.2) - 0.8, math.exp(0.5) - 1.5], [0.0, math.exp(-1.0), math.exp(0.5) - 1.5]
+    assert metrics.kl_penalty == pytest.approx((sum(first) + sum(second)) / 5)
+    policy = -0.25 * 1.5 * (-1.0 - 2.0) - 0.125 * -1.0 * (-0.5 - 1.0 - 3.0)
+    assert metrics.loss == pytest.approx(policy + 0.1 * (0.25 * sum(first) + 0.125 * sum(second)))
+    assert metrics.computed_tokens == 20
