@@ -21,6 +21,10 @@ class ServerError(InfrastructureError):
     """The server behind a remote engine is gone, or refused a request. The run stops and can be resumed."""
 
 
+class DivergedError(FastslowError, ArithmeticError):
+    """The policy's numbers are no longer finite. The run ends, and nothing that was computed from them is saved."""
+
+
 class ReflectionError(FastslowError, RuntimeError):
     """A proposer could not be reached, or its reply was refused.
 

@@ -18,13 +18,13 @@ from typing import Any
 
 from fastslow.config import Config
 from fastslow.curriculum import Curriculum, union
-from fastslow.errors import InfrastructureError, ResumeError, ServerError
+from fastslow.errors import DivergedError, InfrastructureError, ResumeError, ServerError
 from fastslow.fast.optimiser import Candidate, Evaluation, Evolution, PromptOptimiser, Usage
 from fastslow.fast.pareto import mean_score
 from fastslow.loop_state import LoopState
 from fastslow.progress import Observer, SilentObserver
 from fastslow.rollouts import RolloutRequest, make_rollouts
-from fastslow.run_dir import RunDirectory
+from fastslow.run_dir import RunDirectory, checkpoint_steps, read_metrics
 from fastslow.seeding import derive_seed
 from fastslow.slow.advantages import AdvantageSettings, build_datums
 from fastslow.slow.distillation import build_distill_datums
@@ -38,6 +38,9 @@ from fastslow.validation import Validation
 logger = logging.getLogger(__name__)
 
 Group = list[Rollout]
+
+MAX_STUCK_STEPS = 3
+"""So many steps without an update, the first left out because its loss or gradient was not finite, end a run."""
 
 
 @dataclass(frozen=True)
@@ -122,6 +125,8 @@ class TrainingSession:
             self.observer.on_event("abort", {"error": f"{kind.__name__}: {error}"})
         if isinstance(error, ServerError):
             raise ServerError(f"{error}\n{self._way_back()}") from error
+        if isinstance(error, DivergedError):
+            raise DivergedError(f"{error}\n{self._last_good()}") from error
 
     @property
     def finished(self) -> bool:
@@ -213,10 +218,11 @@ class TrainingSession:
         self._phase("updating")
         slow, trained = self.config.slow, self.state.step - self.config.search_steps
         learning_rate = slow.learning_rate * min(1.0, (trained + 1) / max(slow.warmup_steps, 1))
-        step = self._distill if self._distilling else self._reinforce
+        step, version = self._distill if self._distilling else self._reinforce, self.engine.policy_version
         with self.record.timer("update"):
             metrics, datums = step(groups, learning_rate)
         self.record.update(metrics, learning_rate, datums)
+        self._count_stuck(metrics, version)
 
     def end_step(self) -> None:
         """Close a step: evaluate and save where it is due, write the metrics line."""
@@ -231,6 +237,11 @@ class TrainingSession:
             self._evaluate()
         self.run.write_rollout_samples(self.state.step, self.record.rollouts, self.config.rollout_samples)
         self._write_record()
+        if self.state.stuck_steps >= MAX_STUCK_STEPS:
+            raise DivergedError(
+                f"the weights have not moved for {MAX_STUCK_STEPS} steps, since an update whose loss or gradient was NaN or "
+                "infinite: they have diverged"
+            )
         if self.state.step % self.config.checkpoint_every == 0:
             self._save()
 
@@ -426,6 +437,29 @@ class TrainingSession:
                     f"{len(failures)} of {len(rollouts)} rollouts of step {self.state.step + 1} could not be scored, more "
                     f"than max_failure_fraction = {self.config.max_failure_fraction} allows. The first: {failures[0]}"
                 )
+
+    def _count_stuck(self, metrics: UpdateMetrics, version: int) -> None:
+        """Say that an update of these weights was left out, and count the steps until the weights move again."""
+        state, sound = self.state, metrics.not_finite is None
+        if not sound:
+            self._warn(f"step {state.step + 1}: the {metrics.not_finite} is NaN or infinite: the update was left out")
+            state.stuck_version = state.stuck_version if state.stuck_steps else version
+        state.stuck_steps = (
+            0 if sound and metrics.tokens else state.stuck_steps + int(not sound or state.stuck_steps > 0)
+        )
+
+    def _last_good(self) -> str:
+        """How to go on after the policy has diverged: from a checkpoint of earlier weights than those that failed."""
+        failed = self.state.stuck_version if self.state.stuck_steps else self.engine.policy_version
+        versions = {line["step"]: line["policy_version"] for line in read_metrics(self.run.path)}
+        good = [step for step in checkpoint_steps(self.run.path) if versions.get(step, failed) < failed]
+        where = "There is no good checkpoint yet: start again"
+        if good:
+            path = self.run.checkpoint_dir(good[-1])
+            where = f"The last good checkpoint is {path}: start a new run from it (model.name: {path})"
+        return (
+            f"The run stopped after step {self.state.step} and was not saved. {where} with a lower slow.learning_rate"
+        )
 
     @contextmanager
     def _failures_saved(self) -> Iterator[None]:
