@@ -123,9 +123,11 @@ def load_settings(config: ModelConfig) -> tuple[Any, Any]:
     return settings.get_text_config(), generation
 
 
-def load_model(config: ModelConfig, device: torch.device, dtype: torch.dtype) -> PreTrainedModel:
-    """The model on its device, in evaluation mode (dropout would make sampling and training disagree). An adapter is
-    merged into its base.
+def load_model(
+    config: ModelConfig, device: torch.device, dtype: torch.dtype, *, merge_adapter: bool = True
+) -> PreTrainedModel:
+    """The model on its device, in evaluation mode (dropout would make sampling and training disagree). Where `model.name`
+    is an adapter: its base, with the adapter merged into it or without.
 
     Raises: ConfigError where it cannot be loaded, or where a weight is not finite.
     """
@@ -141,7 +143,8 @@ def load_model(config: ModelConfig, device: torch.device, dtype: torch.dtype) ->
     _forget_gguf(model)
     torch.nn.Module.to(model, device)
     check_finite(dict(model.named_parameters()), f"model.name: the weights of {base.name!r}")
-    return model.eval() if adapter is None else lora.merge(model.eval(), adapter)
+    model.eval()
+    return lora.merge(model, adapter) if adapter is not None and merge_adapter else model
 
 
 def _forget_gguf(model: PreTrainedModel) -> None:

@@ -86,7 +86,7 @@ class LocalEngine:
         start = loading.adapter_of(model)
         self._plain = loading.without_adapter(model)
         merged = model.lora is None and adapter is None
-        network = loading.load_model(model if merged else self._plain, self.device, self.dtype)
+        network = loading.load_model(model, self.device, self.dtype, merge_adapter=merged)
         self.context_limit: int | None = getattr(network.config.get_text_config(), "max_position_embeddings", None)
         self.stop = loading.stop_tokens(network, self.tokenizer)
         self.unshared_reason = self._choose_layout(network)
