@@ -15,6 +15,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -57,10 +58,9 @@ def told(error: Exception) -> str:
 
 def find_adapter(config: ModelConfig, name: str) -> Adapter | None:
     """The adapter of that name, or None where there is none: then the name may be a model's. Raises ConfigError."""
-    from transformers.utils import find_adapter_config_file
-
+    local = Path(name) / CONFIG
     try:
-        path = find_adapter_config_file(name, revision=config.revision)
+        path = (local if local.is_file() else None) if Path(name).is_dir() else _on_hub(name, config.revision)
         settings = None if path is None else json.loads(Path(path).read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
         raise ConfigError(f"model.name: {CONFIG} of {config.name!r} is no JSON: {told(error)}") from error
@@ -79,6 +79,14 @@ def find_adapter(config: ModelConfig, name: str) -> Adapter | None:
             f"{CONFIG}"
         )
     return Adapter(name, config.revision, str(base), settings.get("revision"), settings)
+
+
+@cache
+def _on_hub(name: str, revision: str | None) -> str | None:
+    """Path of an adapter's config in the hub's cache; asked once, since without a network each question takes its time."""
+    from transformers.utils import find_adapter_config_file
+
+    return find_adapter_config_file(name, revision=revision)
 
 
 def add_lora(model: Any, config: LoraConfig, seed: int) -> Any:

@@ -98,7 +98,8 @@ def check_remote(config: Config) -> None:
 
 def _check_start(model: ModelConfig) -> None:
     """Raises ConfigError where `model.name` is an adapter, or the state that a server keeps: servers start from models."""
-    if loading.adapter_of(model) is not None or (Path(model.name) / STATE).is_file():
+    # Of a name on the hub the server is asked.
+    if Path(model.name).is_dir() and (loading.adapter_of(model) is not None or (Path(model.name) / STATE).is_file()):
         raise ConfigError(
             f"model.name: {model.name!r} is a checkpoint with an adapter, and a server starts a run from a model: take the "
             "adapter's base, or run with engine: local, which goes on from a downloaded adapter"

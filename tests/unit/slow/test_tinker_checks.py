@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from fastslow.config import Config, TinkerConfig, parse_config
+from fastslow.config import Config, TinkerConfig
 from fastslow.errors import ConfigError, DivergedError
 from fastslow.slow.engine import Datum, LossSettings
 from fastslow.slow.tinker import check_remote, read_state
@@ -172,6 +172,6 @@ def test_what_a_server_says_of_an_update_tells_whether_it_was_finite(
 
 def test_a_server_does_not_start_from_an_adapter(tiny_model_dir: Path, tmp_path: Path) -> None:
     (tmp_path / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": str(tiny_model_dir)}))
-    config = parse_config({**remote(), "model": {"name": str(tmp_path), "lora": {"rank": 4}}})
+    config = config_of(model={"name": str(tmp_path), "lora": {"rank": 4}})
     with pytest.raises(ConfigError, match="is a checkpoint with an adapter, and a server starts a run from a model"):
         check_remote(config)
