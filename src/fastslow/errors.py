@@ -30,6 +30,10 @@ class ServerError(InfrastructureError):
     reachable = False
 
 
+class DivergedError(FastslowError, ArithmeticError):
+    """The policy's numbers are no longer finite. The run ends, and nothing that was computed from them is saved."""
+
+
 class ReflectionError(FastslowError, RuntimeError):
     """A proposer could not be reached, or its reply was refused.
 

@@ -48,7 +48,7 @@ def export(run: str | Path, output: str | Path, *, weights: str = "latest") -> P
     _write_prompts(output, best, population, read_by_kind(run))
     _write_generation_config(output, config)
     lora = (source / ADAPTER).is_file()
-    write_atomically(output / "README.md", _readme(config, best, metrics, step, lora, output.name))
+    write_atomically(output / "README.md", _readme(_served(config, lora), best, metrics, step, lora, output.name))
     return output
 
 
@@ -61,6 +61,15 @@ def _step(run: Path, weights: str) -> int:
         if weights == f"step_{step}":
             return step
     raise ConfigError(f"weights: {weights!r} does not exist: {str(run)!r} has {known}")
+
+
+def _served(config: Config, lora: bool) -> Config:
+    """The config with the model that the weights are served with: an adapter that began as another one has that one's base."""
+    if not lora or not Path(config.model.name).is_dir():
+        return config
+    from fastslow.slow.loading import without_adapter
+
+    return config.model_copy(update={"model": without_adapter(config.model)})
 
 
 def _best(config: Config, population: list[Prompt]) -> Prompt:

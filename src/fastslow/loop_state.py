@@ -28,6 +28,10 @@ class LoopState:
     by_kind: dict[str, str] = field(default_factory=dict)
     """By kind of problems, where there are several, the hash of the member that is best for it."""
     pace: SearchPace = field(default_factory=SearchPace)
+    stuck_steps: int = 0
+    """Steps without an update since one was left out because its loss or gradient was not finite; 0 after a sound one."""
+    stuck_version: int = 0
+    """The policy version whose update was left out, where steps are stuck."""
 
     @property
     def sampled_total(self) -> int:

@@ -67,7 +67,7 @@ def count_parameters(config: Config) -> tuple[int, int]:
     """
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    name, kwargs = loading.source_of(config.model)
+    name, kwargs = loading.source_of(loading.without_adapter(config.model))
     try:
         settings = AutoConfig.from_pretrained(name, **kwargs)
         with torch.device("meta"):
@@ -155,11 +155,15 @@ def _model(config: Config, device: torch.device | None, parameters: int) -> list
         ]
     device = device or torch.device("cpu")
     dtype = str(loading.compute_dtype(model, device)).removeprefix("torch.")
-    lora = model.lora
+    lora, start = model.lora, loading.adapter_of(model)
     trained = "all of them are trained" if lora is None else f"a LoRA adapter of rank {lora.rank} is trained"
     base = "its frozen copy" if lora is None else "the model without its adapter"
+    name = model.name if start is None else f"{model.name}, an adapter of {start.base}"
+    if start is not None:
+        trained += ", the adapter merged into them" if lora is None else ", from these weights on"
+        base = "a frozen copy of both" if lora is None else "the model with a frozen copy of the adapter"
     return [
-        f"{model.name}: {parameters / 1e6:.0f} M parameters, {trained}; the base policy is {base}",
+        f"{name}: {parameters / 1e6:.0f} M parameters, {trained}; the base policy is {base}",
         f"computed in {dtype} on {device}, optimiser state in float32",
     ]
 

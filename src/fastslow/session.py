@@ -18,14 +18,14 @@ from fastslow.checkpoints import Checkpoints, Mark
 from fastslow.config import Config
 from fastslow.context_room import ContextRoom
 from fastslow.curriculum import Curriculum, union
-from fastslow.errors import InfrastructureError, ServerError, TooLongError
+from fastslow.errors import DivergedError, InfrastructureError, ServerError, TooLongError
 from fastslow.fast.optimiser import Candidate, Evaluation, Evolution, PromptOptimiser, Usage
 from fastslow.fast.pareto import mean_score
 from fastslow.loop_state import LoopState
 from fastslow.progress import Observer, SilentObserver
 from fastslow.resume import read_resume
 from fastslow.rollouts import RolloutRequest, make_rollouts
-from fastslow.run_dir import RunDirectory
+from fastslow.run_dir import RunDirectory, checkpoint_steps, read_metrics
 from fastslow.seeding import derive_seed
 from fastslow.slow.advantages import AdvantageSettings, build_datums
 from fastslow.slow.distillation import build_distill_datums
@@ -39,6 +39,9 @@ from fastslow.validation import Validation
 logger = logging.getLogger(__name__)
 
 Group = list[Rollout]
+
+MAX_STUCK_STEPS = 3
+"""So many steps without an update, the first left out because its loss or gradient was not finite, end a run."""
 
 
 @dataclass(frozen=True)
@@ -126,7 +129,9 @@ class TrainingSession:
         if self._previous_handler is not None:
             signal.signal(signal.SIGINT, self._previous_handler)
         try:
-            if isinstance(error, Exception):
+            if isinstance(error, DivergedError):
+                error.add_note(self._last_good())
+            elif isinstance(error, Exception):
                 error.add_note(self.checkpoints.rescue(error, self.state.step))
         finally:
             self.run.close()
@@ -225,10 +230,11 @@ class TrainingSession:
         self._phase("updating")
         slow, trained = self.config.slow, self.state.step - self.config.search_steps
         learning_rate = slow.learning_rate * min(1.0, (trained + 1) / max(slow.warmup_steps, 1))
-        step = self._distill if self._distilling else self._reinforce
+        step, version = self._distill if self._distilling else self._reinforce, self.engine.policy_version
         with self.record.timer("update"):
             metrics, datums = step(groups, learning_rate)
         self.record.update(metrics, learning_rate, datums)
+        self._count_stuck(metrics, version)
 
     def end_step(self) -> None:
         """Close a step, whose update is done: evaluate and save where it is due, write the metrics line."""
@@ -249,6 +255,11 @@ class TrainingSession:
         self._write_record()
         self._closing = False
         self._set_mark()
+        if self.state.stuck_steps >= MAX_STUCK_STEPS:
+            raise DivergedError(
+                f"the weights have not moved for {MAX_STUCK_STEPS} steps, since an update whose loss or gradient was NaN or "
+                "infinite: they have diverged"
+            )
         if self.state.step % self.config.checkpoint_every == 0:
             self._save()
 
@@ -455,6 +466,29 @@ class TrainingSession:
                 f"{len(failures)} of {len(rollouts)} rollouts of step {self.state.step + 1} could not be scored, more than "
                 f"max_failure_fraction = {self.config.max_failure_fraction} allows. The first: {failures[0]}"
             )
+
+    def _count_stuck(self, metrics: UpdateMetrics, version: int) -> None:
+        """Say that an update of these weights was left out, and count the steps until the weights move again."""
+        state, sound = self.state, metrics.not_finite is None
+        if not sound:
+            self._warn(f"step {state.step + 1}: the {metrics.not_finite} is NaN or infinite: the update was left out")
+            state.stuck_version = state.stuck_version if state.stuck_steps else version
+        state.stuck_steps = (
+            0 if sound and metrics.tokens else state.stuck_steps + int(not sound or state.stuck_steps > 0)
+        )
+
+    def _last_good(self) -> str:
+        """How to go on after the policy has diverged: from a checkpoint of earlier weights than those that failed."""
+        failed = self.state.stuck_version if self.state.stuck_steps else self.engine.policy_version
+        versions = {line["step"]: line["policy_version"] for line in read_metrics(self.run.path)}
+        good = [step for step in checkpoint_steps(self.run.path) if versions.get(step, failed) < failed]
+        where = "There is no good checkpoint yet: start again"
+        if good:
+            path = self.run.checkpoint_dir(good[-1])
+            where = f"The last good checkpoint is {path}: start a new run from it (model.name: {path})"
+        return (
+            f"The run stopped after step {self.state.step} and was not saved. {where} with a lower slow.learning_rate"
+        )
 
     def _on_interrupt(self, number: int, frame: FrameType | None) -> None:
         self.interrupted = True

@@ -48,6 +48,8 @@ def check(config: Config) -> tuple[Config, Task]:
         from fastslow.slow.tinker import check_remote
 
         check_remote(config)
+    else:
+        _check_start(config)
     return _with_teacher(config, task), task
 
 
@@ -70,6 +72,20 @@ def _check_sampling(config: Config) -> None:
         from fastslow.slow.tinker import check_temperature
 
         check_temperature(config.sampling.temperature)
+
+
+def _check_start(config: Config) -> None:
+    """Raises ConfigError where the adapter that a run starts from is not the one that its `model.lora` describes."""
+    from fastslow.slow.loading import adapter_of, without_adapter
+    from fastslow.slow.lora import check_settings
+
+    if not Path(config.model.name).is_dir():
+        return  # nothing on this machine: loading will tell
+    adapter = adapter_of(config.model)
+    if adapter is not None:
+        without_adapter(config.model)
+        if config.model.lora is not None:
+            check_settings(config.model.lora, adapter)
 
 
 def _check_stages(config: Config, task: Task) -> None:

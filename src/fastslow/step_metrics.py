@@ -62,7 +62,7 @@ class StepRecord:
             f"slow/{name}": None
             for name in (
                 "loss", "grad_norm", "ratio_mean", "ratio_max", "clip_fraction", "entropy", "kl_penalty",
-                "learning_rate", "datums", "tokens", "computed_tokens",
+                "learning_rate", "datums", "tokens", "computed_tokens", "skipped_updates",
             )
         }  # fmt: skip
 
@@ -135,6 +135,7 @@ class StepRecord:
             "slow/datums": datums,
             "slow/tokens": metrics.tokens,
             "slow/computed_tokens": metrics.computed_tokens,
+            "slow/skipped_updates": int(metrics.not_finite is not None),
         }
 
     def to_json(self) -> dict[str, Any]:

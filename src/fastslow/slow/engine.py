@@ -82,7 +82,7 @@ class DistillDatum:
 @dataclass(frozen=True)
 class UpdateMetrics:
     """What one update did. Ratio, clip fraction, entropy (nats) and KL (nats a token) are means over tokens; NaN where the
-    update has no such thing.
+    update has no such thing. `not_finite` says what was NaN or infinite, and is why the update was left out.
     """
 
     loss: float
@@ -94,6 +94,7 @@ class UpdateMetrics:
     kl_penalty: float
     tokens: int
     computed_tokens: int
+    not_finite: str | None = None
 
 
 NAN = float("nan")
@@ -118,11 +119,13 @@ class LossSettings:
 class PolicyEngine(Protocol):
     """A policy that can be sampled, measured and trained.
 
-    Errors: every method raises `InfrastructureError` when the machine or server behind it fails.
+    Errors: every method raises `InfrastructureError` when the machine or server behind it fails, and `DivergedError` where
+    log-probabilities or weights are not finite. An update whose loss or gradient is not finite is left out: see
+    `UpdateMetrics.not_finite`.
     """
 
     policy_version: int
-    """Number of updates that the weights have had; each `train_step` and each `distill_step` adds one."""
+    """Number of updates that the weights have had; each `train_step` and each `distill_step` that is applied adds one."""
     context_limit: int | None
     """Positions of the model's context, completion included; None: not known. `sample` raises TooLongError beyond it."""
     kl_is_exact: bool

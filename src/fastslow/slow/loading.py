@@ -1,4 +1,7 @@
-"""Loading a model (a hub id, a local directory or a .gguf file), with or without LoRA, and finding out what it can do."""
+"""Loading a model (a hub id, a local directory, a .gguf file or an adapter), and finding out what it can do.
+
+`model.name` may be a PEFT adapter, such as the checkpoint of a run with LoRA: see `lora.py`.
+"""
 
 import logging
 from collections.abc import Iterable
@@ -15,9 +18,11 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from fastslow.config import LoraConfig, ModelConfig
+from fastslow.config import ModelConfig
 from fastslow.errors import ConfigError
 from fastslow.resources import PREFIX, resolve_path
+from fastslow.slow import lora
+from fastslow.slow.finite import check_finite
 
 logger = logging.getLogger(__name__)
 
@@ -68,17 +73,37 @@ def source_of(config: ModelConfig) -> tuple[str, dict[str, Any]]:
     return str(path) if config.name.startswith(PREFIX) else config.name, kwargs
 
 
-def _told(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}"
+def adapter_of(config: ModelConfig) -> lora.Adapter | None:
+    """The adapter that `model.name` is, or None where it is a model. Raises ConfigError where its base is not named."""
+    name, kwargs = source_of(config)
+    return None if "gguf_file" in kwargs else lora.find_adapter(config, name)
+
+
+def without_adapter(config: ModelConfig) -> ModelConfig:
+    """The config of the model that an adapter was trained on; the config itself where `model.name` is a model."""
+    adapter = adapter_of(config)
+    if adapter is None:
+        return config
+    base = config.model_copy(update={"name": adapter.base, "revision": adapter.base_revision})
+    if adapter_of(base) is not None:
+        raise ConfigError(
+            f"model.name: the base of the adapter {config.name!r} is an adapter itself, {adapter.base!r}: merge that one "
+            "into its base first (PEFT: merge_and_unload)"
+        )
+    return base
 
 
 def load_tokenizer(config: ModelConfig) -> PreTrainedTokenizerBase:
-    """The model's tokenizer. Raises ConfigError where there is none."""
+    """The model's tokenizer; of an adapter that has none, its base's. Raises ConfigError where there is none."""
     name, kwargs = source_of(config)
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, **kwargs)
     except Exception as error:  # loaders raise what they like for a damaged or foreign file
-        raise ConfigError(f"model.name: no tokenizer could be loaded from {config.name!r}: {_told(error)}") from error
+        if (base := without_adapter(config)) != config:
+            return load_tokenizer(base)
+        raise ConfigError(
+            f"model.name: no tokenizer could be loaded from {config.name!r}: {lora.told(error)}"
+        ) from error
     return tokenizer
 
 
@@ -88,18 +113,18 @@ def load_text_config(config: ModelConfig) -> Any:
 
 
 def _load_config(config: ModelConfig) -> Any:
-    name, kwargs = source_of(config)
+    name, kwargs = source_of(without_adapter(config))
     try:
         return AutoConfig.from_pretrained(name, **kwargs)
     except Exception as error:  # loaders raise what they like for a damaged or foreign file
         raise ConfigError(
-            f"model.name: no model config could be loaded from {config.name!r}: {_told(error)}"
+            f"model.name: no model config could be loaded from {config.name!r}: {lora.told(error)}"
         ) from error
 
 
 def load_settings(config: ModelConfig) -> tuple[Any, Any]:
     """The text model's config and the generation config, without any weights. Raises ConfigError where there is none."""
-    name, kwargs = source_of(config)
+    name, kwargs = source_of(without_adapter(config))
     settings = _load_config(config)
     try:
         generation = GenerationConfig.from_pretrained(name, **kwargs)
@@ -114,18 +139,28 @@ def context_limit(settings: Any) -> int | None:
     return limit
 
 
-def load_model(config: ModelConfig, device: torch.device, dtype: torch.dtype) -> PreTrainedModel:
-    """The model on its device, in evaluation mode (dropout would make sampling and training disagree)."""
-    name, kwargs = source_of(config)
+def load_model(
+    config: ModelConfig, device: torch.device, dtype: torch.dtype, *, merge_adapter: bool = True
+) -> PreTrainedModel:
+    """The model on its device, in evaluation mode (dropout would make sampling and training disagree). Where `model.name`
+    is an adapter: its base, with the adapter merged into it or without.
+
+    Raises: ConfigError where it cannot be loaded, or where a weight is not finite.
+    """
+    base, adapter = without_adapter(config), adapter_of(config)
+    name, kwargs = source_of(base)
+    origin = "" if adapter is None else f", the base of the adapter {config.name!r}"
     try:
         model = AutoModelForCausalLM.from_pretrained(name, dtype=dtype, **kwargs)
     except Exception as error:  # loaders raise what they like for a damaged or foreign file
         raise ConfigError(
-            f"model.name: no causal language model could be loaded from {config.name!r}: {_told(error)}"
+            f"model.name: no causal language model could be loaded from {base.name!r}{origin}: {lora.told(error)}"
         ) from error
     _forget_gguf(model)
     torch.nn.Module.to(model, device)
-    return model.eval()
+    check_finite(dict(model.named_parameters()), f"model.name: the weights of {base.name!r}")
+    model.eval()
+    return lora.merge(model, adapter) if adapter is not None and merge_adapter else model
 
 
 def _forget_gguf(model: PreTrainedModel) -> None:
@@ -135,36 +170,6 @@ def _forget_gguf(model: PreTrainedModel) -> None:
             delattr(model, attribute)
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config
-
-
-def add_lora(model: PreTrainedModel, config: LoraConfig, seed: int) -> Any:
-    """The model with a fresh adapter, which starts as the identity; its float32 weights are all that is trained.
-
-    Raises: ConfigError where the targets name no layer of the model.
-    """
-    from peft import LoraConfig as PeftLoraConfig
-    from peft import get_peft_model
-
-    torch.manual_seed(seed)
-    settings = PeftLoraConfig(
-        r=config.rank, lora_alpha=config.alpha, target_modules=config.targets, lora_dropout=0.0, task_type="CAUSAL_LM"
-    )
-    try:
-        return get_peft_model(model, settings).eval()
-    except ValueError as error:
-        raise ConfigError(f"model.lora.targets: {config.targets!r} does not fit this model: {error}") from error
-
-
-def load_adapter(model: PreTrainedModel, directory: Path) -> Any:
-    """The model with a saved adapter, trainable. Raises ConfigError where the directory holds none that fits."""
-    from peft import PeftModel
-
-    try:
-        return PeftModel.from_pretrained(model, str(directory), is_trainable=True).eval()
-    except Exception as error:  # loaders raise what they like for a damaged or foreign file
-        raise ConfigError(
-            f"no LoRA adapter for this model could be loaded from {str(directory)!r}: {_told(error)}"
-        ) from error
 
 
 def stop_tokens(model: Any, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:

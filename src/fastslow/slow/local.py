@@ -5,12 +5,13 @@ once for its n samples and a system prompt once for all problems under it; finis
 are computed at completion positions only; the sampler's own log-probabilities are the behaviour policy.
 
 Deviations from the paper: gradients are clipped to norm 1 (the paper is silent); an update without any datum leaves
-weights, optimiser state and policy version as they are.
+weights, optimiser state and policy version as they are, and so does one whose loss or gradient is NaN or infinite.
 """
 
 import contextlib
 import json
 import logging
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,8 @@ from typing import Any
 import torch
 
 from fastslow.config import ModelConfig, SlowConfig
-from fastslow.slow import attention, loading
+from fastslow.errors import DivergedError
+from fastslow.slow import attention, loading, lora
 from fastslow.slow.chat import ChatRenderer
 from fastslow.slow.cpu_memory import keep_freed_memory
 from fastslow.slow.decoders import Decoder, ForestDecoder, PlainDecoder
@@ -35,6 +37,7 @@ from fastslow.slow.engine import (
     UpdateMetrics,
     Weights,
 )
+from fastslow.slow.finite import check_finite, check_logprobs
 from fastslow.slow.limits import check_lengths
 from fastslow.slow.losses import LOSSES, check_loss, importance_ratio, kl_penalty
 from fastslow.slow.optimizer import MasterAdamW
@@ -81,11 +84,14 @@ class LocalEngine:
         self.dtype = loading.compute_dtype(model, self.device)
         self.tokenizer = loading.load_tokenizer(model)
         self.renderer = ChatRenderer(self.tokenizer, model.chat_template_kwargs)
-        network = loading.load_model(model, self.device, self.dtype)
+        start = loading.adapter_of(model)
+        self._plain = loading.without_adapter(model)
+        merged = model.lora is None and adapter is None
+        network = loading.load_model(model, self.device, self.dtype, merge_adapter=merged)
         self.context_limit = loading.context_limit(network.config.get_text_config())
         self.stop = loading.stop_tokens(network, self.tokenizer)
         self.sharing = self._choose_layout(network)
-        self.model: Any = self._with_adapter(network, model, adapter, seed)
+        self.model: Any = self._with_adapter(network, adapter, start, seed)
         self.policy_version = 0
         self.sampled_tokens = self.computed_tokens = 0
         self._optimizer: MasterAdamW | None = None
@@ -151,6 +157,7 @@ class LocalEngine:
                 values, _ = token_logprobs(batch.forward(model), batch, sequences)
                 for member, part in zip(batch.members, values.split([len(rows) for rows in batch.rows]), strict=True):
                     results[member] = part.tolist()
+        check_logprobs(results, f"log-probabilities under the {weights} weights")
         return results
 
     @torch.no_grad()
@@ -162,6 +169,7 @@ class LocalEngine:
                 divergences = kl_divergences(logits, batch.forward(base))
             for member, rows in zip(batch.members, batch.rows, strict=True):
                 results[member] = divergences[torch.tensor(rows, device=self.device)].tolist()
+        check_logprobs(results, "divergences of the current from the base weights")
         return results
 
     # -- training ------------------------------------------------------------------------------------------------------
@@ -170,14 +178,28 @@ class LocalEngine:
         check_loss(loss.name)
         if not datums:
             return NO_UPDATE
-        optimizer = self._optimizer_ready()
+        self._optimizer_ready()
         sequences = [TokenSequence(datum.context_tokens, datum.completion_tokens) for datum in datums]
         sums = _Sums()
         for batch in self._micro_batches(sequences):
             self._backward(batch, datums, sequences, loss, sums)
-        norm = optimizer.step(learning_rate)
+        return sums.metrics(*self._update(sums.loss, learning_rate))
+
+    def _update(self, loss: float, learning_rate: float) -> tuple[float, str | None]:
+        """Apply the gradients: their norm, and what of loss and gradient is not finite, for which they are not applied."""
+        optimizer = self._optimizer_ready()
+        if not math.isfinite(loss):
+            optimizer.discard()
+            return NAN, "loss"
+        try:
+            norm = optimizer.step(learning_rate)
+        except DivergedError:
+            self.policy_version += 1  # these are other weights
+            raise
+        if not math.isfinite(norm):
+            return norm, "gradient"
         self.policy_version += 1
-        return sums.metrics(norm)
+        return norm, None
 
     def _backward(
         self,
@@ -211,17 +233,16 @@ class LocalEngine:
             return NO_UPDATE
         longest = max(len(datum.completion_tokens) for datum in datums)
         check_lengths(self.context_limit, [datum.teacher_context_tokens for datum in datums], longest)
-        optimizer = self._optimizer_ready()
+        self._optimizer_ready()
         # The teacher's contexts hold the long prompt, so they say what is computed together.
         taught = [TokenSequence(datum.teacher_context_tokens, datum.completion_tokens) for datum in datums]
         parts = [
             self._backward_distilled(batch, [datums[index] for index in batch.members], temperature)
             for batch in self._micro_batches(taught)
         ]
-        norm = optimizer.step(learning_rate)
-        self.policy_version += 1
         loss, entropy, tokens, computed = (sum(values) for values in zip(*parts, strict=True))
-        return UpdateMetrics(loss, norm, NAN, NAN, NAN, entropy / tokens, NAN, int(tokens), int(computed))
+        norm, bad = self._update(loss, learning_rate)
+        return UpdateMetrics(loss, norm, NAN, NAN, NAN, entropy / tokens, NAN, int(tokens), int(computed), bad)
 
     def _backward_distilled(
         self, teacher: MicroBatch, datums: Sequence[DistillDatum], temperature: float
@@ -255,7 +276,10 @@ class LocalEngine:
 
     def save(self, directory: Path, *, resumable: bool) -> None:
         directory.mkdir(parents=True, exist_ok=True)
-        self.model.save_pretrained(directory)
+        if self._has_adapter:
+            lora.save_lora(self.model, directory, self._plain)
+        else:
+            self.model.save_pretrained(directory)
         self.tokenizer.save_pretrained(directory)
         if resumable:
             state = directory / "resume"
@@ -274,6 +298,7 @@ class LocalEngine:
 
         if self.config.lora is not None:
             weights = load_peft_weights(str(directory), device=str(self.device))
+            check_finite(weights, f"the weights of the adapter {str(directory)!r}")
             set_peft_model_state_dict(self.model, weights)
             return
         self._base_model()  # the frozen copy is taken from the original weights, before they are replaced
@@ -288,6 +313,10 @@ class LocalEngine:
     def _pad_token(self) -> int:
         pad = self.tokenizer.pad_token_id
         return int(pad) if pad is not None else min(self.stop)
+
+    @property
+    def _has_adapter(self) -> bool:
+        return hasattr(self.model, "disable_adapter")
 
     def decoder(self, contexts: Sequence[Sequence[int]], counts: Sequence[int]) -> Decoder:
         """What samples, in the layout that was chosen for this model."""
@@ -313,10 +342,20 @@ class LocalEngine:
             logger.warning("this model is sampled and trained without prefix sharing: %s", sharing.reason)
         return sharing
 
-    def _with_adapter(self, network: Any, model: ModelConfig, adapter: Path | None, seed: int) -> Any:
-        if adapter is not None:
-            return loading.load_adapter(network, adapter)
-        return network if model.lora is None else loading.add_lora(network, model.lora, seed)
+    def _with_adapter(self, network: Any, saved: Path | None, start: lora.Adapter | None, seed: int) -> Any:
+        """The network with the adapter that is trained, and where the run starts from one, that one beside it, frozen."""
+        settings = self.config.lora
+        if saved is not None:
+            policy = lora.load_adapter(network, saved)
+        elif settings is None:
+            return network
+        elif start is None:
+            policy = lora.add_lora(network, settings, seed)
+        else:
+            policy = lora.continue_lora(network, settings, start, seed)
+        if start is not None:
+            lora.keep_base(policy, start)
+        return policy
 
     def _micro_batches(self, sequences: Sequence[TokenSequence]) -> list[MicroBatch]:
         return self.scorer(self.dtype).micro_batches(sequences, self.slow.microbatch_tokens) if sequences else []
@@ -331,8 +370,8 @@ class LocalEngine:
         """The model with its current or with its base weights."""
         if weights == "current":
             yield self.model
-        elif hasattr(self.model, "disable_adapter"):
-            with self.model.disable_adapter():
+        elif self._has_adapter:
+            with lora.base_weights(self.model):
                 yield self.model
         else:
             yield self._base_model()
@@ -377,9 +416,9 @@ class _Sums:
         self.tokens += len(ratio)
         self.computed_tokens += computed_tokens
 
-    def metrics(self, grad_norm: float) -> UpdateMetrics:
+    def metrics(self, grad_norm: float, not_finite: str | None) -> UpdateMetrics:
         n = self.tokens
         return UpdateMetrics(
             self.loss, grad_norm, self.ratio / n, self.ratio_max, self.clipped / n, self.entropy / n, self.penalty / n,
-            n, self.computed_tokens,
+            n, self.computed_tokens, not_finite,
         )  # fmt: skip

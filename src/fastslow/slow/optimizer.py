@@ -1,6 +1,7 @@
 """AdamW on float32 master weights, with a state that goes to disk as safetensors."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from fastslow.config import SlowConfig
+from fastslow.errors import DivergedError
+from fastslow.slow.finite import check_finite, non_finite_tensor
 
 
 class MasterAdamW:
@@ -33,18 +36,38 @@ class MasterAdamW:
         )
 
     def step(self, learning_rate: float) -> float:
-        """Clip, update, clear the gradients; returns the gradient norm before clipping."""
+        """Clip, update, clear the gradients; returns the gradient norm before clipping.
+
+        Where the norm is not finite, weights and state stay as they are.
+        Raises: DivergedError where the update left weights that are not finite: they cannot be taken back.
+        """
         limit = self.max_grad_norm if self.max_grad_norm is not None else float("inf")
         norm = float(torch.nn.utils.clip_grad_norm_(self.masters.values(), limit))
+        if not math.isfinite(norm):
+            self.discard()
+            return norm
         for group in self.adam.param_groups:
             group["lr"] = learning_rate
         # Where it stays true, an exception has left some parameters behind.
         self.moving = True
         self.adam.step()
-        self.adam.zero_grad(set_to_none=True)
+        self.discard()
+        self._check_weights(learning_rate)
         self._publish()
         self.moving = False
         return norm
+
+    def discard(self) -> None:
+        """Clear the gradients."""
+        self.adam.zero_grad(set_to_none=True)
+
+    def _check_weights(self, learning_rate: float) -> None:
+        # A sum passes NaN and infinity on, and takes one pass; that it overflows by itself is told apart below.
+        total = torch.stack([master.detach().sum() for master in self.masters.values()]).sum()
+        if not math.isfinite(float(total)) and (name := non_finite_tensor(self.masters)):
+            raise DivergedError(
+                f"slow.learning_rate: the update at {learning_rate:g} made weights NaN or infinite, first in tensor {name!r}"
+            )
 
     def save(self, directory: Path) -> None:
         """Write moments and, where they differ from the parameters, the masters."""
@@ -65,7 +88,8 @@ class MasterAdamW:
         """Restore what `save` wrote, and forget everything else."""
         tensors = load_file(directory / "optimizer.safetensors")
         steps: dict[str, float] = json.loads((directory / "optimizer.json").read_text(encoding="utf-8"))
-        self.adam.zero_grad(set_to_none=True)
+        check_finite(tensors, f"the weights and moments in {str(directory / 'optimizer.safetensors')!r}")
+        self.discard()
         self.adam.state.clear()
         for name, master in self.masters.items():
             if f"master/{name}" in tensors:

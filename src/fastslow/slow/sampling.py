@@ -9,6 +9,7 @@ import torch
 from fastslow.seeding import uniforms
 from fastslow.slow.decoders import Decoder
 from fastslow.slow.engine import SampleRequest, SamplingParams
+from fastslow.slow.finite import check_logprobs
 from fastslow.types import Completion, FinishReason
 
 NUCLEUS_CANDIDATES = 1024
@@ -30,7 +31,10 @@ def sample_rows(
     make_decoder: Callable[[Sequence[SampleRequest]], Decoder],
     stop: frozenset[int],
 ) -> list[list[Completion]]:
-    """Completions of each request. Finished rows leave the batch at once."""
+    """Completions of each request. Finished rows leave the batch at once.
+
+    Raises: DivergedError where logits are not finite: nothing can be drawn from them.
+    """
     rows = [
         _Row(uniforms(request.seed, index, params.max_tokens)) for request in requests for index in range(request.n)
     ]
@@ -46,8 +50,10 @@ def _decode(rows: list[_Row], decoder: Decoder, params: SamplingParams, stop: fr
     for position in range(params.max_tokens):
         noise = torch.tensor(np.array([row.noise[position] for row in active]), device=logits.device)
         tokens, logprobs = draw(logits, noise, params)
-        chosen = tokens.tolist()
-        for row, token, logprob in zip(active, chosen, logprobs.tolist(), strict=True):
+        chosen, drawn = tokens.tolist(), logprobs.tolist()
+        # NaN and infinity among a row's logits make the log-probability of any draw from it NaN.
+        check_logprobs([drawn], "the policy's logits")
+        for row, token, logprob in zip(active, chosen, drawn, strict=True):
             row.tokens.append(token)
             row.logprobs.append(logprob)
             if token in stop:

@@ -6,13 +6,17 @@ optimiser) that the server keeps.
 
 Deviations from the local engine: `kl_to_base` is a Monte-Carlo estimate, since the API gives log-probabilities of tokens
 alone, and distillation is not to be had for the same reason; LoRA's alpha and its targets are the server's; the KL
-penalty, see `tinker_datums.py`. Servers differ in what they take of AdamW: docs/scale-out.md.
+penalty, see `tinker_datums.py`; a loss or a gradient norm that is not finite is known only after the server has taken the
+step, with or without moving the weights, so the policy version moves. Servers differ in what they take of AdamW:
+docs/scale-out.md.
 """
 
 import json
 import logging
+import math
 import uuid
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -34,6 +38,7 @@ from fastslow.slow.engine import (
     UpdateMetrics,
     Weights,
 )
+from fastslow.slow.finite import check_logprobs
 from fastslow.slow.limits import check_lengths
 from fastslow.slow.tinker_datums import (
     DIALECTS,
@@ -82,6 +87,7 @@ def check_remote(config: Config) -> None:
         )
     if model.name.endswith(".gguf"):
         raise ConfigError(f"model.name: {model.name!r} is a .gguf file, which servers do not load: use engine: local")
+    _check_start(model)
     if model.lora is not None and model.lora.targets != "all-linear":
         raise ConfigError(
             "model.lora.targets: the Tinker API trains every linear layer of attention and MLP: leave it at all-linear"
@@ -104,6 +110,16 @@ def check_temperature(temperature: float) -> None:
         raise ConfigError(
             f"sampling.temperature: {temperature:g} with engine: tinker: the server's training log-probabilities are those of "
             "temperature 1, so the importance ratio of a fresh rollout would not be 1. Set it to 1.0, or use engine: local"
+        )
+
+
+def _check_start(model: ModelConfig) -> None:
+    """Raises ConfigError where `model.name` is an adapter, or the state that a server keeps: servers start from models."""
+    # Of a name on the hub the server is asked.
+    if Path(model.name).is_dir() and (loading.adapter_of(model) is not None or (Path(model.name) / STATE).is_file()):
+        raise ConfigError(
+            f"model.name: {model.name!r} is a checkpoint with an adapter, and a server starts a run from a model: take the "
+            "adapter's base, or run with engine: local, which goes on from a downloaded adapter"
         )
 
 
@@ -188,6 +204,9 @@ class TinkerEngine:
         if sequence.logprobs is None or not sequence.tokens:
             raise ServerError(f"the server at {self.settings.base_url} sampled without tokens or log-probabilities")
         reason: FinishReason = "stop" if sequence.stop_reason == "stop" else "length"
+        check_logprobs(
+            [sequence.logprobs], f"log-probabilities that the server at {self.settings.base_url} sampled with"
+        )
         return Completion(tuple(sequence.tokens), tuple(sequence.logprobs), reason)
 
     # -- measuring -----------------------------------------------------------------------------------------------------
@@ -207,12 +226,15 @@ class TinkerEngine:
         learner = [weights == "current" and self._trainer is not None for weights in asked]
         submitted = [self._submit_forward(sequences) if own else self._submit_base(sequences) for own in learner]
         answers = iter(self.server.wait([future for futures in submitted for future in futures]))
-        return [
+        found = [
             _learner_rows(next(answers), sequences)
             if own
             else [self._base_row(next(answers), sequence) for sequence in sequences]
             for own in learner
         ]
+        for rows in found:
+            check_logprobs(rows, f"log-probabilities that the server at {self.settings.base_url} computed")
+        return found
 
     def _submit_forward(self, sequences: Sequence[TokenSequence]) -> list[Any]:
         self._untouched = False
@@ -251,7 +273,11 @@ class TinkerEngine:
         self.intact = True
         self._sampler = None
         self.policy_version += 1
-        return update_metrics(datums, _learner_rows(output, sequences), base, loss, _grad_norm(stepped.metrics))
+        norm = _grad_norm(stepped.metrics)
+        metrics = update_metrics(datums, _learner_rows(output, sequences), base, loss, NAN if norm is None else norm)
+        if not math.isfinite(metrics.loss):
+            return replace(metrics, not_finite="loss")
+        return metrics if norm is None or math.isfinite(norm) else replace(metrics, not_finite="gradient")
 
     def _adam(self, learning_rate: float) -> Any:
         from tinker import types
@@ -376,6 +402,6 @@ def _learner_rows(output: Any, sequences: Sequence[TokenSequence]) -> list[list[
     ]
 
 
-def _grad_norm(metrics: dict[str, float] | None) -> float:
-    """Servers name it `skyrl.ai/grad_norm` and alike; NaN where it is not told."""
-    return next((float(value) for name, value in (metrics or {}).items() if "grad_norm" in name), NAN)
+def _grad_norm(metrics: dict[str, float] | None) -> float | None:
+    """Servers name it `skyrl.ai/grad_norm` and alike; None where it is not told."""
+    return next((float(value) for name, value in (metrics or {}).items() if "grad_norm" in name), None)

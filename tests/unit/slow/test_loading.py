@@ -10,7 +10,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from fastslow.config import LoraConfig, ModelConfig
 from fastslow.errors import ConfigError
-from fastslow.slow import loading
+from fastslow.slow import loading, lora
 from fastslow.slow.local import LocalEngine
 
 from tiny import make_tokenizer
@@ -96,13 +96,13 @@ def test_no_end_of_sequence_token() -> None:
 def test_lora_targets_that_the_model_does_not_have(tiny_model_dir: Path) -> None:
     model = loading.load_model(ModelConfig(name=str(tiny_model_dir)), CPU, torch.float32)
     with pytest.raises(ConfigError, match=r"model.lora.targets: \['nope'\] does not fit this model"):
-        loading.add_lora(model, LoraConfig(targets=["nope"]), seed=0)
+        lora.add_lora(model, LoraConfig(targets=["nope"]), seed=0)
 
 
 def test_a_directory_without_an_adapter(tiny_model_dir: Path) -> None:
     model = loading.load_model(ModelConfig(name=str(tiny_model_dir)), CPU, torch.float32)
     with pytest.raises(ConfigError, match="no LoRA adapter for this model could be loaded"):
-        loading.load_adapter(model, tiny_model_dir)
+        lora.load_adapter(model, tiny_model_dir)
 
 
 def test_the_model_is_loaded_for_evaluation_with_dropout_off(tiny_model_dir: Path, tmp_path: Path) -> None:

@@ -5,12 +5,14 @@ import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import pytest
 
 from fastslow.config import Config, TinkerConfig
-from fastslow.errors import ConfigError
+from fastslow.errors import ConfigError, DivergedError
+from fastslow.slow.engine import Datum, LossSettings
 from fastslow.slow.tinker import check_remote, read_state, server_limit
 from fastslow.slow.tinker_server import api_key, check_server
 
@@ -141,3 +143,56 @@ def test_the_context_is_as_long_as_the_config_says_or_else_the_shorter_of_server
         config = config_of(**remote(url, context_limit=given, base_model=name))
         assert config.tinker is not None
         assert server_limit(config.model, config.tinker, own) == expected
+
+
+def bare_engine() -> Any:
+    """An engine that has talked to no server."""
+    from fastslow.slow.tinker import TinkerEngine
+
+    engine: Any = object.__new__(TinkerEngine)
+    engine.settings = SimpleNamespace(base_url="http://gpu:8000")
+    return engine
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("-inf")])
+def test_a_server_that_samples_with_numbers_that_are_not_finite_ends_the_run(value: float) -> None:
+    sequence = SimpleNamespace(tokens=[4, 5], logprobs=[-1.0, -2.0], stop_reason="stop")
+    assert bare_engine()._completion(sequence).tokens == (4, 5)
+    sequence.logprobs = [-1.0, value]
+    with pytest.raises(DivergedError, match="the server at http://gpu:8000 sampled with are not finite"):
+        bare_engine()._completion(sequence)
+
+
+@pytest.mark.parametrize(
+    ("learner", "told", "not_finite"),
+    [
+        ([-1.0, -2.0], {"skyrl.ai/grad_norm": 0.5}, None),
+        ([-1.0, -2.0], {}, None),
+        ([-1.0, -2.0], {"skyrl.ai/grad_norm": float("nan")}, "gradient"),
+        ([-1.0, -2.0], {"skyrl.ai/grad_norm": float("inf")}, "gradient"),
+        ([-1.0, float("nan")], {"skyrl.ai/grad_norm": 0.5}, "loss"),
+    ],
+)
+def test_what_a_server_says_of_an_update_tells_whether_it_was_finite(
+    learner: list[float], told: dict[str, float], not_finite: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from fastslow.slow import tinker
+
+    engine = bare_engine()
+    engine.dialect, engine.policy_version = tinker.DIALECTS["fsdp"], 3
+    engine._trainer = SimpleNamespace(forward_backward=lambda *a: None, optim_step=lambda adam: None)
+    row = {"logprobs": SimpleNamespace(data=learner)}
+    answers = [SimpleNamespace(loss_fn_outputs=[row]), SimpleNamespace(metrics=told)]
+    engine.server = SimpleNamespace(wait=lambda futures: answers)
+    monkeypatch.setattr(tinker, "_sent", lambda datum: datum)
+    monkeypatch.setattr(engine, "_adam", lambda rate: None, raising=False)
+    metrics = engine.train_step([Datum((1, 2), (4, 5), (-1.0, -2.0), 1.0, 0.5)], LossSettings(kl_coefficient=0.0), 0.1)
+    assert metrics.not_finite == not_finite
+    assert engine.policy_version == 4  # the server may have moved the weights
+
+
+def test_a_server_does_not_start_from_an_adapter(tiny_model_dir: Path, tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": str(tiny_model_dir)}))
+    config = config_of(model={"name": str(tmp_path), "lora": {"rank": 4}})
+    with pytest.raises(ConfigError, match="is a checkpoint with an adapter, and a server starts a run from a model"):
+        check_remote(config)
