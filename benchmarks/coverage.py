@@ -1,6 +1,6 @@
 """How often the package's intervals cover the truth, on simulated data whose truth is known.
 
-    python benchmarks/coverage.py            # five minutes on one core; writes results/coverage.json and results/coverage.md
+    python benchmarks/coverage.py            # seven minutes on one core; writes results/coverage.json and results/coverage.md
 
 Every cell has a seed of its own, made from its name, so that the same numbers come out again.
 """
@@ -189,14 +189,16 @@ def measure(names: Sequence[str], scale: float = 1.0) -> dict[str, list[Row]]:
 
     plain = [("plain", seeds, noise) for seeds in SEEDS for noise in NOISES]
     others = [(shape, 5, noise) for shape in list(SHAPES)[1:] for noise in NOISES[2:]]
-    moments = [(p, n, k, alike) for p in SHARES for n in PROBLEMS for k in SAMPLES for alike in LIKENESS[: 1 if k == 1 else 3]]
+    moments = [
+        (p, n, k, alike) for p in SHARES for n in PROBLEMS for k in SAMPLES for alike in LIKENESS[: 1 if k == 1 else 3]
+    ]
     parts: dict[str, Callable[[], list[Row]]] = {
-        "asymptote": lambda: [asymptote(*cell[:2], points, cell[2], draws(200)) for cell in plain + others for points in POINTS],
+        "asymptote": lambda: [asymptote(*c[:2], points, c[2], draws(200)) for c in plain + others for points in POINTS],
         "flat": lambda: [flat(s, p, noise, draws(200)) for s in SEEDS for noise in NOISES[1:] for p in POINTS],
         "problems": lambda: [problems_mean(*cell, draws(1000)) for cell in moments],
         "graded": lambda: [graded(name, n, draws(1000)) for name in GRADED for n in PROBLEMS],
         "medians": lambda: [seeds_median(name, n, draws(4000)) for name in DISTRIBUTIONS for n in range(3, 11)],
-        "kl": lambda: [kl(name, n, draws(150)) for name in KLS for n in PROBLEMS],
+        "kl": lambda: [kl(name, n, draws(600)) for name in KLS for n in PROBLEMS],
         "best": lambda: [best_of(masked, draws(20000)) for masked in (0.0, 0.1, 0.3, 0.5)],
     }  # fmt: skip
     return {name: parts[name]() for name in names}

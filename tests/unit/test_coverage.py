@@ -24,7 +24,8 @@ def test_the_committed_tables_are_those_of_the_committed_numbers(coverage: Modul
     found = json.loads((ROOT / "results" / "coverage.json").read_text(encoding="utf-8"))
     assert (ROOT / "results" / "coverage.md").read_text(encoding="utf-8") == coverage.write_up(found)
     plain = [row for row in found["asymptote"] if row["shape"] in ("plain", "seeds differ") and row["noise"]]
-    assert all(0.9 <= row["coverage"] <= 0.99 and abs(row["value"] - 0.5) < 0.01 for row in plain)
+    assert len(plain) > 30
+    assert all(0.9 <= row["coverage"] <= 0.98 and abs(row["value"] - 0.5) < 0.01 for row in plain)
     assert all(row["given"] <= 0.02 for row in found["flat"])
     assert all(row["coverage"] >= 0.93 for row in found["problems"] + found["graded"])
     assert all(abs(row["coverage"] - row["said"]) < 0.015 for row in found["medians"])
