@@ -1,15 +1,18 @@
 """How good is a policy under a prompt, and how far has it moved from its base.
 
-mean@k and best@k at temperature 0.6 and top-p 0.95 (arXiv 2605.12484, section 4), with a 95 % confidence interval from a
-bootstrap over problems: the k completions of a problem are not independent. Masked rollouts are left out and counted.
+mean@k and best@k at temperature 0.6 and top-p 0.95 (arXiv 2605.12484, section 4), with 95 % intervals over problems
+(fastslow.intervals). Masked rollouts are left out and counted; a problem that has fewer than k scored ones is in mean@k but
+not in best@k, since the best of fewer is less.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from math import comb, nan
 
 import numpy as np
 
 from fastslow.errors import InfrastructureError
+from fastslow.intervals import Interval, mean_interval, ratio_interval
 from fastslow.rollouts import RolloutRequest, make_rollouts
 from fastslow.seeding import derive_seed
 from fastslow.slow.engine import PolicyEngine, SampleRequest, SamplingParams, TokenSequence
@@ -17,13 +20,13 @@ from fastslow.step_metrics import KL, KL_ESTIMATE
 from fastslow.tasks.base import Task
 from fastslow.types import Problem, Prompt, Rollout
 
-BOOTSTRAP_DRAWS = 2000
-Interval = tuple[float, float]
-
 
 @dataclass(frozen=True)
 class EvaluationResult:
-    """mean@k and best@k over problems, with 95 % intervals; `masked` rollouts are in neither."""
+    """mean@k and best@k over problems, with 95 % intervals; `masked` rollouts are in neither.
+
+    `best` is over the `best_problems` that have k scored rollouts, and NaN where there are none.
+    """
 
     prompt: Prompt
     problems: int
@@ -36,6 +39,7 @@ class EvaluationResult:
     cut_off: int
     completion_tokens: float
     rollouts: tuple[Rollout, ...] = field(default=(), repr=False)
+    best_problems: int = 0
 
 
 @dataclass(frozen=True)
@@ -76,24 +80,36 @@ def evaluate_prompt(
     rollouts = tuple(rollout for group in groups for rollout in group)
     if not scored:
         raise InfrastructureError(f"no rollout of the evaluation could be scored. The first: {rollouts[0].failure}")
-    means = [sum(group) / len(group) for group in scored]
-    bests = [max(group) for group in scored]
+    bests = [[expected_best(group, k)] for group in scored if len(group) >= k]
     return EvaluationResult(
         prompt=prompt,
         problems=len(scored),
         k=k,
-        mean=float(np.mean(means)),
-        mean_interval=bootstrap_interval(means, seed=seed),
-        best=float(np.mean(bests)),
-        best_interval=bootstrap_interval(bests, seed=seed),
+        mean=_mean_of_means(scored),
+        mean_interval=mean_interval(scored),
+        best=_mean_of_means(bests) if bests else nan,
+        best_interval=mean_interval(bests) if bests else (nan, nan),
         masked=len(rollouts) - sum(len(group) for group in scored),
         cut_off=sum(rollout.completion.finish_reason == "length" for rollout in rollouts),
         completion_tokens=float(np.mean([len(rollout.completion.tokens) for rollout in rollouts])),
         rollouts=rollouts,
+        best_problems=len(bests),
     )
 
 
-def complementary_mean(results: Sequence[EvaluationResult], seed: int) -> tuple[float, Interval] | None:
+def expected_best(rewards: Sequence[float], k: int) -> float:
+    """Mean over all ways to take k of a problem's m rewards of the best of them: unbiased for the best of k samples.
+
+    With rewards r_1 <= ... <= r_m it is the sum over i >= k of C(i - 1, k - 1) / C(m, k) r_i; of rewards 0 and 1 it is pass@k.
+    Source: arXiv 2107.03374, eq. 1, for 0 and 1; arXiv 2510.23393, appendix C.1. Raises: ValueError where m < k.
+    """
+    if not 0 < k <= len(rewards):
+        raise ValueError(f"the best of {k} cannot be told from {len(rewards)} rewards")
+    ways = comb(len(rewards), k)
+    return sum(comb(below, k - 1) / ways * reward for below, reward in enumerate(sorted(rewards)))
+
+
+def complementary_mean(results: Sequence[EvaluationResult]) -> tuple[float, Interval] | None:
     """mean@k when each problem is answered under that prompt of a population which serves it best, and a 95 % interval.
 
     What complementary prompts are worth together. Half of a problem's completions choose its prompt, the other half are
@@ -105,12 +121,12 @@ def complementary_mean(results: Sequence[EvaluationResult], seed: int) -> tuple[
         rewards = [scored[problem] for scored in by_prompt if len(scored.get(problem, [])) > 1]
         if len(rewards) > 1:
             halves = [(r[: len(r) // 2], r[len(r) // 2 :]) for r in rewards]
-            means.append(float(np.mean([_counted(halves, 0), _counted(halves, 1)])))
-    return (float(np.mean(means)), bootstrap_interval(means, seed=seed)) if means else None
+            means.append([float(np.mean([_counted(halves, 0), _counted(halves, 1)]))])
+    return (_mean_of_means(means), mean_interval(means)) if means else None
 
 
 def by_kind_mean(
-    results: Sequence[EvaluationResult], prompts: Mapping[str, str], problems: Sequence[Problem], seed: int
+    results: Sequence[EvaluationResult], prompts: Mapping[str, str], problems: Sequence[Problem]
 ) -> tuple[float, Interval]:
     """mean@k with the problems of each kind under the prompt that was chosen for the kind, and a 95 % interval.
 
@@ -120,8 +136,12 @@ def by_kind_mean(
     rewards = {result.prompt.hash: _rewards_by_problem(result) for result in results}
     first = results[0].prompt.hash
     found = [rewards[prompts.get(problem.kind, first)].get(problem.id, []) for problem in problems]
-    means = [float(np.mean(values)) for values in found if values]
-    return float(np.mean(means)), bootstrap_interval(means, seed=seed)
+    scored = [values for values in found if values]
+    return _mean_of_means(scored), mean_interval(scored)
+
+
+def _mean_of_means(groups: Sequence[Sequence[float]]) -> float:
+    return float(np.mean([sum(group) / len(group) for group in groups]))
 
 
 def _counted(halves: Sequence[tuple[list[float], list[float]]], choosing: int) -> float:
@@ -153,17 +173,5 @@ def kl_to_base(
     sequences = [TokenSequence(c, group[0].tokens) for c, group in zip(contexts, completions, strict=True)]
     divergences = engine.kl_to_base(sequences)
     sums, counts = [sum(values) for values in divergences], [len(values) for values in divergences]
-    interval = bootstrap_interval(sums, counts, seed=seed)
+    interval = ratio_interval(sums, counts, seed=seed)
     return KlResult(sum(sums) / sum(counts), interval, sum(counts), engine.kl_is_exact)
-
-
-def bootstrap_interval(
-    values: Sequence[float], weights: Sequence[float] | None = None, *, seed: int, level: float = 0.95
-) -> Interval:
-    """Percentile interval of `sum(values) / sum(weights)` (a plain mean without weights), resampling entries."""
-    numerators = np.asarray(values, dtype=float)
-    denominators = np.ones_like(numerators) if weights is None else np.asarray(weights, dtype=float)
-    draws = np.random.default_rng(seed).integers(0, len(numerators), (BOOTSTRAP_DRAWS, len(numerators)))
-    estimates = numerators[draws].sum(1) / denominators[draws].sum(1)
-    low, high = np.quantile(estimates, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)

@@ -9,14 +9,14 @@ from fastslow.config import Config, load_config, with_overrides
 from fastslow.errors import ConfigError, positive
 from fastslow.evaluation import (
     EvaluationResult,
-    Interval,
     KlResult,
     by_kind_mean,
     complementary_mean,
     evaluate_prompt,
     kl_to_base,
 )
-from fastslow.run_dir import checkpoint_steps, read_by_kind, read_candidates, read_config, read_population
+from fastslow.intervals import Interval
+from fastslow.run_dir import checkpoint_steps, finite, read_by_kind, read_candidates, read_config, read_population
 from fastslow.seeding import derive_seed
 from fastslow.slow.engine import PolicyEngine, SamplingParams
 from fastslow.tasks.base import Split, Task
@@ -50,9 +50,10 @@ class EvaluationReport:
     """Of a population, where problems are of several kinds: mean@k with each kind under the member chosen for it."""
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values, without the rollouts."""
+        """Plain values, without the rollouts; None for what could not be measured."""
         record = {name: value for name, value in vars(self).items() if name != "rows"}
-        return record | {"rows": [_row_to_json(row) for row in self.rows]}
+        found: dict[str, Any] = finite(record | {"rows": [_row_to_json(row) for row in self.rows]})
+        return found
 
 
 def evaluate(
@@ -92,8 +93,8 @@ def evaluate(
     results, chosen_for = [row.result for row in rows], read_by_kind(run) if run is not None else {}
     return EvaluationReport(
         str(target), label, settings.task.name, split, sampling.temperature, sampling.top_p, settings.seed, rows,
-        complementary_mean(results, derive_seed(settings.seed, split)),
-        by_kind_mean(results, chosen_for, chosen, derive_seed(settings.seed, split))
+        complementary_mean(results),
+        by_kind_mean(results, chosen_for, chosen)
         if prompt == "population" and chosen_for else None,
     )  # fmt: skip
 

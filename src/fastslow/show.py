@@ -42,9 +42,10 @@ def evaluation(report: EvaluationReport) -> None:
     for row in report.rows:
         result = row.result
         kl = "-" if row.kl is None else f"{row.kl.mean:.4f}\n{_interval(row.kl.interval, 4)}"
+        best = f"{result.best:.3f}\n{_interval(result.best_interval)}" if result.best_problems else "-"
         table.add_row(
-            row.label, result.prompt.hash, f"{result.mean:.3f}\n{_interval(result.mean_interval)}",
-            f"{result.best:.3f}\n{_interval(result.best_interval)}", *[kl] * with_kl, f"{result.completion_tokens:.1f}",
+            row.label, result.prompt.hash, f"{result.mean:.3f}\n{_interval(result.mean_interval)}", best, *[kl] * with_kl,
+            f"{result.completion_tokens:.1f}",
         )  # fmt: skip
     console.print(table)
     if report.complementary is not None:
@@ -66,6 +67,10 @@ def evaluation(report: EvaluationReport) -> None:
         console.print(f"{cut} rollouts were cut off at the token limit.")
     if masked := sum(result.masked for result in results):
         console.print(f"{masked} rollouts could not be scored and count nowhere.")
+    if (fewest := min(result.best_problems for result in results)) < first.problems:
+        console.print(
+            f"best@{first.k} is over the problems with {first.k} scored rollouts, at least {fewest}.", markup=False
+        )
 
 
 def best_prompt(run: Path) -> None:

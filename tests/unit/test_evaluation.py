@@ -1,3 +1,4 @@
+import math
 from pathlib import Path
 
 import numpy as np
@@ -7,10 +8,10 @@ from fastslow.config import ModelConfig
 from fastslow.errors import InfrastructureError
 from fastslow.evaluation import (
     EvaluationResult,
-    bootstrap_interval,
     by_kind_mean,
     complementary_mean,
     evaluate_prompt,
+    expected_best,
     kl_to_base,
 )
 from fastslow.slow.engine import SamplingParams
@@ -51,6 +52,29 @@ def test_masked_rollouts_are_in_no_mean(engine: LocalEngine) -> None:
     assert result.mean == pytest.approx(np.mean([np.mean(rewards) for rewards in kept]))
 
 
+def test_masked_rollouts_do_not_make_the_best_of_k_worse() -> None:
+    # By hand: of 0, 1, 1 two are drawn; all three pairs have a 1. Of 0, 0, 1 two of three pairs have it.
+    assert expected_best([1.0, 0.0, 1.0], 2) == pytest.approx(1.0)
+    assert expected_best([0.0, 1.0, 0.0], 2) == pytest.approx(2 / 3)
+    assert expected_best([0.2, 0.6, 0.4], 2) == pytest.approx((0.4 + 2 * 0.6) / 3)
+    assert expected_best([0.2, 0.6], 1) == pytest.approx(0.4)
+    with pytest.raises(ValueError, match="the best of 3 cannot be told from 2 rewards"):
+        expected_best([0.0, 1.0], 3)
+
+
+def test_the_best_of_k_is_over_problems_with_k_scored_rollouts(engine: LocalEngine) -> None:
+    whole, broken, params = LettersTask(), LettersTask(broken_every=5), SamplingParams(8)
+    problems = whole.problems("train")
+    expected = evaluate_prompt(engine, whole, problems, whole.seed_prompt, 2, params, 1)
+    result = evaluate_prompt(engine, broken, problems, whole.seed_prompt, 2, params, 1)
+    rewards = np.array([rollout.reward for rollout in expected.rollouts]).reshape(-1, 2)
+    complete = [index for index in range(len(problems)) if (2 * index + 1) % 5 and (2 * index + 2) % 5]
+    assert (result.best_problems, expected.best_problems) == (len(complete), len(problems)) == (8, 12)
+    assert result.best == pytest.approx(rewards[complete].max(1).mean())
+    never = evaluate_prompt(engine, LettersTask(broken_every=2), problems, whole.seed_prompt, 2, params, 1)
+    assert (never.best_problems, math.isnan(never.best)) == (0, True)
+
+
 def test_nothing_to_report_is_an_error(engine: LocalEngine) -> None:
     task = LettersTask(broken_every=1)
     with pytest.raises(InfrastructureError, match="the sandbox timed out"):
@@ -72,11 +96,11 @@ def given(rewards: np.ndarray, prompt: str = "go") -> EvaluationResult:
 
 def test_complementary_prompts_are_worth_more_than_the_best_of_them() -> None:
     left = np.repeat([1.0, 0.0], 10)[:, None] * np.ones((1, 4))
-    found = complementary_mean([given(left), given(1 - left)], seed=0)
+    found = complementary_mean([given(left), given(1 - left)])
     assert found is not None
     assert found[0] == 1.0
-    assert complementary_mean([given(left)], seed=0) is None
-    assert complementary_mean([given(left[:, :1]), given(left[:, :1])], seed=0) is None
+    assert complementary_mean([given(left)]) is None
+    assert complementary_mean([given(left[:, :1]), given(left[:, :1])]) is None
 
 
 def test_each_kind_counts_under_the_prompt_that_was_chosen_for_it() -> None:
@@ -84,17 +108,17 @@ def test_each_kind_counts_under_the_prompt_that_was_chosen_for_it() -> None:
     kinds = ("north", "south", "east")
     problems = [Problem(f"p{index}", (), kind=kind) for index, kind in enumerate(kinds)]
     chosen = {"north": Prompt.of("a").hash, "south": Prompt.of("b").hash}
-    mean, (low, high) = by_kind_mean([first, second], chosen, problems, seed=0)
+    mean, (low, high) = by_kind_mean([first, second], chosen, problems)
     # east has no prompt of its own and takes the first: 1, 1/2, 0.
     assert mean == 0.5
     assert low <= mean <= high
-    assert by_kind_mean([second, first], chosen, problems, seed=0)[0] == pytest.approx(2.5 / 3)
+    assert by_kind_mean([second, first], chosen, problems)[0] == pytest.approx(2.5 / 3)
 
 
 def test_choosing_a_prompt_for_a_problem_does_not_reward_luck() -> None:
     rng = np.random.default_rng(0)
     coins = [given(rng.integers(0, 2, (800, 4)).astype(float)) for _ in range(4)]
-    found = complementary_mean(coins, seed=0)
+    found = complementary_mean(coins)
     assert found is not None
     # Counted on the completions that chose, it would be near 0.94.
     assert found[0] == pytest.approx(0.5, abs=0.05)
@@ -106,16 +130,3 @@ def test_the_base_has_no_distance_to_itself(engine: LocalEngine) -> None:
     measured = kl_to_base(engine, task, task.problems("validation"), task.seed_prompt, SamplingParams(6), 0)
     assert measured.mean == 0.0
     assert measured.tokens > 0
-
-
-def test_the_bootstrap_interval_of_a_known_sample() -> None:
-    # The mean of n draws from {0, 1} with p = 1/2 has a standard deviation of 1 / (2 sqrt(n)).
-    low, high = bootstrap_interval([0.0, 1.0] * 200, seed=0)
-    assert low == pytest.approx(0.5 - 1.96 * 0.025, abs=0.006)
-    assert high == pytest.approx(0.5 + 1.96 * 0.025, abs=0.006)
-    assert bootstrap_interval([0.25] * 9, seed=0) == (0.25, 0.25)
-
-
-def test_weights_make_it_a_ratio_of_sums() -> None:
-    low, high = bootstrap_interval([1.0, 6.0], [1.0, 3.0], seed=0)
-    assert (low, high) == (pytest.approx(1.0), pytest.approx(2.0))

@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 from fastslow.errors import ConfigError, positive
@@ -60,19 +61,21 @@ def experiment(
             lines = run_experiment(made, directory, workers=positive("workers", workers), watcher=watcher)
     if not lines:
         raise ConfigError(f"output: there are no results in {str(directory)!r} yet: leave --report out")
-    _write(name, study.about, study.section(lines, directory, base, options), directory)
+    _write(f"{name}: {study.about}", lines, study.section(lines, directory, base, options), directory)
     return lines
 
 
-def _write(name: str, about: str, section: Sequence[str], directory: Path) -> None:
+def _write(title: str, lines: Sequence[Mapping[str, Any]], section: Sequence[str], directory: Path) -> None:
+    from fastslow.experiments.tables import seed_counts
+    from fastslow.intervals import median_note
     from fastslow.run_dir import write_atomically
 
-    head = f"""# {name}: {about}
+    head = f"""# {title}
 
-Written by `fastslow experiment {name}` from `results.jsonl`. Medians over seeds, with the 95 % interval of the median
-(bootstrap over seeds; none below three seeds). Accuracy is mean@k on validation problems unless the test split is named.
-Sampled rollouts include the prompt search's. Seconds are training seconds, evaluations left out. KL is to the base weights,
-in nats a token.
+Written by `fastslow experiment {title.partition(":")[0]}` from `results.jsonl`. Medians over seeds.
+{fill(median_note(seed_counts(lines)), 118)}
+Accuracy is mean@k on validation problems unless the test split is named. Sampled rollouts include the prompt search's.
+Seconds are training seconds, evaluations left out. KL is to the base weights, in nats a token.
 """
     write_atomically(directory / "README.md", "\n".join([head, *section]).rstrip() + "\n")
 

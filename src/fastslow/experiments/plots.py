@@ -56,10 +56,9 @@ def _median_line(runs: Sequence[Curve], x: Value, y: Value) -> tuple[np.ndarray,
 
 
 def check_plots() -> None:
-    """Raises ConfigError where a library is missing that plots and fits need."""
-    for library in ("matplotlib", "scipy"):
-        if find_spec(library) is None:
-            raise ConfigError(f"plots and fits need {library}: pip install 'fastslow[plots]'")
+    """Raises ConfigError where the library is missing that plots need."""
+    if find_spec("matplotlib") is None:
+        raise ConfigError("plots need matplotlib: pip install 'fastslow[plots]'")
 
 
 def _pyplot() -> Any:

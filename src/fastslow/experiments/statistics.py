@@ -1,16 +1,16 @@
 """What curves come to: when a threshold is reached, what the KL was then, medians over seeds with intervals."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from fastslow.seeding import derive_seed
+from fastslow.intervals import median_rank
 from fastslow.step_metrics import kl_of
 
 Curve = Sequence[Mapping[str, Any]]
-DRAWS = 4000
 
 
 @dataclass(frozen=True)
@@ -25,12 +25,20 @@ class Reached:
 
 @dataclass(frozen=True)
 class Summary:
-    """Median over seeds and the 95 % interval of the median (percentile bootstrap over seeds)."""
+    """Median over seeds and an interval of the median between two of the seeds, as `fastslow.intervals.median_rank` says.
+
+    With six seeds or more it is a 95 % interval; with fewer none exists, and `coverage` is what their range has.
+    """
 
     median: float
     low: float
     high: float
     count: int
+
+    @property
+    def coverage(self) -> float:
+        """How often such an interval covers the median of the distribution that the seeds come from, whatever that is."""
+        return median_rank(self.count).coverage
 
     def text(self, digits: int = 2) -> str:
         """As it stands in tables; fewer than three seeds have no interval worth the name."""
@@ -73,19 +81,12 @@ def area(curve: Curve, axis: str = "rollouts") -> float:
     return float(np.trapezoid(y, x) / (x[-1] - x[0])) if x[-1] > x[0] else float(y[-1])
 
 
-def summarise(values: Sequence[float | None], name: str = "") -> Summary:
+def summarise(values: Sequence[float | None]) -> Summary:
     """Median and interval. None (never reached) counts as infinite: it moves the median as it should."""
-    numbers = np.array([np.inf if value is None else value for value in values], dtype=float)
-    if not len(numbers):
+    ordered = sorted(math.inf if value is None else float(value) for value in values)
+    if not ordered:
         return Summary(float("nan"), float("nan"), float("nan"), 0)
-    draws = np.random.default_rng(derive_seed("summary", name)).integers(0, len(numbers), (DRAWS, len(numbers)))
-    medians = np.sort(_median(numbers[draws]))
-    low, high = medians[int(0.025 * DRAWS)], medians[int(0.975 * DRAWS)]
-    return Summary(float(_median(numbers[None])[0]), float(low), float(high), len(numbers))
-
-
-def _median(rows: np.ndarray) -> np.ndarray:
-    """Medians of rows that may hold infinities: the mean of two infinite neighbours is infinite, not undefined."""
-    ordered = np.sort(rows, axis=1)
-    size = rows.shape[1]
-    return (ordered[:, (size - 1) // 2] + ordered[:, size // 2]) / 2
+    size, rank = len(ordered), median_rank(len(ordered)).rank
+    # The mean of two infinite neighbours is infinite.
+    median = (ordered[(size - 1) // 2] + ordered[size // 2]) / 2
+    return Summary(median, ordered[rank - 1], ordered[-rank], size)

@@ -104,8 +104,7 @@ def _comparison(lines: Lines, directory: Path, config: Config, options: Options)
 def _asymptotes(lines: Lines, directory: Path, config: Config, options: Options) -> list[str]:
     rows = [[NAMES[m], str(len(runs)), fit_asymptote(curves(runs)).text()] for m, runs in by_method(lines).items()]
     return [
-        "A of the sigmoid fitted to the running best validation accuracy, with a 95 % interval over seeds, or why there is "
-        "none.",
+        "A of the sigmoid fitted to validation accuracy, with a 95 % interval over seeds, or why there is none.",
         "",
         *table(["method", "seeds", "asymptote A"], rows),
         *sections.comparison(by_method(lines), "learning curves", directory / "asymptote.png"),

@@ -1,5 +1,6 @@
-"""Cells and tables of experiments, as Markdown: medians over seeds with the 95 % interval of the median."""
+"""Cells and tables of experiments, as Markdown: medians over seeds, with the interval that `median_note` puts into words."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -14,6 +15,12 @@ ByMethod = Mapping[str, Lines]
 def select(lines: Lines, **labels: Any) -> Lines:
     """The lines whose labels have these values."""
     return [line for line in lines if all(line["labels"].get(name) == value for name, value in labels.items())]
+
+
+def seed_counts(lines: Lines) -> list[int]:
+    """How many runs there are with the same labels but for the seed."""
+    groups = Counter(tuple((name, value) for name, value in line["labels"].items() if name != "seed") for line in lines)
+    return list(groups.values())
 
 
 def by_method(lines: Lines, **labels: Any) -> ByMethod:
@@ -70,9 +77,11 @@ def ratios(methods: ByMethod, level: float) -> list[str]:
         return ["RL alone never got there.", ""]
     rollouts = summarise([_ratio(p, q, lambda r: r.rollouts) for p, q in pairs if p or q])
     seconds = summarise([_ratio(p, q, lambda r: r.seconds) for p, q in pairs if p or q])
+    left_out = len(pairs) - rollouts.count
+    without = f"; {rollouts.count} of {len(pairs)} seeds, since neither got there on the others" if left_out else ""
     return [
         f"To {level:.2f}, FST over RL alone, seed by seed: {_finite(rollouts, 2)} of the rollouts, {_finite(seconds, 2)} of "
-        "the seconds (0 where RL alone never got there).",
+        f"the seconds (0 where RL alone never got there{without}).",
         "",
     ]
 

@@ -2,31 +2,46 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from textwrap import fill
 
 from fastslow.experiments import sections
 from fastslow.experiments.statistics import area
-from fastslow.experiments.tables import NAMES, ByMethod, Line, Lines, by_method, measured, median, select, table
+from fastslow.experiments.tables import (
+    NAMES,
+    ByMethod,
+    Line,
+    Lines,
+    by_method,
+    measured,
+    median,
+    seed_counts,
+    select,
+    table,
+)
+from fastslow.intervals import median_note
 from fastslow.lab import reproduce as plan
 from fastslow.lab.tasks import WORLDS
 from fastslow.run_dir import write_atomically
 
 HEAD = """# The lab: results
 
-Written by `fastslow lab reproduce` from the `.jsonl` files beside it. Medians over seeds, with the 95 % interval of the median
-(bootstrap over seeds). Accuracy is mean@4 on 64 validation problems at temperature 0.6 unless the test split is named. Sampled
-rollouts include the prompt search's. Seconds are training seconds on one core, two runs side by side, evaluations left out.
-KL is to the base weights, in nats a token, over the full vocabulary. The model has 1.8 M parameters: nothing here is evidence
-about large models.
+Written by `fastslow lab reproduce` from the `.jsonl` files beside it. Medians over seeds.
+{brackets}
+The asymptote A has a 95 % interval over seeds. Accuracy is mean@4 on 64 validation problems at temperature 0.6 unless the test
+split is named. Sampled rollouts include the prompt search's. Seconds are training seconds on one core, two runs side by side,
+evaluations left out. KL is to the base weights, in nats a token, over the full vocabulary. The model has 1.8 M parameters:
+nothing here is evidence about large models.
 """
 
 
 def write_report(results: Path) -> None:
     """README.md and the plots, of whatever has been run so far."""
-    parts = [HEAD]
-    for name, section in (("tune", _tune), ("compare", _compare), ("continual", _continual), ("ablate", _ablate)):
-        lines = plan.read(results, name)
-        if lines:
-            parts += section(lines, results)
+    sections_of = {"tune": _tune, "compare": _compare, "continual": _continual, "ablate": _ablate}
+    found = {name: lines for name in sections_of if (lines := plan.read(results, name))}
+    counts = [count for lines in found.values() for count in seed_counts(lines)]
+    parts = [HEAD.format(brackets=fill(median_note(counts), 118))]
+    for name, lines in found.items():
+        parts += sections_of[name](lines, results)
     write_atomically(results / "README.md", "\n".join(parts).rstrip() + "\n")
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fastslow.errors import ConfigError
+from fastslow.intervals import share_interval
 from fastslow.progress import printable
 from fastslow.report.experiments import panels, read_experiment
 from fastslow.report.redact import redact_text, visible
@@ -15,7 +16,6 @@ from fastslow.report.runs import BY_KIND, METHODS, is_run, read_run
 
 MOST_PARTS = 24
 """Runs of an experiment whose prompts, samples and configs are shown, where they lie beside its results."""
-Z = 1.959964
 
 
 def collect(arguments: Sequence[Path]) -> dict[str, Any]:
@@ -65,16 +65,6 @@ def short_names(paths: Sequence[Path]) -> list[str]:
     return [str(path) for path in paths]
 
 
-def wilson_interval(mean: float, count: int) -> tuple[float, float]:
-    """95 % interval of a mean of `count` values in [0, 1]: that of a share, which is the widest that such a mean can have.
-
-    Source: Wilson, 1927.
-    """
-    middle = (mean + Z**2 / (2 * count)) / (1 + Z**2 / count)
-    spread = Z / (1 + Z**2 / count) * math.sqrt(max(0.0, mean * (1 - mean)) / count + Z**2 / (4 * count**2))
-    return max(0.0, middle - spread), min(1.0, middle + spread)
-
-
 # -- runs --------------------------------------------------------------------------------------------------------------
 
 
@@ -98,8 +88,8 @@ def _runs_panel(runs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         "title": "this run" if len(named) == 1 else "the runs",
         "kind": "runs",
         "note": "Accuracy is mean@k on validation problems under the best prompt of that moment. Its 95 % interval is over "
-        "problems (Wilson, with each problem counted once, so rather too wide than too narrow), not over seeds. Seconds are "
-        "training seconds without evaluations.",
+        "problems (Clopper and Pearson, with each problem counted once, so rather too wide than too narrow), not over seeds. "
+        "Seconds are training seconds without evaluations.",
         "series": series,
         "table": {"head": head, "rows": [_row(runs[each["run"]], each["headline"]) for each in series]},
         "measures": None,
@@ -117,7 +107,7 @@ def headline(run: Mapping[str, Any]) -> dict[str, Any]:
     intervals = {}
     if run["problems"]:
         intervals = {
-            point["step"]: wilson_interval(point["accuracy"], run["problems"]) for point in (before, after) if point
+            point["step"]: share_interval(point["accuracy"], run["problems"]) for point in (before, after) if point
         }
     return {
         "before": before["accuracy"] if before else None,

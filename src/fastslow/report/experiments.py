@@ -7,6 +7,7 @@ from typing import Any
 from fastslow.errors import ConfigError
 from fastslow.experiments.runner import FAILURES, read_results
 from fastslow.experiments.statistics import Reached, final_accuracy, reached, summarise
+from fastslow.intervals import median_note
 from fastslow.report.redact import redact_config
 from fastslow.report.runs import METHODS, evaluation_point
 from fastslow.step_metrics import kl_mark
@@ -66,9 +67,9 @@ def _panel(name: str, groups: Mapping[Group, Sequence[Part]]) -> dict[str, Any]:
     return {
         "title": name,
         "kind": "experiment",
-        "note": "Medians over seeds, with the 95 % interval of the median (bootstrap over seeds; none below three seeds). "
-        "Bands in charts go from the lowest to the highest seed. Accuracy at the end is the mean of the last three "
-        f"evaluations; the level is {SHARE:.0%} of the best group's. Seconds are training seconds without evaluations.",
+        "note": f"Medians over seeds. {median_note(len(parts) for parts in groups.values())} Bands in charts go from the "
+        "lowest to the highest seed. Accuracy at the end is the mean of the last three evaluations; the level is "
+        f"{SHARE:.0%} of the best group's. Seconds are training seconds without evaluations.",
         "series": series,
         "table": _table(groups, finals, level),
         "measures": _measures(groups),
@@ -112,7 +113,7 @@ def _series(labels: Group, parts: Sequence[Part]) -> dict[str, Any]:
             "before": _median([row[0].get("accuracy") for row in rows if row and row[0]["step"] == 0]),
             "after": None if finals.count == 0 else finals.median,
             "interval": [finals.low, finals.high] if finals.count >= 3 else None,
-            "interval_note": f"median of {len(parts)} {'seed' if len(parts) == 1 else 'seeds'}, 95 % interval over seeds"
+            "interval_note": f"median of {finals.count} seeds, with an interval that covers {100 * finals.coverage:.3g} %"
             if finals.count >= 3
             else f"{len(parts)} {'seed' if len(parts) == 1 else 'seeds'}: too few for an interval",
             "verdict": None,

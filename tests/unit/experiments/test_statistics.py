@@ -5,6 +5,7 @@ import math
 import pytest
 
 from fastslow.experiments.statistics import accuracy, area, final_accuracy, reached, summarise
+from fastslow.experiments.tables import by_method, ratios, seed_counts
 
 CURVE = [
     {"step": 0, "rollouts": 0, "seconds": 0.0, "val/mean@4": 0.0, "kl/base": 0.0},
@@ -39,4 +40,23 @@ def test_medians_have_an_interval_and_never_reached_counts_as_infinite() -> None
     assert summarise([1.0, 2.0, None, None]).median == math.inf
     assert summarise([5.0] * 4).text() == "5.00 (5.00 to 5.00)"
     assert summarise([]).text() == "-"
-    assert summarise([1.0, 4.0, 2.0], "a") == summarise([1.0, 4.0, 2.0], "a")
+
+
+def test_the_interval_of_few_seeds_says_what_it_covers() -> None:
+    # By hand: the range misses the median where all values lie on one side of it, 2 / 2^n.
+    assert [summarise([1.0] * n).coverage for n in (3, 4, 5, 6)] == [0.75, 0.875, 0.9375, 0.96875]
+    found = summarise([float(value) for value in range(10)])
+    # 2 (1 + 10) / 1024 is missed between the second lowest and the second highest of ten.
+    assert (found.low, found.high, found.coverage) == (1.0, 8.0, 1 - 22 / 1024)
+
+
+def test_how_many_seeds_there_are_and_how_many_a_ratio_is_of() -> None:
+    def run(method: str, seed: int, end: float) -> dict:
+        curve = [{"step": s, "rollouts": 10 * s, "seconds": s, "val/mean@4": end * s / 2} for s in range(3)]
+        return {"labels": {"task": "a", "method": method, "seed": seed}, "curve": curve}
+
+    runs = [run("fst", seed, end) for seed, end in enumerate([0.9, 0.9, 0.9, 0.1])]
+    runs += [run("rl", seed, end) for seed, end in enumerate([0.9, 0.9, 0.9, 0.1])]
+    assert seed_counts(runs) == [4, 4]
+    (line, _) = ratios(by_method(runs), 0.8)
+    assert line.endswith("(0 where RL alone never got there; 3 of 4 seeds, since neither got there on the others).")

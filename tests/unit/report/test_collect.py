@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from fastslow.errors import ConfigError
-from fastslow.report.collect import collect, short_names, wilson_interval
+from fastslow.intervals import share_interval
+from fastslow.report.collect import collect, short_names
 
 from report_runs import CHILD, make_run, metrics_line, result_line, sample, write_lines
 
@@ -22,7 +23,7 @@ def test_a_run_is_told_with_its_interval(tmp_path: Path) -> None:
     assert (found["before"], found["after"]) == (0.05, 0.8)
     assert found["verdict"].startswith("It worked: validation accuracy rose from 0.050 to 0.800")
     problems = run["config"]["evaluation"]["problems"]
-    assert found["interval"] == pytest.approx(wilson_interval(0.8, problems))
+    assert found["interval"] == pytest.approx(share_interval(0.8, problems))
     assert found["kl"] == 0.05
 
 
@@ -34,12 +35,6 @@ def test_of_several_kinds_of_problems_the_verdict_says_what_the_population_is_wo
     verdict = data["panels"][0]["series"][0]["headline"]["verdict"]
     assert verdict.endswith(" With each kind under its own prompt it is 0.800.")
     assert data["runs"][0]["evaluations"][1]["tasks"] == {"each kind under its own prompt": 0.4}
-
-
-def test_the_interval_is_wilsons() -> None:
-    # By hand for 8 of 10: centre (0.8 + 1.9208 / 10) / 1.38416 = 0.71674, half-width 0.22658.
-    assert wilson_interval(0.8, 10) == pytest.approx((0.4902, 0.9433), abs=1e-4)
-    assert wilson_interval(0.0, 64)[0] == 0.0
 
 
 def test_seconds_are_training_seconds_without_evaluations(tmp_path: Path) -> None:
@@ -166,6 +161,8 @@ def test_an_experiment_is_grouped_by_task_and_method(tmp_path: Path) -> None:
     assert (last["accuracy"], last["accuracy_low"], last["accuracy_high"]) == (0.5, 0.4, 0.6)
     assert rl["headline"]["after"] == pytest.approx(1.1 / 3)  # the mean of the last three evaluations of seed 1
     assert rl["headline"]["interval"] == pytest.approx([1.0 / 3, 1.2 / 3])
+    assert rl["headline"]["interval_note"] == "median of 3 seeds, with an interval that covers 75 %"
+    assert "of 3 seeds from the lowest to the highest, 75 %. 95 % takes six seeds." in amber["note"]
 
 
 def test_tables_of_an_experiment_have_medians_with_intervals(tmp_path: Path) -> None:

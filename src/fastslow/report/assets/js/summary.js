@@ -50,7 +50,7 @@ function panelResults(panel, data, index) {
     data.panels.length > 1 ? h("h3", { id: `panel-${index}`, class: "panel-title" }, panel.title) : null,
     h("div", { class: "cards" }, shown.map((series, place) => resultCard(series, place, alone, panel.kind))),
     alone ? null : h("div", { class: "card table-card" }, table({ ...panel.table, caption: panel.kind === "runs" ? "Every run" : "Every group of seeds"})),
-    panel.measures ? h("div", { class: "card table-card" }, table({ ...panel.measures, caption: "Accuracy on the test split, by what it was measured under. Of one seed, the 95 % interval is over problems; of several, over seeds." })) : null,
+    panel.measures ? h("div", { class: "card table-card" }, table({ ...panel.measures, caption: "Accuracy on the test split, by what it was measured under. Of one seed, brackets are the 95 % interval over problems; of several, over seeds, as said below." })) : null,
     h("p", { class: "note" }, panel.note),
   ].filter(Boolean);
 }
