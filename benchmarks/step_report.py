@@ -13,10 +13,10 @@ NAMES = {"trl": "TRL", "trl_fastest": "TRL, fastest", "fastslow": "fastslow"}
 TIME_HEADER = ["case", "precision", "threads", "rollouts", "TRL s", "TRL fastest s", "fastslow s"]
 RATIO_HEADER = [
     "case", "precision", "threads", "TRL / fastslow", "TRL fastest / fastslow", "limit s", "limit / fastslow",
-    "limit without sharing s",
+    "unshared limit s",
 ]  # fmt: skip
 RATE_HEADER = [
-    "case", "precision", "threads", "side", "sampling tokens/s", "training tokens/s", "sampling reaches", "training reaches",
+    "case", "precision", "threads", "side", "sampling tok/s", "training tok/s", "sampling reaches", "training reaches",
     "peak GiB",
 ]  # fmt: skip
 PRODUCT_HEADER = [
