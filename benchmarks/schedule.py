@@ -219,8 +219,7 @@ def tables(rows: Sequence[dict[str, Any]]) -> str:
         "|---|---|---|---|---|---|---|",
     ]
     buys = [
-        "| GPUs | RL alone | FST | with reuse | and 8 proposals at once | and the search beside the steps | "
-        "GPU hours for 500 steps, last column |",
+        "| GPUs | RL alone | FST | with reuse | and 8 proposals at once | and the search beside the steps | GPU hours |",
         "|---|---|---|---|---|---|---|",
     ]
     for row in rows:

@@ -10,26 +10,18 @@ DOCUMENT = Path(__file__).resolve().parent.parent / "docs" / "performance.md"
 BEGIN, END = "<!-- step_vs_trl: begin, made by benchmarks/step_vs_trl.py --report -->", "<!-- step_vs_trl: end -->"
 NAMES = {"trl": "TRL", "trl_fastest": "TRL, fastest", "fastslow": "fastslow"}
 
-TIME_HEADER = [
-    "case", "precision", "threads", "rollouts", "TRL s", "TRL fastest s", "fastslow s", "TRL / fastslow",
-    "TRL fastest / fastslow", "limit s", "limit / fastslow", "limit without sharing s",
+TIME_HEADER = ["case", "precision", "threads", "rollouts", "TRL s", "TRL fastest s", "fastslow s"]
+RATIO_HEADER = [
+    "case", "precision", "threads", "TRL / fastslow", "TRL fastest / fastslow", "limit s", "limit / fastslow",
+    "unshared limit s",
 ]  # fmt: skip
 RATE_HEADER = [
-    "case", "precision", "threads", "rollouts", "side", "sampling tokens/s", "training tokens/s", "sampling reaches",
-    "training reaches", "peak memory GiB",
+    "case", "precision", "threads", "side", "sampling tok/s", "training tok/s", "sampling reaches", "training reaches",
+    "peak GiB",
 ]  # fmt: skip
 PRODUCT_HEADER = [
-    "case",
-    "precision",
-    "threads",
-    "rollouts",
-    "TFLOP a step",
-    "unshared TFLOP",
-    "GFLOP/s",
-    "at 64 rows",
-    "steps",
-    "clock",
-]
+    "case", "precision", "threads", "TFLOP a step", "unshared TFLOP", "GFLOP/s", "at 64 rows", "steps", "clock",
+]  # fmt: skip
 
 
 class Measurement:
@@ -40,7 +32,8 @@ class Measurement:
         self.sides = {name: record["sides"][name] for name in NAMES if record["sides"].get(name, {}).get("steps")}
         workload = record["workload"]
         rollouts = workload["problems"] * workload["group"]
-        self.key = [record["case"], record["precision"], str(record["threads"]), str(rollouts)]
+        self.name = [record["case"], record["precision"], str(record["threads"])]
+        self.key = [*self.name, str(rollouts)]
 
     def times(self, side: str, part: str) -> list[float]:
         """Seconds of each measured step; `part` is sampling, training or step."""
@@ -61,11 +54,13 @@ class Measurement:
         return self.record["flops"][sharing] / rate if rate else None
 
     def time_row(self) -> list[str]:
+        return [*self.key, *(self._spread(side) for side in NAMES)]
+
+    def ratio_row(self) -> list[str]:
         limit, unshared = self.limit_s(), self.limit_s("unshared")
         share = limit / self.median("fastslow") if limit and "fastslow" in self.sides else None
-        cells = [self._spread(side) for side in NAMES]
         ratios = [self._ratio(side) for side in ("trl", "trl_fastest")]
-        return [*self.key, *cells, *ratios, _number(limit), _percent(share), _number(unshared)]
+        return [*self.name, *ratios, _number(limit), _percent(share), _number(unshared)]
 
     def rate_rows(self) -> list[list[str]]:
         return [self._rate_row(side) for side in self.sides]
@@ -74,7 +69,7 @@ class Measurement:
         flops, counts = self.record["flops"], "/".join(str(len(side["steps"])) for side in self.sides.values())
         rates = [rate / 1e9 if rate else None for rate in (self.rate("training"), self.rate("decoding"))]
         work = [_number(flops["shared"] / 1e12), _number(flops["unshared"] / 1e12)]
-        return [*self.key, *work, *map(_number, rates), counts, self.record["clock"]]
+        return [*self.name, *work, *map(_number, rates), counts, self.record["clock"]]
 
     def _rate_row(self, side: str) -> list[str]:
         steps, limit = self.sides[side]["steps"], self.limit_s()
@@ -84,7 +79,7 @@ class Measurement:
         reached = [limit / 4 / sampling, limit * 3 / 4 / training] if limit else [None, None]
         peak = max(step["peak_rss_bytes"] for step in steps) / 2**30
         speeds = [f"{tokens / seconds:.0f}" for seconds in (sampling, training)]
-        return [*self.key, NAMES[side], *speeds, *map(_percent, reached), f"{peak:.1f}"]
+        return [*self.name, NAMES[side], *speeds, *map(_percent, reached), f"{peak:.1f}"]
 
     def _spread(self, side: str) -> str:
         if side not in self.sides:
@@ -105,6 +100,7 @@ def write_report(results: Path) -> str:
     text = "\n\n".join(
         [
             _table(TIME_HEADER, [m.time_row() for m in measurements]),
+            _table(RATIO_HEADER, [m.ratio_row() for m in measurements]),
             _table(RATE_HEADER, [row for m in measurements for row in m.rate_rows()]),
             _table(PRODUCT_HEADER, [m.product_row() for m in measurements]),
         ]

@@ -1,0 +1,59 @@
+"""The pages can be read in a narrow window, and their links lead somewhere."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+COLUMNS = 120
+PAGES = sorted(
+    path.relative_to(ROOT).as_posix()
+    for path in (*(ROOT / name for name in ("README.md", "LOG.md", "CONTRIBUTING.md")), *(ROOT / "docs").glob("*.md"))
+)
+# Pages that still have longer lines. Take a page out when its lines are short; add none.
+EXEMPT = {
+    f"docs/{name}.md"
+    for name in (
+        "config", "engine", "evaluation", "experiments", "glossary", "prompts", "report", "run-directory", "tasks"
+    )
+}  # fmt: skip
+
+
+def too_long(text: str) -> list[str]:
+    return [f"{number}: {line}" for number, line in enumerate(text.splitlines(), 1) if len(line) > COLUMNS]
+
+
+def undefined_references(text: str) -> list[str]:
+    """Names of reference links (`[words][name]`) that the page does not define."""
+    defined = set(re.findall(r"^\[([\w-]+)\]: \S+$", text, re.MULTILINE))
+    return [name for name in re.findall(r"\]\[([\w-]+)\]", text) if name not in defined]
+
+
+def dead_links(page: Path) -> list[str]:
+    """Inline links to files that do not exist."""
+    links = re.findall(r"\]\((?!https?:|#)([^)#\s]+)", page.read_text(encoding="utf-8"))
+    return [link for link in links if not (page.parent / link).exists()]
+
+
+def test_a_long_line_is_seen() -> None:
+    assert too_long("x" * COLUMNS + "\n" + "y" * (COLUMNS + 1)) == ["2: " + "y" * (COLUMNS + 1)]
+
+
+def test_a_reference_without_a_definition_is_seen() -> None:
+    assert undefined_references("[a][here] and [b][gone]\n\n[here]: x.md") == ["gone"]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_no_line_is_above_120_columns(page: str) -> None:
+    long = too_long((ROOT / page).read_text(encoding="utf-8"))
+    if page in EXEMPT:
+        assert long, f"{page} has no long line any more: take it out of EXEMPT"
+    else:
+        assert long == []
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_the_links_of_a_page_lead_somewhere(page: str) -> None:
+    assert dead_links(ROOT / page) == []
+    assert undefined_references((ROOT / page).read_text(encoding="utf-8")) == []
