@@ -84,7 +84,7 @@ CASES: dict[str, dict[str, Any]] = {
     "rl": {"method": "rl", "task": AMBER_TOLD},
     "rl-lora": {
         "method": "rl", "task": AMBER_TOLD, "model": LORA, "loop": {"divide_by_std": False},
-        "sampling": {"temperature": 1.2, "top_p": 0.95}, "slow": {"loss": "importance_sampling", "prefix_sharing": False},
+        "sampling": {"temperature": 1.2}, "slow": {"loss": "importance_sampling", "prefix_sharing": False},
     },
     "rl-kinds-no-reuse": {"method": "rl", "task": HAZEL_TOLD, "loop": {"reuse_max_age": 0, "group_size": 8}},
     "rl-stream": {"method": "rl", "task": stream(COMMAS, DEDUP, TAGS, DOWN), "loop": ONE_STEP},
