@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from fastslow.evaluation import expected_best
 from fastslow.experiments.asymptote import fit_asymptote
-from fastslow.experiments.statistics import summarise
 from fastslow.experiments.tables import table
-from fastslow.intervals import mean_interval, median_rank, ratio_interval
+from fastslow.measuring.evaluation import expected_best
+from fastslow.measuring.intervals import mean_interval, median_rank, ratio_interval
+from fastslow.measuring.statistics import summarise
 from fastslow.seeding import derive_seed
 
 RESULTS = Path(__file__).parent / "results"

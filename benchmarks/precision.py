@@ -14,10 +14,10 @@ from typing import Any
 import torch
 
 from fastslow.config import ModelConfig, SlowConfig
-from fastslow.slow import loading
 from fastslow.slow.engine import SampleRequest, SamplingParams, TokenSequence
-from fastslow.slow.local import LocalEngine
-from fastslow.slow.probe import TEXT
+from fastslow.slow.local import loading
+from fastslow.slow.local.engine import LocalEngine
+from fastslow.slow.local.probe import TEXT
 
 
 def measure(model: str, dtype: Any, rollouts: int, new_tokens: int, sharing: bool) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from typing import Any
 
 import matplotlib
 
-from fastslow.intervals import clustered_interval
+from fastslow.measuring.intervals import clustered_interval
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt

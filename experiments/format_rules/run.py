@@ -29,7 +29,7 @@ KEPT = ("config.yaml", "metrics.jsonl", "prompts.jsonl", "population.json")
 def run_one(task: str, method: str, seed: int, arguments: argparse.Namespace) -> None:
     """Train one run, or go on with it, and keep its record."""
     output = arguments.output / f"{task}-{method}-{seed}"
-    command = [sys.executable, "-m", "fastslow.cli", "train"]
+    command = [sys.executable, "-m", "fastslow", "train"]
     if (output / "config.yaml").exists():
         command += ["--resume", str(output)]
     else:
@@ -58,7 +58,7 @@ def test_one(task: str, method: str, seed: int, arguments: argparse.Namespace) -
         if report.exists():
             continue
         command = [
-            sys.executable, "-m", "fastslow.cli", "evaluate", str(arguments.output / name), "--split", "test",
+            sys.executable, "-m", "fastslow", "evaluate", str(arguments.output / name), "--split", "test",
             "--weights", weights, "--prompt", prompt, "--json", str(report), "--set", f"threads={arguments.threads}",
         ]  # fmt: skip
         subprocess.run([*command, *(["--kl"] if kl else [])], check=True)

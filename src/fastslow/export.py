@@ -12,7 +12,7 @@ from typing import Any
 from fastslow.config import Config
 from fastslow.errors import ConfigError
 from fastslow.experiments.tables import table
-from fastslow.run_dir import (
+from fastslow.runs.directory import (
     checkpoint_steps,
     read_by_kind,
     read_config,
@@ -20,7 +20,7 @@ from fastslow.run_dir import (
     read_population,
     write_atomically,
 )
-from fastslow.step_metrics import KL, KL_ESTIMATE, kl_of
+from fastslow.runs.metrics import KL, KL_ESTIMATE, kl_of
 from fastslow.types import SYSTEM, Prompt
 
 RESUME = "resume"
@@ -67,7 +67,7 @@ def _served(config: Config, lora: bool) -> Config:
     """The config with the model that the weights are served with: an adapter that began as another one has that one's base."""
     if not lora or not Path(config.model.name).is_dir():
         return config
-    from fastslow.slow.loading import without_adapter
+    from fastslow.slow.local.loading import without_adapter
 
     return config.model_copy(update={"model": without_adapter(config.model)})
 

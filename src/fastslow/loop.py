@@ -2,17 +2,17 @@
 
 `method: rl` is the same loop with one prompt that never moves, `method: prompt` the same loop with weights that never
 move, `method: distill` that one for some cycles, and then a loop in which prompts stay and the update is distillation
-(`slow/distillation.py`). Mechanics (sampling, reuse, checkpoints, metrics) are in `session.py`.
+(`slow/distillation.py`). Mechanics (sampling, reuse, checkpoints, metrics) are in `training/session.py`.
 
 Deviations from the paper: the rollout store forgets by age instead of being cleared each cycle; groups without variance
-are left out of the update; see `store.py` and `slow/advantages.py`.
+are left out of the update; see `rollouts/store.py` and `slow/advantages.py`.
 """
 
 from pathlib import Path
 
 from fastslow.config import Config
-from fastslow.progress import Observer
-from fastslow.session import TrainingSession, TrainResult
+from fastslow.training.progress import Observer
+from fastslow.training.session import TrainingSession, TrainResult
 
 
 def train(config: Config, *, resume: Path | None = None, observer: Observer | None = None) -> TrainResult:

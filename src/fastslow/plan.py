@@ -8,13 +8,13 @@ from typing import Any
 import torch
 
 from fastslow.config import Config
-from fastslow.context_room import ContextRoom, context_room
 from fastslow.errors import ConfigError
-from fastslow.resume import check_complete
-from fastslow.run_dir import RunDirectory
-from fastslow.setup import check, check_lengths
-from fastslow.slow import loading
+from fastslow.runs.directory import RunDirectory
+from fastslow.slow.context_room import ContextRoom, context_room
+from fastslow.slow.local import loading
 from fastslow.tasks.base import SPLITS, Task
+from fastslow.training.build import check, check_lengths
+from fastslow.training.resume import check_complete
 
 CONTEXT_SAMPLE = 32
 # Of the arithmetic limit; docs/performance.md has measured shares.

@@ -17,9 +17,9 @@ from transformers import AutoModelForCausalLM
 from architectures import POSITIONS, STOP_TOKENS, make_architecture_dir, write_gguf
 from fastslow.config import LoraConfig, ModelConfig, SlowConfig
 from fastslow.errors import ConfigError, TooLongError
-from fastslow.slow import loading
 from fastslow.slow.engine import Datum, DistillDatum, LossSettings, SampleRequest, SamplingParams, TokenSequence
-from fastslow.slow.local import LocalEngine
+from fastslow.slow.local import loading
+from fastslow.slow.local.engine import LocalEngine
 
 MAX_TOKENS = 8
 PARAMS = SamplingParams(MAX_TOKENS)

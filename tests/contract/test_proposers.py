@@ -12,10 +12,10 @@ import pytest
 from fastslow.config import ModelConfig, ProposerConfig, SlowConfig
 from fastslow.errors import ReflectionError
 from fastslow.fast.optimiser import Usage
-from fastslow.fast.proposer import BatchProposer, Example, ProposalRequest
-from fastslow.fast.proposers import build_proposer, check_proposer
+from fastslow.fast.proposers.base import BatchProposer, Example, ProposalRequest
+from fastslow.fast.proposers.registry import build_proposer, check_proposer
 from fastslow.slow.engine import SampleRequest, SamplingParams
-from fastslow.slow.local import LocalEngine
+from fastslow.slow.local.engine import LocalEngine
 from fastslow.types import Completion, Prompt
 
 from chat_server import INPUT_TOKENS, OUTPUT_TOKENS, Answer, ChatServer

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from fastslow import read_candidates, read_metrics, read_population
-from fastslow.cli import main
+from fastslow.cli.main import main
 
 from cases import FIXTURES
 

@@ -10,18 +10,18 @@ from peft import AutoPeftModelForCausalLM, PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from fastslow.cli import main
+from fastslow.cli.main import main
 from fastslow.config import Config, LoraConfig, ModelConfig
 from fastslow.errors import ConfigError
 from fastslow.experiments.designs import plasticity
 from fastslow.experiments.runner import Experiment, Part, run_experiment
 from fastslow.export import export
 from fastslow.loop import train
-from fastslow.measure import evaluate
+from fastslow.measuring.evaluate import evaluate
 from fastslow.plan import describe
-from fastslow.setup import check
 from fastslow.slow.engine import TokenSequence
-from fastslow.slow.local import LocalEngine
+from fastslow.slow.local.engine import LocalEngine
+from fastslow.training.build import check
 
 from runs import metrics_of, record_of, small_config
 
@@ -119,7 +119,7 @@ def test_a_run_goes_on_from_the_adapter_and_measures_kl_from_there(
 
 
 def _task(tmp_path: Path, tiny_model_dir: Path) -> Path:
-    from fastslow.run_dir import config_text
+    from fastslow.runs.directory import config_text
 
     text = config_text(small_config(tiny_model_dir, tmp_path / "none"))
     path = tmp_path / "task.yaml"

@@ -16,11 +16,11 @@ from fastslow.config import Config, LoraConfig, ModelConfig, SlowConfig
 from fastslow.errors import ConfigError
 from fastslow.fast.frozen import FrozenOptimiser
 from fastslow.loop import train
-from fastslow.measure import evaluate
-from fastslow.progress import Observer
-from fastslow.run_dir import read_candidates, read_config, read_population
+from fastslow.measuring.evaluate import evaluate
+from fastslow.runs.directory import read_candidates, read_config, read_population
 from fastslow.slow.engine import DistillDatum, SampleRequest, SamplingParams
-from fastslow.slow.local import LocalEngine
+from fastslow.slow.local.engine import LocalEngine
+from fastslow.training.progress import Observer
 from fastslow.types import Prompt
 
 from runs import metrics_of, record_of, small_config
@@ -234,7 +234,7 @@ class Listener(Observer):
 def test_a_search_that_finds_nothing_is_said_and_nothing_moves(
     tiny_model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fastslow.fast.gepa_optimiser.GepaOptimiser.evolve", FrozenOptimiser.evolve)
+    monkeypatch.setattr("fastslow.fast.gepa.optimiser.GepaOptimiser.evolve", FrozenOptimiser.evolve)
     listener = Listener()
     train(distill_config(tiny_model_dir, tmp_path / "run", **EVOLVED), observer=listener)
     assert listener.warnings == ["the search found no better prompt than the seed prompt: there is nothing to distil"]

@@ -8,14 +8,14 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from fastslow.cli import main
+from fastslow.cli.main import main
 from fastslow.config import LoraConfig, ModelConfig, SlowConfig
 from fastslow.errors import ConfigError, DivergedError, told
 from fastslow.loop import train
-from fastslow.progress import SilentObserver
-from fastslow.run_dir import checkpoint_steps, config_text
+from fastslow.runs.directory import checkpoint_steps, config_text
 from fastslow.slow.engine import Datum, DistillDatum, LossSettings, SampleRequest, SamplingParams
-from fastslow.slow.local import LocalEngine
+from fastslow.slow.local.engine import LocalEngine
+from fastslow.training.progress import SilentObserver
 
 from runs import metrics_of, small_config
 

@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM
 
 from fastslow.config import ModelConfig, SlowConfig
 from fastslow.slow.engine import Datum, LossSettings, SampleRequest, SamplingParams, TokenSequence
-from fastslow.slow.local import LocalEngine
+from fastslow.slow.local.engine import LocalEngine
 
 KL = 0.1
 LOSS = LossSettings(kl_coefficient=KL)

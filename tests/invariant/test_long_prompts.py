@@ -8,11 +8,11 @@ from typing import Any, ClassVar
 
 import pytest
 
-from fastslow.cli import main
+from fastslow.cli.main import main
 from fastslow.errors import ConfigError, TooLongError, told
 from fastslow.loop import train
 from fastslow.plan import describe
-from fastslow.run_dir import config_text, read_candidates, read_population
+from fastslow.runs.directory import config_text, read_candidates, read_population
 from fastslow.types import Problem, Prompt, Score
 
 from runs import metrics_of, record_of, small_config
@@ -166,7 +166,7 @@ def test_a_problem_that_is_too_long_is_found_before_a_model_loads(
     task = {"name": "test_long_prompts:LongTask", "options": {split: 60}}
     config = small_config(small_model, tmp_path / "run", task=task)
     number, tokens = ("7", 69) if split == "train" else ("1002", 72)
-    monkeypatch.setattr("fastslow.setup.build_engine", lambda config: pytest.fail("a model was loaded"))
+    monkeypatch.setattr("fastslow.training.build.build_engine", lambda config: pytest.fail("a model was loaded"))
     for function in (describe, train):
         with pytest.raises(ConfigError) as caught:
             function(config)
@@ -203,7 +203,7 @@ def test_where_a_prompt_leaves_no_room_for_validation_it_is_said_and_the_run_goe
     def never_fits(*unused: Any) -> None:
         raise TooLongError("sampling.max_tokens: too long")
 
-    monkeypatch.setattr("fastslow.validation.evaluate_prompt", never_fits)
+    monkeypatch.setattr("fastslow.measuring.validation.evaluate_prompt", never_fits)
     result = train(small_config(small_model, tmp_path / "run", method="rl", steps=3))
     assert result.steps == 3
     assert told(TooLongError("a")) == "a"

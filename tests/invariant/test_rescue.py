@@ -7,20 +7,20 @@ from typing import Any
 import pytest
 import torch
 
-from fastslow.cli import main
+from fastslow.cli.main import main
 from fastslow.errors import TaskError, told
 from fastslow.loop import train
-from fastslow.run_dir import checkpoint_steps, config_text
+from fastslow.runs.directory import checkpoint_steps, config_text
 
 from runs import record_of, small_config
 
 PLACES = {
     # Where it breaks, at which call, and the last step that is done by then.
-    "search": ("fastslow.fast.gepa_optimiser.GepaOptimiser.evolve", 2, 2),
-    "rollouts": ("fastslow.session.TrainingSession.rollout_groups", 3, 2),
-    "update": ("fastslow.slow.local.LocalEngine._backward", 4, 3),
-    "evaluation": ("fastslow.validation.evaluate_prompt", 2, 3),
-    "log": ("fastslow.run_dir.RunDirectory.append_metrics", 5, 4),
+    "search": ("fastslow.fast.gepa.optimiser.GepaOptimiser.evolve", 2, 2),
+    "rollouts": ("fastslow.training.session.TrainingSession.rollout_groups", 3, 2),
+    "update": ("fastslow.slow.local.engine.LocalEngine._backward", 4, 3),
+    "evaluation": ("fastslow.measuring.validation.evaluate_prompt", 2, 3),
+    "log": ("fastslow.runs.directory.RunDirectory.append_metrics", 5, 4),
 }
 
 
@@ -115,7 +115,7 @@ def test_where_saving_fails_too_the_first_error_is_the_one_that_is_told(
     config = small_config(tiny_model_dir, run, checkpoint_every=50)
     with monkeypatch.context() as patch:
         break_at(patch, PLACES["rollouts"][0], 2, TaskError("the reward is 7"))
-        break_at(patch, "fastslow.slow.local.LocalEngine.save", 1, OSError("the disk is full"))
+        break_at(patch, "fastslow.slow.local.engine.LocalEngine.save", 1, OSError("the disk is full"))
         with pytest.raises(TaskError) as caught:
             train(config)
     message = told(caught.value)
@@ -143,6 +143,6 @@ def test_saving_that_fails_is_not_tried_twice(
     tiny_model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = small_config(tiny_model_dir, tmp_path / "run", checkpoint_every=2)
-    break_at(monkeypatch, "fastslow.slow.local.LocalEngine.save", 1, OSError("the disk is full"))
+    break_at(monkeypatch, "fastslow.slow.local.engine.LocalEngine.save", 1, OSError("the disk is full"))
     with pytest.raises(OSError, match="not saved there: saving is what failed"):
         train(config)

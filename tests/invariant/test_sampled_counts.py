@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from fastslow.loop import train
-from fastslow.slow.local import LocalEngine
+from fastslow.slow.local.engine import LocalEngine
 
 from runs import metrics_of, small_config
 

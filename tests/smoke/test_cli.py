@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from fastslow.run_dir import read_metrics
+from fastslow.runs.directory import read_metrics
 
 from runs import record_of, small_config
 
@@ -19,7 +19,7 @@ TESTS = Path(__file__).parents[1]
 
 
 def start(*arguments: object) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "fastslow.cli", *map(str, arguments)]
+    command = [sys.executable, "-m", "fastslow", *map(str, arguments)]
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "COLUMNS": "200"}
     return subprocess.Popen(
         command, cwd=TESTS, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 import fastslow
-from fastslow.cli import main
+from fastslow.cli.main import main
 from fastslow.errors import ConfigError
 from fastslow.experiments.studies import STUDIES
 
@@ -123,7 +123,9 @@ def test_what_cannot_be_run_is_refused_before_a_model_loads(
     arguments: list[str], message: str, config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr("fastslow.slow.local.LocalEngine.__init__", lambda *a, **k: pytest.fail("a model was loaded"))
+    monkeypatch.setattr(
+        "fastslow.slow.local.engine.LocalEngine.__init__", lambda *a, **k: pytest.fail("a model was loaded")
+    )
     name, *options = arguments
     assert main(["experiment", name, str(config), "--output", str(tmp_path / "out"), *options]) == 2
     assert message in capsys.readouterr().err

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from fastslow.cli import main
+from fastslow.cli.main import main
 from fastslow.export import export
 from fastslow.loop import train
-from fastslow.run_dir import read_by_kind, read_metrics, read_population
+from fastslow.runs.directory import read_by_kind, read_metrics, read_population
 
 from runs import small_config
 

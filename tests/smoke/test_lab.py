@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from fastslow.cli import main
+from fastslow.cli.main import main
 from fastslow.config import TaskConfig, load_config
 from fastslow.experiments.runner import read_results
 from fastslow.lab import reproduce
 from fastslow.lab.demo import Line
 from fastslow.lab.tasks import WORLDS, right_prompts
 from fastslow.loop import train
-from fastslow.run_dir import read_metrics
+from fastslow.runs.directory import read_metrics
 
 SMALL = {
     "TUNING_SEEDS": (100,), "LEARNING_RATES": {"1e-4": 1e-4, "3e-4": 3e-4}, "COMPARED": ("amber", "hazel"), "STEPS": 10,

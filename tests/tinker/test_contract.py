@@ -14,8 +14,8 @@ import torch
 from fastslow.config import LoraConfig, ModelConfig, SlowConfig
 from fastslow.errors import ConfigError, ResumeError
 from fastslow.slow.engine import Datum, DistillDatum, LossSettings, SampleRequest, SamplingParams, TokenSequence
-from fastslow.slow.local import LocalEngine
-from fastslow.slow.tinker import TinkerEngine
+from fastslow.slow.local.engine import LocalEngine
+from fastslow.slow.tinker.engine import TinkerEngine
 
 from skyrl_server import SkyrlServer
 

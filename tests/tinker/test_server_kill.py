@@ -9,9 +9,9 @@ import torch
 from fastslow.config import Config, parse_config
 from fastslow.errors import ServerError
 from fastslow.loop import train
-from fastslow.measure import evaluate
+from fastslow.measuring.evaluate import evaluate
 from fastslow.resources import resolve_path
-from fastslow.run_dir import read_metrics
+from fastslow.runs.directory import read_metrics
 
 from skyrl_server import SkyrlServer
 

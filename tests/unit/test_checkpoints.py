@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 
-from fastslow.checkpoints import Checkpoints, Mark
 from fastslow.config import parse_config
 from fastslow.errors import ServerError
-from fastslow.run_dir import RunDirectory, checkpoint_steps
-from fastslow.slow.tinker_server import RefusedError
-from fastslow.store import RolloutStore
+from fastslow.rollouts.store import RolloutStore
+from fastslow.runs.directory import RunDirectory, checkpoint_steps
+from fastslow.slow.tinker.server import RefusedError
+from fastslow.training.checkpoints import Checkpoints, Mark
 
 
 class Engine:

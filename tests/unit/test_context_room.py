@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from fastslow.context_room import ContextRoom
 from fastslow.errors import ConfigError
+from fastslow.slow.context_room import ContextRoom
 from fastslow.tasks.base import Split, Task
 from fastslow.types import Message, Problem, Prompt, Score
 

@@ -1,6 +1,6 @@
 from collections.abc import Iterable
 
-from fastslow.curriculum import Curriculum, union
+from fastslow.training.curriculum import Curriculum, union
 from fastslow.types import Problem
 
 PROBLEMS = [Problem(str(index), ()) for index in range(10)]

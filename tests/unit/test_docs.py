@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
-from fastslow.cli import build_parser
+from fastslow.cli.main import build_parser
 from fastslow.config import Config, parse_config, read_yaml
 from fastslow.loop import train
 from fastslow.tasks.registry import find_factory

@@ -6,7 +6,7 @@ import pytest
 
 from fastslow.config import ModelConfig
 from fastslow.errors import InfrastructureError
-from fastslow.evaluation import (
+from fastslow.measuring.evaluation import (
     EvaluationResult,
     by_kind_mean,
     complementary_mean,
@@ -15,7 +15,7 @@ from fastslow.evaluation import (
     kl_to_base,
 )
 from fastslow.slow.engine import SamplingParams
-from fastslow.slow.local import LocalEngine
+from fastslow.slow.local.engine import LocalEngine
 from fastslow.types import Completion, Problem, Prompt, Rollout
 
 from toy import LettersTask

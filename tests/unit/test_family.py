@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from fastslow.family import Member, changes, family_tree
+from fastslow.runs.family import Member, changes, family_tree
 
 
 def line(hash_: str, parent: str | None, text: str, **more: Any) -> dict[str, Any]:

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from fastslow.intervals import mean_interval, median_note, median_rank, ratio_interval, share_interval
+from fastslow.measuring.intervals import mean_interval, median_note, median_rank, ratio_interval, share_interval
 
 
 def test_a_share_has_the_exact_interval() -> None:

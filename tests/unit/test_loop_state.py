@@ -1,4 +1,4 @@
-from fastslow.loop_state import LoopState
+from fastslow.training.state import LoopState
 from fastslow.types import Prompt
 
 A, B, C = Prompt.of("a"), Prompt.of("b"), Prompt.of("c")

@@ -4,7 +4,7 @@ import pytest
 
 from fastslow.errors import ConfigError
 from fastslow.plan import count_parameters, describe, estimate_run
-from fastslow.slow.local import LocalEngine
+from fastslow.slow.local.engine import LocalEngine
 
 from runs import small_config
 

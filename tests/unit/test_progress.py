@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from fastslow.progress import LiveObserver, Observers, PlainObserver, SilentObserver, WarningsObserver, summary
+from fastslow.training.progress import LiveObserver, Observers, PlainObserver, SilentObserver, WarningsObserver, summary
 from fastslow.types import Prompt
 
 

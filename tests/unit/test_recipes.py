@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from fastslow.config import Config, load_config, with_overrides
-from fastslow.setup import check
+from fastslow.training.build import check
 from fastslow.types import Problem
 
 PAPER = Path(__file__).parents[2] / "configs" / "paper"

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from fastslow.cli import main
+from fastslow.cli.main import main
 from fastslow.errors import ResumeError
 from fastslow.loop import train
-from fastslow.run_dir import read_metrics
-from fastslow.setup import prepare
+from fastslow.runs.directory import read_metrics
+from fastslow.training.build import prepare
 
 from runs import record_of, small_config
 
@@ -74,7 +74,7 @@ def test_a_run_that_has_lost_a_part_is_refused_and_stays_as_it_is(
 ) -> None:
     change(cut)
     before = {path: path.read_bytes() for path in cut.rglob("*") if path.is_file()}
-    monkeypatch.setattr("fastslow.setup.build_engine", lambda config: pytest.fail("a model was loaded"))
+    monkeypatch.setattr("fastslow.training.build.build_engine", lambda config: pytest.fail("a model was loaded"))
     with pytest.raises(ResumeError, match=message) as caught:
         prepare(small_config(tiny_model_dir, cut), resume=cut)
     assert "Put it back from a copy of the run, or start a new run" in str(caught.value)

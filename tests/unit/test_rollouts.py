@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from fastslow.rollouts import RolloutRequest, cut_off_score, make_rollouts
+from fastslow.rollouts.play import RolloutRequest, cut_off_score, make_rollouts
 from fastslow.slow.engine import SampleRequest, SamplingParams
 from fastslow.types import Completion, FinishReason, Score
 

@@ -8,7 +8,7 @@ import yaml
 from fastslow.config import parse_config
 from fastslow.errors import ConfigError, ResumeError
 from fastslow.fast.optimiser import Candidate
-from fastslow.run_dir import (
+from fastslow.runs.directory import (
     RunDirectory,
     checkpoint_steps,
     read_candidates,

@@ -7,8 +7,8 @@ import pytest
 
 from fastslow.config import Config
 from fastslow.errors import ConfigError
-from fastslow.run_dir import RunDirectory
-from fastslow.setup import check
+from fastslow.runs.directory import RunDirectory
+from fastslow.training.build import check
 from fastslow.types import Prompt
 
 from runs import small_config

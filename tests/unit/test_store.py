@@ -1,6 +1,6 @@
 import pytest
 
-from fastslow.store import RolloutStore
+from fastslow.rollouts.store import RolloutStore
 from fastslow.types import Completion, Rollout, RolloutSource
 
 

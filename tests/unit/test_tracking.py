@@ -5,8 +5,8 @@ import pytest
 
 from fastslow.errors import ConfigError
 from fastslow.loop import train
-from fastslow.run_dir import read_metrics
-from fastslow.tracking import check_tracker, make_tracker, scalars
+from fastslow.runs.directory import read_metrics
+from fastslow.training.tracking import check_tracker, make_tracker, scalars
 
 from runs import small_config
 

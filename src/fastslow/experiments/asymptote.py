@@ -12,8 +12,8 @@ from functools import lru_cache
 
 import numpy as np
 
-from fastslow.experiments.statistics import Curve, accuracy
-from fastslow.intervals import t_quantile
+from fastslow.measuring.intervals import t_quantile
+from fastslow.measuring.statistics import Curve, accuracy
 
 WIDEST = 0.8
 """An interval this wide says nothing. A lower bound would refuse the wide intervals alone, and the others would cover less."""

@@ -67,8 +67,8 @@ def experiment(
 
 def _write(title: str, lines: Sequence[Mapping[str, Any]], section: Sequence[str], directory: Path) -> None:
     from fastslow.experiments.tables import seed_counts
-    from fastslow.intervals import median_note
-    from fastslow.run_dir import write_atomically
+    from fastslow.measuring.intervals import median_note
+    from fastslow.runs.directory import write_atomically
 
     head = f"""# {title}
 
@@ -89,7 +89,7 @@ def _methods(names: Sequence[str]) -> tuple[str, ...]:
 
 def _settings(overrides: Sequence[str]) -> dict[str, Any]:
     """Dotted keys and their values, read as YAML."""
-    from fastslow.yaml_text import read_yaml
+    from fastslow.config.yaml_text import read_yaml
 
     found = {}
     for override in overrides:
@@ -148,7 +148,7 @@ def add_command(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from fastslow.yaml_text import read_yaml
+    from fastslow.config.yaml_text import read_yaml
 
     output = options.output or Path("runs") / options.name
     experiment(

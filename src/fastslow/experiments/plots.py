@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from fastslow.errors import ConfigError
-from fastslow.experiments.statistics import Curve, accuracy, kl
+from fastslow.measuring.statistics import Curve, accuracy, kl
 
 COLOURS = ("tab:orange", "tab:blue", "tab:green", "tab:red", "tab:purple", "tab:brown", "tab:pink", "tab:gray")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")

@@ -19,8 +19,8 @@ from typing import Any
 
 from fastslow.config import Config, apply_override, parse_config
 from fastslow.errors import ConfigError, FastslowError, told
-from fastslow.run_dir import RunDirectory, checkpoint_steps, read_metrics, read_population
-from fastslow.step_metrics import KL, KL_ESTIMATE
+from fastslow.runs.directory import RunDirectory, checkpoint_steps, read_metrics, read_population
+from fastslow.runs.metrics import KL, KL_ESTIMATE
 
 FAILURES = "failures.jsonl"
 POLL_S = 0.5
@@ -161,7 +161,7 @@ def check_tasks(experiment: Experiment, directory: Path) -> None:
 
     Raises: ConfigError or TaskError, with the part's name in front.
     """
-    from fastslow.setup import check
+    from fastslow.training.build import check
 
     for part in experiment.parts:
         config = part_config(experiment, part, directory)
@@ -337,7 +337,7 @@ def summarise(run: Path) -> dict[str, Any]:
 
 
 def _measured(run: Path, measure: Mapping[str, Any]) -> dict[str, Any]:
-    from fastslow.measure import evaluate
+    from fastslow.measuring.evaluate import evaluate
 
     overrides = [f"{key}={json.dumps(value)}" for key, value in measure["settings"].items()]
     report = evaluate(

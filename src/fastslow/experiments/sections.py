@@ -5,7 +5,6 @@ from pathlib import Path
 
 from fastslow.experiments.asymptote import fit_asymptote
 from fastslow.experiments.plots import ACCURACY, KL, ROLLOUTS, SECONDS, STEPS, draw
-from fastslow.experiments.statistics import accuracy, final_accuracy, kl, reached, summarise
 from fastslow.experiments.tables import (
     NAMES,
     ByMethod,
@@ -19,7 +18,8 @@ from fastslow.experiments.tables import (
     select,
     table,
 )
-from fastslow.step_metrics import kl_name
+from fastslow.measuring.statistics import accuracy, final_accuracy, kl, reached, summarise
+from fastslow.runs.metrics import kl_name
 
 SHARE = 0.95
 """Of the better method's final accuracy: the level that the methods are timed to."""

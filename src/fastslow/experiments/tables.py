@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from fastslow.experiments.statistics import Reached, Summary, reached, summarise
+from fastslow.measuring.statistics import Reached, Summary, reached, summarise
 
 NAMES = {"fst": "FST", "rl": "RL alone", "prompt": "GEPA alone", "distill": "FST-distill"}
 Line = Mapping[str, Any]

@@ -10,9 +10,9 @@ from rich.table import Table
 from rich.text import Text
 
 from fastslow.experiments.runner import Status
-from fastslow.progress import duration, printable
-from fastslow.run_dir import read_metrics, read_population
-from fastslow.step_metrics import kl_mark, kl_of
+from fastslow.runs.directory import read_metrics, read_population
+from fastslow.runs.metrics import kl_mark, kl_of
+from fastslow.training.progress import duration, printable
 
 
 class PlainWatcher:

@@ -5,15 +5,15 @@ from importlib import import_module
 from typing import Any
 
 from fastslow.config import FROZEN, Config
-from fastslow.context_room import ContextRoom
 from fastslow.errors import ConfigError
 from fastslow.fast.optimiser import PromptOptimiser
+from fastslow.slow.context_room import ContextRoom
 from fastslow.slow.engine import PolicyEngine
 from fastslow.tasks.registry import load_object
 from fastslow.types import Prompt
 
 MODULES = {
-    "gepa": "fastslow.fast.gepa_optimiser",
+    "gepa": "fastslow.fast.gepa.optimiser",
     FROZEN: "fastslow.fast.frozen",
 }
 

@@ -18,11 +18,11 @@ from fastslow.lab import rules
 from fastslow.lab.corpus import draw_stated, phrases
 from fastslow.lab.pretrain import Recipe
 from fastslow.lab.tasks import HELD_OUT, WORLDS, LabTask, RuleTask, World, right_prompts
-from fastslow.rollouts import RolloutRequest, make_rollouts
-from fastslow.run_dir import write_atomically
+from fastslow.rollouts.play import RolloutRequest, make_rollouts
+from fastslow.runs.directory import write_atomically
 from fastslow.seeding import derive_seed
 from fastslow.slow.engine import PolicyEngine, SamplingParams
-from fastslow.slow.local import LocalEngine
+from fastslow.slow.local.engine import LocalEngine
 from fastslow.tasks.base import Task
 from fastslow.types import Problem, Prompt
 

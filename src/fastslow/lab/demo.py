@@ -13,12 +13,12 @@ from rich.text import Text
 from fastslow.errors import ConfigError
 from fastslow.experiments.plots import ACCURACY, KL, ROLLOUTS, SECONDS, draw
 from fastslow.experiments.runner import Experiment, Measure, Part, run_experiment
-from fastslow.experiments.statistics import final_accuracy, reached
 from fastslow.experiments.watch import LiveWatcher, PlainWatcher
 from fastslow.lab.rules import SEED_PROMPT
 from fastslow.lab.tasks import WORLDS, right_prompts
-from fastslow.progress import printable
+from fastslow.measuring.statistics import final_accuracy, reached
 from fastslow.resources import resolve_path
+from fastslow.training.progress import printable
 
 CONFIG = "package:fastslow.lab/lab.yaml"
 FIRST, SECOND, OTHERS = "amber", "birch", ("dogwood", "ginkgo")

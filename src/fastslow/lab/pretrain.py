@@ -20,7 +20,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from fastslow.lab.corpus import TEMPLATE, Text, draw_text, make_tokenizer
 from fastslow.lab.muon import Muon
 from fastslow.seeding import derive_seed
-from fastslow.slow.cpu_memory import keep_freed_memory
+from fastslow.slow.local.cpu_memory import keep_freed_memory
 
 IGNORED = -100
 

@@ -5,7 +5,6 @@ from pathlib import Path
 from textwrap import fill
 
 from fastslow.experiments import sections
-from fastslow.experiments.statistics import area
 from fastslow.experiments.tables import (
     NAMES,
     ByMethod,
@@ -18,10 +17,11 @@ from fastslow.experiments.tables import (
     select,
     table,
 )
-from fastslow.intervals import median_note
 from fastslow.lab import reproduce as plan
 from fastslow.lab.tasks import WORLDS
-from fastslow.run_dir import write_atomically
+from fastslow.measuring.intervals import median_note
+from fastslow.measuring.statistics import area
+from fastslow.runs.directory import write_atomically
 
 HEAD = """# The lab: results
 

@@ -14,10 +14,10 @@ from fastslow.errors import ConfigError
 from fastslow.experiments.designs import compare, continual, plasticity, vary
 from fastslow.experiments.plots import check_plots
 from fastslow.experiments.runner import Experiment, Measure, Part, read_results, run_experiment
-from fastslow.experiments.statistics import area, summarise
 from fastslow.experiments.watch import LiveWatcher, make_watcher
 from fastslow.lab.demo import base_config, follow
 from fastslow.lab.tasks import WORLDS
+from fastslow.measuring.statistics import area, summarise
 
 TUNED_ON, TUNING_SEEDS = "cedar", (100, 101)
 LEARNING_RATES = {"3e-5": 3e-5, "1e-4": 1e-4, "3e-4": 3e-4, "1e-3": 1e-3}

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from fastslow.errors import ConfigError
-from fastslow.intervals import share_interval
-from fastslow.progress import printable
+from fastslow.measuring.intervals import share_interval
 from fastslow.report.experiments import panels, read_experiment
 from fastslow.report.redact import redact_text, visible
 from fastslow.report.runs import BY_KIND, METHODS, is_run, read_run
+from fastslow.training.progress import printable
 
 MOST_PARTS = 24
 """Runs of an experiment whose prompts, samples and configs are shown, where they lie beside its results."""

@@ -32,11 +32,11 @@ def _report(options: argparse.Namespace) -> int:
 
 def write(paths: list[Path], output: Path) -> None:
     """Write the page. Raises ConfigError where a path is neither a run nor an experiment, or the page cannot be written."""
-    from fastslow.progress import printable
     from fastslow.report.collect import collect
     from fastslow.report.page import render
     from fastslow.report.thin import LARGEST, fit
-    from fastslow.run_dir import write_atomically
+    from fastslow.runs.directory import write_atomically
+    from fastslow.training.progress import printable
 
     if output.is_dir():
         raise ConfigError(f"--output: {str(output)!r} is a directory: name a file, e.g. {output / 'report.html'}")

@@ -6,11 +6,11 @@ from typing import Any
 
 from fastslow.errors import ConfigError
 from fastslow.experiments.runner import FAILURES, read_results
-from fastslow.experiments.statistics import Reached, final_accuracy, reached, summarise
-from fastslow.intervals import median_note
+from fastslow.measuring.intervals import median_note
+from fastslow.measuring.statistics import Reached, final_accuracy, reached, summarise
 from fastslow.report.redact import redact_config
 from fastslow.report.runs import METHODS, evaluation_point
-from fastslow.step_metrics import kl_mark
+from fastslow.runs.metrics import kl_mark
 
 SHARE = 0.95
 """Of the best group's accuracy at the end: the level whose cost is compared."""

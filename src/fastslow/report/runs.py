@@ -13,8 +13,8 @@ import yaml
 
 from fastslow.errors import ConfigError
 from fastslow.report.redact import redact_config
-from fastslow.run_dir import read_candidates, read_metrics
-from fastslow.step_metrics import kl_name, kl_of
+from fastslow.runs.directory import read_candidates, read_metrics
+from fastslow.runs.metrics import kl_name, kl_of
 
 LONGEST_COMPLETION = 8_000
 LONGEST_FEEDBACK = 2_000

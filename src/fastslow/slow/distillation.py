@@ -20,7 +20,7 @@ from collections.abc import Mapping, Sequence
 import torch
 
 from fastslow.slow.engine import DistillDatum
-from fastslow.slow.scoring import slices, tempered
+from fastslow.slow.local.scoring import slices, tempered
 from fastslow.types import Rollout
 
 

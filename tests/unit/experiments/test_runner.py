@@ -9,7 +9,7 @@ import pytest
 from fastslow.errors import ConfigError, FastslowError
 from fastslow.experiments.designs import compare, continual, plasticity, vary
 from fastslow.experiments.runner import Experiment, Measure, Part, Status, part_config, read_results, run_experiment
-from fastslow.run_dir import read_metrics
+from fastslow.runs.directory import read_metrics
 
 from runs import small_config
 

@@ -4,8 +4,8 @@ import math
 
 import pytest
 
-from fastslow.experiments.statistics import accuracy, area, final_accuracy, reached, summarise
 from fastslow.experiments.tables import by_method, ratios, seed_counts
+from fastslow.measuring.statistics import accuracy, area, final_accuracy, reached, summarise
 
 CURVE = [
     {"step": 0, "rollouts": 0, "seconds": 0.0, "val/mean@4": 0.0, "kl/base": 0.0},

@@ -7,7 +7,7 @@ import pytest
 from worlds import SEED, Appender, World, children, evolve, make_problems, plus_signs
 
 from fastslow.errors import InfrastructureError
-from fastslow.fast.lesson import LessonProposer
+from fastslow.fast.proposers.lesson import LessonProposer
 from fastslow.types import Problem, Prompt
 
 

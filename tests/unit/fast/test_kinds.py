@@ -3,8 +3,8 @@
 import random
 from typing import Any, cast
 
-from fastslow.fast.gepa_adapter import CycleAdapter
-from fastslow.fast.kinds import Kinds
+from fastslow.fast.gepa.adapter import CycleAdapter
+from fastslow.fast.gepa.kinds import Kinds
 from fastslow.types import Problem, Prompt
 
 A, B, C = Prompt.of("a"), Prompt.of("b"), Prompt.of("c")

@@ -3,9 +3,9 @@
 import pytest
 
 from fastslow.errors import ReflectionError
-from fastslow.fast.lesson import REPLACE_PROBABILITY, LessonProposer, count_lessons
 from fastslow.fast.optimiser import Usage
-from fastslow.fast.proposer import Example
+from fastslow.fast.proposers.base import Example
+from fastslow.fast.proposers.lesson import REPLACE_PROBABILITY, LessonProposer, count_lessons
 from fastslow.types import Prompt
 
 BRACES = "Use braces."

@@ -3,7 +3,7 @@
 import json
 
 from fastslow.fast.pacing import SearchPace
-from fastslow.loop_state import LoopState
+from fastslow.training.state import LoopState
 from fastslow.types import Prompt
 
 

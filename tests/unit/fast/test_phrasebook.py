@@ -8,10 +8,10 @@ import pytest
 
 from fastslow.config import ProposerConfig
 from fastslow.errors import ConfigError, ReflectionError
-from fastslow.fast.lesson import LessonProposer
-from fastslow.fast.phrasebook import Phrasebook
-from fastslow.fast.proposer import Example
-from fastslow.fast.proposers import check_proposer
+from fastslow.fast.proposers.base import Example
+from fastslow.fast.proposers.lesson import LessonProposer
+from fastslow.fast.proposers.phrasebook import Phrasebook
+from fastslow.fast.proposers.registry import check_proposer
 from fastslow.types import Prompt
 
 BOOK = Phrasebook(

@@ -7,9 +7,9 @@ import pytest
 
 from fastslow.errors import ReflectionError
 from fastslow.fast.optimiser import Usage
-from fastslow.fast.proposer import Example, ProposalRequest
-from fastslow.fast.reflection import Question, ReflectionProposer, Reply, read_reply
-from fastslow.fast.reflection_prompt import RECIPES, clip, render_messages
+from fastslow.fast.proposers.base import Example, ProposalRequest
+from fastslow.fast.proposers.reflection import Question, ReflectionProposer, Reply, read_reply
+from fastslow.fast.proposers.reflection_prompt import RECIPES, clip, render_messages
 from fastslow.types import Prompt
 
 SPENT = Usage(calls=2, failures=1, input_tokens=10, output_tokens=5, usd=0.5)

@@ -11,7 +11,7 @@ from fastslow.errors import ConfigError
 from fastslow.fast import registry
 from fastslow.loop import train
 from fastslow.plan import describe
-from fastslow.setup import check
+from fastslow.training.build import check
 
 from runs import metrics_of, small_config
 

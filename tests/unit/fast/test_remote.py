@@ -8,10 +8,18 @@ import pytest
 from fastslow.config import ProposerConfig
 from fastslow.errors import ConfigError, ReflectionError
 from fastslow.fast.optimiser import Usage
-from fastslow.fast.proposer import ProposalRequest
-from fastslow.fast.proposers import MODULES, build_proposer, check_proposer
-from fastslow.fast.reflection import Question, Reply
-from fastslow.fast.remote import CallError, RemoteModel, call_error, known_secrets, redact, retry_after, usage_of
+from fastslow.fast.proposers.base import ProposalRequest
+from fastslow.fast.proposers.reflection import Question, Reply
+from fastslow.fast.proposers.registry import MODULES, build_proposer, check_proposer
+from fastslow.fast.proposers.remote import (
+    CallError,
+    RemoteModel,
+    call_error,
+    known_secrets,
+    redact,
+    retry_after,
+    usage_of,
+)
 from fastslow.types import Message, Prompt
 
 

@@ -6,8 +6,8 @@ from collections.abc import Callable
 import pytest
 from worlds import Appender, World, make_problems, rollout_of
 
-from fastslow.fast.gepa_adapter import CycleAdapter
-from fastslow.fast.gepa_optimiser import GepaOptimiser
+from fastslow.fast.gepa.adapter import CycleAdapter
+from fastslow.fast.gepa.optimiser import GepaOptimiser
 from fastslow.fast.optimiser import Evaluation, Evolution
 from fastslow.fast.pareto import mean_score, select_population
 from fastslow.types import Problem, Prompt, Rollout

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 import pytest
 from worlds import Appender, World, children, evolve, make_problems
 
-from fastslow.fast.gepa_optimiser import GepaOptimiser, has_paid
-from fastslow.fast.lesson import LessonProposer
+from fastslow.fast.gepa.optimiser import GepaOptimiser, has_paid
 from fastslow.fast.optimiser import Evaluation, Evolution
 from fastslow.fast.pareto import mean_score, paired_gain
+from fastslow.fast.proposers.lesson import LessonProposer
 from fastslow.types import Completion, Problem, Prompt, Rollout
 
 RULES = ("Sort them.", "Use tags.", "Use commas.", "Say done.")

@@ -4,9 +4,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from fastslow.errors import ReflectionError
-from fastslow.fast.gepa_optimiser import GepaOptimiser
+from fastslow.fast.gepa.optimiser import GepaOptimiser
 from fastslow.fast.optimiser import Candidate, Evaluation, Evolution, Usage
-from fastslow.fast.proposer import Example, Proposal, ProposalRequest
+from fastslow.fast.proposers.base import Example, Proposal, ProposalRequest
 from fastslow.types import Completion, Problem, Prompt, Rollout
 
 SEED = Prompt.of("seed")

@@ -14,7 +14,7 @@ from fastslow.lab.corpus import phrases
 from fastslow.lab.pretrain import Recipe
 from fastslow.lab.tasks import WORLDS, LabTask, right_prompts
 from fastslow.resources import resolve_path
-from fastslow.rollouts import RolloutRequest, make_rollouts
+from fastslow.rollouts.play import RolloutRequest, make_rollouts
 from fastslow.slow.engine import PolicyEngine
 
 MODEL = Path(str(resources.files("fastslow.lab").joinpath("model")))

@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 
-from fastslow.cli import main
+from fastslow.cli.main import main
 from fastslow.lab.corpus import UNKNOWN, Text, draw_text, make_tokenizer, phrases
 from fastslow.lab.muon import Muon, orthogonalise
 from fastslow.lab.pretrain import IGNORED, Recipe, batches, collate, encode, model_config, pretrain, schedule

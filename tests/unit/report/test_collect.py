@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from fastslow.errors import ConfigError
-from fastslow.intervals import share_interval
+from fastslow.measuring.intervals import share_interval
 from fastslow.report.collect import collect, short_names
 
 from report_runs import CHILD, make_run, metrics_line, result_line, sample, write_lines

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from fastslow.cli import main
+from fastslow.cli.main import main
 from fastslow.report.collect import collect
 from fastslow.report.page import LIBRARY, asset, encode, render
 from fastslow.report.thin import LARGEST, evenly, fit

@@ -88,7 +88,7 @@ def test_a_port_that_is_taken_is_named(server: Server, run: Path) -> None:
 
 
 def test_ctrl_c_ends_the_server_without_a_traceback(run: Path) -> None:
-    command = [sys.executable, "-c", "import sys; from fastslow.cli import main; sys.exit(main(sys.argv[1:]))"]
+    command = [sys.executable, "-c", "import sys; from fastslow.cli.main import main; sys.exit(main(sys.argv[1:]))"]
     process = subprocess.Popen(
         [*command, "report", "--live", "--port", "0", str(run)],
         stdout=subprocess.PIPE,

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import save_file
 
-from fastslow.slow.adapter_files import complete_adapter
-from fastslow.slow.tinker_server import _unpack
+from fastslow.slow.local.adapter_files import complete_adapter
+from fastslow.slow.tinker.server import _unpack
 
 
 def test_an_adapter_learns_its_modules_and_its_model(tmp_path: Path) -> None:

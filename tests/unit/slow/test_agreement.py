@@ -10,9 +10,9 @@ from architectures import ARCHITECTURES, POSITIONS, ROPE_LIMIT, make_architectur
 from fastslow.config import LoraConfig, ModelConfig, SlowConfig
 from fastslow.errors import ConfigError
 from fastslow.loop import train
-from fastslow.slow import loading
-from fastslow.slow.agreement import changing_lengths, check_agreement, compare, lengths, longest_sequence
-from fastslow.slow.local import LocalEngine
+from fastslow.slow.local import loading
+from fastslow.slow.local.agreement import changing_lengths, check_agreement, compare, lengths, longest_sequence
+from fastslow.slow.local.engine import LocalEngine
 from fastslow.tasks.registry import build_task
 
 from runs import small_config

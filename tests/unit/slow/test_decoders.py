@@ -9,8 +9,8 @@ from transformers import AutoModelForCausalLM, MambaConfig, MambaForCausalLM
 
 from architectures import ARCHITECTURES
 from fastslow.errors import ConfigError
-from fastslow.slow import attention
-from fastslow.slow.decoders import ForestDecoder, GrowingLayer, PlainDecoder
+from fastslow.slow.local import attention
+from fastslow.slow.samplers.decoders import ForestDecoder, GrowingLayer, PlainDecoder
 
 CONTEXTS = [[5, 6, 7], [5, 6, 9, 10, 11], [40]]
 COUNTS = [2, 1, 1]

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from fastslow.slow.engine import SamplingParams
-from fastslow.slow.sampling import draw
+from fastslow.slow.samplers.drawing import draw
 
 ALMOST_ONE = 1 - 2**-53
 

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastslow.slow.forest import Forest, pack_forests, shared_prefix_length
+from fastslow.slow.local.forest import Forest, pack_forests, shared_prefix_length
 
 # A small alphabet, so that prefixes are shared and sequences repeat.
 SEQUENCES = st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=7), max_size=12)

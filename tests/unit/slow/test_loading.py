@@ -10,8 +10,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from fastslow.config import LoraConfig, ModelConfig
 from fastslow.errors import ConfigError
-from fastslow.slow import loading, lora
-from fastslow.slow.local import LocalEngine
+from fastslow.slow.local import loading, lora
+from fastslow.slow.local.engine import LocalEngine
 
 from tiny import make_tokenizer
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fastslow.config import SlowConfig
-from fastslow.slow.optimizer import MasterAdamW
+from fastslow.slow.local.optimizer import MasterAdamW
 
 UNCLIPPED = SlowConfig(max_grad_norm=None)
 

@@ -10,10 +10,10 @@ from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, Qw
 
 from architectures import ARCHITECTURES, POSITIONS
 from fastslow.config import ModelConfig
-from fastslow.slow import attention, loading, probe
-from fastslow.slow.forest import Forest
-from fastslow.slow.precision import in_float32
-from fastslow.slow.probe import decide_sharing
+from fastslow.slow.local import attention, loading, probe
+from fastslow.slow.local.forest import Forest
+from fastslow.slow.local.precision import in_float32
+from fastslow.slow.local.probe import decide_sharing
 
 from tiny import make_tokenizer
 

@@ -13,8 +13,8 @@ import pytest
 from fastslow.config import Config, TinkerConfig
 from fastslow.errors import ConfigError, DivergedError
 from fastslow.slow.engine import Datum, LossSettings
-from fastslow.slow.tinker import check_remote, read_state, server_limit
-from fastslow.slow.tinker_server import api_key, check_server
+from fastslow.slow.tinker.engine import check_remote, read_state, server_limit
+from fastslow.slow.tinker.server import api_key, check_server
 
 from runs import small_config
 
@@ -147,7 +147,7 @@ def test_the_context_is_as_long_as_the_config_says_or_else_the_shorter_of_server
 
 def bare_engine() -> Any:
     """An engine that has talked to no server."""
-    from fastslow.slow.tinker import TinkerEngine
+    from fastslow.slow.tinker.engine import TinkerEngine
 
     engine: Any = object.__new__(TinkerEngine)
     engine.settings = SimpleNamespace(base_url="http://gpu:8000")
@@ -176,7 +176,7 @@ def test_a_server_that_samples_with_numbers_that_are_not_finite_ends_the_run(val
 def test_what_a_server_says_of_an_update_tells_whether_it_was_finite(
     learner: list[float], told: dict[str, float], not_finite: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from fastslow.slow import tinker
+    from fastslow.slow.tinker import engine as tinker
 
     engine = bare_engine()
     engine.dialect, engine.policy_version = tinker.DIALECTS["fsdp"], 3

@@ -8,7 +8,7 @@ import torch
 from fastslow.errors import ConfigError
 from fastslow.slow.engine import Datum, LossSettings, TokenSequence
 from fastslow.slow.losses import LOSSES, cispo, kl_penalty
-from fastslow.slow.tinker_datums import (
+from fastslow.slow.tinker.datums import (
     DIALECTS,
     kl_estimates,
     loss_config,

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from fastslow.slow.engine import TokenSequence
-from fastslow.slow.scoring import ForestScorer, MicroBatch, PlainScorer, kl_divergences, token_logprobs
+from fastslow.slow.local.scoring import ForestScorer, MicroBatch, PlainScorer, kl_divergences, token_logprobs
 
 VOCABULARY = 1000
 ROWS = 2300  # more than one slice of 2**20 elements

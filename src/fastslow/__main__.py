@@ -1,0 +1,7 @@
+"""`python -m fastslow`."""
+
+import sys
+
+from fastslow.cli.main import main
+
+sys.exit(main())

@@ -1,0 +1,198 @@
+"""The command line. Heavy imports wait until a command needs them."""
+
+import argparse
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+from fastslow.errors import ConfigError, FastslowError, told
+from fastslow.experiments.commands import add_command as add_experiment
+from fastslow.lab.commands import add_commands
+from fastslow.report.commands import add_command as add_report
+
+INTERRUPTED = 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point. Errors that fastslow raises on purpose are one message on stderr, and exit code 2."""
+    options = build_parser().parse_args(arguments)
+    _quiet_libraries()
+    try:
+        return int(options.run(options))
+    except FastslowError as error:
+        print(f"fastslow: {told(error)}", file=sys.stderr)
+        return 2
+
+
+def _quiet_libraries() -> None:
+    """Progress bars and deprecation notes of the libraries underneath would tear our own display apart."""
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"transformers\.|peft\.")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of the whole command line."""
+    parser = argparse.ArgumentParser(prog="fastslow", description="Fast-Slow Training of language models.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_train(commands.add_parser("train", help="train a model and a population of prompts"))
+    _add_evaluate(commands.add_parser("evaluate", help="measure weights under prompts, and their KL to the base"))
+    add_experiment(commands.add_parser("experiment", help="the paper's experiments over seeds, for any model and task"))
+    _add_prompts(commands.add_parser("prompts", help="show the prompts of a run and how they came about"))
+    _add_export(commands.add_parser("export", help="write what is deployed: weights, prompts, and how to serve them"))
+    _add_tasks(commands.add_parser("tasks", help="list tasks, or show problems of one"))
+    add_report(commands.add_parser("report", help="one HTML page about runs and experiments, or a live one"))
+    add_commands(commands.add_parser("lab", help="a small world with a model of its own: demo, reproduce, pretrain"))
+    return parser
+
+
+# -- train -------------------------------------------------------------------------------------------------------------
+
+
+def _add_train(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("config", nargs="?", help="a YAML file")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override one option")
+    parser.add_argument("--dry-run", action="store_true", help="check everything, explain the recipe, load no weights")
+    parser.add_argument("--resume", type=Path, metavar="RUN", help="go on with a run that was cut")
+    parser.add_argument("--quiet", action="store_true", help="show warnings and errors only")
+    parser.set_defaults(run=_train)
+
+
+def _train(options: argparse.Namespace) -> int:
+    from fastslow.config import load_config
+    from fastslow.runs.directory import resumed_config
+
+    if (options.config is None) == (options.resume is None):
+        raise ConfigError("train takes either a config file or --resume RUN")
+    if options.resume is not None:
+        config = resumed_config(options.resume, options.set)
+    else:
+        config = load_config(options.config, options.set)
+    if options.dry_run:
+        from fastslow.plan import describe
+
+        print(describe(config, resume=options.resume))
+        return 0
+    from fastslow.loop import train
+    from fastslow.training.progress import make_observer
+
+    result = train(config, resume=options.resume, observer=make_observer(config, quiet=options.quiet))
+    if result.interrupted:
+        print(f"\nStopped after step {result.steps}; everything is saved. Go on with:\n")
+        print(f"    fastslow train --resume {result.run}")
+        return INTERRUPTED
+    return 0
+
+
+# -- evaluate ----------------------------------------------------------------------------------------------------------
+
+
+def _add_evaluate(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("target", help="a run directory, or a model (then --config says which task)")
+    parser.add_argument("--config", help="the YAML file that names the task, where the target is a model")
+    parser.add_argument("--weights", default="latest", help="of a run: base, latest, or step_N (default: latest)")
+    parser.add_argument(
+        "--prompt",
+        help="seed, best, population, @FILE or a text (default: best; a model, and after distillation: seed)",
+    )
+    parser.add_argument("--split", default="validation", choices=["train", "validation", "test"])
+    parser.add_argument("--problems", type=int, help="how many problems (default: all of the split)")
+    parser.add_argument("--k", type=int, help="completions a problem (default: evaluation.k of the config)")
+    parser.add_argument("--kl", action="store_true", help="also measure the token-level KL to the base model")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers to a file as well")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override one option")
+    parser.set_defaults(run=_evaluate)
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    import json
+
+    from fastslow.cli import show
+    from fastslow.measuring.evaluate import evaluate
+    from fastslow.runs.directory import write_atomically
+
+    report = evaluate(
+        options.target,
+        config=options.config,
+        overrides=options.set,
+        weights=options.weights,
+        prompt=options.prompt,
+        split=options.split,
+        problems=options.problems,
+        k=options.k,
+        kl=options.kl,
+    )
+    show.evaluation(report)
+    if options.json is not None:
+        write_atomically(options.json, json.dumps(report.to_json(), indent=2, ensure_ascii=False) + "\n")
+    return 0
+
+
+# -- prompts -----------------------------------------------------------------------------------------------------------
+
+
+def _add_prompts(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run_directory", type=Path, metavar="RUN")
+    parser.add_argument("--best", action="store_true", help="print the best prompt alone, ready to paste")
+    parser.add_argument("--all", action="store_true", help="list every candidate ever proposed")
+    parser.add_argument("--tree", action="store_true", help="the family tree of all candidates, with what each changed")
+    parser.add_argument("--id", metavar="HASH", help="one candidate: its text, its parent, what led to it")
+    parser.set_defaults(run=_prompts)
+
+
+def _prompts(options: argparse.Namespace) -> int:
+    from fastslow.cli import show
+
+    run = options.run_directory
+    if options.best:
+        show.best_prompt(run)
+    elif options.id:
+        show.candidate(run, options.id)
+    elif options.all:
+        show.candidates(run)
+    elif options.tree:
+        show.tree(run)
+    else:
+        show.population(run)
+    return 0
+
+
+# -- export ------------------------------------------------------------------------------------------------------------
+
+
+def _add_export(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run_directory", type=Path, metavar="RUN")
+    parser.add_argument("output", type=Path, help="a directory that does not exist yet, or is empty")
+    parser.add_argument("--weights", default="latest", help="latest or step_N (default: latest)")
+    parser.set_defaults(run=_export)
+
+
+def _export(options: argparse.Namespace) -> int:
+    from fastslow.export import export
+
+    export(options.run_directory, options.output, weights=options.weights)
+    print(f"wrote {options.output}; {options.output / 'README.md'} says how to serve it")
+    return 0
+
+
+# -- tasks -------------------------------------------------------------------------------------------------------------
+
+
+def _add_tasks(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", nargs="?", help="a task, as in task.name of a config")
+    parser.add_argument("--set", action="append", default=[], metavar="OPTION=VALUE", help="an option of the task")
+    parser.add_argument("--show", type=int, default=2, metavar="N", help="how many problems to show (default: 2)")
+    parser.add_argument("--answer", metavar="TEXT", help="show what the scorer says to this completion")
+    parser.set_defaults(run=_tasks)
+
+
+def _tasks(options: argparse.Namespace) -> int:
+    from fastslow.cli import show
+
+    if options.name is None:
+        show.tasks()
+    else:
+        show.task(options.name, options.set, options.show, options.answer)
+    return 0

@@ -1,0 +1,214 @@
+"""What the commands `evaluate`, `prompts` and `tasks` print. Model text is printed as text, never as terminal markup."""
+
+import sys
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+from rich.tree import Tree
+
+from fastslow.config import TaskConfig, apply_override
+from fastslow.errors import ConfigError
+from fastslow.measuring.evaluate import EvaluationReport
+from fastslow.runs.directory import read_by_kind, read_candidates, read_config, read_population
+from fastslow.runs.family import Member, family_tree
+from fastslow.tasks.base import SPLITS, check_splits
+from fastslow.tasks.registry import build_task, list_tasks
+from fastslow.training.progress import printable
+from fastslow.types import Prompt
+
+PREVIEW = 100
+
+
+def evaluation(report: EvaluationReport) -> None:
+    """A table with one row a prompt."""
+    console = Console()
+    first = report.rows[0].result
+    results = [row.result for row in report.rows]
+    console.print(
+        Text(
+            f"{report.target}, {report.weights} weights, {report.task}, {report.split}: {first.problems} problems, "
+            f"temperature {report.temperature:g}, top-p {report.top_p:g}, 95 % intervals over problems"
+        )
+    )
+    with_kl = any(row.kl is not None for row in report.rows)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    for title in ("prompt", "hash", f"mean@{first.k}", f"best@{first.k}", *["KL to base"] * with_kl, "tokens"):
+        table.add_column(title, no_wrap=True)
+    for row in report.rows:
+        result = row.result
+        kl = "-" if row.kl is None else f"{row.kl.mean:.4f}\n{_interval(row.kl.interval, 4)}"
+        best = f"{result.best:.3f}\n{_interval(result.best_interval)}" if result.best_problems else "-"
+        table.add_row(
+            row.label, result.prompt.hash, f"{result.mean:.3f}\n{_interval(result.mean_interval)}", best, *[kl] * with_kl,
+            f"{result.completion_tokens:.1f}",
+        )  # fmt: skip
+    console.print(table)
+    if report.complementary is not None:
+        mean, interval = report.complementary
+        console.print(
+            f"Each problem under the prompt that serves it best: {mean:.3f} {_interval(interval)}.", markup=False
+        )
+    if report.by_kind is not None:
+        mean, interval = report.by_kind
+        console.print(
+            f"Each kind of problems under the prompt chosen for it in training: {mean:.3f} {_interval(interval)}.",
+            markup=False,
+        )
+    if with_kl:
+        exact = all(row.kl is None or row.kl.exact for row in report.rows)
+        how = "" if exact else ", estimated from the sampled tokens"
+        console.print(f"KL to the base policy in nats a token{how}.", markup=False)
+    if cut := sum(result.cut_off for result in results):
+        console.print(f"{cut} rollouts were cut off at the token limit.")
+    if masked := sum(result.masked for result in results):
+        console.print(f"{masked} rollouts could not be scored and count nowhere.")
+    if (fewest := min(result.best_problems for result in results)) < first.problems:
+        console.print(
+            f"best@{first.k} is over the problems with {first.k} scored rollouts, at least {fewest}.", markup=False
+        )
+
+
+def best_prompt(run: Path) -> None:
+    """The best prompt alone, ready to paste."""
+    prompt = _population(run)[0]
+    components = prompt.as_dict()
+    texts = [text if len(components) == 1 else f"# {name}\n{text}\n" for name, text in components.items()]
+    for text in texts:
+        print(printable(text) if sys.stdout.isatty() else text)
+
+
+def population(run: Path) -> None:
+    """The current K prompts, best first."""
+    console = Console()
+    means = {line["hash"]: line["mean"] for line in read_candidates(run) if line["mean"] is not None}
+    members, by_kind = _population(run), read_by_kind(run)
+    for prompt in dict.fromkeys(members):
+        copies = members.count(prompt)
+        times = f", {copies} of {len(members)} slots" if copies > 1 else ""
+        kinds = [printable(kind) for kind, best in by_kind.items() if best == prompt.hash]
+        best_for = f", best for {', '.join(kinds)}" if kinds else ""
+        console.print(Text(f"{prompt.hash}  mean {_score(means.get(prompt.hash))}{times}{best_for}", style="bold"))
+        _print_components(console, prompt.as_dict())
+
+
+def candidates(run: Path) -> None:
+    """Every candidate ever proposed, one line each."""
+    read_config(run)
+    console = Console()
+    table = Table("id", "cycle", "hash", "parent", "mean", "accepted", "why", "text")
+    for line in read_candidates(run):
+        text = " / ".join(line["components"].values()).replace("\n", " / ")
+        table.add_row(
+            str(line["id"]), str(line["cycle"]), line["hash"], line["parent"] or "-", _score(line["mean"]),
+            "yes" if line["accepted"] else "no", Text(printable(line["reason"])), Text(printable(_preview(text))),
+        )  # fmt: skip
+    console.print(table)
+
+
+def tree(run: Path) -> None:
+    """The family tree of all prompts, each with what it changed."""
+    console = Console()
+    members = {prompt.hash for prompt in _population(run)}
+    top = Tree(Text(str(run), style="bold"))
+    for root in family_tree(read_candidates(run)):
+        _grow(top, root, members)
+    console.print(top)
+    console.print("* in the population. + and - are lines against the parent.", markup=False)
+
+
+def _grow(tree: Tree, member: Member, population: Collection[str]) -> None:
+    record = member.record
+    inside = record["hash"] in population
+    verdict = "accepted" if record["accepted"] else printable(record["reason"])
+    head = (
+        f"{'* ' if inside else ''}{record['hash']}  mean {_score(record['mean'])}  cycle {record['cycle']}  {verdict}"
+    )
+    style = "bold" if inside else "" if record["accepted"] else "dim"
+    text = Text(head, style=style)
+    for sign, line in member.changes or [
+        ("", line) for text in record["components"].values() for line in text.splitlines()
+    ]:
+        text.append(printable(f"\n{sign} {line}".rstrip(" ")), style={"+": "green", "-": "red"}.get(sign, ""))
+    branch = tree.add(text)
+    for child in member.children:
+        _grow(branch, child, population)
+
+
+def candidate(run: Path, hash_: str) -> None:
+    """One candidate: its text, where it comes from, what led to it. Raises ConfigError where there is none."""
+    found = [line for line in read_candidates(run) if line["hash"].startswith(hash_)]
+    if not found:
+        raise ConfigError(f"id: no candidate of {str(run)!r} has a hash that starts with {hash_!r}: see --all")
+    console = Console()
+    for line in found:
+        console.print(Text(f"{line['hash']}  cycle {line['cycle']}  parent {line['parent'] or '-'}", style="bold"))
+        verdict = "accepted" if line["accepted"] else "not accepted"
+        console.print(
+            Text(f"{verdict}: {line['reason']}; mean {_score(line['mean'])} of {len(line['scores'])} anchors")
+        )
+        _print_components(console, line["components"])
+        if line["feedback"]:
+            console.print(Text("feedback that led to it:"))
+            for feedback in line["feedback"]:
+                console.print(Text(f"  - {printable(feedback)}"))
+
+
+def tasks() -> None:
+    """Every task that a config can name."""
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column()
+    for name, description in [*list_tasks(), ("package.module:ClassName", "A task of your own; see docs/tasks.md")]:
+        table.add_row(Text(name), Text(description))
+    Console().print(table)
+
+
+def task(name: str, options: Sequence[str], count: int, answer: str | None) -> None:
+    """Sizes, seed prompt and a few problems of a task; with an answer, what the scorer says to it."""
+    tree: dict[str, Any] = {}
+    for option in options:
+        apply_override(tree, option)
+    built = build_task(TaskConfig(name=name, options=tree))
+    sizes = check_splits(built)
+    console = Console()
+    console.print(Text(f"{built.name}: " + ", ".join(f"{sizes[split]} {split}" for split in SPLITS), style="bold"))
+    _print_components(console, built.seed_prompt.as_dict())
+    for problem in built.problems("train")[:count]:
+        console.print(Text(f"\n{problem.id}", style="bold"))
+        for message in problem.messages:
+            console.print(Text(f"{message['role']}: {printable(message['content'])}"))
+        if answer is not None:
+            (score,) = built.score_batch([problem], [answer])
+            console.print(Text(printable(f"score of {answer!r}: {score}")))
+
+
+def _population(run: Path) -> list[Prompt]:
+    read_config(run)
+    members = read_population(run)
+    if not members:
+        raise ConfigError(f"{str(run)!r} has no population yet: its first cycle has not ended")
+    return members
+
+
+def _print_components(console: Console, components: Mapping[str, str]) -> None:
+    for name, text in components.items():
+        console.print(Text(f"  {name}:"))
+        for line in printable(text).splitlines() or [""]:
+            console.print(Text(f"    {line}"))
+
+
+def _interval(interval: tuple[float, float], digits: int = 3) -> str:
+    return f"[{interval[0]:.{digits}f}, {interval[1]:.{digits}f}]"
+
+
+def _score(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+def _preview(text: str) -> str:
+    return text if len(text) <= PREVIEW else f"{text[: PREVIEW - 3]}..."

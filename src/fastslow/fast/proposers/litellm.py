@@ -1,0 +1,104 @@
+"""Reflection through LiteLLM: any model name that it knows, from hosted ones to a local server."""
+
+import os
+from typing import Any
+
+from fastslow.config import ProposerConfig
+from fastslow.errors import ConfigError
+from fastslow.fast.proposers.base import Proposer
+from fastslow.fast.proposers.openai import read_completion
+from fastslow.fast.proposers.reflection import ReflectionProposer, Reply
+from fastslow.fast.proposers.remote import (
+    NO_KEY,
+    RemoteModel,
+    api_key,
+    call_error,
+    check_remote,
+    known_secrets,
+    usage_of,
+)
+from fastslow.slow.engine import PolicyEngine
+from fastslow.types import Message
+
+
+def check(config: ProposerConfig) -> None:
+    """Raises ConfigError for a missing package or key, and for a model name without a provider."""
+    litellm = _import()
+    check_remote(config)
+    try:
+        litellm.get_llm_provider(config.model, api_base=config.base_url)
+    except litellm.BadRequestError:
+        raise ConfigError(
+            f"fast.proposer.model: LiteLLM knows no provider for {config.model!r}: write provider/model, for example "
+            "openai/gpt-5.2, anthropic/claude-sonnet-4-5 or ollama/qwen3"
+        ) from None
+    if config.api_key_env is None and config.base_url is None:
+        _check_environment(litellm, config)
+
+
+def build(config: ProposerConfig, engine: PolicyEngine) -> Proposer:
+    """The proposer of a config."""
+    check(config)
+    model = RemoteModel(str(config.model), LiteLLMChat(config), config)
+    return ReflectionProposer(model, recipe=config.recipe, max_prompt_chars=config.max_prompt_chars)
+
+
+class LiteLLMChat:
+    """One attempt of a completion. Parameters that a model refuses, such as a temperature, are left out."""
+
+    def __init__(self, config: ProposerConfig) -> None:
+        self._litellm = _import()
+        self.config = config
+        # Without a key of its own, a server at base_url gets none of the environment's: it may be anybody's.
+        self._api_key = api_key(config) or (NO_KEY if config.base_url else None)
+        self._secrets = known_secrets(self._api_key)
+
+    def __call__(self, messages: list[Message], seed: int) -> Reply:
+        config = self.config
+        try:
+            response = self._litellm.completion(
+                model=config.model,
+                messages=messages,
+                temperature=config.temperature,
+                max_tokens=config.max_tokens,
+                seed=seed,
+                timeout=config.timeout_s,
+                api_key=self._api_key,
+                api_base=config.base_url,
+                drop_params=True,
+                num_retries=0,
+                max_retries=0,
+            )
+        except Exception as error:  # whatever LiteLLM raises is a failed attempt, never the end of a training run
+            raise call_error(error, self._secrets, ()) from None
+        usage = usage_of(config, getattr(response, "usage", None), lambda: self._list_price(response))
+        return read_completion(response, usage)
+
+    def _list_price(self, response: Any) -> float | None:
+        try:
+            return float(self._litellm.completion_cost(completion_response=response))
+        except Exception:  # LiteLLM raises a bare Exception for a model without a price: the cost is unknown
+            return None
+
+
+def _check_environment(litellm: Any, config: ProposerConfig) -> None:
+    missing = litellm.validate_environment(config.model)["missing_keys"]
+    # Other names (regions, projects) may come from a provider's own files, so that only plain keys can be known to lack.
+    if missing and all(name.endswith("_API_KEY") for name in missing):
+        raise ConfigError(
+            f"fast.proposer.model: {config.model!r} needs the environment variable {' or '.join(missing)}: export it, or "
+            "name another one in fast.proposer.api_key_env"
+        )
+
+
+def _import() -> Any:
+    # Its price list would otherwise be fetched from the network while it is imported.
+    os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
+    try:
+        import litellm
+    except ImportError as error:
+        raise ConfigError(
+            "fast.proposer.kind: 'litellm' needs the litellm package: install it with pip install 'fastslow[litellm]'"
+        ) from error
+    litellm.suppress_debug_info = True
+    return litellm

@@ -1,0 +1,194 @@
+"""Calls to a reflection LM on a server: retries, waiting, error messages without secrets, prices.
+
+The client libraries' own retries are off, so that every attempt is counted here and nowhere else.
+"""
+
+import math
+import os
+import random
+import re
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any
+from urllib.parse import urlsplit
+
+from fastslow.config import ProposerConfig
+from fastslow.errors import ConfigError, ReflectionError
+from fastslow.fast.optimiser import Usage
+from fastslow.fast.proposers.reflection import Question, Reply
+from fastslow.seeding import derive_seed
+from fastslow.types import Message
+
+EXAMPLE_CHARS = 24000
+CALLS_AT_ONCE = 8
+MAX_WAIT_S = 60.0
+MAX_RETRY_AFTER_S = 300.0
+NO_KEY = "no-key"
+RETRYABLE_STATUS = (408, 409, 429)
+ADVICE: Mapping[int, str] = {
+    400: "check fast.proposer.model and max_tokens; where the server names a parameter that it does not take, kind: litellm "
+    "leaves it out",
+    401: "set the environment variable named by fast.proposer.api_key_env to a valid key",
+    403: "this key may not use fast.proposer.model: choose another model, or another key in fast.proposer.api_key_env",
+    404: "check fast.proposer.model, and fast.proposer.base_url, which for most servers ends in /v1",
+}
+SECRET_NAME = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD)$")
+
+
+class CallError(Exception):
+    """One failed attempt; its message holds no secret. `retry_after_s` is what the server asks to wait."""
+
+    def __init__(self, message: str, *, retryable: bool, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.retryable, self.retry_after_s = retryable, retry_after_s
+
+
+Complete = Callable[[list[Message], int], Reply]
+"""One attempt: messages and a seed to a reply. Raises CallError."""
+
+
+class RemoteModel:
+    """A reflection LM behind a server: questions go out side by side, each with its own retries."""
+
+    def __init__(
+        self, name: str, complete: Complete, config: ProposerConfig, sleep: Callable[[float], None] = time.sleep
+    ) -> None:
+        self.name, self.complete, self.sleep = name, complete, sleep
+        self.retries, self.backoff_s = config.retries, config.backoff_s
+
+    def answer(self, questions: Sequence[Question]) -> list[Reply | ReflectionError]:
+        if len(questions) == 1:
+            return [self._ask(questions[0])]
+        with ThreadPoolExecutor(min(CALLS_AT_ONCE, max(1, len(questions)))) as pool:
+            return list(pool.map(self._ask, questions))
+
+    def _ask(self, question: Question) -> Reply | ReflectionError:
+        messages = question.messages(EXAMPLE_CHARS)
+        jitter = random.Random(derive_seed(question.seed, "backoff"))
+        failures = 0
+        while True:
+            try:
+                reply = self.complete(messages, question.seed % 2**31)
+            except CallError as error:
+                wait = self._wait(error, failures, jitter)
+                failures += 1
+                if wait is None:
+                    return ReflectionError(f"{self.name}: {error}", Usage(calls=failures, failures=failures))
+                self.sleep(wait)
+            else:
+                attempts = Usage(calls=failures + 1, failures=failures)
+                return Reply(reply.text, reply.finish_reason, reply.usage + attempts)
+
+    def _wait(self, error: CallError, retried: int, jitter: random.Random) -> float | None:
+        """Seconds until the next attempt; None where there is none."""
+        if not error.retryable or retried >= self.retries:
+            return None
+        wait = min(MAX_WAIT_S, self.backoff_s * 2.0 ** min(retried, 30)) * jitter.uniform(0.5, 1.5)
+        if error.retry_after_s is None:
+            return wait
+        return max(wait, error.retry_after_s) if error.retry_after_s <= MAX_RETRY_AFTER_S else None
+
+
+def call_error(error: Exception, secrets: Sequence[str], transient: tuple[type[Exception], ...]) -> CallError:
+    """What a client library raised, as one of ours: retryable or not, in words, without secrets."""
+    status = getattr(error, "status_code", None)
+    words = redact(" ".join(str(error).split())[:500], secrets) or type(error).__name__
+    if status is None:
+        return CallError(f"{type(error).__name__}: {words}", retryable=isinstance(error, transient))
+    retryable = status in RETRYABLE_STATUS or status >= 500
+    advice = f". The way out: {ADVICE[status]}" if status in ADVICE else ""
+    return CallError(f"HTTP {status}: {words}{advice}", retryable=retryable, retry_after_s=retry_after(error))
+
+
+def retry_after(error: Exception) -> float | None:
+    """Seconds that the server asks to wait: its Retry-After header holds seconds or a date."""
+    value = _header(error, "retry-after")
+    if value is None:
+        return None
+    try:
+        seconds = float(value)
+    except ValueError:
+        try:
+            seconds = (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds()
+        except (TypeError, ValueError):
+            return None
+    return max(0.0, seconds) if math.isfinite(seconds) else None
+
+
+def redact(text: str, secrets: Sequence[str]) -> str:
+    """The text with every secret blotted out."""
+    for secret in sorted(secrets, key=len, reverse=True):
+        text = text.replace(secret, "[secret]")
+    return text
+
+
+def known_secrets(api_key: str | None) -> tuple[str, ...]:
+    """The key in use, and whatever else the environment calls a key, token, secret or password."""
+    values = [value for name, value in os.environ.items() if SECRET_NAME.search(name.upper()) and len(value) >= 8]
+    return tuple({*values, *([api_key] if api_key and api_key != NO_KEY else [])})
+
+
+def api_key(config: ProposerConfig) -> str | None:
+    """The key, from the environment variable that the config names. Raises ConfigError where that is not set."""
+    if config.api_key_env is None:
+        return None
+    value = os.environ.get(config.api_key_env, "").strip()
+    if not value:
+        raise ConfigError(
+            f"fast.proposer.api_key_env: the environment variable {config.api_key_env!r} is not set: export it with the "
+            "key of the reflection LM, or leave api_key_env out for a server without a key"
+        )
+    return value
+
+
+def check_remote(config: ProposerConfig) -> None:
+    """Raises ConfigError for an address that is none, a key that is missing, or half a price."""
+    if config.base_url is not None:
+        _check_url(config.base_url)
+    api_key(config)
+    if (config.usd_per_million_input_tokens is None) != (config.usd_per_million_output_tokens is None):
+        raise ConfigError(
+            "fast.proposer.usd_per_million_input_tokens and usd_per_million_output_tokens: give both prices, or neither"
+        )
+
+
+def usage_of(config: ProposerConfig, usage: Any, list_price: Callable[[], float | None]) -> Usage:
+    """Tokens and price of a response's `usage` part: the config's prices, else the list price, else unknown."""
+    if usage is None:
+        return Usage(usd=None)
+    asked, written = int(usage.prompt_tokens or 0), int(usage.completion_tokens or 0)
+    prices = config.usd_per_million_input_tokens, config.usd_per_million_output_tokens
+    if prices[0] is not None and prices[1] is not None:
+        usd: float | None = (asked * prices[0] + written * prices[1]) / 1e6
+    else:
+        usd = list_price()
+    return Usage(input_tokens=asked, output_tokens=written, usd=usd)
+
+
+def _header(error: Exception, name: str) -> str | None:
+    # LiteLLM keeps the server's headers beside a response of its own making that has none.
+    sources = (
+        getattr(error, "litellm_response_headers", None),
+        getattr(getattr(error, "response", None), "headers", None),
+    )
+    return next((str(source[name]) for source in sources if source and name in source), None)
+
+
+def _check_url(url: str) -> None:
+    try:
+        parts = urlsplit(url)
+        valid = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port is None or parts.port > 0)
+    except ValueError:
+        valid = False
+    if not valid or url != url.strip():
+        raise ConfigError(
+            f"fast.proposer.base_url: {url!r} is not an address: write it as http://host:port/v1 or https://host/v1"
+        )
+    if parts.username or parts.password:
+        raise ConfigError(
+            f"fast.proposer.base_url: holds a user or password for {parts.hostname!r}: put the key into an environment "
+            "variable and name that in fast.proposer.api_key_env"
+        )

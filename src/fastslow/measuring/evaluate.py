@@ -1,0 +1,232 @@
+"""Evaluation after training: any weights (base, a checkpoint, any model) under any prompt (seed, best, population, a text)."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from fastslow.config import Config, load_config, with_overrides
+from fastslow.errors import ConfigError, positive
+from fastslow.measuring.evaluation import (
+    EvaluationResult,
+    KlResult,
+    by_kind_mean,
+    complementary_mean,
+    evaluate_prompt,
+    kl_to_base,
+)
+from fastslow.measuring.intervals import Interval
+from fastslow.runs.directory import (
+    checkpoint_steps,
+    finite,
+    read_by_kind,
+    read_candidates,
+    read_config,
+    read_population,
+)
+from fastslow.seeding import derive_seed
+from fastslow.slow.engine import PolicyEngine, SamplingParams
+from fastslow.tasks.base import Split, Task
+from fastslow.types import SYSTEM, Problem, Prompt
+
+
+@dataclass(frozen=True)
+class EvaluationRow:
+    """One prompt's numbers; `kl` where it was asked for."""
+
+    label: str
+    result: EvaluationResult
+    kl: KlResult | None
+
+
+@dataclass(frozen=True)
+class EvaluationReport:
+    """What was measured, and under which settings."""
+
+    target: str
+    weights: str
+    task: str
+    split: Split
+    temperature: float
+    top_p: float
+    seed: int
+    rows: tuple[EvaluationRow, ...]
+    complementary: tuple[float, Interval] | None = None
+    """Of several prompts: mean@k with each problem under the prompt that serves it best, and its interval."""
+    by_kind: tuple[float, Interval] | None = None
+    """Of a population, where problems are of several kinds: mean@k with each kind under the member chosen for it."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, without the rollouts; None for what could not be measured."""
+        record = {name: value for name, value in vars(self).items() if name != "rows"}
+        found: dict[str, Any] = finite(record | {"rows": [_row_to_json(row) for row in self.rows]})
+        return found
+
+
+def evaluate(
+    target: str | Path,
+    *,
+    config: str | Path | None = None,
+    overrides: Sequence[str] = (),
+    weights: str = "latest",
+    prompt: str | None = None,
+    split: Split = "validation",
+    problems: int | None = None,
+    k: int | None = None,
+    kl: bool = False,
+) -> EvaluationReport:
+    """mean@k, best@k and, if asked, the KL to the base.
+
+    `target` is a run directory, or a model (then `config` names the task). `weights` of a run: `base`, `latest`, `step_N`.
+    `prompt`: `seed`, `best`, `population`, the hash of a candidate, `@FILE`, or a text of more than one word. None: what
+    the weights were trained to answer under, `best` of a run, `seed` of a model and after distillation.
+    Raises: ConfigError, before any model loads, for anything that does not exist.
+    """
+    from fastslow.tasks.registry import build_task
+
+    target = Path(target)
+    run = target if (target / "config.yaml").is_file() else None
+    settings = _settings(target, run, config, overrides)
+    task = build_task(settings.task)
+    k = positive("k", k if k is not None else settings.evaluation.k)
+    chosen = _problems(task, split, problems)
+    default = "seed" if run is None or settings.method == "distill" else "best"
+    prompts = resolve_prompts(default if prompt is None else prompt, task, run)
+    adapter = _checkpoint(run, weights) if run is not None else _adapter(target)
+    engine = _load_remote(settings, adapter) if settings.engine == "tinker" else _load(settings, adapter)
+    rows = tuple(_measure(engine, task, settings, chosen, label, text, split, k, kl) for label, text in prompts)
+    sampling = settings.evaluation
+    label = weights if run is not None else "model"
+    results, chosen_for = [row.result for row in rows], read_by_kind(run) if run is not None else {}
+    return EvaluationReport(
+        str(target), label, settings.task.name, split, sampling.temperature, sampling.top_p, settings.seed, rows,
+        complementary_mean(results),
+        by_kind_mean(results, chosen_for, chosen)
+        if prompt == "population" and chosen_for else None,
+    )  # fmt: skip
+
+
+def resolve_prompts(prompt: str, task: Task, run: Path | None) -> list[tuple[str, Prompt]]:
+    """Labels and prompts for what the command line names. Raises ConfigError for what does not exist."""
+    seed = task.seed_prompt
+    if prompt == "seed" or (prompt == "best" and run is None):
+        return [("seed", seed)]
+    if prompt in ("best", "population"):
+        if run is None:
+            raise ConfigError(f"prompt: {prompt!r} needs a run; of a model, give seed, @FILE or a text")
+        members = list(dict.fromkeys(read_population(run))) or [seed]
+        labelled = [(f"{index + 1} of {len(members)}", member) for index, member in enumerate(members)]
+        return [("best", members[0])] if prompt == "best" else labelled
+    if prompt.startswith("@"):
+        path = Path(prompt[1:])
+        if not path.is_file():
+            raise ConfigError(f"prompt: the file {str(path)!r} does not exist")
+        return [(path.name, seed.replace(SYSTEM, path.read_text(encoding="utf-8").strip()))]
+    for candidate in read_candidates(run) if run is not None else []:
+        if candidate["hash"] == prompt:
+            return [(prompt, Prompt.from_dict(candidate["components"]))]
+    if not prompt or " " not in prompt:
+        raise ConfigError(
+            f"prompt: {prompt!r} is neither seed, best, population, a candidate's hash, @FILE nor a text of several words"
+        )
+    return [("text", seed.replace(SYSTEM, prompt))]
+
+
+# -- inside ------------------------------------------------------------------------------------------------------------
+
+
+def _settings(target: Path, run: Path | None, config: str | Path | None, overrides: Sequence[str]) -> Config:
+    if run is not None:
+        if config is not None:
+            raise ConfigError(f"config: {str(target)!r} is a run and has its own config: leave --config out")
+        return with_overrides(read_config(run), overrides)
+    if config is None:
+        raise ConfigError(
+            f"target: {str(target)!r} is not a run directory (there is no config.yaml in it). For a model, give --config "
+            f"with the YAML file that names its task"
+        )
+    return with_overrides(load_config(config, overrides), [] if _adapter(target) else [f"model.name={target}"])
+
+
+def _adapter(target: Path) -> Path | None:
+    return target if (target / "adapter_config.json").is_file() else None
+
+
+def _checkpoint(run: Path, weights: str) -> Path | None:
+    """The checkpoint's directory; None stands for the base weights."""
+    if weights == "base":
+        return None
+    steps = checkpoint_steps(run)
+    known = f"{str(run)!r} has {', '.join(f'step_{step}' for step in steps) or 'no checkpoint yet'}, and base"
+    if weights == "latest" and steps:
+        return run / "checkpoints" / f"step_{steps[-1]}"
+    if weights not in [f"step_{step}" for step in steps]:
+        raise ConfigError(f"weights: {weights!r} does not exist: {known}")
+    return run / "checkpoints" / weights
+
+
+def _load(settings: Config, checkpoint: Path | None) -> PolicyEngine:
+    from fastslow.slow.local.engine import LocalEngine
+
+    model, seed, threads = settings.model, settings.seed, settings.threads
+    if checkpoint is None:
+        plain = model.model_copy(update={"lora": None})
+        return LocalEngine(plain, settings.slow, seed=seed, threads=threads)
+    if _adapter(checkpoint) is not None:
+        return LocalEngine(model, settings.slow, seed=seed, threads=threads, adapter=checkpoint)
+    trained = model.model_copy(update={"name": str(checkpoint), "revision": None})
+    return LocalEngine(trained, settings.slow, seed=seed, threads=threads, base=model)
+
+
+def _load_remote(settings: Config, checkpoint: Path | None) -> PolicyEngine:
+    """The weights as the server keeps them; `--set engine=local` takes the downloaded ones instead."""
+    from fastslow.slow.tinker.engine import TinkerEngine, check_remote, read_state
+
+    check_remote(settings)
+    if checkpoint is not None:
+        read_state(checkpoint)
+    if settings.tinker is None:
+        raise ConfigError("tinker: is missing")
+    return TinkerEngine(
+        settings.model, settings.slow, settings.tinker, seed=settings.seed, checkpoint=checkpoint,
+        train=checkpoint is not None,
+    )  # fmt: skip
+
+
+def _problems(task: Task, split: Split, limit: int | None) -> Sequence[Problem]:
+    problems = task.problems(split)
+    if not problems:
+        raise ConfigError(f"split: task {task.name!r} has no {split} problems")
+    return problems if limit is None else problems[: positive("problems", limit)]
+
+
+def _measure(
+    engine: PolicyEngine,
+    task: Task,
+    settings: Config,
+    problems: Sequence[Problem],
+    label: str,
+    prompt: Prompt,
+    split: Split,
+    k: int,
+    kl: bool,
+) -> EvaluationRow:
+    sampling, seed = settings.evaluation, derive_seed(settings.seed, split)
+    params = SamplingParams(settings.sampling.max_tokens, sampling.temperature, sampling.top_p)
+    result = evaluate_prompt(engine, task, problems, prompt, k, params, seed)
+    measured = None
+    if kl:
+        at_one = SamplingParams(settings.sampling.max_tokens)
+        measured = kl_to_base(engine, task, problems, prompt, at_one, seed)
+    return EvaluationRow(label, result, measured)
+
+
+def _row_to_json(row: EvaluationRow) -> dict[str, Any]:
+    result = {name: value for name, value in vars(row.result).items() if name not in ("prompt", "rollouts")}
+    prompt = row.result.prompt
+    return {
+        "label": row.label,
+        "prompt": {"hash": prompt.hash, "components": prompt.as_dict()},
+        **result,
+        "kl": asdict(row.kl) if row.kl is not None else None,
+    }

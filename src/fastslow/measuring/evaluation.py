@@ -1,0 +1,177 @@
+"""How good is a policy under a prompt, and how far has it moved from its base.
+
+mean@k and best@k at temperature 0.6 and top-p 0.95 (arXiv 2605.12484, section 4), with 95 % intervals over problems
+(`intervals.py`). Masked rollouts are left out and counted; a problem that has fewer than k scored ones is in mean@k but not
+in best@k, since the best of fewer is less.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from math import comb, nan
+
+import numpy as np
+
+from fastslow.errors import InfrastructureError
+from fastslow.measuring.intervals import Interval, mean_interval, ratio_interval
+from fastslow.rollouts.play import RolloutRequest, make_rollouts
+from fastslow.runs.metrics import KL, KL_ESTIMATE
+from fastslow.seeding import derive_seed
+from fastslow.slow.engine import PolicyEngine, SampleRequest, SamplingParams, TokenSequence
+from fastslow.tasks.base import Task
+from fastslow.types import Problem, Prompt, Rollout
+
+
+@dataclass(frozen=True)
+class EvaluationResult:
+    """mean@k and best@k over problems, with 95 % intervals; `masked` rollouts are in neither.
+
+    `best` is over the `best_problems` that have k scored rollouts, and NaN where there are none.
+    """
+
+    prompt: Prompt
+    problems: int
+    k: int
+    mean: float
+    mean_interval: Interval
+    best: float
+    best_interval: Interval
+    masked: int
+    cut_off: int
+    completion_tokens: float
+    rollouts: tuple[Rollout, ...] = field(default=(), repr=False)
+    best_problems: int = 0
+
+
+@dataclass(frozen=True)
+class KlResult:
+    """KL(current || base) in nats a token, mean over tokens, with a 95 % interval over problems.
+
+    `exact`: at each token over the full vocabulary; otherwise estimated from the sampled tokens' log-probabilities.
+    """
+
+    mean: float
+    interval: Interval
+    tokens: int
+    exact: bool = True
+
+    @property
+    def metric(self) -> str:
+        """Its name in metrics.jsonl."""
+        return KL if self.exact else KL_ESTIMATE
+
+
+def evaluate_prompt(
+    engine: PolicyEngine,
+    task: Task,
+    problems: Sequence[Problem],
+    prompt: Prompt,
+    k: int,
+    params: SamplingParams,
+    seed: int,
+) -> EvaluationResult:
+    """mean@k and best@k of the current weights under one prompt.
+
+    Raises: InfrastructureError when every rollout was masked, since there is nothing to report then.
+    """
+    requests = [RolloutRequest(p, prompt, k, derive_seed(seed, "evaluate", p.id)) for p in problems]
+    groups = make_rollouts(engine, task, requests, params, "rl")
+    rewards = [[r.reward for r in group if r.reward is not None] for group in groups]
+    scored = [group for group in rewards if group]
+    rollouts = tuple(rollout for group in groups for rollout in group)
+    if not scored:
+        raise InfrastructureError(f"no rollout of the evaluation could be scored. The first: {rollouts[0].failure}")
+    bests = [[expected_best(group, k)] for group in scored if len(group) >= k]
+    return EvaluationResult(
+        prompt=prompt,
+        problems=len(scored),
+        k=k,
+        mean=_mean_of_means(scored),
+        mean_interval=mean_interval(scored),
+        best=_mean_of_means(bests) if bests else nan,
+        best_interval=mean_interval(bests) if bests else (nan, nan),
+        masked=len(rollouts) - sum(len(group) for group in scored),
+        cut_off=sum(rollout.completion.finish_reason == "length" for rollout in rollouts),
+        completion_tokens=float(np.mean([len(rollout.completion.tokens) for rollout in rollouts])),
+        rollouts=rollouts,
+        best_problems=len(bests),
+    )
+
+
+def expected_best(rewards: Sequence[float], k: int) -> float:
+    """Mean over all ways to take k of a problem's m rewards of the best of them: unbiased for the best of k samples.
+
+    With rewards r_1 <= ... <= r_m it is the sum over i >= k of C(i - 1, k - 1) / C(m, k) r_i; of rewards 0 and 1 it is pass@k.
+    Source: arXiv 2107.03374, eq. 1, for 0 and 1; arXiv 2510.23393, appendix C.1. Raises: ValueError where m < k.
+    """
+    if not 0 < k <= len(rewards):
+        raise ValueError(f"the best of {k} cannot be told from {len(rewards)} rewards")
+    ways = comb(len(rewards), k)
+    return sum(comb(below, k - 1) / ways * reward for below, reward in enumerate(sorted(rewards)))
+
+
+def complementary_mean(results: Sequence[EvaluationResult]) -> tuple[float, Interval] | None:
+    """mean@k when each problem is answered under that prompt of a population which serves it best, and a 95 % interval.
+
+    What complementary prompts are worth together. Half of a problem's completions choose its prompt, the other half are
+    counted, both ways round: choosing and counting on the same ones would reward luck. None for one prompt, or k = 1.
+    """
+    by_prompt = [_rewards_by_problem(result) for result in results]
+    means = []
+    for problem in by_prompt[0]:
+        rewards = [scored[problem] for scored in by_prompt if len(scored.get(problem, [])) > 1]
+        if len(rewards) > 1:
+            halves = [(r[: len(r) // 2], r[len(r) // 2 :]) for r in rewards]
+            means.append([float(np.mean([_counted(halves, 0), _counted(halves, 1)]))])
+    return (_mean_of_means(means), mean_interval(means)) if means else None
+
+
+def by_kind_mean(
+    results: Sequence[EvaluationResult], prompts: Mapping[str, str], problems: Sequence[Problem]
+) -> tuple[float, Interval]:
+    """mean@k with the problems of each kind under the prompt that was chosen for the kind, and a 95 % interval.
+
+    `prompts` maps kinds to hashes of prompts among the results; a kind that it lacks has the first result's. The choice
+    was made on training problems, so that this is what a user gets who knows a problem's kind.
+    """
+    rewards = {result.prompt.hash: _rewards_by_problem(result) for result in results}
+    first = results[0].prompt.hash
+    found = [rewards[prompts.get(problem.kind, first)].get(problem.id, []) for problem in problems]
+    scored = [values for values in found if values]
+    return _mean_of_means(scored), mean_interval(scored)
+
+
+def _mean_of_means(groups: Sequence[Sequence[float]]) -> float:
+    return float(np.mean([sum(group) / len(group) for group in groups]))
+
+
+def _counted(halves: Sequence[tuple[list[float], list[float]]], choosing: int) -> float:
+    """The mean of one half under the prompt whose other half is best; of equals, the first prompt."""
+    best = max(halves, key=lambda half: float(np.mean(half[choosing])))
+    return float(np.mean(best[1 - choosing]))
+
+
+def _rewards_by_problem(result: EvaluationResult) -> dict[str, list[float]]:
+    found: dict[str, list[float]] = {}
+    for rollout in result.rollouts:
+        if rollout.reward is not None:
+            found.setdefault(rollout.problem_id, []).append(rollout.reward)
+    return found
+
+
+def kl_to_base(
+    engine: PolicyEngine, task: Task, problems: Sequence[Problem], prompt: Prompt, params: SamplingParams, seed: int
+) -> KlResult:
+    """Token-level KL between the current and the base policy under the same context.
+
+    One completion a problem is drawn from the current policy (give `params` at temperature 1); at each of its positions
+    the divergence is taken over the full vocabulary, or estimated where the engine cannot do that.
+    Source: arXiv 2605.12484 section 4.3.
+    """
+    contexts = [engine.encode(task.messages(problem, prompt)) for problem in problems]
+    requests = [SampleRequest(c, 1, derive_seed(seed, "kl", p.id)) for c, p in zip(contexts, problems, strict=True)]
+    completions = engine.sample(requests, params)
+    sequences = [TokenSequence(c, group[0].tokens) for c, group in zip(contexts, completions, strict=True)]
+    divergences = engine.kl_to_base(sequences)
+    sums, counts = [sum(values) for values in divergences], [len(values) for values in divergences]
+    interval = ratio_interval(sums, counts, seed=seed)
+    return KlResult(sum(sums) / sum(counts), interval, sum(counts), engine.kl_is_exact)

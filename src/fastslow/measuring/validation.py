@@ -1,0 +1,92 @@
+"""Validation within a run: the same weights under the same prompt are measured once."""
+
+from collections.abc import Mapping, Sequence
+
+from fastslow.config import Config
+from fastslow.measuring.evaluation import evaluate_prompt, kl_to_base
+from fastslow.seeding import derive_seed
+from fastslow.slow.engine import PolicyEngine, SamplingParams
+from fastslow.tasks.base import Task
+from fastslow.types import Problem, Prompt
+
+Components = Mapping[str, str]
+
+
+class Validation:
+    """Measures the policy on the validation splits of a run's task."""
+
+    def __init__(self, config: Config, task: Task, engine: PolicyEngine) -> None:
+        self.config, self.task, self.engine = config, task, engine
+        self.seed = derive_seed(config.seed, "validation")
+        # By policy version, prompt hash and task.
+        self._measured: dict[tuple[int, str, str], dict[str, float]] = {}
+
+    def measure(
+        self,
+        current: Task,
+        population: Sequence[Prompt],
+        by_kind: Mapping[str, str],
+        library: Mapping[str, Sequence[Components]],
+    ) -> dict[str, float]:
+        """Everything that a metrics line says of validation.
+
+        `current` is the task that is trained on now. On it: mean@k, best@k and KL of the population's first prompt (in
+        distillation of the seed prompt, which the student answers under), and mean@k with each kind of problems under the
+        member that `by_kind` names by hash. Of a stream, mean@k on every task, and on earlier ones under the first prompt
+        that the `library` has for them. Raises InfrastructureError where nothing could be scored.
+        """
+        name = f"mean@{self.config.evaluation.k}"
+        distilled = self.config.method == "distill"
+        prompt = self.task.seed_prompt if distilled else population[0]
+        values = dict(self._once(current, prompt))
+        problems = self._problems(current)
+        if len({problem.kind for problem in problems}) > 1 and not distilled:
+            members = {each.hash: each for each in population}
+            prompts = {p.kind: members.get(by_kind.get(p.kind, ""), prompt) for p in problems}
+            same = set(prompts.values()) == {prompt}
+            values[f"val/by_kind/{name}"] = values[f"val/{name}"] if same else self._by_kind(current, problems, prompts)
+        if len(self.task.parts) > 1:
+            for part in self.task.parts:
+                values[f"val/{part.name}/{name}"] = self._once(part, prompt)[f"val/{name}"]
+                if part.name in library and part.name != current.name:
+                    own = Prompt.from_dict(library[part.name][0])
+                    values[f"val/{part.name}/own/{name}"] = self._once(part, own)[f"val/{name}"]
+        return values
+
+    def _once(self, task: Task, prompt: Prompt) -> dict[str, float]:
+        key = (self.engine.policy_version, prompt.hash, task.name)
+        values = self._measured.get(key) or self._validate(task, prompt)
+        # What could not be scored now may be scored the next time.
+        if not values["val/masked"]:
+            self._measured[key] = values
+        return values
+
+    def _validate(self, task: Task, prompt: Prompt) -> dict[str, float]:
+        settings, problems = self.config.evaluation, self._problems(task)
+        result = evaluate_prompt(self.engine, task, problems, prompt, settings.k, self._params, self.seed)
+        values: dict[str, float] = {
+            f"val/mean@{settings.k}": result.mean,
+            f"val/best@{settings.k}": result.best,
+            "val/masked": result.masked,
+        }
+        if settings.kl_problems:
+            some, frozen = problems[: settings.kl_problems], self.config.method == "prompt"
+            at_one = SamplingParams(self.config.sampling.max_tokens)
+            measured = None if frozen else kl_to_base(self.engine, task, some, prompt, at_one, self.seed)
+            values["kl/base" if measured is None else measured.metric] = 0.0 if measured is None else measured.mean
+        return values
+
+    def _by_kind(self, task: Task, problems: Sequence[Problem], prompts: Mapping[str, Prompt]) -> float:
+        k, results = self.config.evaluation.k, []
+        for kind, prompt in prompts.items():
+            some = [problem for problem in problems if problem.kind == kind]
+            results.append(evaluate_prompt(self.engine, task, some, prompt, k, self._params, self.seed))
+        return sum(result.mean * result.problems for result in results) / sum(result.problems for result in results)
+
+    def _problems(self, task: Task) -> Sequence[Problem]:
+        return task.problems("validation")[: self.config.evaluation.problems]
+
+    @property
+    def _params(self) -> SamplingParams:
+        settings = self.config.evaluation
+        return SamplingParams(self.config.sampling.max_tokens, settings.temperature, settings.top_p)

@@ -1,0 +1,127 @@
+"""How long a prompt may be: what the model's context leaves beside a run's longest problems and a whole completion.
+
+It needs the tokenizer and the model's config alone, so that it can be known before any weights load.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import cached_property
+
+from fastslow.config import Config
+from fastslow.errors import ConfigError
+from fastslow.slow.limits import excess, fits
+from fastslow.tasks.base import Split, Task
+from fastslow.types import Message, Problem, Prompt
+
+# A prompt is tried with this many of the longest problems: which one is longest may depend on it by a token or two.
+PROBES = 4
+
+Encode = Callable[[Sequence[Message]], tuple[int, ...]]
+
+
+class ContextRoom:
+    """What fits into `limit` positions (None: anything) beside `max_tokens` of completion.
+
+    `problems` are all that a run may ask, by split.
+    """
+
+    def __init__(
+        self,
+        encode: Encode,
+        task: Task,
+        limit: int | None,
+        max_tokens: int,
+        problems: Sequence[tuple[Split, Problem]],
+    ) -> None:
+        self.encode, self.task, self.limit, self.max_tokens = encode, task, limit, max_tokens
+        self._problems = problems
+
+    def refusal(self, prompt: Prompt) -> str | None:
+        """Why a prompt is too long for the longest problems, in words; None where it fits."""
+        if self.limit is None or not self._probes:
+            return None
+        tokens, problem = max(((self._tokens(p, prompt), p) for p in self._probes), key=lambda pair: pair[0])
+        if fits(self.limit, tokens, self.max_tokens):
+            return None
+        over = tokens + self.max_tokens - self.limit
+        return (
+            f"the prompt is {over} tokens too long for the model: with problem {problem.id!r}, "
+            f"{excess(self.limit, tokens, self.max_tokens)}"
+        )
+
+    def max_chars(self, prompt: Prompt, component: str) -> int | None:
+        """About how many characters a new text of the component may have, its other components staying; None: no limit.
+
+        Characters a token are those of the longest context, the chat template's own tokens left out.
+        """
+        if self.limit is None or not self._probes:
+            return None
+        problem = self._probes[0]
+        # One token stands for the text: some templates treat an empty system message in their own way.
+        bare = self._tokens(problem, prompt.replace(component, ".")) - 1
+        messages = self.task.messages(problem, prompt)
+        chars = sum(len(message["content"]) for message in messages)
+        markup = len(self.encode([{**message, "content": "."} for message in messages])) - len(messages)
+        tokens = max(1, len(self.encode(messages)) - markup)
+        return max(0, (self.limit - self.max_tokens - bare) * chars // tokens)
+
+    def check_problems(self, named: str, prompt: Prompt) -> None:
+        """Raises ConfigError where a problem does not fit under a prompt; `named` says which prompt that is."""
+        if self.limit is None:
+            return
+        lengths = self._seed_lengths if prompt == self.task.seed_prompt else self._lengths(prompt)
+        too_long = [entry for entry in lengths if not fits(self.limit, entry[0], self.max_tokens)]
+        if not too_long:
+            return
+        tokens, split, problem = max(too_long, key=lambda entry: entry[0])
+        lower = self.limit - tokens
+        ways = [f"lower sampling.max_tokens to {lower}"] if lower > 0 else []
+        ways += ["leave such problems out of the task", f"shorten {named}", "take a model with a longer context"]
+        raise ConfigError(
+            f"sampling.max_tokens: {len(too_long)} of {len(lengths)} problems do not fit into the model's context under "
+            f"{named}. The longest, {problem.id!r} of the {split} split, is {tokens + self.max_tokens - self.limit} tokens "
+            f"too long: {excess(self.limit, tokens, self.max_tokens)}. Ways out: {', '.join(ways[:-1])}, or {ways[-1]}"
+        )
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest context under the seed prompt; 0 where nothing fits."""
+        return max((self._tokens(problem, self.task.seed_prompt) for problem in self._probes), default=0)
+
+    @cached_property
+    def _probes(self) -> list[Problem]:
+        """The longest problems under the seed prompt, of those that fit there: no prompt is to blame for the others."""
+        fitting = [entry for entry in self._seed_lengths if fits(self.limit, entry[0], self.max_tokens)]
+        return [problem for _, _, problem in sorted(fitting, key=lambda entry: -entry[0])[:PROBES]]
+
+    @cached_property
+    def _seed_lengths(self) -> list[tuple[int, Split, Problem]]:
+        return self._lengths(self.task.seed_prompt)
+
+    def _lengths(self, prompt: Prompt) -> list[tuple[int, Split, Problem]]:
+        return [(self._tokens(problem, prompt), split, problem) for split, problem in self._problems]
+
+    def _tokens(self, problem: Problem, prompt: Prompt) -> int:
+        return len(self.encode(self.task.messages(problem, prompt)))
+
+
+def context_room(config: Config, task: Task) -> ContextRoom:
+    """The room of a run, from the tokenizer and the model's config. Raises ConfigError where there is neither."""
+    from fastslow.slow.chat import ChatRenderer
+    from fastslow.slow.local import loading
+
+    renderer = ChatRenderer(loading.load_tokenizer(config.model), config.model.chat_template_kwargs)
+    limit = loading.context_limit(loading.load_text_config(config.model))
+    if config.engine == "tinker" and config.tinker is not None:
+        from fastslow.slow.tinker.engine import server_limit
+
+        limit = server_limit(config.model, config.tinker, limit)
+    return ContextRoom(renderer.encode, task, limit, config.sampling.max_tokens, _asked(config, task))
+
+
+def _asked(config: Config, task: Task) -> list[tuple[Split, Problem]]:
+    """The problems that a run trains on and validates on."""
+    asked: list[tuple[Split, Problem]] = [("train", problem) for problem in task.problems("train")]
+    if config.evaluation.every:
+        for part in task.parts:
+            asked += [("validation", p) for p in part.problems("validation")[: config.evaluation.problems]]
+    return asked

@@ -1,0 +1,176 @@
+"""The attention of the local engine, registered with transformers under the name `fastslow`.
+
+Two cases. A packed forest is computed block by block: a run of neighbouring nodes attends to its ancestors and to itself,
+not to the whole pack, so unrelated sequences in a pack cost each other nothing. A decoding step has one query a row: each
+row attends to a pool of prefix keys that all rows of its pack share (computed once, stored once, read once) and to the
+keys of its own completion.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+from fastslow.slow.local.forest import Forest
+
+NAME = "fastslow"
+
+# Queries of a block. On a CPU few, so that little is computed that the mask throws away; a GPU wants large ones. A pack has
+# at most so many blocks, because each of them keeps a copy of its ancestors' keys and values until the backward pass.
+BLOCK_QUERIES = {"cpu": 128, "cuda": 1024}
+MAX_BLOCKS = 16
+
+
+@dataclass
+class PrefixPool:
+    """Prefix keys and values of one pack and the rows that use it: rows [start, stop) of the decoding batch.
+
+    Shapes: keys, values, one a layer, (KV heads, N, head size); mask (rows, N), additive, 0 or -inf.
+    """
+
+    start: int
+    stop: int
+    mask: torch.Tensor
+    keys: list[torch.Tensor] = field(default_factory=list)
+    values: list[torch.Tensor] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Block:
+    """Queries [start, stop) of a pack; `keys` says which nodes they attend to, a slice where those are neighbours.
+
+    Shapes: mask (1, 1, stop - start, number of keys), additive.
+    """
+
+    start: int
+    stop: int
+    keys: slice | torch.Tensor
+    mask: torch.Tensor
+
+
+ACTIVE_POOLS: ContextVar[list[PrefixPool] | None] = ContextVar("fastslow_active_pools", default=None)
+ACTIVE_BLOCKS: ContextVar[list[Block] | None] = ContextVar("fastslow_active_blocks", default=None)
+# Where a pass over a pack leaves each layer's keys and values. What attention gets is taken, not what a cache holds, since
+# multi-head latent attention caches them compressed.
+FILLED_POOL: ContextVar[PrefixPool | None] = ContextVar("fastslow_filled_pool", default=None)
+
+
+@contextmanager
+def attending(
+    forest: Forest, device: torch.device, dtype: torch.dtype, pool: PrefixPool | None = None
+) -> Iterator[torch.Tensor]:
+    """Inside, a forward pass over one pack attends within its forest, and fills a pool where one is given. Gives the mask to
+    call the model with: transformers builds none of its own where it gets a mask of four dimensions.
+    """
+    queries = max(BLOCK_QUERIES.get(device.type, 1024), -(-len(forest) // MAX_BLOCKS))
+    blocks = []
+    for block in forest.blocks(queries):
+        neighbours = len(block.keys) == block.keys[-1] - block.keys[0] + 1
+        keys = slice(block.keys[0], block.stop) if neighbours else torch.tensor(block.keys, device=device)
+        blocks.append(Block(block.start, block.stop, keys, additive_mask(block.mask.to(device), dtype)[None, None]))
+    active, filled = ACTIVE_BLOCKS.set(blocks), FILLED_POOL.set(pool)
+    try:
+        yield torch.zeros(1, 1, 1, 1, device=device, dtype=dtype)
+    finally:
+        ACTIVE_BLOCKS.reset(active)
+        FILLED_POOL.reset(filled)
+
+
+def additive_mask(allowed: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """0 where allowed, the type's lowest finite value elsewhere."""
+    return torch.zeros(allowed.shape, dtype=dtype, device=allowed.device).masked_fill(~allowed, torch.finfo(dtype).min)
+
+
+def fastslow_attention(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float | None = None,
+    **kwargs: Any,
+) -> tuple[torch.Tensor, None]:
+    """Attention output of shape (rows, queries, heads, size of a value), as transformers expects it. Values may be of another
+    size than queries and keys (multi-head latent attention).
+
+    Raises: NotImplementedError for an ingredient of the scores that it would have to ignore.
+    """
+    ignored = [name for name in ("softcap", "s_aux", "position_bias") if kwargs.get(name) is not None]
+    if ignored:
+        raise NotImplementedError(f"its attention uses {', '.join(ignored)}")
+    blocks, pools = ACTIVE_BLOCKS.get(), ACTIVE_POOLS.get()
+    if blocks is not None:
+        pool = FILLED_POOL.get()
+        if pool is not None:
+            pool.keys.append(key[0].contiguous())
+            pool.values.append(value[0].contiguous())
+        return _attend_in_blocks(query, key, value, blocks, scaling).transpose(1, 2), None
+    if pools is None:
+        return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
+    scale = scaling if scaling is not None else query.shape[-1] ** -0.5
+    layer: int = module.layer_idx  # type: ignore[assignment]
+    output = query.new_empty(*query.shape[:-1], value.shape[-1])
+    for pool in pools:
+        rows = slice(pool.start, pool.stop)
+        output[rows] = _attend(
+            query[rows] * scale, pool.keys[layer], pool.values[layer], pool.mask, key[rows], value[rows]
+        )
+    return output.transpose(1, 2), None
+
+
+def _attend_in_blocks(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, blocks: list[Block], scaling: float | None
+) -> torch.Tensor:
+    """Shapes: query (1, heads, N, size), key and value (1, KV heads, N, size); returns (1, heads, N, size)."""
+    _, heads, _, size = query.shape
+    kv_heads = key.shape[1]
+    # KV heads as the batch and the heads that share one as its heads: keys are then broadcast, not copied.
+    grouped = query.view(kv_heads, heads // kv_heads, -1, size)
+    shared_keys, shared_values = key[0][:, None], value[0][:, None]
+    outputs = []
+    for block in blocks:
+        keys, values = shared_keys[:, :, block.keys], shared_values[:, :, block.keys]
+        part = scaled_dot_product_attention(
+            grouped[:, :, block.start : block.stop],
+            keys.expand(-1, heads // kv_heads, -1, -1),
+            values.expand(-1, heads // kv_heads, -1, -1),
+            attn_mask=block.mask,
+            scale=scaling,
+        )
+        outputs.append(part)
+    return torch.cat(outputs, dim=2).reshape(1, heads, -1, value.shape[-1])
+
+
+def _attend(
+    query: torch.Tensor,
+    pool_keys: torch.Tensor,
+    pool_values: torch.Tensor,
+    pool_mask: torch.Tensor,
+    own_keys: torch.Tensor,
+    own_values: torch.Tensor,
+) -> torch.Tensor:
+    rows, heads, _, size = query.shape
+    kv_heads, prefix, _ = pool_keys.shape
+    shared = heads // kv_heads
+    grouped = query.view(rows, kv_heads, shared, size)
+    by_head = grouped.transpose(0, 1).reshape(kv_heads, rows * shared, size)
+    prefix_scores = (by_head @ pool_keys.transpose(1, 2)).view(kv_heads, rows, shared, prefix) + pool_mask[
+        None, :, None, :
+    ]
+    own_scores = (grouped @ own_keys.transpose(2, 3)).transpose(0, 1)
+    weights = torch.cat([prefix_scores, own_scores], dim=-1).softmax(dim=-1, dtype=torch.float32).to(query.dtype)
+    from_prefix = weights[..., :prefix].reshape(kv_heads, rows * shared, prefix) @ pool_values
+    from_own = weights[..., prefix:].transpose(0, 1) @ own_values
+    mixed = from_prefix.view(kv_heads, rows, shared, pool_values.shape[-1]).transpose(0, 1) + from_own
+    return mixed.reshape(rows, heads, 1, pool_values.shape[-1])
+
+
+AttentionInterface.register(NAME, fastslow_attention)
+AttentionMaskInterface.register(NAME, sdpa_mask)

@@ -1,0 +1,186 @@
+"""Log-probabilities of given completions: one forward pass a micro-batch, logits at completion positions only.
+
+`ForestScorer` packs sequences that share prefixes; `PlainScorer` pads to the right. Both say which row of the logits
+predicts which completion token, so that everything after the forward pass is the same for both.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+
+from fastslow.slow.engine import TokenSequence
+from fastslow.slow.local.attention import attending
+from fastslow.slow.local.forest import Forest, pack_forests
+
+# Elements of a slice of logits: on a CPU what its caches hold, on a GPU what keeps it busy.
+SLICE_ELEMENTS = (2**20, 2**26)
+
+
+@dataclass(frozen=True)
+class MicroBatch:
+    """One forward pass over `computed_tokens` tokens.
+
+    `members` are indices of the sequences in it. `rows[j]` are the rows of the logits that predict the completion
+    tokens of sequence `members[j]`, shared where prefixes are. `forward(model)` gives logits (rows, vocabulary).
+    """
+
+    members: list[int]
+    rows: list[list[int]]
+    forward: Callable[[Any], torch.Tensor]
+    computed_tokens: int
+
+
+class Scorer(Protocol):
+    """Splits sequences into micro-batches of at most `budget_tokens`; a longer sequence gets one of its own."""
+
+    def micro_batches(self, sequences: Sequence[TokenSequence], budget_tokens: int) -> list[MicroBatch]: ...
+
+
+class ForestScorer:
+    """Micro-batches are packed forests: no padding, shared prefixes once, identical completions once."""
+
+    def __init__(self, device: torch.device, dtype: torch.dtype) -> None:
+        self.device, self.dtype = device, dtype
+
+    def micro_batches(self, sequences: Sequence[TokenSequence], budget_tokens: int) -> list[MicroBatch]:
+        # The last token of a sequence predicts nothing, so it is not computed.
+        inputs = [(*s.context_tokens, *s.completion_tokens[:-1]) for s in sequences]
+        return [self._micro_batch(forest, sequences) for forest in pack_forests(inputs, budget_tokens)]
+
+    def _micro_batch(self, forest: Forest, sequences: Sequence[TokenSequence]) -> MicroBatch:
+        predictors = [
+            path[len(sequences[member].context_tokens) - 1 :]
+            for member, path in zip(forest.members, forest.paths, strict=True)
+        ]
+        kept = sorted({node for path in predictors for node in path})
+        row_of = {node: row for row, node in enumerate(kept)}
+
+        def forward(model: Any) -> torch.Tensor:
+            with attending(forest, self.device, self.dtype) as mask:
+                output = model(
+                    input_ids=torch.tensor([forest.tokens], device=self.device),
+                    position_ids=torch.tensor([forest.positions], device=self.device),
+                    attention_mask=mask,
+                    logits_to_keep=torch.tensor(kept, device=self.device),
+                    use_cache=False,
+                )
+            return output.logits[0]
+
+        rows = [[row_of[node] for node in path] for path in predictors]
+        return MicroBatch(forest.members, rows, forward, len(forest))
+
+
+class PlainScorer:
+    """Micro-batches are right-padded rows of similar length, for architectures that cannot be packed."""
+
+    def __init__(self, device: torch.device, pad_token: int) -> None:
+        self.device, self.pad_token = device, pad_token
+
+    def micro_batches(self, sequences: Sequence[TokenSequence], budget_tokens: int) -> list[MicroBatch]:
+        lengths = [len(s.context_tokens) + len(s.completion_tokens) - 1 for s in sequences]
+        groups: list[list[int]] = []
+        for index in sorted(range(len(sequences)), key=lambda index: (lengths[index], index)):
+            if not groups or (len(groups[-1]) + 1) * lengths[index] > budget_tokens:
+                groups.append([])
+            groups[-1].append(index)
+        return [self._micro_batch(group, sequences) for group in groups]
+
+    def _micro_batch(self, members: list[int], sequences: Sequence[TokenSequence]) -> MicroBatch:
+        inputs = [(*sequences[m].context_tokens, *sequences[m].completion_tokens[:-1]) for m in members]
+        width = max(len(tokens) for tokens in inputs)
+        first = min(len(sequences[m].context_tokens) for m in members) - 1
+        rows = [
+            [
+                index * (width - first) + position - first
+                for position in range(len(sequences[m].context_tokens) - 1, len(inputs[index]))
+            ]
+            for index, m in enumerate(members)
+        ]
+
+        def forward(model: Any) -> torch.Tensor:
+            padded = [list(tokens) + [self.pad_token] * (width - len(tokens)) for tokens in inputs]
+            mask = [[1] * len(tokens) + [0] * (width - len(tokens)) for tokens in inputs]
+            output = model(
+                input_ids=torch.tensor(padded, device=self.device),
+                attention_mask=torch.tensor(mask, device=self.device),
+                logits_to_keep=torch.arange(first, width, device=self.device),
+                use_cache=False,
+            )
+            return output.logits.flatten(0, 1)
+
+        return MicroBatch(members, rows, forward, len(members) * width)
+
+
+def token_logprobs(
+    logits: torch.Tensor, batch: MicroBatch, sequences: Sequence[TokenSequence], temperature: float = 1.0
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Log-probabilities of all completion tokens of a micro-batch, member after member, and the entropies (nats) of the
+    distributions that they come from, both at `temperature`: of softmax(logits / temperature), as the sampler has it.
+
+    Shapes: logits (rows, vocabulary); returns (N,) with gradient and (N,) without. Float32 whatever the logits are.
+    Backward turns the logits into their own gradient in place: do not use them after it.
+    """
+    rows = torch.tensor([row for rows in batch.rows for row in rows], device=logits.device)
+    targets = [token for member in batch.members for token in sequences[member].completion_tokens]
+    chosen, entropy = _TokenLogprobs.apply(logits, rows, torch.tensor(targets, device=logits.device), temperature)
+    return chosen, entropy[rows]
+
+
+class _TokenLogprobs(torch.autograd.Function):
+    """log_softmax and gather in slices that stay in the cache; plain autograd would walk the vocabulary ten times."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, logits: torch.Tensor, rows: torch.Tensor, targets: torch.Tensor, temperature: float
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        log_totals = logits.new_empty(len(logits), dtype=torch.float32)
+        entropies = torch.empty_like(log_totals)
+        for part in slices(logits):
+            values = tempered(logits[part], temperature)
+            log_totals[part] = torch.logsumexp(values, dim=-1)
+            probs = (values - log_totals[part, None]).exp_()
+            entropies[part] = log_totals[part] - torch.linalg.vecdot(probs, values)
+        ctx.save_for_backward(logits, log_totals, rows, targets)
+        ctx.temperature = temperature
+        ctx.mark_non_differentiable(entropies)
+        return tempered(logits[rows, targets], temperature) - log_totals[rows], entropies
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None, None, None]:
+        logits, log_totals, rows, targets = ctx.saved_tensors
+        logits = logits.detach()
+        gradient = tempered(gradients[0], ctx.temperature)
+        per_row = torch.zeros_like(log_totals).index_add_(0, rows, gradient)
+        order = rows.argsort(stable=True)
+        rows, targets, gradient = rows[order], targets[order], gradient[order]
+        for part in slices(logits):
+            values = tempered(logits[part], ctx.temperature).sub_(log_totals[part, None]).exp_()
+            values.mul_(-per_row[part, None])
+            first, last = torch.searchsorted(rows, torch.tensor([part.start, part.stop], device=rows.device)).tolist()
+            here = rows[first:last] - part.start, targets[first:last]
+            logits[part] = values.index_put_(here, gradient[first:last], accumulate=True)
+        return logits, None, None, None
+
+
+def tempered(values: torch.Tensor, temperature: float) -> torch.Tensor:
+    """Logits in float32, divided by the temperature; at 1 they are left as they are."""
+    return values.float() if temperature == 1.0 else values.float() / temperature
+
+
+def slices(logits: torch.Tensor) -> Iterator[slice]:
+    """The rows of logits (rows, vocabulary) in runs of about `SLICE_ELEMENTS` elements."""
+    size = max(1, SLICE_ELEMENTS[logits.device.type == "cuda"] // logits.shape[-1])
+    return (slice(start, min(start + size, len(logits))) for start in range(0, len(logits), size))
+
+
+@torch.no_grad()
+def kl_divergences(logits: torch.Tensor, base_logits: torch.Tensor) -> torch.Tensor:
+    """KL(current || base) of each row over the full vocabulary in nats; shapes (rows, vocabulary) -> (rows,)."""
+    return torch.cat([_kl(logits[part].float(), base_logits[part].float()) for part in slices(logits)])
+
+
+def _kl(logits: torch.Tensor, base_logits: torch.Tensor) -> torch.Tensor:
+    logprobs = torch.log_softmax(logits, dim=-1)
+    return torch.linalg.vecdot(logprobs.exp(), logprobs - torch.log_softmax(base_logits, dim=-1)).clamp(min=0.0)

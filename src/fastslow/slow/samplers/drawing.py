@@ -1,0 +1,127 @@
+"""Drawing completions: the sampling loop over a decoder, and the draw itself."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from fastslow.seeding import uniforms
+from fastslow.slow.engine import SampleRequest, SamplingParams
+from fastslow.slow.finite import check_logprobs
+from fastslow.slow.samplers.decoders import Decoder
+from fastslow.types import Completion, FinishReason
+
+NUCLEUS_CANDIDATES = 1024
+BLOCK = 512
+
+
+@dataclass
+class _Row:
+    noise: np.ndarray
+    tokens: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+    finish_reason: FinishReason = "length"
+
+
+@torch.inference_mode()
+def sample_rows(
+    requests: Sequence[SampleRequest],
+    params: SamplingParams,
+    make_decoder: Callable[[Sequence[SampleRequest]], Decoder],
+    stop: frozenset[int],
+) -> list[list[Completion]]:
+    """Completions of each request. Finished rows leave the batch at once.
+
+    Raises: DivergedError where logits are not finite: nothing can be drawn from them.
+    """
+    rows = [
+        _Row(uniforms(request.seed, index, params.max_tokens)) for request in requests for index in range(request.n)
+    ]
+    if rows:
+        _decode(rows, make_decoder(requests), params, stop)
+    completions = iter(Completion(tuple(row.tokens), tuple(row.logprobs), row.finish_reason) for row in rows)
+    return [[next(completions) for _ in range(request.n)] for request in requests]
+
+
+def _decode(rows: list[_Row], decoder: Decoder, params: SamplingParams, stop: frozenset[int]) -> None:
+    active = rows
+    logits = decoder.prefill()
+    for position in range(params.max_tokens):
+        noise = torch.tensor(np.array([row.noise[position] for row in active]), device=logits.device)
+        tokens, logprobs = draw(logits, noise, params)
+        chosen, drawn = tokens.tolist(), logprobs.tolist()
+        # NaN and infinity among a row's logits make the log-probability of any draw from it NaN.
+        check_logprobs([drawn], "the policy's logits")
+        for row, token, logprob in zip(active, chosen, drawn, strict=True):
+            row.tokens.append(token)
+            row.logprobs.append(logprob)
+            if token in stop:
+                row.finish_reason = "stop"
+        going = [index for index, row in enumerate(active) if row.finish_reason != "stop"]
+        if not going or position + 1 == params.max_tokens:
+            return
+        if len(going) < len(active):
+            decoder.keep(going)
+            active = [active[index] for index in going]
+        logits = decoder.step([chosen[index] for index in going])
+
+
+def draw(logits: torch.Tensor, noise: torch.Tensor, params: SamplingParams) -> tuple[torch.Tensor, torch.Tensor]:
+    """One token a row by inverse transform sampling, and its log-probability.
+
+    Shapes: logits (rows, vocabulary); noise (rows,) in [0, 1); returns (rows,) int64 and (rows,) float32.
+    The log-probability is that of the tempered distribution before the nucleus is cut out; greedy draws, which have
+    none, report temperature 1.
+    """
+    scaled = logits.float() if params.temperature in (0.0, 1.0) else logits.float() / params.temperature
+    peaks = scaled.max(-1, keepdim=True).values
+    weights = _padded_weights(scaled, peaks)
+    blocks = weights.view(len(weights), -1, BLOCK)
+    sums = blocks.sum(-1).double()
+    totals = sums.sum(-1)
+    if params.temperature == 0.0:
+        tokens = scaled.argmax(-1)
+    elif params.top_p < 1.0:
+        tokens = _draw_from_nucleus(weights / totals[:, None].float(), noise, params.top_p)
+    else:
+        tokens = _draw_by_blocks(blocks, sums, noise * totals)
+    return tokens, scaled.gather(-1, tokens[:, None])[:, 0] - peaks[:, 0] - totals.log().float()
+
+
+def _padded_weights(scaled: torch.Tensor, peaks: torch.Tensor) -> torch.Tensor:
+    """exp(scaled - peak), filled up with zeros to whole blocks."""
+    vocabulary = scaled.shape[-1]
+    weights = scaled.new_empty(len(scaled), -(-vocabulary // BLOCK) * BLOCK)
+    weights[:, vocabulary:] = 0.0
+    torch.sub(scaled, peaks, out=weights[:, :vocabulary])
+    weights[:, :vocabulary].exp_()
+    return weights
+
+
+def _draw_by_blocks(blocks: torch.Tensor, sums: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Inverse transform sampling in two steps, so that the vocabulary is summed once: the block, then the token in it."""
+    rows = torch.arange(len(blocks), device=blocks.device)
+    block = _first_above(sums.cumsum(-1), targets)
+    before = sums.cumsum(-1)[rows, block] - sums[rows, block]
+    inside = _first_above(blocks[rows, block].cumsum(-1, dtype=torch.float64), targets - before)
+    return block * BLOCK + inside
+
+
+def _first_above(cumulative: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Index of the first entry above its row's target; where rounding leaves none, the last one that adds anything."""
+    found = torch.searchsorted(cumulative, targets[:, None], right=True)[:, 0]
+    last = (cumulative < cumulative[:, -1:]).sum(-1)
+    return torch.minimum(found, last)
+
+
+def _draw_from_nucleus(probs: torch.Tensor, noise: torch.Tensor, top_p: float) -> torch.Tensor:
+    """Draw from the smallest set of most likely tokens whose mass reaches `top_p`."""
+    width = min(NUCLEUS_CANDIDATES, probs.shape[-1])
+    values, indices = probs.topk(width, dim=-1)
+    if bool((values.sum(-1) < top_p).any()):
+        values, indices = probs.sort(dim=-1, descending=True)
+    before = values.cumsum(-1) - values
+    nucleus = values.masked_fill(before >= top_p, 0.0)
+    cumulative = nucleus.cumsum(-1, dtype=torch.float64)
+    return indices.gather(-1, _first_above(cumulative, noise * cumulative[:, -1])[:, None])[:, 0]

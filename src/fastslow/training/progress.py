@@ -1,0 +1,197 @@
+"""Showing a run while it runs: a live panel in a terminal, one plain line a step elsewhere.
+
+The loop tells an observer what happens; observers show it, or send it on (`training/tracking.py`).
+"""
+
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from fastslow.config import Config
+from fastslow.runs.metrics import kl_mark, kl_of
+
+
+class Observer(Protocol):
+    """Receives the events of a run.
+
+    Kinds and payloads: `start` {steps, max_rollouts, output, step, rollouts, engine}; `phase` {name}; `cycle` {cycle,
+    population, metric_calls, error, best_score}; `step` (the line of metrics.jsonl); `checkpoint` {path}; `warning` {message};
+    `end` {result}, or `abort` {error} where an exception ends the run.
+    """
+
+    def on_event(self, kind: str, payload: dict[str, Any]) -> None: ...
+
+
+class SilentObserver:
+    """Shows nothing."""
+
+    def on_event(self, kind: str, payload: dict[str, Any]) -> None:
+        return None
+
+
+class Observers:
+    """Several observers as one."""
+
+    def __init__(self, observers: Sequence[Observer]) -> None:
+        self.observers = list(observers)
+
+    def on_event(self, kind: str, payload: dict[str, Any]) -> None:
+        for observer in self.observers:
+            observer.on_event(kind, payload)
+
+
+class WarningsObserver:
+    """Shows warnings alone, on stderr."""
+
+    def on_event(self, kind: str, payload: dict[str, Any]) -> None:
+        if kind == "warning":
+            print(f"fastslow: {printable(payload['message'])}", file=sys.stderr)
+
+
+class PlainObserver:
+    """One line a step, for logs and pipes."""
+
+    def __init__(self) -> None:
+        self.clock = _Clock()
+
+    def on_event(self, kind: str, payload: dict[str, Any]) -> None:
+        self.clock.on_event(kind, payload)
+        if kind == "start":
+            engine = f"; {payload['engine']}" if payload.get("engine") else ""
+            self._say(f"run {payload['output']}: from step {payload['step']}{engine}")
+        elif kind == "cycle":
+            score = payload["best_score"]
+            best = "" if score is None else f", best on its anchors {score:.3f}"
+            self._say(f"cycle {payload['cycle']}: {payload['metric_calls']} metric calls{best}")
+        elif kind == "step":
+            left = self.clock.seconds_left()
+            eta = "" if left is None else f" | {duration(left)} left"
+            self._say(" | ".join(f"{name} {value}" for name, value in summary(payload).items()) + eta)
+        elif kind == "warning":
+            self._say(f"warning: {printable(payload['message'])}")
+        elif kind == "checkpoint":
+            self._say(f"saved {payload['path']}")
+
+    @staticmethod
+    def _say(line: str) -> None:
+        print(line, flush=True)
+
+
+class LiveObserver:
+    """A panel that stays in place: progress, the last numbers, the best prompt; warnings scroll above it."""
+
+    def __init__(self) -> None:
+        self.clock = _Clock()
+        self.console = Console()
+        self.progress = Progress(
+            TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed:.0f}/{task.total:.0f}"),
+            TimeElapsedColumn(), TimeRemainingColumn(), console=self.console,
+        )  # fmt: skip
+        self.bar = self.progress.add_task("starting", total=1)
+        self.rows: list[dict[str, str]] = []
+        self.prompt = ""
+        self.live = Live(console=self.console, get_renderable=self._render, refresh_per_second=4)
+
+    def on_event(self, kind: str, payload: dict[str, Any]) -> None:
+        self.clock.on_event(kind, payload)
+        if kind == "start":
+            total = payload["max_rollouts"] or payload["steps"]
+            self.progress.update(self.bar, total=total)
+            if payload.get("engine"):
+                self.console.print(Text(payload["engine"], style="dim"))
+            self.live.start()
+        elif kind == "phase":
+            self.progress.update(self.bar, description=payload["name"])
+        elif kind == "cycle":
+            self.prompt = payload["population"][0].system
+        elif kind == "step":
+            done = payload["rollouts/sampled_total"] if self.clock.max_rollouts else payload["step"]
+            self.progress.update(self.bar, completed=done)
+            self.rows = [*self.rows[-7:], summary(payload)]
+        elif kind == "warning":
+            self.console.print(Text(f"warning: {printable(payload['message'])}", style="yellow"))
+        elif kind in ("end", "abort"):
+            self.live.stop()
+
+    def _render(self) -> Group:
+        table = Table(box=None, pad_edge=False)
+        for name in self.rows[-1] if self.rows else ():
+            table.add_column(name, justify="right")
+        for row in self.rows:
+            table.add_row(*row.values())
+        prompt = Text(f"best prompt: {printable(self.prompt)}", style="cyan") if self.prompt else Text("")
+        return Group(table, prompt, self.progress)
+
+
+class _Clock:
+    """How long the rest will take, by the pace so far."""
+
+    def __init__(self) -> None:
+        self.started = time.monotonic()
+        self.total = self.first = self.done = 0
+        self.max_rollouts: int | None = None
+
+    def on_event(self, kind: str, payload: dict[str, Any]) -> None:
+        if kind == "start":
+            self.max_rollouts = payload["max_rollouts"]
+            self.total = self.max_rollouts or payload["steps"]
+            self.first = self.done = payload["rollouts"] if self.max_rollouts else payload["step"]
+            self.started = time.monotonic()
+        elif kind == "step":
+            self.done = payload["rollouts/sampled_total"] if self.max_rollouts else payload["step"]
+
+    def seconds_left(self) -> float | None:
+        made = self.done - self.first
+        if made <= 0:
+            return None
+        return (time.monotonic() - self.started) / made * max(0, self.total - self.done)
+
+
+def summary(record: dict[str, Any]) -> dict[str, str]:
+    """The numbers of a step that people watch, as text."""
+    val = next((value for name, value in record.items() if name.startswith("val/mean@")), None)
+    sampling_s = record["time/sample_s"] + record["time/evolve_s"]
+    rate = record["rollouts/sampled"] / sampling_s if sampling_s else None
+    return {
+        "step": str(record["step"]),
+        "reward": _number(record["reward/mean"]),
+        "val": _number(val),
+        "KL": _number(kl_of(record)) + kl_mark(record),
+        "loss": _number(record["slow/loss"]),
+        "rollouts": str(record["rollouts/sampled_total"]),
+        "reused": str(record["rollouts/reused"]),
+        "rollouts/s": _number(rate, 1),
+        "s": _number(record["time/step_s"], 1),
+    }
+
+
+def printable(text: str) -> str:
+    """Text that cannot steer a terminal: control characters of a model's or a verifier's words are replaced."""
+    return "".join(c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
+def make_observer(config: Config, *, quiet: bool = False) -> Observer:
+    """What the command line shows, and the tracker that the config names."""
+    shown: Observer = WarningsObserver() if quiet else LiveObserver() if sys.stdout.isatty() else PlainObserver()
+    if config.tracker == "none":
+        return shown
+    from fastslow.training.tracking import make_tracker
+
+    return Observers([shown, make_tracker(config)])
+
+
+def _number(value: float | None, digits: int = 3) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}h{minutes:02d}m" if hours else f"{minutes}m{rest:02d}s"
