@@ -4,10 +4,10 @@ import sys
 
 from workload import Instant, Settings, StepTimes, reward, serve, step_times, tell
 
-from fastslow.config import ModelConfig, SlowConfig
 from fastslow.slow.advantages import AdvantageSettings, build_datums
 from fastslow.slow.engine import LossSettings, SampleRequest, SamplingParams
 from fastslow.slow.local.engine import LocalEngine
+from fastslow.slow.settings import ModelConfig, SlowConfig
 from fastslow.types import Completion, Prompt, Rollout
 
 LEARNING_RATE = 1e-6

@@ -13,11 +13,11 @@ from typing import Any
 
 import torch
 
-from fastslow.config import ModelConfig, SlowConfig
 from fastslow.slow.engine import SampleRequest, SamplingParams, TokenSequence
 from fastslow.slow.local import loading
 from fastslow.slow.local.engine import LocalEngine
 from fastslow.slow.local.probe import TEXT
+from fastslow.slow.settings import ModelConfig, SlowConfig
 
 
 def measure(model: str, dtype: Any, rollouts: int, new_tokens: int, sharing: bool) -> dict[str, Any]:

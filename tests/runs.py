@@ -28,6 +28,8 @@ def small_config(model_dir: Path, output: Path, **overrides: Any) -> Config:
     }  # fmt: skip
     for key, value in overrides.items():
         tree[key] = {**tree[key], **value} if isinstance(value, dict) and isinstance(tree.get(key), dict) else value
+    if ":" in tree["fast"].get("optimiser", ""):
+        del tree["fast"]["reflection_minibatch"]  # gepa's alone
     return parse_config(tree)
 
 

@@ -21,8 +21,10 @@ from fastslow.measuring.intervals import clustered_interval
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
+from fastslow.methods.registry import titles
+
 RESULTS = Path(__file__).parent / "results"
-METHODS = {"fst": "FST", "rl": "RL alone", "prompt": "GEPA alone"}
+METHODS = {name: title for name, title in titles().items() if name in ("fst", "rl", "prompt")}
 TASKS = {
     "json": "zero floor: bare JSON, which the base model never writes under the seed prompt",
     "boxed": "low floor: \\boxed{}, which the base model writes now and then",

@@ -11,7 +11,7 @@ from typing import Any
 
 from fastslow.config import Config
 from fastslow.errors import ConfigError
-from fastslow.experiments.tables import table
+from fastslow.methods.registry import find_method
 from fastslow.runs.directory import (
     checkpoint_steps,
     read_by_kind,
@@ -21,6 +21,7 @@ from fastslow.runs.directory import (
     write_atomically,
 )
 from fastslow.runs.metrics import KL, KL_ESTIMATE, kl_of
+from fastslow.text import markdown_table
 from fastslow.types import SYSTEM, Prompt
 
 RESUME = "resume"
@@ -76,7 +77,8 @@ def _best(config: Config, population: list[Prompt]) -> Prompt:
     """What the weights were trained to answer under: after distillation that is the seed prompt, not the teacher's."""
     from fastslow.tasks.registry import build_task
 
-    return build_task(config.task).seed_prompt if config.method == "distill" else population[0]
+    bare = find_method(config.method).answers_under_seed_prompt
+    return build_task(config.task).seed_prompt if bare else population[0]
 
 
 def _write_prompts(output: Path, best: Prompt, population: list[Prompt], by_kind: Mapping[str, str]) -> None:
@@ -180,7 +182,7 @@ def _measured(config: Config, metrics: list[dict[str, Any]], step: int) -> str:
 Step 0 is the base model under the task's own prompt. One run, seed {config.seed}: there is no interval.
 """
     return "\n".join(
-        [head, *table(["step", f"mean@{k}", f"best@{k}", f"KL to the base, nats a token{how}"], rows)]
+        [head, *markdown_table(["step", f"mean@{k}", f"best@{k}", f"KL to the base, nats a token{how}"], rows)]
     ).rstrip()
 
 

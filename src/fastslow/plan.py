@@ -9,6 +9,7 @@ import torch
 
 from fastslow.config import Config
 from fastslow.errors import ConfigError
+from fastslow.methods.registry import find_method
 from fastslow.runs.directory import RunDirectory
 from fastslow.slow.context_room import ContextRoom, context_room
 from fastslow.slow.local import loading
@@ -109,22 +110,22 @@ def estimate_run(config: Config, parameters: int, context_tokens: float, flops_p
     frozen weights), 2 more for the KL penalty or for the teacher. A context is computed once for all rollouts of its
     problem and prompt.
     """
-    loop, distills = config.loop, config.method == "distill"
+    loop, method = config.loop, find_method(config.method)
     per_step = loop.problems_per_step * loop.group_size
-    per_cycle = config.fast.metric_calls if config.searches else 0
+    per_cycle = config.fast.metric_calls if method.searches(config) else 0
     searching, training = _split_steps(config, per_step, per_cycle)
     steps = searching + training
-    cycles = searching + (0 if distills else -(-training // loop.steps_per_cycle))
+    cycles = searching + (-(-training // loop.steps_per_cycle) if method.cycles_while_training else 0)
     rollouts = training * per_step + cycles * per_cycle
     settings = config.evaluation
     evaluations = 1 + steps // settings.every if settings.every else 0
     validation = evaluations * (settings.problems * settings.k + settings.kl_problems)
-    step_contexts = loop.problems_per_step * config.answering_prompts
+    step_contexts = loop.problems_per_step * method.answering_prompts(config)
     contexts = training * step_contexts + cycles * per_cycle + evaluations * (settings.problems + settings.kl_problems)
     longest = config.sampling.max_tokens
     sampled = contexts * context_tokens + (rollouts + validation) * longest
     learned = training * (step_contexts * context_tokens + per_step * longest)
-    passes = (4 if config.model.lora else 6) + (2 if config.slow.kl_coefficient or distills else 0)
+    passes = (4 if config.model.lora else 6) + (2 if config.slow.kl_coefficient or method.needs_distributions else 0)
     flops = parameters * (2.0 * sampled + passes * learned)
     seconds = None if flops_per_s is None else flops / (TYPICAL_SHARE * flops_per_s)
     return Estimate(steps, cycles, rollouts, validation, sampled, flops, seconds)
@@ -132,13 +133,14 @@ def estimate_run(config: Config, parameters: int, context_tokens: float, flops_p
 
 def _split_steps(config: Config, per_step: int, per_cycle: int) -> tuple[int, int]:
     """Steps that only search, and steps that train, within the budget of rollouts."""
-    searching = min(config.search_steps, config.steps)
+    method = find_method(config.method)
+    searching = min(method.search_steps(config), config.steps)
     training, budget = config.steps - searching, config.max_rollouts
     if budget is None:
         return searching, training
     searching = min(searching, -(-budget // max(per_cycle, 1)))
     left = max(budget - searching * per_cycle, 0)
-    pace = per_step + (0.0 if config.method == "distill" else per_cycle / config.loop.steps_per_cycle)
+    pace = per_step + (per_cycle / config.loop.steps_per_cycle if method.cycles_while_training else 0.0)
     return searching, min(training, -(-left // max(int(pace), 1)))
 
 
@@ -181,75 +183,40 @@ def _task(task: Task, room: ContextRoom, context_tokens: float) -> list[str]:
 
 
 def _slow(config: Config) -> list[str]:
-    if config.method == "prompt":
-        return ["frozen: method is prompt"]
-    loop, slow = config.loop, config.slow
-    share = loop.group_size // config.answering_prompts
-    step = loop.problems_per_step * loop.group_size
-    lines = [f"a step: {loop.problems_per_step} problems x {loop.group_size} rollouts = {step} rollouts"]
+    method, slow = find_method(config.method), config.slow
+    if not method.moves_weights:
+        return [f"frozen: method is {config.method}"]
     clip = f"{slow.max_grad_norm:g}" if slow.max_grad_norm else "none"
     adam = (
         f"AdamW: learning rate {slow.learning_rate:g} after {slow.warmup_steps} steps of warm-up, "
         f"gradient norm at most {clip}"
     )
-    if config.method == "distill":
-        lines[0] += " of the student, who has the seed prompt; one update"
-        return [*lines, *_distillation(config), adam]
-    lines[0] += f", {share} under each of {config.population_size} prompts; one update"
-    divided = "divided by the group's deviation" if loop.divide_by_std else "not divided by a deviation"
-    normalised = ", then normalised over the batch" if loop.batch_normalisation else ""
-    lines.append(f"advantage: reward minus the mean of its {loop.baseline}'s group, {divided}{normalised}")
-    if config.sampling.temperature != 1.0:
-        lines.append(
-            f"rollouts at temperature {config.sampling.temperature:g}: ratio, entropy and KL penalty are those of that "
-            "distribution; the measured KL to the base is that of temperature 1"
-        )
-    if slow.loss == "cispo":
-        lines.append(f"loss: cispo, importance ratio clamped to [0, {slow.tau:g}] (absolute)")
-    else:
-        lines.append(f"loss: {slow.loss}")
-    penalty = f"{slow.kl_coefficient:g}" if slow.kl_coefficient else "none"
-    return [*lines, f"{adam}; KL penalty towards the base: {penalty}"]
-
-
-def _distillation(config: Config) -> list[str]:
-    given = config.distill.prompt
-    teacher = "the best prompt that the search finds"
-    if isinstance(given, dict):
-        teacher = ", ".join(f"{name}: {text!r}" for name, text in given.items())
-    return [
-        f"teacher: the base weights under {teacher}",
-        "loss: KL(student || teacher) over the full vocabulary at every token of the student's rollouts; rewards are measured "
-        "and not trained on",
-    ]
+    if not method.needs_distributions:
+        adam += f"; KL penalty towards the base: {f'{slow.kl_coefficient:g}' if slow.kl_coefficient else 'none'}"
+    return [*method.of_an_update(config), adam]
 
 
 def _fast(config: Config) -> list[str]:
     fast, loop = config.fast, config.loop
-    if not config.searches:
-        return ["frozen: the teacher's prompt is given" if config.teacher_is_given else "frozen: the seed prompt stays"]
-    every = {
-        "prompt": "every step",
-        "distill": f"in each of the first {config.distill.cycles} steps, weights frozen",
-    }.get(config.method, f"every {loop.steps_per_cycle} steps")
+    method = find_method(config.method)
+    if not method.searches(config):
+        return [f"frozen: {method.why_prompts_stay(config)}"]
+    population = method.population_size(config)
     lookahead = loop.problems_per_step * loop.steps_per_cycle
     anchors = min(fast.anchor_problems, lookahead)
-    fitting = max(1, fast.metric_calls // (2 * config.population_size))
+    fitting = max(1, fast.metric_calls // (2 * population))
     proposer = fast.proposer
-    words = ", in the words of a phrase book" if proposer.phrasebook else ""
-    who = f"{proposer.kind} {proposer.model or ''}"
-    if proposer.kind == "lesson":
-        who = f"the verifier's own lessons{words}, no LLM"
     lines = [
-        f"{fast.optimiser} {every}: at most {fast.metric_calls} metric calls, {config.population_size} prompts kept",
+        f"{fast.optimiser} {method.when_it_searches(config)}: at most {fast.metric_calls} metric calls, "
+        f"{population} prompts kept",
         f"anchors: {min(anchors, fitting)} of the {lookahead} problems looked ahead at, once the population is full",
-        f"proposer: {who.strip()}, {proposer.recipe} recipe, prompts of at most {proposer.max_prompt_chars} characters",
+        f"proposer: {proposer.described}, {proposer.recipe} recipe, prompts of at most {proposer.max_prompt_chars} characters",
     ]
     if proposer.kind == "policy":
         lines.append("what the policy writes as reflection counts as sampled rollouts, on top of the metric calls")
     if fast.max_backoff:
         lines.append(f"searches that bring nothing are followed by pauses of up to {fast.max_backoff} cycles")
-    if config.method == "fst":
+    if method.reuses_rollouts:
         age = loop.reuse_max_age
         lines.append(f"rollouts are reused for {age} policy versions" if age else "rollouts are not reused")
     return lines
@@ -259,7 +226,7 @@ def _evaluation(config: Config) -> list[str]:
     settings = config.evaluation
     if not settings.every:
         return ["nothing: evaluation.every is 0"]
-    prompt = "seed prompt" if config.method == "distill" else "best prompt"
+    prompt = find_method(config.method).measured_prompt
     how = "over the full vocabulary" if config.engine == "local" else "estimated from sampled tokens"
     return [
         f"mean@{settings.k} and best@{settings.k} of the {prompt} on up to {settings.problems} validation problems at "

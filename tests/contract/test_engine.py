@@ -15,11 +15,11 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from architectures import POSITIONS, STOP_TOKENS, make_architecture_dir, write_gguf
-from fastslow.config import LoraConfig, ModelConfig, SlowConfig
 from fastslow.errors import ConfigError, TooLongError
 from fastslow.slow.engine import Datum, DistillDatum, LossSettings, SampleRequest, SamplingParams, TokenSequence
 from fastslow.slow.local import loading
 from fastslow.slow.local.engine import LocalEngine
+from fastslow.slow.settings import LoraConfig, ModelConfig, SlowConfig
 
 MAX_TOKENS = 8
 PARAMS = SamplingParams(MAX_TOKENS)

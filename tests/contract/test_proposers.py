@@ -9,13 +9,14 @@ from typing import Any
 
 import pytest
 
-from fastslow.config import ModelConfig, ProposerConfig, SlowConfig
 from fastslow.errors import ReflectionError
 from fastslow.fast.optimiser import Usage
 from fastslow.fast.proposers.base import BatchProposer, Example, ProposalRequest
 from fastslow.fast.proposers.registry import build_proposer, check_proposer
+from fastslow.fast.proposers.settings import ProposerConfig, proposer_config
 from fastslow.slow.engine import SampleRequest, SamplingParams
 from fastslow.slow.local.engine import LocalEngine
+from fastslow.slow.settings import ModelConfig, SlowConfig
 from fastslow.types import Completion, Prompt
 
 from chat_server import INPUT_TOKENS, OUTPUT_TOKENS, Answer, ChatServer
@@ -30,7 +31,7 @@ OK, FAIL = Answer(), Answer(status=500)
 
 def config(kind: str, server: ChatServer, **changes: Any) -> ProposerConfig:
     settings = {"retries": 3, "backoff_s": 0.0, "timeout_s": 10.0, "api_key_env": KEY_ENV, **changes}
-    return ProposerConfig(kind=kind, model=MODELS[kind], base_url=server.url, **settings)
+    return proposer_config(kind=kind, model=MODELS[kind], base_url=server.url, **settings)
 
 
 def propose(proposer: Any, seed: int = 7) -> Any:
@@ -230,7 +231,7 @@ def engine(tiny_model_dir: Path) -> LocalEngine:
 
 
 def policy(engine: Any, **changes: Any) -> Any:
-    settings = ProposerConfig(kind="policy", **{"max_tokens": 16, **changes})
+    settings = proposer_config(kind="policy", **{"max_tokens": 16, **changes})
     check_proposer(settings)
     return build_proposer(settings, engine)
 
@@ -259,7 +260,14 @@ def test_the_policy_can_write_a_child(engine: LocalEngine, monkeypatch: pytest.M
     question = engine.decode(request.context_tokens)
     for part in ("Answer in words.", "What is 2 + 2?", "four", "Write the number in digits."):
         assert part in question
-    expected = Usage(calls=1, input_tokens=len(request.context_tokens), output_tokens=len(written), usd=0.0)
+    expected = Usage(
+        calls=1,
+        input_tokens=len(request.context_tokens),
+        output_tokens=len(written),
+        usd=0.0,
+        sampled=1,
+        sampled_tokens=len(written),
+    )
     assert proposal.usage == expected
 
 

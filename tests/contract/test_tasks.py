@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from fastslow.config import TaskConfig
 from fastslow.tasks.base import SPLITS, ScoringFailure, Task, check_splits
 from fastslow.tasks.registry import build_task
+from fastslow.tasks.settings import TaskConfig
 from fastslow.types import Problem, Score
 
 SIZES = {"train": 8, "validation": 3, "test": 3}

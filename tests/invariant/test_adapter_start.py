@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from fastslow.cli.main import main
-from fastslow.config import Config, LoraConfig, ModelConfig
+from fastslow.config import Config
 from fastslow.errors import ConfigError
 from fastslow.experiments.designs import plasticity
 from fastslow.experiments.runner import Experiment, Part, run_experiment
@@ -21,6 +21,7 @@ from fastslow.measuring.evaluate import evaluate
 from fastslow.plan import describe
 from fastslow.slow.engine import TokenSequence
 from fastslow.slow.local.engine import LocalEngine
+from fastslow.slow.settings import LoraConfig, ModelConfig
 from fastslow.training.build import check
 
 from runs import metrics_of, record_of, small_config

@@ -12,7 +12,7 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from fastslow.config import Config, LoraConfig, ModelConfig, SlowConfig
+from fastslow.config import Config
 from fastslow.errors import ConfigError
 from fastslow.fast.frozen import FrozenOptimiser
 from fastslow.loop import train
@@ -20,7 +20,8 @@ from fastslow.measuring.evaluate import evaluate
 from fastslow.runs.directory import read_candidates, read_config, read_population
 from fastslow.slow.engine import DistillDatum, SampleRequest, SamplingParams
 from fastslow.slow.local.engine import LocalEngine
-from fastslow.training.progress import Observer
+from fastslow.slow.settings import LoraConfig, ModelConfig, SlowConfig
+from fastslow.training.observer import Observer
 from fastslow.types import Prompt
 
 from runs import metrics_of, record_of, small_config

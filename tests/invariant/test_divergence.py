@@ -9,12 +9,12 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from fastslow.cli.main import main
-from fastslow.config import LoraConfig, ModelConfig, SlowConfig
 from fastslow.errors import ConfigError, DivergedError, told
 from fastslow.loop import train
 from fastslow.runs.directory import checkpoint_steps, config_text
 from fastslow.slow.engine import Datum, DistillDatum, LossSettings, SampleRequest, SamplingParams
 from fastslow.slow.local.engine import LocalEngine
+from fastslow.slow.settings import LoraConfig, ModelConfig, SlowConfig
 from fastslow.training.progress import SilentObserver
 
 from runs import metrics_of, small_config

@@ -9,9 +9,9 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from fastslow.config import ModelConfig, SlowConfig
 from fastslow.slow.engine import Datum, LossSettings, SampleRequest, SamplingParams, TokenSequence
 from fastslow.slow.local.engine import LocalEngine
+from fastslow.slow.settings import ModelConfig, SlowConfig
 
 KL = 0.1
 LOSS = LossSettings(kl_coefficient=KL)

@@ -6,13 +6,14 @@ from pathlib import Path
 import pytest
 
 from fastslow.cli.main import main
-from fastslow.config import TaskConfig, load_config
+from fastslow.config import load_config
 from fastslow.experiments.runner import read_results
-from fastslow.lab import reproduce
+from fastslow.lab import worlds
 from fastslow.lab.demo import Line
 from fastslow.lab.tasks import WORLDS, right_prompts
 from fastslow.loop import train
 from fastslow.runs.directory import read_metrics
+from fastslow.tasks.settings import TaskConfig
 
 SMALL = {
     "TUNING_SEEDS": (100,), "LEARNING_RATES": {"1e-4": 1e-4, "3e-4": 3e-4}, "COMPARED": ("amber", "hazel"), "STEPS": 10,
@@ -51,7 +52,7 @@ def test_reproduce_runs_every_experiment_once_and_reports(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     for name, value in SMALL.items():
-        monkeypatch.setattr(reproduce, name, value)
+        monkeypatch.setattr(worlds, name, value)
     where = ["--output", str(tmp_path / "runs"), "--results", str(tmp_path / "results"), "--seeds", "1"]
     assert main(["lab", "reproduce", *where]) == 0
     report = (tmp_path / "results" / "README.md").read_text(encoding="utf-8")
@@ -68,7 +69,7 @@ def test_reproduce_runs_every_experiment_once_and_reports(
     assert pictures == {"compare_amber.png", "compare_hazel.png", "plasticity.png", "continual.png"}
     files = {path.name: path.read_bytes() for path in (tmp_path / "results").glob("*.jsonl")}
     tuned = [json.loads(line) for line in files["tune.jsonl"].decode().splitlines()]
-    chosen = reproduce.chosen_methods(tuned)
+    chosen = worlds.chosen_methods(tuned)
     compared = [json.loads(line) for line in files["compare.jsonl"].decode().splitlines()]
     used = {line["settings"]["slow.learning_rate"] for line in compared if line["labels"].get("method") == "fst"}
     assert used == {chosen["fst"]["slow.learning_rate"]}

@@ -12,7 +12,7 @@ from typing import Any
 
 import httpx
 
-from fastslow.config import TinkerConfig
+from fastslow.slow.tinker.settings import TinkerConfig
 
 PYTHON = "FASTSLOW_SKYRL_PYTHON"
 HELPERS = Path(__file__).parent / "skyrl"

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 import torch
 
-from fastslow.config import LoraConfig, ModelConfig, SlowConfig
 from fastslow.errors import ConfigError, ResumeError
 from fastslow.slow.engine import Datum, DistillDatum, LossSettings, SampleRequest, SamplingParams, TokenSequence
 from fastslow.slow.local.engine import LocalEngine
+from fastslow.slow.settings import LoraConfig, ModelConfig, SlowConfig
 from fastslow.slow.tinker.engine import TinkerEngine
 
 from skyrl_server import SkyrlServer

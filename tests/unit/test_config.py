@@ -4,6 +4,7 @@ import pytest
 
 from fastslow.config import Config, load_config, parse_config, with_overrides
 from fastslow.errors import ConfigError
+from fastslow.methods.registry import find_method
 
 ROOT = Path(__file__).parents[2]
 MINIMAL = {"model": {"name": "m"}, "task": {"name": "star_graph"}}
@@ -35,7 +36,7 @@ def test_the_defaults_are_the_papers() -> None:
             r"K = 4 does not divide loop.group_size, G = 6.*\[1, 2, 3, 6\]",
         ),
         ({"model": {}}, "model.name: is missing"),
-        ({"method": "sft"}, "method: Input should be 'fst', 'rl', 'prompt' or 'distill', got 'sft'"),
+        ({"method": "sft"}, "method: 'sft' is unknown: take one of fst, rl, prompt, distill"),
         ({"slow": {"clip_low": 0.2}}, "slow.clip_low: 0.2 sets a floor"),
         (
             {"slow": {"loss": "importance_sampling", "clip_low": 0.2}},
@@ -89,10 +90,11 @@ def test_clips_at_their_defaults_stand_in_any_config() -> None:
 
 
 def test_everything_but_the_frozen_optimiser_searches() -> None:
+    names = ("gepa", "frozen", "mine:Mine")
     found = {
-        name: parse_config({**MINIMAL, "fast": {"optimiser": name}}).searches for name in ("gepa", "frozen", "mine")
+        name: find_method("fst").searches(parse_config({**MINIMAL, "fast": {"optimiser": name}})) for name in names
     }
-    assert found == {"gepa": True, "frozen": False, "mine": True}
+    assert found == {"gepa": True, "frozen": False, "mine:Mine": True}
 
 
 def test_groups_that_can_teach_are_taken_and_so_is_what_an_earlier_run_was_made_with() -> None:
@@ -110,17 +112,22 @@ def test_groups_that_can_teach_are_taken_and_so_is_what_an_earlier_run_was_made_
 
 def test_rl_needs_no_divisor_since_it_has_one_prompt() -> None:
     config = parse_config({**MINIMAL, "method": "rl", "loop": {"group_size": 6, "population_size": 4}})
-    assert config.population_size == 1
+    assert find_method("rl").population_size(config) == 1
 
 
 def test_distillation_searches_only_for_a_prompt_that_is_not_given() -> None:
     tree = {**MINIMAL, "method": "distill", "loop": {"group_size": 6, "population_size": 4}}
     evolved = parse_config(tree)
-    assert (evolved.searches, evolved.search_steps, evolved.population_size) == (True, 10, 4)
+    method = find_method("distill")
+
+    def facts(config: Config) -> tuple[bool, int, int]:
+        return method.searches(config), method.search_steps(config), method.population_size(config)
+
+    assert facts(evolved) == (True, 10, 4)
     given = parse_config({**tree, "distill": {"prompt": "Be brief."}, "steps": 5, "fast": {"optimiser": "frozen"}})
-    assert (given.searches, given.search_steps, given.population_size) == (False, 0, 1)
+    assert facts(given) == (False, 0, 1)
     # All of a group is the student's, whatever the population.
-    assert evolved.answering_prompts == given.answering_prompts == 1
+    assert method.answering_prompts(evolved) == method.answering_prompts(given) == 1
 
 
 def test_every_wrong_field_gets_a_line() -> None:

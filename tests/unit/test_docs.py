@@ -4,15 +4,14 @@ import ast
 import inspect
 import re
 import shlex
-from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
 import pytest
-from pydantic import BaseModel
 
 from fastslow.cli.main import build_parser
-from fastslow.config import Config, parse_config, read_yaml
+from fastslow.config import parse_config, read_yaml
+from fastslow.config.options import all_options
 from fastslow.loop import train
 from fastslow.tasks.registry import find_factory
 
@@ -23,19 +22,9 @@ DOCS = ROOT / "docs"
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def options(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
-    for name, field in model.model_fields.items():
-        inner = [a for a in (field.annotation, *getattr(field.annotation, "__args__", ())) if isinstance(a, type)]
-        sections = [a for a in inner if issubclass(a, BaseModel)]
-        if sections:
-            yield from options(sections[0], f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}"
-
-
 def test_every_option_is_documented() -> None:
     text = (DOCS / "config.md").read_text(encoding="utf-8")
-    listed = list(options(Config))
+    listed = [option.key for option in all_options()]
     assert "fast.proposer.kind" in listed
     assert [name for name in listed if f"`{name}`" not in text] == []
 
@@ -65,7 +54,7 @@ def test_the_glossary_has_every_option_and_metric_with_unit_and_source() -> None
     assert "usd_total" in metrics
     rows = rows_of("glossary.md")
     listed = [name for row in rows for name in names_in(row[0])]
-    assert sorted(listed) == sorted([*options(Config), *metrics])
+    assert sorted(listed) == sorted([*(option.key for option in all_options()), *metrics])
     assert [row for row in rows if len(row) != 3 or not all(row)] == []
 
 
@@ -103,7 +92,7 @@ def undefined(code: str) -> list[str]:
 
 
 METHOD_KEYS = {
-    *options(Config),
+    *(option.key for option in all_options()),
     "fast.*",
     "fast.proposer.*",
     "slow.*",
@@ -123,8 +112,8 @@ def test_what_the_method_page_names_is_in_the_code(paper: str, code: str, keys: 
 @pytest.mark.parametrize(
     ("code", "missing"),
     [
-        ("`union` in [`curriculum.py`](x), `Task.seed_prompt`", []),
-        ("`union` in [`session.py`](x)", ["union in session.py"]),
+        ("`union` in [`training/curriculum.py`](x), `Task.seed_prompt`", []),
+        ("`union` in [`training/session.py`](x)", ["union in training/session.py"]),
         ("`Task.union`, `gone` in `gone.py`", ["gone.py", "Task.union", "gone"]),
         ("`Curriculum.train`", ["Curriculum.train"]),
     ],

@@ -4,7 +4,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fastslow.config import ModelConfig
 from fastslow.errors import InfrastructureError
 from fastslow.measuring.evaluation import (
     EvaluationResult,
@@ -16,6 +15,7 @@ from fastslow.measuring.evaluation import (
 )
 from fastslow.slow.engine import SamplingParams
 from fastslow.slow.local.engine import LocalEngine
+from fastslow.slow.settings import ModelConfig
 from fastslow.types import Completion, Problem, Prompt, Rollout
 
 from toy import LettersTask

@@ -2,7 +2,8 @@ from typing import Any
 
 import pytest
 
-from fastslow.training.progress import LiveObserver, Observers, PlainObserver, SilentObserver, WarningsObserver, summary
+from fastslow.cli.progress import LiveObserver, PlainObserver, WarningsObserver, summary
+from fastslow.training.observer import Observers, SilentObserver
 from fastslow.types import Prompt
 
 

@@ -75,8 +75,8 @@ def _train(options: argparse.Namespace) -> int:
 
         print(describe(config, resume=options.resume))
         return 0
+    from fastslow.cli.progress import make_observer
     from fastslow.loop import train
-    from fastslow.training.progress import make_observer
 
     result = train(config, resume=options.resume, observer=make_observer(config, quiet=options.quiet))
     if result.interrupted:

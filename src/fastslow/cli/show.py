@@ -11,14 +11,15 @@ from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
-from fastslow.config import TaskConfig, apply_override
+from fastslow.config import apply_override
 from fastslow.errors import ConfigError
 from fastslow.measuring.evaluate import EvaluationReport
 from fastslow.runs.directory import read_by_kind, read_candidates, read_config, read_population
 from fastslow.runs.family import Member, family_tree
 from fastslow.tasks.base import SPLITS, check_splits
 from fastslow.tasks.registry import build_task, list_tasks
-from fastslow.training.progress import printable
+from fastslow.tasks.settings import TaskConfig
+from fastslow.text import printable
 from fastslow.types import Prompt
 
 PREVIEW = 100

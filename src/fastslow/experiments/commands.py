@@ -8,8 +8,7 @@ from textwrap import fill
 from typing import Any
 
 from fastslow.errors import ConfigError, positive
-
-METHODS = ("fst", "rl", "prompt", "distill")
+from fastslow.methods.settings import METHODS
 
 
 def experiment(

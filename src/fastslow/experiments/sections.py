@@ -16,10 +16,10 @@ from fastslow.experiments.tables import (
     ratios,
     reach,
     select,
-    table,
 )
 from fastslow.measuring.statistics import accuracy, final_accuracy, kl, reached, summarise
 from fastslow.runs.metrics import kl_name
+from fastslow.text import markdown_table
 
 SHARE = 0.95
 """Of the better method's final accuracy: the level that the methods are timed to."""
@@ -66,7 +66,7 @@ def comparison(methods: ByMethod, title: str, picture: Path, extra: Extra | None
     return [
         f"{level:.2f} is {SHARE:.0%} of the better method's final accuracy.",
         "",
-        *table(header, rows),
+        *markdown_table(header, rows),
         *ratios(methods, level),
         *_to_own_level_of_rl(methods, level),
         *costs(methods),
@@ -103,7 +103,7 @@ def costs(methods: ByMethod) -> list[str]:
         "reused",
         *(f"seconds: {name}" for name in names.values()),
     ]
-    return table(header, rows)
+    return markdown_table(header, rows)
 
 
 def drift(methods: ByMethod, picture: Path) -> list[str]:
@@ -121,7 +121,7 @@ def drift(methods: ByMethod, picture: Path) -> list[str]:
     return [
         f"{name}(policy, base) under the same context, nats a token, at the first evaluation that reached an accuracy.",
         "",
-        *table(["accuracy", *(NAMES[method] for method in moving)], rows),
+        *markdown_table(["accuracy", *(NAMES[method] for method in moving)], rows),
         f"![drift]({picture.name})",
         "",
     ]
@@ -139,7 +139,7 @@ def plasticity(after: Mapping[str, Lines], second: str, picture: Path) -> list[s
     series = {f"from {name}": curves(runs) for name, runs in after.items()}
     draw(series, [(STEPS, ACCURACY)], f"plain RL on {second}", picture)
     header = ["weights from", "seeds", "accuracy before", "accuracy at the end"]
-    return [*table(header, rows), f"![plasticity]({picture.name})", ""]
+    return [*markdown_table(header, rows), f"![plasticity]({picture.name})", ""]
 
 
 def stream(methods: ByMethod, phases: Sequence[tuple[str, str]], steps: int, picture: Path) -> list[str]:
@@ -156,7 +156,7 @@ def stream(methods: ByMethod, phases: Sequence[tuple[str, str]], steps: int, pic
         "Accuracy at the end of each phase, on every task, under the best prompt of that moment; in brackets, for earlier "
         "tasks, under the best prompt that was kept for them.",
         "",
-        *table(["method", "seeds", "after", *tasks.values()], rows),
+        *markdown_table(["method", "seeds", "after", *tasks.values()], rows),
         f"![stream]({picture.name})",
         "",
     ]
@@ -173,7 +173,7 @@ def populations(methods: ByMethod, best: str, population: str) -> list[str]:
         "best for it in training; and with each problem under the member that serves it best (chosen on other completions than "
         "those that count).",
         "",
-        *table(["method", *figures], rows),
+        *markdown_table(["method", *figures], rows),
     ]
 
 
@@ -196,7 +196,7 @@ def ablation(lines: Lines, keys: Mapping[str, Sequence[str]], level: float) -> l
         "setting", "value", "seeds", "accuracy at the end", f"rollouts to {level:.2f}", f"seconds to {level:.2f}",
         f"{_kl_name(lines)} at the end",
     ]  # fmt: skip
-    return table(header, rows)
+    return markdown_table(header, rows)
 
 
 def _searched(run: Line) -> int:

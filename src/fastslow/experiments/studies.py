@@ -13,7 +13,8 @@ from fastslow.errors import ConfigError
 from fastslow.experiments import designs, sections
 from fastslow.experiments.asymptote import fit_asymptote
 from fastslow.experiments.runner import Measure, Part
-from fastslow.experiments.tables import NAMES, ByMethod, Lines, by_method, curves, measured, select, table
+from fastslow.experiments.tables import NAMES, ByMethod, Lines, by_method, curves, measured, select
+from fastslow.text import markdown_table
 
 TEST = Measure("trained weights, best prompt", kl=True)
 POPULATION = Measure("population", prompt="population")
@@ -106,7 +107,7 @@ def _asymptotes(lines: Lines, directory: Path, config: Config, options: Options)
     return [
         "A of the sigmoid fitted to validation accuracy, with a 95 % interval over seeds, or why there is none.",
         "",
-        *table(["method", "seeds", "asymptote A"], rows),
+        *markdown_table(["method", "seeds", "asymptote A"], rows),
         *sections.comparison(by_method(lines), "learning curves", directory / "asymptote.png"),
     ]
 
@@ -121,7 +122,11 @@ def _decomposition(lines: Lines, directory: Path, config: Config, options: Optio
         for method, runs in by_method(lines).items()
     ]
     header = ["method", "seeds", *(measure.name for measure in DECOMPOSITION)]
-    return ["What is in the weights and what is in the prompt, mean@k on the test split.", "", *table(header, rows)]
+    return [
+        "What is in the weights and what is in the prompt, mean@k on the test split.",
+        "",
+        *markdown_table(header, rows),
+    ]
 
 
 def _plasticity(lines: Lines, directory: Path, config: Config, options: Options) -> list[str]:
@@ -150,7 +155,7 @@ def _tested(methods: ByMethod) -> list[str]:
     return [
         "On the test split, after training:",
         "",
-        *table(["method", "seeds", "mean@k"], rows),
+        *markdown_table(["method", "seeds", "mean@k"], rows),
         *_populations(methods),
     ]
 

@@ -5,8 +5,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from fastslow.measuring.statistics import Reached, Summary, reached, summarise
+from fastslow.methods.registry import titles
 
-NAMES = {"fst": "FST", "rl": "RL alone", "prompt": "GEPA alone", "distill": "FST-distill"}
+NAMES = titles()
 Line = Mapping[str, Any]
 Lines = Sequence[Line]
 ByMethod = Mapping[str, Lines]
@@ -24,7 +25,7 @@ def seed_counts(lines: Lines) -> list[int]:
 
 
 def by_method(lines: Lines, **labels: Any) -> ByMethod:
-    """The lines of each method, in the order of `NAMES`; methods without any are left out."""
+    """The lines of each method, in the order of `methods.settings`; methods without any are left out."""
     found = {method: select(lines, method=method, **labels) for method in NAMES}
     return {method: runs for method, runs in found.items() if runs}
 
@@ -32,13 +33,6 @@ def by_method(lines: Lines, **labels: Any) -> ByMethod:
 def curves(runs: Lines) -> list[Any]:
     """Their learning curves."""
     return [run["curve"] for run in runs]
-
-
-def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    """Lines of a Markdown table, an empty one behind it. A bar within a cell does not end it."""
-    escaped = [[cell.replace("|", "\\|") for cell in row] for row in (header, *rows)]
-    head, *body = [f"| {' | '.join(row)} |" for row in escaped]
-    return [head, "|---" * len(header) + "|", *body, ""]
 
 
 def median(values: Iterable[float | None], digits: int = 3) -> str:

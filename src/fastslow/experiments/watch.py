@@ -12,7 +12,7 @@ from rich.text import Text
 from fastslow.experiments.runner import Status
 from fastslow.runs.directory import read_metrics, read_population
 from fastslow.runs.metrics import kl_mark, kl_of
-from fastslow.training.progress import duration, printable
+from fastslow.text import duration, printable
 
 
 class PlainWatcher:

@@ -2,15 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 
-from fastslow.config import Config
-from fastslow.fast.optimiser import Evaluate, Evolution, PromptOptimiser, Usage
-from fastslow.slow.engine import PolicyEngine
+from fastslow.fast.optimiser import Evaluate, Evolution, Usage
 from fastslow.types import Problem, Prompt
-
-
-def build(config: Config, engine: PolicyEngine, seed_prompt: Prompt) -> PromptOptimiser:
-    """The optimiser of a config."""
-    return FrozenOptimiser()
 
 
 class FrozenOptimiser:

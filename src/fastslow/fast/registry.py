@@ -1,50 +1,55 @@
-"""From a config to the prompt optimiser. A new one is one file with `build`, and one entry here or its path in a config."""
+"""From a config to the prompt optimiser. A new one is one class with `evolve`, anywhere, named as `package.module:Class`."""
 
-from collections.abc import Callable
-from importlib import import_module
-from typing import Any
-
-from fastslow.config import FROZEN, Config
 from fastslow.errors import ConfigError
+from fastslow.extension import construct, load_object
+from fastslow.fast.frozen import FrozenOptimiser
 from fastslow.fast.optimiser import PromptOptimiser
+from fastslow.fast.proposers.registry import build_proposer, check_proposer
+from fastslow.fast.settings import FastConfig, GepaConfig, OwnOptimiserConfig
 from fastslow.slow.context_room import ContextRoom
 from fastslow.slow.engine import PolicyEngine
-from fastslow.tasks.registry import load_object
 from fastslow.types import Prompt
 
-MODULES = {
-    "gepa": "fastslow.fast.gepa.optimiser",
-    FROZEN: "fastslow.fast.frozen",
-}
 
-Build = Callable[[Config, PolicyEngine, Prompt], PromptOptimiser]
-
-
-def check_optimiser(name: str) -> None:
-    """Raises ConfigError where no optimiser has this name."""
-    _build(name)
+def check_optimiser(config: FastConfig) -> None:
+    """Raises ConfigError for what can be known to fail before any model loads."""
+    check_proposer(config.proposer)
+    if isinstance(config, OwnOptimiserConfig) and not callable(load_object(config.optimiser, "fast.optimiser")):
+        raise ConfigError(f"fast.optimiser: {config.optimiser!r} cannot be called: name a class with `evolve`")
 
 
 def build_optimiser(
-    config: Config, engine: PolicyEngine, seed_prompt: Prompt, room: ContextRoom | None = None
+    config: FastConfig, engine: PolicyEngine, seed_prompt: Prompt, room: ContextRoom | None = None
 ) -> PromptOptimiser:
-    """The fast side of a run; plain RL leaves its one prompt as it is. `room` says which prompts are too long."""
-    optimiser = _build(config.fast.optimiser if config.searches else FROZEN)(config, engine, seed_prompt)
-    if room is not None and hasattr(optimiser, "room"):
-        optimiser.room = room
-    return optimiser
+    """The fast side of a run that searches. `room` says which prompts are too long.
 
+    One of your own gets `seed_prompt`, `metric_calls`, `room` and a `proposer` where its constructor has parameters of these
+    names.
+    """
+    if isinstance(config, OwnOptimiserConfig):
+        given = {
+            "seed_prompt": seed_prompt,
+            "metric_calls": config.metric_calls,
+            "room": room,
+            "proposer": lambda: build_proposer(config.proposer, engine),
+        }
+        made = construct(config.optimiser, config.options, "fast", key="optimiser", given=given)
+        if not callable(getattr(made, "evolve", None)):
+            raise ConfigError(
+                f"fast.optimiser: {config.optimiser!r} gave {made!r}, which has no `evolve`: see docs/prompts.md"
+            )
+        own: PromptOptimiser = made
+        return own
+    if not isinstance(config, GepaConfig) or config.optimiser != "gepa":
+        return FrozenOptimiser()
+    # gepa takes a second to import, which `--help` need not wait for.
+    from fastslow.fast.gepa.optimiser import GepaOptimiser
 
-def _build(name: str) -> Build:
-    if name in MODULES:
-        found: Any = import_module(MODULES[name]).build
-    elif ":" in name:
-        found = load_object(name, "fast.optimiser")
-    else:
-        raise ConfigError(
-            f"fast.optimiser: {name!r} is unknown: take one of {', '.join(MODULES)}, or package.module:build"
-        )
-    if not callable(found):
-        raise ConfigError(f"fast.optimiser: {name!r} is {found!r}, which cannot be called: name a function build")
-    build: Build = found
-    return build
+    return GepaOptimiser(
+        build_proposer(config.proposer, engine),
+        seed_prompt,
+        metric_calls=config.metric_calls,
+        reflection_minibatch=config.reflection_minibatch,
+        proposals_per_iteration=config.proposals_per_iteration,
+        room=room,
+    )

@@ -13,7 +13,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from fastslow.config import ModelConfig
 from fastslow.lab import rules
 from fastslow.lab.corpus import draw_stated, phrases
 from fastslow.lab.pretrain import Recipe
@@ -23,6 +22,7 @@ from fastslow.runs.directory import write_atomically
 from fastslow.seeding import derive_seed
 from fastslow.slow.engine import PolicyEngine, SamplingParams
 from fastslow.slow.local.engine import LocalEngine
+from fastslow.slow.settings import ModelConfig
 from fastslow.tasks.base import Task
 from fastslow.types import Problem, Prompt
 

@@ -18,7 +18,7 @@ from fastslow.lab.rules import SEED_PROMPT
 from fastslow.lab.tasks import WORLDS, right_prompts
 from fastslow.measuring.statistics import final_accuracy, reached
 from fastslow.resources import resolve_path
-from fastslow.training.progress import printable
+from fastslow.text import printable
 
 CONFIG = "package:fastslow.lab/lab.yaml"
 FIRST, SECOND, OTHERS = "amber", "birch", ("dogwood", "ginkgo")

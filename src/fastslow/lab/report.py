@@ -15,13 +15,13 @@ from fastslow.experiments.tables import (
     median,
     seed_counts,
     select,
-    table,
 )
-from fastslow.lab import reproduce as plan
+from fastslow.lab import worlds as plan
 from fastslow.lab.tasks import WORLDS
 from fastslow.measuring.intervals import median_note
 from fastslow.measuring.statistics import area
 from fastslow.runs.directory import write_atomically
+from fastslow.text import markdown_table
 
 HEAD = """# The lab: results
 
@@ -58,7 +58,7 @@ def _tune(lines: Lines, results: Path) -> list[str]:
         f"Mean accuracy over {plan.STEPS} steps on task {plan.TUNED_ON}, seeds {', '.join(map(str, plan.TUNING_SEEDS))}, which "
         f"is not used again. {text}",
         "",
-        *table(["method", *plan.LEARNING_RATES], rows),
+        *markdown_table(["method", *plan.LEARNING_RATES], rows),
     ]
 
 
@@ -101,7 +101,7 @@ def _decomposition(tasks: list[str], lines: Lines) -> list[str]:
     return [
         "### What is in the weights and what is in the prompt (test split)",
         "",
-        *table(["task", "FST: both", "FST: weights only", "FST: prompt only", "RL alone"], rows),
+        *markdown_table(["task", "FST: both", "FST: weights only", "FST: prompt only", "RL alone"], rows),
     ]
 
 

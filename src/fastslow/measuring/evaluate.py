@@ -16,6 +16,7 @@ from fastslow.measuring.evaluation import (
     kl_to_base,
 )
 from fastslow.measuring.intervals import Interval
+from fastslow.methods.registry import find_method
 from fastslow.runs.directory import (
     checkpoint_steps,
     finite,
@@ -90,7 +91,7 @@ def evaluate(
     task = build_task(settings.task)
     k = positive("k", k if k is not None else settings.evaluation.k)
     chosen = _problems(task, split, problems)
-    default = "seed" if run is None or settings.method == "distill" else "best"
+    default = "seed" if run is None or find_method(settings.method).answers_under_seed_prompt else "best"
     prompts = resolve_prompts(default if prompt is None else prompt, task, run)
     adapter = _checkpoint(run, weights) if run is not None else _adapter(target)
     engine = _load_remote(settings, adapter) if settings.engine == "tinker" else _load(settings, adapter)

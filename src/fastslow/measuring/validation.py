@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from fastslow.config import Config
 from fastslow.measuring.evaluation import evaluate_prompt, kl_to_base
+from fastslow.methods.registry import find_method
 from fastslow.seeding import derive_seed
 from fastslow.slow.engine import PolicyEngine, SamplingParams
 from fastslow.tasks.base import Task
@@ -17,6 +18,7 @@ class Validation:
 
     def __init__(self, config: Config, task: Task, engine: PolicyEngine) -> None:
         self.config, self.task, self.engine = config, task, engine
+        self.method = find_method(config.method)
         self.seed = derive_seed(config.seed, "validation")
         # By policy version, prompt hash and task.
         self._measured: dict[tuple[int, str, str], dict[str, float]] = {}
@@ -30,17 +32,17 @@ class Validation:
     ) -> dict[str, float]:
         """Everything that a metrics line says of validation.
 
-        `current` is the task that is trained on now. On it: mean@k, best@k and KL of the population's first prompt (in
-        distillation of the seed prompt, which the student answers under), and mean@k with each kind of problems under the
+        `current` is the task that is trained on now. On it: mean@k, best@k and KL of the population's first prompt (of the
+        seed prompt where the method answers under it), and mean@k with each kind of problems under the
         member that `by_kind` names by hash. Of a stream, mean@k on every task, and on earlier ones under the first prompt
         that the `library` has for them. Raises InfrastructureError where nothing could be scored.
         """
         name = f"mean@{self.config.evaluation.k}"
-        distilled = self.config.method == "distill"
-        prompt = self.task.seed_prompt if distilled else population[0]
+        bare = self.method.answers_under_seed_prompt
+        prompt = self.task.seed_prompt if bare else population[0]
         values = dict(self._once(current, prompt))
         problems = self._problems(current)
-        if len({problem.kind for problem in problems}) > 1 and not distilled:
+        if len({problem.kind for problem in problems}) > 1 and not bare:
             members = {each.hash: each for each in population}
             prompts = {p.kind: members.get(by_kind.get(p.kind, ""), prompt) for p in problems}
             same = set(prompts.values()) == {prompt}
@@ -70,7 +72,7 @@ class Validation:
             "val/masked": result.masked,
         }
         if settings.kl_problems:
-            some, frozen = problems[: settings.kl_problems], self.config.method == "prompt"
+            some, frozen = problems[: settings.kl_problems], not self.method.moves_weights
             at_one = SamplingParams(self.config.sampling.max_tokens)
             measured = None if frozen else kl_to_base(self.engine, task, some, prompt, at_one, self.seed)
             values["kl/base" if measured is None else measured.metric] = 0.0 if measured is None else measured.mean

@@ -9,10 +9,11 @@ from typing import Any
 
 from fastslow.errors import ConfigError
 from fastslow.measuring.intervals import share_interval
+from fastslow.methods.registry import title
 from fastslow.report.experiments import panels, read_experiment
 from fastslow.report.redact import redact_text, visible
-from fastslow.report.runs import BY_KIND, METHODS, is_run, read_run
-from fastslow.training.progress import printable
+from fastslow.report.runs import BY_KIND, is_run, read_run
+from fastslow.text import printable
 
 MOST_PARTS = 24
 """Runs of an experiment whose prompts, samples and configs are shown, where they lie beside its results."""
@@ -149,7 +150,7 @@ def _by_kind(after: Any) -> str:
 def _row(run: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
     totals = run["totals"]
     return [
-        run["name"], run["task"], METHODS.get(run["method"], run["method"]), _number(run["seed"], 0),
+        run["name"], run["task"], title(run["method"]), _number(run["seed"], 0),
         _with(found["before"], found["before_interval"]), _with(found["after"], found["interval"]), _kl(found),
         _number(totals["steps"], 0), _number(totals["sampled"], 0), _number(totals["seconds"], 1),
     ]  # fmt: skip

@@ -36,7 +36,7 @@ def write(paths: list[Path], output: Path) -> None:
     from fastslow.report.page import render
     from fastslow.report.thin import LARGEST, fit
     from fastslow.runs.directory import write_atomically
-    from fastslow.training.progress import printable
+    from fastslow.text import printable
 
     if output.is_dir():
         raise ConfigError(f"--output: {str(output)!r} is a directory: name a file, e.g. {output / 'report.html'}")

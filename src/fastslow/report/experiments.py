@@ -8,8 +8,9 @@ from fastslow.errors import ConfigError
 from fastslow.experiments.runner import FAILURES, read_results
 from fastslow.measuring.intervals import median_note
 from fastslow.measuring.statistics import Reached, final_accuracy, reached, summarise
+from fastslow.methods.registry import title, titles
 from fastslow.report.redact import redact_config
-from fastslow.report.runs import METHODS, evaluation_point
+from fastslow.report.runs import evaluation_point
 from fastslow.runs.metrics import kl_mark
 
 SHARE = 0.95
@@ -58,7 +59,7 @@ def _place(part: Part) -> tuple[str, Group]:
 
 
 def _panel(name: str, groups: Mapping[Group, Sequence[Part]]) -> dict[str, Any]:
-    order = list(METHODS)
+    order = list(titles())
     rank = {labels: order.index(method) if (method := dict(labels).get("method")) in order else 99 for labels in groups}
     groups = {labels: groups[labels] for labels in sorted(groups, key=rank.__getitem__)}
     series = [_series(labels, parts) for labels, parts in groups.items()]
@@ -85,7 +86,7 @@ def _panel(name: str, groups: Mapping[Group, Sequence[Part]]) -> dict[str, Any]:
 
 
 def _name(labels: Group) -> str:
-    texts = [(key, METHODS.get(value, value) if key == "method" else value) for key, value in labels]
+    texts = [(key, title(value) if key == "method" else value) for key, value in labels]
     return ", ".join(text if len(labels) == 1 or key in ("method", "value") else f"{key} {text}" for key, text in texts)
 
 

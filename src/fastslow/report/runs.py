@@ -19,7 +19,6 @@ from fastslow.runs.metrics import kl_name, kl_of
 LONGEST_COMPLETION = 8_000
 LONGEST_FEEDBACK = 2_000
 LONGEST_PROMPT = 20_000
-METHODS = {"fst": "FST", "rl": "RL alone", "prompt": "GEPA alone"}
 TIMES = ("evolve", "sample", "update", "evaluate")
 TRAINING = {
     "reward": "reward/mean",

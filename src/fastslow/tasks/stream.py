@@ -23,8 +23,8 @@ class StreamTask(Task):
     name = "stream"
 
     def __init__(self, tasks: list[dict[str, Any]], steps: int) -> None:
-        from fastslow.config import TaskConfig
         from fastslow.tasks.registry import build_task
+        from fastslow.tasks.settings import TaskConfig
 
         if not tasks or steps < 1:
             raise TaskError(f"task.options: a stream needs tasks and steps >= 1, got {len(tasks)} tasks, steps {steps}")

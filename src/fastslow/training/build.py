@@ -5,13 +5,19 @@ from pathlib import Path
 
 from fastslow.config import Config
 from fastslow.errors import ConfigError
+from fastslow.fast.frozen import FrozenOptimiser
 from fastslow.fast.optimiser import PromptOptimiser
-from fastslow.runs.directory import RunDirectory, read_population
+from fastslow.fast.registry import build_optimiser, check_optimiser
+from fastslow.methods.base import Method
+from fastslow.methods.registry import find_method
+from fastslow.runs.directory import RunDirectory
 from fastslow.slow.context_room import ContextRoom, context_room
 from fastslow.slow.engine import PolicyEngine
+from fastslow.slow.losses import check_loss
 from fastslow.tasks.base import Task, check_splits
+from fastslow.tasks.registry import build_task
 from fastslow.training.resume import check_complete
-from fastslow.types import Prompt
+from fastslow.training.tracking import check_tracker
 
 
 @dataclass(frozen=True)
@@ -28,36 +34,40 @@ class Parts:
 
 def check(config: Config) -> tuple[Config, Task]:
     """The config as resolved, and its task, after every check that needs no model. Raises ConfigError or TaskError."""
-    from fastslow.fast.proposers.registry import check_proposer
-    from fastslow.fast.registry import check_optimiser
-    from fastslow.slow.losses import check_loss
-    from fastslow.tasks.registry import build_task
-    from fastslow.training.tracking import check_tracker
-
     check_loss(config.slow.loss)
     check_tracker(config.tracker)
     task = build_task(config.task)
     check_splits(task)
-    _check_stages(config, task)
-    check_optimiser(config.fast.optimiser)
-    if config.method != "prompt":
+    method = find_method(config.method)
+    config = method.prepare(config, task)
+    if method.moves_weights:
         _check_sampling(config)
-    if config.searches:
-        check_proposer(config.fast.proposer)
+    if method.searches(config):
+        check_optimiser(config.fast)
     if config.engine == "tinker":
         from fastslow.slow.tinker.engine import check_remote
 
+        _check_updates(config, method)
         check_remote(config)
     else:
         _check_start(config)
-    return _with_teacher(config, task), task
+    return config, task
 
 
 def check_lengths(config: Config, task: Task, room: ContextRoom) -> None:
     """Raises ConfigError where the problems of a new run do not fit under the prompts that it begins with."""
     room.check_problems("the seed prompt", task.seed_prompt)
-    if isinstance(config.distill.prompt, dict) and config.teacher_is_given:
-        room.check_problems("distill.prompt", Prompt.from_dict(config.distill.prompt))
+    for field, prompt in find_method(config.method).given_prompts(config).items():
+        room.check_problems(field, prompt)
+
+
+def _check_updates(config: Config, method: Method) -> None:
+    """Raises ConfigError for a method whose updates no server can do."""
+    if method.needs_distributions:
+        raise ConfigError(
+            f"method: {config.method!r} compares whole distributions, and the Tinker API gives log-probabilities of tokens "
+            "alone: run it with engine: local"
+        )
 
 
 def _check_sampling(config: Config) -> None:
@@ -88,68 +98,6 @@ def _check_start(config: Config) -> None:
             check_settings(config.model.lora, adapter)
 
 
-def _check_stages(config: Config, task: Task) -> None:
-    """Raises ConfigError where a task would change in the middle of a cycle."""
-    steps, cycle = task.stage(0).steps, config.loop.steps_per_cycle
-    if steps is not None and config.method == "distill":
-        raise ConfigError(
-            f"method: 'distill' takes one task, and {task.name!r} is several in turn: distil the prompt of one of them"
-        )
-    if steps is not None and steps % cycle:
-        raise ConfigError(
-            f"task.options.steps: {steps} steps a task are no whole number of cycles: take a multiple of "
-            f"loop.steps_per_cycle, {cycle}"
-        )
-
-
-def _with_teacher(config: Config, task: Task) -> Config:
-    """The config with the teacher's prompt as its text, wherever it came from: a run that is resumed needs it unchanged."""
-    if not config.teacher_is_given:
-        return config
-    prompt = _teacher(config.distill.prompt, task)
-    wanted, given = sorted(task.seed_prompt.as_dict()), sorted(prompt.as_dict())
-    if wanted != given:
-        raise ConfigError(
-            f"distill.prompt: has the components {given}, those of task {task.name!r} are {wanted}: name each of them"
-        )
-    if not any(text.strip() for _, text in prompt.components):
-        raise ConfigError(f"distill.prompt: {config.distill.prompt!r} is empty: the teacher needs a prompt")
-    if prompt == task.seed_prompt:
-        raise ConfigError(
-            "distill.prompt: is the task's seed prompt, which the student has as well: there is nothing to distil. Give "
-            "the prompt of a run that found a better one"
-        )
-    return config.model_copy(update={"distill": config.distill.model_copy(update={"prompt": prompt.as_dict()})})
-
-
-def _teacher(named: str | dict[str, str], task: Task) -> Prompt:
-    """The prompt that `distill.prompt` names. Raises ConfigError for what does not exist."""
-    if isinstance(named, dict):
-        return Prompt.from_dict(named)
-    if named.startswith("@"):
-        path = Path(named[1:])
-        if not path.is_file():
-            raise ConfigError(f"distill.prompt: the file {str(path)!r} does not exist")
-        return Prompt.of(path.read_text(encoding="utf-8").strip())
-    if _is_run(named):
-        population = read_population(Path(named))
-        if not population:
-            raise ConfigError(f"distill.prompt: {named!r} has no population yet: its first cycle has not ended")
-        return population[0]
-    if len(named.split()) < 2:
-        raise ConfigError(
-            f"distill.prompt: {named!r} is neither evolve, @FILE, the directory of a run nor a text of several words"
-        )
-    return Prompt.of(named)
-
-
-def _is_run(name: str) -> bool:
-    try:
-        return (Path(name) / "config.yaml").is_file()
-    except (OSError, ValueError):  # a text that no path could be
-        return False
-
-
 def build_engine(config: Config) -> PolicyEngine:
     """The slow side of a run, on this machine or on a server."""
     if config.engine == "tinker" and config.tinker is not None:
@@ -168,13 +116,14 @@ def _check_engine(config: Config, task: Task, engine: PolicyEngine) -> None:
     if isinstance(engine, LocalEngine):
         from fastslow.slow.local.agreement import check_agreement, longest_sequence
 
-        check_agreement(engine, longest_sequence(config, task, engine), trains=config.method != "prompt")
+        method = find_method(config.method)
+        prompts = [task.seed_prompt, *method.given_prompts(config).values()]
+        longest = longest_sequence(config, task, engine, prompts=prompts, searches=method.searches(config))
+        check_agreement(engine, longest, trains=method.moves_weights)
 
 
 def prepare(config: Config, *, resume: Path | None = None) -> Parts:
     """Check, load, connect. A new run directory is made only when everything else stands."""
-    from fastslow.fast.registry import build_optimiser
-
     config, task = check(config)
     room = context_room(config, task)
     run = RunDirectory(resume if resume is not None else Path(config.output))
@@ -187,7 +136,8 @@ def prepare(config: Config, *, resume: Path | None = None) -> Parts:
     try:
         engine = build_engine(config)
         _check_engine(config, task, engine)
-        optimiser = build_optimiser(config, engine, task.seed_prompt, room)
+        searches = find_method(config.method).searches(config)
+        optimiser = build_optimiser(config.fast, engine, task.seed_prompt, room) if searches else FrozenOptimiser()
     except BaseException:
         run.close()
         raise

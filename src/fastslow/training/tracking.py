@@ -8,7 +8,7 @@ from typing import Any
 
 from fastslow.config import Config
 from fastslow.errors import ConfigError
-from fastslow.training.progress import Observer
+from fastslow.training.observer import Observer
 
 PROJECT = "fastslow"
 

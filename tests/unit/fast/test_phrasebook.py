@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from fastslow.config import ProposerConfig
 from fastslow.errors import ConfigError, ReflectionError
 from fastslow.fast.proposers.base import Example
 from fastslow.fast.proposers.lesson import LessonProposer
 from fastslow.fast.proposers.phrasebook import Phrasebook
 from fastslow.fast.proposers.registry import check_proposer
+from fastslow.fast.proposers.settings import proposer_config
 from fastslow.types import Prompt
 
 BOOK = Phrasebook(
@@ -80,9 +80,9 @@ def test_a_file_is_read_and_a_broken_one_is_named(tmp_path: Path) -> None:
     for text in ("no json", "[]", '{"phrases": []}', '{"phrases": ["a"], "synonyms": ["b"]}'):
         path.write_text(text, encoding="utf-8")
         with pytest.raises(ConfigError, match=r"fast\.proposer\.phrasebook"):
-            check_proposer(ProposerConfig(phrasebook=str(path)))
+            check_proposer(proposer_config(phrasebook=str(path)))
     with pytest.raises(ConfigError, match=r"missing\.json"):
-        check_proposer(ProposerConfig(phrasebook=str(tmp_path / "missing.json")))
+        check_proposer(proposer_config(phrasebook=str(tmp_path / "missing.json")))
 
 
 def test_weights_are_drawn_from_and_add_up() -> None:

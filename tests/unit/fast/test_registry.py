@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from fastslow.errors import ConfigError
-from fastslow.fast import registry
 from fastslow.loop import train
 from fastslow.plan import describe
 from fastslow.training.build import check
@@ -24,7 +23,7 @@ def shuffle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     text = DOCS.read_text(encoding="utf-8").partition("## Write your own optimiser")[2]
     (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     (settings,) = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
-    assert "optimiser: shuffle:build" in settings
+    assert "optimiser: shuffle:ShuffleOptimiser" in settings
     (tmp_path / "shuffle.py").write_text(code, encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     monkeypatch.delitem(sys.modules, "shuffle", raising=False)
@@ -38,20 +37,19 @@ def run_with(name: str, model: Path, output: Path, **more: Any) -> list[dict[str
 
 
 def test_an_optimiser_named_in_the_config_searches(shuffle: Path, tiny_model_dir: Path) -> None:
-    lines = run_with("shuffle:build", tiny_model_dir, shuffle / "run")
+    lines = run_with("shuffle:ShuffleOptimiser", tiny_model_dir, shuffle / "run")
     assert sum(line["fast/metric_calls"] for line in lines) == 4 * 6
     assert lines[-1]["rollouts/sampled_gepa"] + lines[1]["rollouts/sampled_gepa"] > 0
-    text = describe(small_config(tiny_model_dir, shuffle / "other", fast={"optimiser": "shuffle:build"}))
-    assert "shuffle:build every 2 steps" in text
+    text = describe(small_config(tiny_model_dir, shuffle / "other", fast={"optimiser": "shuffle:ShuffleOptimiser"}))
+    assert "shuffle:ShuffleOptimiser every 2 steps" in text
 
 
-def test_one_entry_in_the_registry_gives_an_optimiser_a_name(
-    shuffle: Path, tiny_model_dir: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.syspath_prepend(str(shuffle))
-    monkeypatch.setitem(registry.MODULES, "shuffle", "shuffle")
-    lines = run_with("shuffle", tiny_model_dir, shuffle / "run")
-    assert sum(line["fast/metric_calls"] for line in lines) == 4 * 6
+def test_its_options_go_to_its_constructor(shuffle: Path, tiny_model_dir: Path) -> None:
+    fast = {"optimiser": "shuffle:ShuffleOptimiser", "options": {"tries": 1}, "anchor_problems": 6, "metric_calls": 24}
+    train(small_config(tiny_model_dir, shuffle / "run", steps=2, fast=fast))
+    assert sum(line["fast/metric_calls"] for line in metrics_of(shuffle / "run")) == 2 * 6
+    with pytest.raises(ConfigError, match=r"fast.options.tires: unknown for .* Did you mean 'tries'"):
+        train(small_config(tiny_model_dir, shuffle / "other", steps=2, fast=fast | {"options": {"tires": 1}}))
 
 
 def test_the_frozen_optimiser_and_plain_rl_do_not_search(tiny_model_dir: Path, tmp_path: Path) -> None:
@@ -63,9 +61,9 @@ def test_the_frozen_optimiser_and_plain_rl_do_not_search(tiny_model_dir: Path, t
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("gpea", "fast.optimiser: 'gpea' is unknown: take one of gepa, frozen, or package.module:build"),
+        ("gpea", "fast.optimiser: 'gpea' is unknown: take one of 'gepa', 'frozen', 'package.module:Class'"),
         ("nowhere:build", "fast.optimiser: 'nowhere:build' cannot be imported"),
-        ("math:pi", "fast.optimiser: 'math:pi' is 3.14.*, which cannot be called"),
+        ("math:pi", "fast.optimiser: 'math:pi' cannot be called: name a class with `evolve`"),
     ],
 )
 def test_an_optimiser_that_does_not_exist_is_refused_before_anything_loads(name: str, message: str) -> None:

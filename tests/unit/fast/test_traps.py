@@ -111,8 +111,8 @@ def test_all_rules_are_found_although_no_single_one_earns_anything(lucky: tuple[
 
 
 def test_lucky_hits_would_trap_a_search_that_takes_them_for_progress(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("gepa_hooks", "kinds"):
-        monkeypatch.setattr(f"fastslow.fast.{module}.is_luck", lambda rewards: not any(rewards))
+    for module in ("hooks", "kinds"):
+        monkeypatch.setattr(f"fastslow.fast.gepa.{module}.is_luck", lambda rewards: not any(rewards))
     found = [solves(search(ExactWorld(RULES, ("p3", "p17")), seed=seed)) for seed in range(10)]
     assert sum(found) <= 3
 

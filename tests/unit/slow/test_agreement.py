@@ -7,12 +7,13 @@ import pytest
 import torch
 
 from architectures import ARCHITECTURES, POSITIONS, ROPE_LIMIT, make_architecture_dir
-from fastslow.config import LoraConfig, ModelConfig, SlowConfig
+from fastslow.config import Config
 from fastslow.errors import ConfigError
 from fastslow.loop import train
 from fastslow.slow.local import loading
 from fastslow.slow.local.agreement import changing_lengths, check_agreement, compare, lengths, longest_sequence
 from fastslow.slow.local.engine import LocalEngine
+from fastslow.slow.settings import LoraConfig, ModelConfig, SlowConfig
 from fastslow.tasks.registry import build_task
 
 from runs import small_config
@@ -105,10 +106,14 @@ def test_the_longest_sequence_counts_problem_prompt_and_completion(tiny_model_di
     plain = small_config(tiny_model_dir, tmp_path, method="rl")
     task = build_task(plain.task)
     contexts = [len(engine.encode(task.messages(p, task.seed_prompt))) for p in task.problems("train")]
-    assert longest_sequence(plain, task, engine) >= max(contexts) + plain.sampling.max_tokens
-    assert longest_sequence(plain, task, engine) < max(contexts) + plain.sampling.max_tokens + 20
+
+    def longest(config: Config, searches: bool) -> int:
+        return longest_sequence(config, task, engine, prompts=[task.seed_prompt], searches=searches)
+
+    assert longest(plain, False) >= max(contexts) + plain.sampling.max_tokens
+    assert longest(plain, False) < max(contexts) + plain.sampling.max_tokens + 20
     proposer = {"max_prompt_chars": 100}
     searching = small_config(tiny_model_dir, tmp_path, fast={"proposer": proposer})
     # The test tokenizer has a token for each character.
-    assert longest_sequence(searching, task, engine) == longest_sequence(plain, task, engine) + 100
-    assert longest_sequence(small_config(tiny_model_dir, tmp_path), task, engine) == engine.context_limit
+    assert longest(searching, True) == longest(plain, False) + 100
+    assert longest(small_config(tiny_model_dir, tmp_path), True) == engine.context_limit

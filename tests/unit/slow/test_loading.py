@@ -8,10 +8,10 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from fastslow.config import LoraConfig, ModelConfig
 from fastslow.errors import ConfigError
 from fastslow.slow.local import loading, lora
 from fastslow.slow.local.engine import LocalEngine
+from fastslow.slow.settings import LoraConfig, ModelConfig
 
 from tiny import make_tokenizer
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from fastslow.config import SlowConfig
 from fastslow.slow.local.optimizer import MasterAdamW
+from fastslow.slow.settings import SlowConfig
 
 UNCLIPPED = SlowConfig(max_grad_norm=None)
 

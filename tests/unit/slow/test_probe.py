@@ -9,11 +9,11 @@ import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
 from architectures import ARCHITECTURES, POSITIONS
-from fastslow.config import ModelConfig
 from fastslow.slow.local import attention, loading, probe
 from fastslow.slow.local.forest import Forest
 from fastslow.slow.local.precision import in_float32
 from fastslow.slow.local.probe import decide_sharing
+from fastslow.slow.settings import ModelConfig
 
 from tiny import make_tokenizer
 

@@ -10,11 +10,12 @@ from typing import Any, ClassVar
 
 import pytest
 
-from fastslow.config import Config, TinkerConfig
+from fastslow.config import Config
 from fastslow.errors import ConfigError, DivergedError
 from fastslow.slow.engine import Datum, LossSettings
 from fastslow.slow.tinker.engine import check_remote, read_state, server_limit
 from fastslow.slow.tinker.server import api_key, check_server
+from fastslow.slow.tinker.settings import TinkerConfig
 
 from runs import small_config
 

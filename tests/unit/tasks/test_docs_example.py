@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from fastslow.config import TaskConfig
 from fastslow.tasks.base import check_splits
 from fastslow.tasks.registry import build_task, find_factory
+from fastslow.tasks.settings import TaskConfig
 from fastslow.types import Prompt, Score
 
 DOCS = (Path(__file__).parents[3] / "docs" / "tasks.md").read_text(encoding="utf-8")

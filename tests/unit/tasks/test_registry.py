@@ -4,9 +4,9 @@ import sys
 
 import pytest
 
-from fastslow.config import TaskConfig
 from fastslow.errors import ConfigError, TaskError
 from fastslow.tasks.registry import BUILT_IN, build_task, list_tasks, load_object
+from fastslow.tasks.settings import TaskConfig
 from fastslow.tasks.star_graph import StarGraphTask
 from fastslow.types import Prompt
 

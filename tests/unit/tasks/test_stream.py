@@ -6,15 +6,15 @@ from typing import Any
 
 import pytest
 
-from fastslow.config import TaskConfig
 from fastslow.errors import ConfigError, TaskError
 from fastslow.loop import train
 from fastslow.runs.directory import read_candidates
 from fastslow.tasks.base import check_splits
 from fastslow.tasks.registry import build_task
+from fastslow.tasks.settings import TaskConfig
 from fastslow.tasks.stream import StreamTask
 from fastslow.training.build import check
-from fastslow.training.progress import SilentObserver
+from fastslow.training.observer import SilentObserver
 from fastslow.types import Prompt
 
 from runs import metrics_of, record_of, small_config

@@ -27,7 +27,6 @@ from typing import Any
 
 import gepa
 
-from fastslow.config import Config
 from fastslow.fast.gepa.adapter import BudgetSpentError, CycleAdapter
 from fastslow.fast.gepa.hooks import (
     Acceptance,
@@ -40,28 +39,14 @@ from fastslow.fast.gepa.hooks import (
     SeedPopulation,
 )
 from fastslow.fast.gepa.kinds import Kinds
-from fastslow.fast.optimiser import Evaluate, Evolution, PromptOptimiser, Usage
+from fastslow.fast.optimiser import Evaluate, Evolution, Usage
 from fastslow.fast.pareto import Scores, is_luck, mean_score, paired_gain, select_population
 from fastslow.fast.proposers.base import Proposer
-from fastslow.fast.proposers.registry import build_proposer
 from fastslow.seeding import derive_seed
 from fastslow.slow.context_room import ContextRoom
-from fastslow.slow.engine import PolicyEngine
 from fastslow.types import Problem, Prompt
 
 STALE_SHARE = 0.25
-
-
-def build(config: Config, engine: PolicyEngine, seed_prompt: Prompt) -> PromptOptimiser:
-    """The optimiser of a config."""
-    fast = config.fast
-    return GepaOptimiser(
-        build_proposer(fast.proposer, engine),
-        seed_prompt,
-        metric_calls=fast.metric_calls,
-        reflection_minibatch=fast.reflection_minibatch,
-        proposals_per_iteration=fast.proposals_per_iteration,
-    )
 
 
 class GepaOptimiser:

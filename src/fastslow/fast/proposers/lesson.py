@@ -11,11 +11,11 @@ import random
 from collections import Counter
 from collections.abc import Sequence
 
-from fastslow.config import ProposerConfig
 from fastslow.errors import ReflectionError
 from fastslow.fast.optimiser import Usage
 from fastslow.fast.proposers.base import Example, Proposal, Proposer
 from fastslow.fast.proposers.phrasebook import Phrasebook
+from fastslow.fast.proposers.settings import LessonConfig
 from fastslow.resources import resolve_path
 from fastslow.slow.engine import PolicyEngine
 from fastslow.types import Prompt
@@ -24,17 +24,17 @@ REPLACE_PROBABILITY = 0.15
 RETRY_PROBABILITY = 0.5
 
 
-def check(config: ProposerConfig) -> None:
+def check(config: LessonConfig) -> None:
     """Raises ConfigError for a phrase book that cannot be read."""
     _phrasebook(config)
 
 
-def build(config: ProposerConfig, engine: PolicyEngine) -> Proposer:
+def build(config: LessonConfig, engine: PolicyEngine) -> Proposer:
     """The proposer of a config."""
     return LessonProposer(config.max_prompt_chars, _phrasebook(config), rewrite=config.recipe == "full")
 
 
-def _phrasebook(config: ProposerConfig) -> Phrasebook | None:
+def _phrasebook(config: LessonConfig) -> Phrasebook | None:
     path = config.phrasebook
     return None if path is None else Phrasebook.read(resolve_path(path, "fast.proposer.phrasebook"))
 

@@ -3,7 +3,6 @@
 import os
 from typing import Any
 
-from fastslow.config import ProposerConfig
 from fastslow.errors import ConfigError
 from fastslow.fast.proposers.base import Proposer
 from fastslow.fast.proposers.openai import read_completion
@@ -17,11 +16,12 @@ from fastslow.fast.proposers.remote import (
     known_secrets,
     usage_of,
 )
+from fastslow.fast.proposers.settings import RemoteConfig
 from fastslow.slow.engine import PolicyEngine
 from fastslow.types import Message
 
 
-def check(config: ProposerConfig) -> None:
+def check(config: RemoteConfig) -> None:
     """Raises ConfigError for a missing package or key, and for a model name without a provider."""
     litellm = _import()
     check_remote(config)
@@ -36,7 +36,7 @@ def check(config: ProposerConfig) -> None:
         _check_environment(litellm, config)
 
 
-def build(config: ProposerConfig, engine: PolicyEngine) -> Proposer:
+def build(config: RemoteConfig, engine: PolicyEngine) -> Proposer:
     """The proposer of a config."""
     check(config)
     model = RemoteModel(str(config.model), LiteLLMChat(config), config)
@@ -46,7 +46,7 @@ def build(config: ProposerConfig, engine: PolicyEngine) -> Proposer:
 class LiteLLMChat:
     """One attempt of a completion. Parameters that a model refuses, such as a temperature, are left out."""
 
-    def __init__(self, config: ProposerConfig) -> None:
+    def __init__(self, config: RemoteConfig) -> None:
         self._litellm = _import()
         self.config = config
         # Without a key of its own, a server at base_url gets none of the environment's: it may be anybody's.
@@ -81,7 +81,7 @@ class LiteLLMChat:
             return None
 
 
-def _check_environment(litellm: Any, config: ProposerConfig) -> None:
+def _check_environment(litellm: Any, config: RemoteConfig) -> None:
     missing = litellm.validate_environment(config.model)["missing_keys"]
     # Other names (regions, projects) may come from a provider's own files, so that only plain keys can be known to lack.
     if missing and all(name.endswith("_API_KEY") for name in missing):

@@ -3,7 +3,6 @@
 import json
 from typing import Any
 
-from fastslow.config import ProposerConfig
 from fastslow.errors import ConfigError
 from fastslow.fast.optimiser import Usage
 from fastslow.fast.proposers.base import Proposer
@@ -18,17 +17,18 @@ from fastslow.fast.proposers.remote import (
     known_secrets,
     usage_of,
 )
+from fastslow.fast.proposers.settings import RemoteConfig
 from fastslow.slow.engine import PolicyEngine
 from fastslow.types import Message
 
 
-def check(config: ProposerConfig) -> None:
+def check(config: RemoteConfig) -> None:
     """Raises ConfigError for what can be known before a call is made."""
     _import()
     check_remote(config)
 
 
-def build(config: ProposerConfig, engine: PolicyEngine) -> Proposer:
+def build(config: RemoteConfig, engine: PolicyEngine) -> Proposer:
     """The proposer of a config."""
     check(config)
     model = RemoteModel(f"{config.model} at {config.base_url}", OpenAIChat(config), config)
@@ -38,7 +38,7 @@ def build(config: ProposerConfig, engine: PolicyEngine) -> Proposer:
 class OpenAIChat:
     """One attempt of a chat completion. The key comes from the named environment variable and from nowhere else."""
 
-    def __init__(self, config: ProposerConfig) -> None:
+    def __init__(self, config: RemoteConfig) -> None:
         openai = _import()
         self.config = config
         key = api_key(config) or NO_KEY

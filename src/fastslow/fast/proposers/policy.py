@@ -5,11 +5,11 @@ The policy may be small: its questions are shorter than a server's, and are shor
 
 from collections.abc import Sequence
 
-from fastslow.config import ProposerConfig
 from fastslow.errors import ReflectionError
 from fastslow.fast.optimiser import Usage
 from fastslow.fast.proposers.base import Proposer
 from fastslow.fast.proposers.reflection import Question, ReflectionProposer, Reply
+from fastslow.fast.proposers.settings import PolicyProposerConfig
 from fastslow.slow.engine import PolicyEngine, SampleRequest, SamplingParams
 from fastslow.types import Completion
 
@@ -17,11 +17,11 @@ EXAMPLE_CHARS = 8000
 MIN_EXAMPLE_CHARS = 250
 
 
-def check(config: ProposerConfig) -> None:
+def check(config: PolicyProposerConfig) -> None:
     """Nothing can be known to fail before the policy is loaded."""
 
 
-def build(config: ProposerConfig, engine: PolicyEngine) -> Proposer:
+def build(config: PolicyProposerConfig, engine: PolicyEngine) -> Proposer:
     """The proposer of a config."""
     model = PolicyModel(engine, config.max_tokens, config.temperature)
     return ReflectionProposer(model, recipe=config.recipe, max_prompt_chars=config.max_prompt_chars)

@@ -1,11 +1,15 @@
-"""From a config to the proposer. A new proposer is one file with `check` and `build`, and one entry here."""
+"""From a config to the proposer. A new one is one class with `propose`, anywhere, named as `package.module:Class`.
+
+Those that come with the package are one file each, with `check(config)` and `build(config, engine)`, and one entry here.
+"""
 
 from importlib import import_module
 from types import ModuleType
 
-from fastslow.config import ProposerConfig
 from fastslow.errors import ConfigError
+from fastslow.extension import construct, load_object
 from fastslow.fast.proposers.base import Proposer
+from fastslow.fast.proposers.settings import OwnProposerConfig, ProposerConfig
 from fastslow.slow.engine import PolicyEngine
 
 MODULES = {
@@ -14,20 +18,31 @@ MODULES = {
     "openai": "fastslow.fast.proposers.openai",
     "policy": "fastslow.fast.proposers.policy",
 }
+FIELD = "fast.proposer"
 
 
 def check_proposer(config: ProposerConfig) -> None:
     """Raises ConfigError for what can be known to fail before any model loads."""
-    _module(config.kind).check(config)
+    if isinstance(config, OwnProposerConfig):
+        if not callable(load_object(config.kind, f"{FIELD}.kind")):
+            raise ConfigError(f"{FIELD}.kind: {config.kind!r} cannot be called: name a class with `propose`")
+        return
+    _module(config).check(config)
 
 
 def build_proposer(config: ProposerConfig, engine: PolicyEngine) -> Proposer:
-    """The proposer of a config."""
-    proposer: Proposer = _module(config.kind).build(config, engine)
+    """The proposer of a config. One of your own gets the engine where its constructor has a parameter of that name."""
+    if isinstance(config, OwnProposerConfig):
+        made = construct(config.kind, config.options, FIELD, key="kind", given={"engine": engine})
+        if not callable(getattr(made, "propose", None)):
+            raise ConfigError(
+                f"{FIELD}.kind: {config.kind!r} gave {made!r}, which has no `propose`: see docs/prompts.md"
+            )
+        own: Proposer = made
+        return own
+    proposer: Proposer = _module(config).build(config, engine)
     return proposer
 
 
-def _module(kind: str) -> ModuleType:
-    if kind not in MODULES:
-        raise ConfigError(f"fast.proposer.kind: {kind!r} is not known: take one of {', '.join(MODULES)}")
-    return import_module(MODULES[kind])
+def _module(config: ProposerConfig) -> ModuleType:
+    return import_module(MODULES[getattr(config, "kind", "")])

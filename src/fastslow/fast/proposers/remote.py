@@ -15,10 +15,10 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import urlsplit
 
-from fastslow.config import ProposerConfig
 from fastslow.errors import ConfigError, ReflectionError
 from fastslow.fast.optimiser import Usage
 from fastslow.fast.proposers.reflection import Question, Reply
+from fastslow.fast.proposers.settings import RemoteConfig
 from fastslow.seeding import derive_seed
 from fastslow.types import Message
 
@@ -54,7 +54,7 @@ class RemoteModel:
     """A reflection LM behind a server: questions go out side by side, each with its own retries."""
 
     def __init__(
-        self, name: str, complete: Complete, config: ProposerConfig, sleep: Callable[[float], None] = time.sleep
+        self, name: str, complete: Complete, config: RemoteConfig, sleep: Callable[[float], None] = time.sleep
     ) -> None:
         self.name, self.complete, self.sleep = name, complete, sleep
         self.retries, self.backoff_s = config.retries, config.backoff_s
@@ -131,7 +131,7 @@ def known_secrets(api_key: str | None) -> tuple[str, ...]:
     return tuple({*values, *([api_key] if api_key and api_key != NO_KEY else [])})
 
 
-def api_key(config: ProposerConfig) -> str | None:
+def api_key(config: RemoteConfig) -> str | None:
     """The key, from the environment variable that the config names. Raises ConfigError where that is not set."""
     if config.api_key_env is None:
         return None
@@ -144,7 +144,7 @@ def api_key(config: ProposerConfig) -> str | None:
     return value
 
 
-def check_remote(config: ProposerConfig) -> None:
+def check_remote(config: RemoteConfig) -> None:
     """Raises ConfigError for an address that is none, a key that is missing, or half a price."""
     if config.base_url is not None:
         _check_url(config.base_url)
@@ -155,7 +155,7 @@ def check_remote(config: ProposerConfig) -> None:
         )
 
 
-def usage_of(config: ProposerConfig, usage: Any, list_price: Callable[[], float | None]) -> Usage:
+def usage_of(config: RemoteConfig, usage: Any, list_price: Callable[[], float | None]) -> Usage:
     """Tokens and price of a response's `usage` part: the config's prices, else the list price, else unknown."""
     if usage is None:
         return Usage(usd=None)

@@ -8,7 +8,7 @@ that something changes, and at full length where it says so at all or the model 
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -52,16 +52,18 @@ class Comparison:
         return self.difference <= self.allowed  # a NaN does not
 
 
-def longest_sequence(config: Config, task: Task, engine: LocalEngine) -> int:
-    """Tokens of the longest context and completion that the run may see: bounded by the config, and by the model."""
-    prompts = [task.seed_prompt]
-    if isinstance(config.distill.prompt, dict) and config.method == "distill":
-        prompts.append(Prompt.from_dict(config.distill.prompt))
+def longest_sequence(
+    config: Config, task: Task, engine: LocalEngine, *, prompts: Sequence[Prompt], searches: bool
+) -> int:
+    """Tokens of the longest context and completion that the run may see: bounded by the config, and by the model.
+
+    `prompts` are those that it begins with; `searches`: it writes longer ones.
+    """
     problems = [*islice(task.problems("train"), PROBLEMS), *islice(task.problems("validation"), PROBLEMS)]
     found = [task.messages(problem, prompt) for prompt in prompts for problem in problems]
     found.sort(key=lambda messages: -sum(len(str(message["content"])) for message in messages))
     longest = max(len(engine.encode(messages)) for messages in found[:LONGEST_PROBLEMS])
-    if config.searches:
+    if searches:
         tokens_per_character = len(engine.tokenizer(TEXT, add_special_tokens=False)["input_ids"]) / len(TEXT)
         written = config.fast.proposer.max_prompt_chars * len(task.seed_prompt.components)
         longest += int(written * tokens_per_character)

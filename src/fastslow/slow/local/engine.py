@@ -18,7 +18,6 @@ from typing import Any
 
 import torch
 
-from fastslow.config import ModelConfig, SlowConfig
 from fastslow.errors import DivergedError
 from fastslow.slow.chat import ChatRenderer
 from fastslow.slow.distillation import reverse_kl
@@ -51,6 +50,7 @@ from fastslow.slow.local.scoring import (
 from fastslow.slow.losses import LOSSES, check_loss, importance_ratio, kl_penalty
 from fastslow.slow.samplers.decoders import Decoder, ForestDecoder, PlainDecoder
 from fastslow.slow.samplers.drawing import sample_rows
+from fastslow.slow.settings import ModelConfig, SlowConfig
 from fastslow.types import Completion, Message
 
 logger = logging.getLogger(__name__)

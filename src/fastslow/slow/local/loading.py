@@ -18,11 +18,11 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from fastslow.config import ModelConfig
 from fastslow.errors import ConfigError
 from fastslow.resources import PREFIX, resolve_path
 from fastslow.slow.finite import check_finite
 from fastslow.slow.local import lora
+from fastslow.slow.settings import ModelConfig
 
 logger = logging.getLogger(__name__)
 

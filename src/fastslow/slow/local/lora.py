@@ -21,10 +21,10 @@ from typing import Any
 
 import torch
 
-from fastslow.config import LoraConfig, ModelConfig
 from fastslow.errors import ConfigError
 from fastslow.slow.finite import check_finite
 from fastslow.slow.local.adapter_files import CONFIG
+from fastslow.slow.settings import LoraConfig, ModelConfig
 
 logger = logging.getLogger(__name__)
 

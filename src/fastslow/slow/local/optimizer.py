@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from fastslow.config import SlowConfig
 from fastslow.errors import DivergedError
 from fastslow.slow.finite import check_finite, non_finite_tensor
+from fastslow.slow.settings import SlowConfig
 
 
 class MasterAdamW:

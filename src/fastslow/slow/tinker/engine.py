@@ -21,7 +21,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from fastslow.config import Config, ModelConfig, SlowConfig, TinkerConfig
+from fastslow.config import Config
 from fastslow.errors import ConfigError, ResumeError, ServerError
 from fastslow.slow.chat import ChatRenderer
 from fastslow.slow.engine import (
@@ -40,6 +40,7 @@ from fastslow.slow.finite import check_logprobs
 from fastslow.slow.limits import check_lengths
 from fastslow.slow.local import loading
 from fastslow.slow.local.adapter_files import complete_adapter
+from fastslow.slow.settings import ModelConfig, SlowConfig
 from fastslow.slow.tinker.datums import (
     DIALECTS,
     ServerDatum,
@@ -51,6 +52,7 @@ from fastslow.slow.tinker.datums import (
     update_metrics,
 )
 from fastslow.slow.tinker.server import RefusedError, Server, check_server, context_length
+from fastslow.slow.tinker.settings import TinkerConfig
 from fastslow.types import Completion, FinishReason, Message
 
 logger = logging.getLogger(__name__)
@@ -80,11 +82,6 @@ def check_remote(config: Config) -> None:
     tinker, model = config.tinker, config.model
     if tinker is None:
         raise ConfigError("tinker: is missing: engine 'tinker' needs tinker.base_url and tinker.backend")
-    if config.method == "distill":
-        raise ConfigError(
-            "method: 'distill' compares whole distributions, and the Tinker API gives log-probabilities of tokens alone: "
-            "run it with engine: local"
-        )
     if model.name.endswith(".gguf"):
         raise ConfigError(f"model.name: {model.name!r} is a .gguf file, which servers do not load: use engine: local")
     _check_start(model)

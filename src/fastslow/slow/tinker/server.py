@@ -16,8 +16,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
 
-from fastslow.config import TinkerConfig
 from fastslow.errors import ConfigError, ServerError
+from fastslow.slow.tinker.settings import TinkerConfig
 
 POLL_S = 2.0
 HEALTH = "/api/v1/healthz"

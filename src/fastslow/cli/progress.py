@@ -5,8 +5,7 @@ The loop tells an observer what happens; observers show it, or send it on (`trai
 
 import sys
 import time
-from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -16,35 +15,9 @@ from rich.text import Text
 
 from fastslow.config import Config
 from fastslow.runs.metrics import kl_mark, kl_of
-
-
-class Observer(Protocol):
-    """Receives the events of a run.
-
-    Kinds and payloads: `start` {steps, max_rollouts, output, step, rollouts, engine}; `phase` {name}; `cycle` {cycle,
-    population, metric_calls, error, best_score}; `step` (the line of metrics.jsonl); `checkpoint` {path}; `warning` {message};
-    `end` {result}, or `abort` {error} where an exception ends the run.
-    """
-
-    def on_event(self, kind: str, payload: dict[str, Any]) -> None: ...
-
-
-class SilentObserver:
-    """Shows nothing."""
-
-    def on_event(self, kind: str, payload: dict[str, Any]) -> None:
-        return None
-
-
-class Observers:
-    """Several observers as one."""
-
-    def __init__(self, observers: Sequence[Observer]) -> None:
-        self.observers = list(observers)
-
-    def on_event(self, kind: str, payload: dict[str, Any]) -> None:
-        for observer in self.observers:
-            observer.on_event(kind, payload)
+from fastslow.text import duration, printable
+from fastslow.training.observer import Observer, Observers
+from fastslow.training.tracking import make_tracker
 
 
 class WarningsObserver:
@@ -172,26 +145,13 @@ def summary(record: dict[str, Any]) -> dict[str, str]:
     }
 
 
-def printable(text: str) -> str:
-    """Text that cannot steer a terminal: control characters of a model's or a verifier's words are replaced."""
-    return "".join(c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text)
-
-
 def make_observer(config: Config, *, quiet: bool = False) -> Observer:
     """What the command line shows, and the tracker that the config names."""
     shown: Observer = WarningsObserver() if quiet else LiveObserver() if sys.stdout.isatty() else PlainObserver()
     if config.tracker == "none":
         return shown
-    from fastslow.training.tracking import make_tracker
-
     return Observers([shown, make_tracker(config)])
 
 
 def _number(value: float | None, digits: int = 3) -> str:
     return "-" if value is None else f"{value:.{digits}f}"
-
-
-def duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}h{minutes:02d}m" if hours else f"{minutes}m{rest:02d}s"

@@ -1,0 +1,122 @@
+"""Reading configs: overrides, and errors that name the field, the value and the way out."""
+
+import difflib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from fastslow.config.options import kinds_of, sections_of
+from fastslow.config.run import Config
+from fastslow.config.yaml_text import read_yaml
+from fastslow.errors import ConfigError
+from fastslow.resources import resolve_path
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
+    """Read a YAML config and apply `key.path=value` overrides. Raises ConfigError with one message per wrong field."""
+    path = Path(resolve_path(str(path), "config file"))
+    if not path.is_file():
+        raise ConfigError(f"config file {str(path)!r} does not exist: give the path of a YAML file")
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"config file {str(path)!r} is not UTF-8 text: {error}") from error
+    tree = read_yaml(text, f"config file {str(path)!r}")
+    if not isinstance(tree, dict):
+        raise ConfigError(f"config file {str(path)!r} holds {type(tree).__name__}: it must hold keys and values")
+    for override in overrides:
+        apply_override(tree, override)
+    return parse_config(tree)
+
+
+def parse_config(tree: dict[str, Any], *, recorded: bool = False) -> Config:
+    """A validated config; `recorded` is that of a run that exists, and need not learn anything.
+
+    Raises: ConfigError that names every wrong field, its value and the way out.
+    """
+    try:
+        return Config.model_validate(_lists_to_tuples(tree), context={"recorded": recorded})
+    except ValidationError as error:
+        raise ConfigError("\n".join(_explain(detail) for detail in error.errors())) from None
+
+
+def with_overrides(config: Config, overrides: Sequence[str]) -> Config:
+    """A copy of a run's config with `key.path=value` overrides. Raises ConfigError as `load_config` does."""
+    tree = config.model_dump(mode="json")
+    for override in overrides:
+        apply_override(tree, override)
+    return parse_config(tree, recorded=True)
+
+
+def apply_override(tree: dict[str, Any], override: str) -> None:
+    """Set one `key.path=value` in a config tree; the value is read as YAML. Raises ConfigError for anything else."""
+    key, separator, text = override.partition("=")
+    if not separator or not key:
+        raise ConfigError(f"--set {override!r}: write it as key.path=value, for example --set loop.group_size=16")
+    *parents, leaf = key.split(".")
+    node = tree
+    for parent in parents:
+        child = node.get(parent)
+        if child is None:
+            child = node[parent] = {}
+        if not isinstance(child, dict):
+            raise ConfigError(f"--set {override!r}: {parent!r} holds the value {child!r}, not a section")
+        node = child
+    node[leaf] = read_yaml(text, f"--set {override!r}") if text else None
+
+
+def _lists_to_tuples(tree: dict[str, Any]) -> dict[str, Any]:
+    slow = tree.get("slow")
+    if isinstance(slow, dict) and isinstance(slow.get("betas"), list):
+        return {**tree, "slow": {**slow, "betas": tuple(slow["betas"])}}
+    return tree
+
+
+def _explain(detail: Any) -> str:
+    field = _field(detail["loc"])
+    kind, value = detail["type"], detail.get("input")
+    if kind == "extra_forbidden":
+        return f"{field}: unknown key. {_nearest(detail['loc'])}"
+    if kind == "missing":
+        return f"{field}: is missing and has no default"
+    if kind == "value_error":
+        message = str(detail["ctx"]["error"])
+        return f"{field}: {message}" if field else message
+    if kind == "union_tag_invalid":
+        name = "optimiser" if field == "fast" else "kind"
+        return f"{field}.{name}: {value.get(name)!r} is unknown: take one of {detail['ctx']['expected_tags']}"
+    if kind == "float_type" and isinstance(value, str):
+        return f"{field}: {value!r} is text to YAML. Write the number with a dot and a sign, for example 1.0e-6"
+    return f"{field}: {detail['msg']}, got {value!r}"
+
+
+def _walk(location: Sequence[Any]) -> tuple[list[str], type[BaseModel] | None]:
+    """The keys of an error's place, without the tags of sections that come in kinds, and the section that it is in."""
+    section: type[BaseModel] | None = Config
+    kinds: Mapping[str, type[BaseModel]] = {}
+    keys: list[str] = []
+    for part in map(str, location):
+        if part in kinds:
+            section, kinds = kinds[part], {}
+            continue
+        keys.append(part)
+        field = section.model_fields.get(part) if section is not None else None
+        if field is not None:
+            kinds = kinds_of(field.annotation)
+            section = sections_of(field.annotation)[0] if sections_of(field.annotation) else None
+    return keys, section
+
+
+def _field(location: Sequence[Any]) -> str:
+    return ".".join(_walk(location)[0])
+
+
+def _nearest(location: Sequence[Any]) -> str:
+    keys, _ = _walk(location)
+    _, section = _walk(location[:-1])
+    names = list(section.model_fields) if section is not None else []
+    close = difflib.get_close_matches(keys[-1], names, n=1)
+    hint = f"Did you mean {close[0]!r}? " if close else ""
+    return f"{hint}Known here: {', '.join(names)}" if names else "Remove it"

@@ -1,0 +1,101 @@
+"""Every option of a config with what its section says of it: `docs/config.md` is made from this."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, get_args
+
+from pydantic import BaseModel, Tag
+from pydantic.fields import FieldInfo
+
+from fastslow.config.run import Config
+
+
+@dataclass(frozen=True)
+class Option:
+    """One key. `only_for`: the kinds of its section that have it, empty where all of them do."""
+
+    key: str
+    default: str
+    meaning: str
+    unit: str
+    source: str
+    only_for: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Part:
+    """A section of the config: its key ("" for the config itself), its first sentence, its options in order."""
+
+    key: str
+    about: str
+    options: tuple[Option, ...]
+
+
+def parts() -> list[Part]:
+    """The whole config, section by section, in the order in which it is declared."""
+    return list(_parts([("", Config)], ""))
+
+
+def all_options() -> list[Option]:
+    """Every option, in the order of the sections."""
+    return [option for part in parts() for option in part.options]
+
+
+def sections_of(annotation: Any) -> list[type[BaseModel]]:
+    """The sections that an annotation allows, in order."""
+    if isinstance(annotation, type):
+        return [annotation] if issubclass(annotation, BaseModel) else []
+    return [section for inner in get_args(annotation) for section in sections_of(inner)]
+
+
+def kinds_of(annotation: Any) -> dict[str, type[BaseModel]]:
+    """Of a section that comes in kinds, each kind's section by its tag."""
+    found: dict[str, type[BaseModel]] = {}
+    for inner in get_args(annotation):
+        tags = [extra.tag for extra in get_args(inner)[1:] if isinstance(extra, Tag)]
+        if tags:
+            found |= {tag: section for tag in tags for section in sections_of(get_args(inner)[0])}
+        else:
+            found |= kinds_of(inner)
+    return found
+
+
+def _parts(kinds: list[tuple[str, type[BaseModel]]], prefix: str) -> Iterator[Part]:
+    """A section in all its kinds, then the sections inside."""
+    fields: dict[str, tuple[FieldInfo, list[str]]] = {}
+    for tag, section in kinds:
+        for name, field in section.model_fields.items():
+            fields.setdefault(name, (field, []))[1].append(tag)
+    inner = {name: field for name, (field, _) in fields.items() if sections_of(field.annotation)}
+    own = [
+        _option(prefix + name, field, tuple(tags) if len(tags) < len(kinds) else ())
+        for name, (field, tags) in fields.items()
+        if name not in inner
+    ]
+    about = (kinds[0][1].__doc__ or "").split("\n")[0]
+    yield Part(prefix.rstrip("."), about, tuple(own))
+    for name, field in inner.items():
+        found = list(kinds_of(field.annotation).items()) or [("", sections_of(field.annotation)[0])]
+        yield from _parts(found, f"{prefix}{name}.")
+
+
+def _option(key: str, field: FieldInfo, only_for: tuple[str, ...]) -> Option:
+    documented: Any = field.json_schema_extra or {}
+    return Option(
+        key,
+        _default(field),
+        field.description or "",
+        documented.get("unit", ""),
+        documented.get("source", ""),
+        only_for,
+    )
+
+
+def _default(field: FieldInfo) -> str:
+    if field.is_required():
+        return ""
+    value = field.get_default(call_default_factory=True)
+    if value is None:
+        return "none"
+    return value if isinstance(value, str) else json.dumps(value)

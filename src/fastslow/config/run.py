@@ -1,0 +1,116 @@
+"""The config of a whole run: its own options, and the sections that components declare. Strict: unknown keys are errors.
+
+Defaults are the paper's (arXiv 2605.12484) where it gives one. Ours, where it is silent: sampling temperature 1.0,
+`steps_per_cycle` 6 (192 anchor problems / 32 problems a step), LoRA learning rates, the reuse limit in policy versions,
+`distill.cycles`. The section `tinker` is ours altogether.
+"""
+
+from typing import Literal, Protocol
+
+from pydantic import Field, ValidationInfo, model_validator
+
+from fastslow.extension import load_object
+from fastslow.fast.proposers.settings import OpenAIConfig, RemoteConfig
+from fastslow.fast.settings import AnyOptimiser, GepaConfig
+from fastslow.measuring.settings import EvaluationConfig
+from fastslow.methods.settings import METHODS, DistillConfig
+from fastslow.section import Fraction, NonNegative, Positive, Section, option
+from fastslow.slow.settings import ModelConfig, SamplingConfig, SlowConfig
+from fastslow.slow.tinker.settings import TinkerConfig
+from fastslow.tasks.settings import TaskConfig
+from fastslow.training.settings import LoopConfig
+
+
+class Checked(Protocol):
+    """What a config asks of its method; the rest of a method is none of its business."""
+
+    def check(self, config: "Config", *, recorded: bool = False) -> None:
+        """Raises ValueError where the config cannot be meant."""
+        ...
+
+    def searches(self, config: "Config") -> bool:
+        """Whether prompts are evolved at all."""
+        ...
+
+
+class Config(Section):
+    """A whole run."""
+
+    engine: Literal["local", "tinker"] = option(
+        "local", "or `tinker`: the same loop on a server, see [scale-out.md](scale-out.md)", unit="a name"
+    )
+    tinker: TinkerConfig | None = None
+    model: ModelConfig
+    task: TaskConfig
+    method: str = option(
+        "fst",
+        "`fst`; `rl`: the seed prompt stays; `prompt`: the weights stay; `distill`: a prompt goes into the weights",
+        unit="a name", source="the paper's FST, its two baselines, and FST-distill",
+    )  # fmt: skip
+    output: str = option("runs/run", "the run directory; it must not hold a run yet", unit="path")
+    seed: NonNegative = option(0, "drives everything", unit="number")
+    steps: Positive = option(
+        100, "training steps; a step of `method: prompt`, and of the search of `distill`, is a cycle",
+        unit="training steps; cycles where `method` is `prompt`", source="ours; the paper's runs take 200 to 500",
+    )  # fmt: skip
+    max_rollouts: Positive | None = option(
+        None, "also stop when this many rollouts have been sampled, GEPA's included", unit="rollouts"
+    )
+    max_failure_fraction: Fraction = option(
+        0.5, "stop, saved, when more of a step's rollouts cannot be scored", unit="share, 0 to 1"
+    )
+    threads: Positive | None = option(None, "null: PyTorch's own choice", unit="CPU threads")
+    tracker: Literal["none", "tensorboard", "wandb", "trackio"] = option(
+        "none", "`tensorboard`, `wandb` or `trackio`", unit="a name"
+    )
+    checkpoint_every: Positive = option(50, "all checkpoints are kept", unit="steps", source="settings: 50, all kept")
+    rollout_samples: NonNegative = option(16, "rollouts that are written out to be read", unit="rollouts a step")
+    loop: LoopConfig = Field(default_factory=LoopConfig)
+    sampling: SamplingConfig = Field(default_factory=SamplingConfig)
+    slow: SlowConfig = Field(default_factory=SlowConfig)
+    fast: AnyOptimiser = Field(default_factory=GepaConfig)
+    distill: DistillConfig = Field(default_factory=DistillConfig)
+    evaluation: EvaluationConfig = Field(default_factory=EvaluationConfig)
+
+    @model_validator(mode="after")
+    def _consistent(self, info: ValidationInfo) -> "Config":
+        if self.method not in METHODS:
+            raise ValueError(f"method: {self.method!r} is unknown: take one of {', '.join(METHODS)}")
+        method: Checked = load_object(METHODS[self.method], "method")()
+        # A run that was made before a check is still read, and resumed.
+        method.check(self, recorded=bool((info.context or {}).get("recorded")))
+        self._check_clipping()
+        if self.engine == "tinker" and self.tinker is None:
+            raise ValueError(
+                "tinker: is missing: engine 'tinker' needs a section with the server's tinker.base_url and tinker.backend"
+            )
+        if method.searches(self):
+            self._check_proposer()
+            if self.fast.metric_calls <= self.fast.anchor_problems:
+                raise ValueError(
+                    f"fast.metric_calls: {self.fast.metric_calls} must exceed fast.anchor_problems, "
+                    f"{self.fast.anchor_problems}: scoring one prompt on the anchors takes that many"
+                )
+        return self
+
+    def _check_clipping(self) -> None:
+        """No loss has a floor on the ratio, and plain importance sampling has no ceiling: such a clip would not be used."""
+        slow, default = self.slow, SlowConfig()
+        floor_does_nothing = slow.loss == "cispo" and slow.clip_low > 1.0
+        if slow.clip_low != default.clip_low and not floor_does_nothing:
+            name = "CISPO" if slow.loss == "cispo" else slow.loss
+            raise ValueError(
+                f"slow.clip_low: {slow.clip_low} sets a floor, which {name} does not have: set it to {default.clip_low}"
+            )
+        if slow.loss == "importance_sampling" and slow.clip_high != default.clip_high:
+            raise ValueError(
+                f"slow.clip_high: {slow.clip_high} sets a ceiling, which importance_sampling does not have: leave it at "
+                f"{default.clip_high}, or take slow.loss: cispo"
+            )
+
+    def _check_proposer(self) -> None:
+        proposer = self.fast.proposer
+        if isinstance(proposer, RemoteConfig) and not proposer.model:
+            raise ValueError(f"fast.proposer.model: is missing: kind {proposer.described!r} needs the name of a model")
+        if isinstance(proposer, OpenAIConfig) and not proposer.base_url:
+            raise ValueError("fast.proposer.base_url: is missing: kind 'openai' needs the address of a server")

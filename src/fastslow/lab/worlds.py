@@ -1,0 +1,125 @@
+"""Which tasks of the lab are compared and how: the parts of every experiment, made from what tuning chose.
+
+`tune` comes first: every method that moves weights gets the same search over learning rates, on a task that is not reported
+and with seeds that are not used again. The other experiments take what it chose. Deviations from the paper: the proposer is
+the lesson proposer with a phrase book, no LLM; the model is the lab's.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from fastslow.experiments.designs import compare, continual, plasticity, vary
+from fastslow.experiments.runner import Measure, Part, read_results
+from fastslow.lab.demo import follow
+from fastslow.lab.tasks import WORLDS
+from fastslow.measuring.statistics import area, summarise
+
+TUNED_ON, TUNING_SEEDS = "cedar", (100, 101)
+LEARNING_RATES = {"3e-5": 3e-5, "1e-4": 1e-4, "3e-4": 3e-4, "1e-3": 1e-3}
+COMPARED = ("amber", "birch", "dogwood", "fir", "hazel")
+SECOND, SECOND_STEPS = "birch", 40
+STREAM = ("amber", "elm", "birch")
+STREAM_STEPS = 40
+ABLATED = "amber"
+STEPS, ABLATION_STEPS, CYCLES = 60, 40, 12
+FOLLOWED = ("cedar", "ginkgo")
+
+MEASURES = (
+    Measure("test", kl=True),
+    Measure("trained weights, seed prompt", {"evaluation.k": 1}, prompt="seed"),
+    Measure("base weights, best prompt", {"evaluation.k": 1}, weights="base"),
+    *(follow(world) for world in FOLLOWED),
+)
+"""What every compared run is measured by, on the test split."""
+POPULATION = Measure("population", prompt="population")
+"""And where problems come in slices: the whole population, each problem under the prompt that serves it best."""
+
+ABLATIONS: dict[str, dict[str, dict[str, Any]]] = {
+    "K": {str(k): {"loop.population_size": k} for k in (1, 2, 4, 8)},
+    "T": {str(t): {"loop.steps_per_cycle": t} for t in (2, 5, 10, 20)},
+    "baseline": {name: {"loop.baseline": name} for name in ("problem", "prompt")},
+    "recipe": {
+        "light": {},
+        "full": {"fast.proposer.recipe": "full", "loop.population_size": 1, "fast.metric_calls": 768},
+    },
+    "reuse": {"on": {}, "off": {"loop.reuse_max_age": 0}},
+    "anchors": {"looked ahead": {}, "from the store": {"fast.anchors_from_store": 1.0}},
+    "search": {"when it pays": {}, "every cycle": {"fast.max_backoff": 0}},
+    "learning-rate": {name: {"slow.learning_rate": rate} for name, rate in LEARNING_RATES.items()},
+}  # fmt: skip
+
+Settings = Mapping[str, Any]
+Methods = Mapping[str, Settings]
+
+
+def world(name: str) -> dict[str, Any]:
+    """The settings that choose a task of the lab."""
+    return {"task.name": "lab", "task.options": {"world": name}}
+
+
+def experiments(seeds: int) -> dict[str, Callable[[Methods], list[Part]]]:
+    """Every experiment by name; each makes its parts from what tuning chose."""
+    numbers = range(seeds)
+    return {
+        "compare": lambda methods: [
+            *compare(
+                {name: {**world(name), "steps": STEPS} for name in COMPARED},
+                numbers,
+                methods,
+                {name: (*MEASURES, POPULATION) if len(WORLDS[name].slices) > 1 else MEASURES for name in COMPARED},
+            ),
+            *plasticity(
+                {**world(SECOND), "steps": SECOND_STEPS},
+                numbers,
+                {"fst": "amber-fst-{seed}", "rl": "amber-rl-{seed}"},
+                methods["rl"],
+            ),
+        ],
+        "continual": lambda methods: continual(
+            [{"name": "lab", "options": {"world": name}} for name in STREAM],
+            STREAM_STEPS,
+            numbers,
+            {name: {**methods[name], "evaluation.every": 10} for name in ("fst", "rl")},
+        ),
+        "ablate": lambda methods: [
+            part
+            for key, values in ABLATIONS.items()
+            for part in vary({**world(ABLATED), **methods["fst"], "steps": ABLATION_STEPS}, numbers, "fst", key, values)
+        ],
+    }
+
+
+def tuning() -> list[Part]:
+    """The same search over learning rates for FST and for RL alone."""
+    values = {name: {"slow.learning_rate": rate} for name, rate in LEARNING_RATES.items()}
+    task = {**world(TUNED_ON), "steps": STEPS}
+    return [part for method in ("fst", "rl") for part in vary(task, TUNING_SEEDS, method, "learning-rate", values)]
+
+
+def chosen_methods(lines: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Each method's settings: the learning rate with the best median of mean accuracy over the run."""
+    methods: dict[str, dict[str, Any]] = {}
+    for method in ("fst", "rl"):
+        medians = {
+            name: summarise([area(line["curve"], "step") for line in lines if _is(line, method, name)]).median
+            for name in LEARNING_RATES
+        }
+        best = max(medians, key=lambda name: medians[name])
+        methods[method] = {"slow.learning_rate": LEARNING_RATES[best]}
+    methods["prompt"] = {"steps": CYCLES, "evaluation.every": 1, "fast.max_backoff": 0}
+    return methods
+
+
+def _is(line: Mapping[str, Any], method: str, value: str) -> bool:
+    return line["labels"]["method"] == method and line["labels"]["value"] == value
+
+
+def results_file(results: Path, name: str) -> Path:
+    """Where an experiment's lines are kept."""
+    return results / f"{name}.jsonl"
+
+
+def read(results: Path, name: str) -> list[dict[str, Any]]:
+    """The lines of an experiment so far, the last of each part."""
+    return list({line["part"]: line for line in read_results(results_file(results, name))}.values())

@@ -1,0 +1,53 @@
+"""What a section of the config is made of. Each section is declared by the component that it configures, in `settings.py`."""
+
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo
+
+Positive = Annotated[int, Field(gt=0)]
+NonNegative = Annotated[int, Field(ge=0)]
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+PositiveNumber = Annotated[float, Field(gt=0.0)]
+NonNegativeNumber = Annotated[float, Field(ge=0.0)]
+OURS = "ours"
+"""The source of what the paper leaves open."""
+
+
+class Section(BaseModel):
+    """A part of the config: strict types, no unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+def option(
+    default: Any = ..., meaning: str = "", *, unit: str, source: str = OURS, make: Callable[[], Any] | None = None
+) -> Any:
+    """One option: its default (none: it must be given; `make` builds one), and what `docs/config.md` says of it.
+
+    `source` is where the default or the definition comes from: a section of the paper (arXiv 2605.12484), `settings` for its
+    table of settings for each domain, another paper, or `ours`.
+    """
+    documented: Any = {"unit": unit, "source": source}
+    if make is not None:
+        return Field(default_factory=make, description=meaning, json_schema_extra=documented)
+    return Field(default, description=meaning, json_schema_extra=documented)
+
+
+def drop_foreign(value: Any, kind: str, kinds: Mapping[str, type[Section]], info: ValidationInfo) -> Any:
+    """A section's keys without those that belong to other kinds of it and stand at their default.
+
+    Earlier versions wrote every kind's keys into one section. Of a recorded run they are dropped whatever they hold.
+    """
+    if not isinstance(value, Mapping) or kind not in kinds:
+        return value
+    recorded = bool((info.context or {}).get("recorded"))
+    foreign = {name: field for other in kinds.values() for name, field in other.model_fields.items()}
+    own = kinds[kind].model_fields
+
+    def keep(name: str) -> bool:
+        if name in own or name not in foreign:
+            return True
+        return not recorded and value[name] != foreign[name].default
+
+    return {name: item for name, item in value.items() if keep(name)}

@@ -1,0 +1,97 @@
+"""The config of the slow side: the model, the rollouts that are trained on, the optimiser."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from fastslow.section import NonNegative, NonNegativeNumber, Positive, PositiveNumber, Section, option
+
+LORA_SOURCE = "ours: the paper trains every parameter"
+CLIP = "settings: 1 and 3"
+
+
+class LoraConfig(Section):
+    """LoRA through PEFT. With this section an adapter is trained, without it every parameter is."""
+
+    rank: Positive = option(16, "rank of the adapter", unit="number", source=LORA_SOURCE)
+    alpha: Positive = option(32, "its scale is alpha / rank", unit="number", source=LORA_SOURCE)
+    targets: str | list[str] = option(
+        "all-linear", "the layers that get an adapter, as PEFT names them", unit="names of layers"
+    )
+
+
+class ModelConfig(Section):
+    """The policy's model."""
+
+    name: str = option(
+        meaning="a hub id, a local directory, a `.gguf` file, or `package:NAME/PATH`: a directory of an installed package",
+        unit="hub id, path or package", source="settings name one for each domain",
+    )  # fmt: skip
+    revision: str | None = option(None, "of a hub id", unit="branch, tag or commit")
+    dtype: Literal["float32", "bfloat16"] = option(
+        "float32",
+        "or `bfloat16`, with float32 master weights; a CPU without bfloat16 arithmetic computes in float32",
+        unit="a name",
+    )
+    device: str = option("auto", "`auto`, `cpu`, `cuda`", unit="a name")
+    lora: LoraConfig | None = None
+    trust_remote_code: bool = option(False, "run code that comes with the model", unit="yes or no")
+    chat_template_kwargs: dict[str, Any] = option(
+        make=dict, meaning="for example `{enable_thinking: false}`", unit="names to values",
+        source="settings: thinking or not",
+    )  # fmt: skip
+
+
+class SamplingConfig(Section):
+    """Training rollouts. Evaluation has its own, in `evaluation`.
+
+    The learner takes its log-probabilities at `temperature`, too. `top_p` below 1 is for `method: prompt` alone.
+    """
+
+    max_tokens: Positive = option(
+        512, "the end-of-sequence token included; must fit into the model's context after the longest problem", unit="tokens",
+        source="settings: 8192, star graph 4096; the default is ours, for small models",
+    )  # fmt: skip
+    temperature: PositiveNumber = option(
+        1.0, "the learner works at the same temperature; other than 1 with `engine: local` alone", unit="number"
+    )
+    top_p: Annotated[float, Field(gt=0.0, le=1.0)] = option(
+        1.0, "below 1 for `method: prompt` alone", unit="share, 0 to 1"
+    )
+
+
+class SlowConfig(Section):
+    """The slow weights' optimiser."""
+
+    loss: str = option("cispo", "or `importance_sampling`", unit="a name", source="CISPO: 3.2; arXiv 2506.13585")
+    clip_low: NonNegativeNumber = option(
+        1.0,
+        "the paper's notation: the ratio is clamped to [1 - clip_low, 1 + clip_high]",
+        unit="ratio, 1 minus",
+        source=CLIP,
+    )
+    clip_high: NonNegativeNumber = option(3.0, "so the paper's clamp is [0, 4]", unit="ratio minus 1", source=CLIP)
+    kl_coefficient: NonNegativeNumber = option(
+        1e-3,
+        "penalty towards the base",
+        unit="loss per nat",
+        source="settings: 1e-3; estimator of arXiv 2402.03300, eq. 4",
+    )
+    learning_rate: PositiveNumber = option(
+        1e-6, "for full fine-tuning of 8 B; LoRA wants 1e-5 to 1e-4", unit="per step",
+        source="settings: 1e-6, full fine-tuning of 8 B",
+    )  # fmt: skip
+    warmup_steps: NonNegative = option(10, "linear, from zero", unit="steps", source="settings: 10")
+    betas: tuple[float, float] = option((0.9, 0.999), "AdamW", unit="number", source="settings: (0.9, 0.999)")
+    weight_decay: NonNegativeNumber = option(0.0, "AdamW", unit="number", source="settings: 0")
+    max_grad_norm: PositiveNumber | None = option(
+        1.0, "longer gradients are scaled down to it; null: never", unit="norm"
+    )
+    microbatch_tokens: Positive = option(2048, "memory: tokens of a training pass", unit="tokens")
+    sample_rows: Positive = option(128, "memory: completions sampled at a time", unit="completions")
+    prefix_sharing: bool = option(True, "off: plain batches, for comparison", unit="yes or no")
+
+    @property
+    def tau(self) -> float:
+        """Absolute ceiling of the importance ratio."""
+        return 1.0 + self.clip_high

@@ -1,0 +1,33 @@
+"""What a run tells while it goes on: observers show it, send it on, or keep silent."""
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+
+class Observer(Protocol):
+    """Receives the events of a run.
+
+    Kinds and payloads: `start` {steps, max_rollouts, output, step, rollouts, engine}; `phase` {name}; `cycle` {cycle,
+    population, metric_calls, error, best_score}; `step` (the line of metrics.jsonl); `checkpoint` {path}; `warning` {message};
+    `end` {result}, or `abort` {error} where an exception ends the run.
+    """
+
+    def on_event(self, kind: str, payload: dict[str, Any]) -> None: ...
+
+
+class SilentObserver:
+    """Shows nothing."""
+
+    def on_event(self, kind: str, payload: dict[str, Any]) -> None:
+        return None
+
+
+class Observers:
+    """Several observers as one."""
+
+    def __init__(self, observers: Sequence[Observer]) -> None:
+        self.observers = list(observers)
+
+    def on_event(self, kind: str, payload: dict[str, Any]) -> None:
+        for observer in self.observers:
+            observer.on_event(kind, payload)

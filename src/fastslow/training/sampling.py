@@ -1,0 +1,101 @@
+"""Rollouts of a run: for RL's groups and for the search's scores, from the store where it is fresh enough."""
+
+from collections.abc import Sequence
+
+from fastslow.errors import InfrastructureError
+from fastslow.fast.optimiser import Evaluation
+from fastslow.rollouts.play import RolloutRequest, make_rollouts
+from fastslow.slow.engine import SamplingParams
+from fastslow.training.context import RunContext
+from fastslow.training.curriculum import union
+from fastslow.types import Problem, Prompt, Rollout, RolloutSource
+
+Group = list[Rollout]
+
+
+class Sampling:
+    """Samples what the store cannot serve, counts both, and keeps what was sampled."""
+
+    def __init__(self, context: RunContext) -> None:
+        self.context = context
+
+    def groups(self, minibatch: Sequence[Problem], population: Sequence[Prompt]) -> list[Group]:
+        """One group of G rollouts a problem, G/K under each prompt.
+
+        Raises: InfrastructureError where more of them could not be scored than the config allows.
+        """
+        context, store = self.context, self.context.store
+        context.phase("sampling")
+        share = context.config.loop.group_size // len(population)
+        counts = {prompt: population.count(prompt) * share for prompt in population}
+        slots = [(problem, prompt, count) for problem in minibatch for prompt, count in counts.items()]
+        version, step = context.engine.policy_version, context.state.step
+        reused = [store.take(problem.id, prompt.hash, version, count) for problem, prompt, count in slots]
+        requests = [
+            RolloutRequest(problem, prompt, count - len(served), context.seed("rl", step, problem, prompt))
+            for (problem, prompt, count), served in zip(slots, reused, strict=True)
+        ]
+        with context.record.timer("sample"):
+            sampled = self._sample(requests, "rl")
+        context.record.count_rl(sampled, reused)
+        context.state.sampled_rl += sum(len(rollouts) for rollouts in sampled)
+        groups = _by_problem(minibatch, [[*old, *new] for old, new in zip(reused, sampled, strict=True)])
+        self._check_failures(groups)
+        return groups
+
+    def evaluate_pairs(self, pairs: Sequence[tuple[Prompt, Problem]]) -> list[Evaluation]:
+        """The fast side's `Evaluate`: one rollout a pair, or what the store knows of it."""
+        context = self.context
+        version, asked = context.engine.policy_version, context.record.pairs
+        known = [context.store.fresh(problem.id, prompt.hash, version) for prompt, problem in pairs]
+        requests = [
+            RolloutRequest(problem, prompt, 0 if served else 1, context.seed("gepa", asked + i, problem, prompt))
+            for i, ((prompt, problem), served) in enumerate(zip(pairs, known, strict=True))
+        ]
+        sampled = self._sample(requests, "gepa")
+        context.record.count_gepa(sampled, known)
+        context.state.sampled_gepa += sum(len(rollouts) for rollouts in sampled)
+        return [
+            Evaluation(prompt, problem, old or tuple(new))
+            for (prompt, problem), old, new in zip(pairs, known, sampled, strict=True)
+        ]
+
+    def anchors(self, problems: Sequence[Problem]) -> list[Problem]:
+        """The anchor set: the look-ahead batch or a part of it, and by option problems that the store covers already."""
+        context, fast = self.context, self.context.config.fast
+        wanted = int(fast.anchors_from_store * fast.anchor_problems)
+        hashes = [prompt.hash for prompt in context.state.population]
+        covered = context.store.covered_problems(hashes, context.engine.policy_version)[-wanted:] if wanted else []
+        anchors = union([[context.training_problems[problem_id] for problem_id in covered], problems])
+        return anchors[: fast.anchor_problems]
+
+    def _sample(self, requests: Sequence[RolloutRequest], source: RolloutSource) -> list[list[Rollout]]:
+        context, sampling = self.context, self.context.config.sampling
+        params = SamplingParams(sampling.max_tokens, sampling.temperature, sampling.top_p)
+        wanted = [request for request in requests if request.n]
+        limit = context.room.limit
+        made = iter(make_rollouts(context.engine, context.task, wanted, params, source, context_limit=limit))
+        rollouts = [next(made) if request.n else [] for request in requests]
+        context.store.add(rollout for group in rollouts for rollout in group)
+        return rollouts
+
+    def _check_failures(self, groups: Sequence[Group]) -> None:
+        context, step = self.context, self.context.state.step + 1
+        rollouts = [rollout for group in groups for rollout in group]
+        failures = [rollout.failure for rollout in rollouts if rollout.failure is not None]
+        if failures:
+            context.warn(f"step {step}: {len(failures)} of {len(rollouts)} rollouts masked: {failures[0]}")
+        if len(failures) > context.config.max_failure_fraction * len(rollouts):
+            raise InfrastructureError(
+                f"{len(failures)} of {len(rollouts)} rollouts of step {step} could not be scored, more than "
+                f"max_failure_fraction = {context.config.max_failure_fraction} allows. The first: {failures[0]}"
+            )
+
+
+def _by_problem(minibatch: Sequence[Problem], slots: Sequence[Group]) -> list[Group]:
+    """Join the slots of each problem into its one group; slots come problem after problem."""
+    per_problem = len(slots) // len(minibatch)
+    return [
+        [rollout for slot in slots[start : start + per_problem] for rollout in slot]
+        for start in range(0, len(slots), per_problem)
+    ]
