@@ -19,7 +19,7 @@ from fastslow.fast.proposers.remote import (
     retry_after,
     usage_of,
 )
-from fastslow.fast.proposers.settings import KINDS, proposer_config
+from fastslow.fast.proposers.settings import KINDS, ProposerConfig, proposer_config
 from fastslow.types import Message, Prompt
 
 
