@@ -2,7 +2,6 @@
 
 import json
 import re
-import sys
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,13 +14,10 @@ from fastslow.plan import describe
 from fastslow.runs.directory import config_text, read_candidates, read_population
 from fastslow.types import Problem, Prompt, Score
 
+from chat_server import Answer, ChatServer
 from runs import metrics_of, record_of, small_config
 from tiny import make_model_dir
 from toy import LettersTask
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "unit" / "fast"))
-
-from chat_server import Answer, ChatServer
 
 POSITIONS = 64
 # A token a character: of 64 positions 8 are the completion's, 10 take the markup and the longest problem, "n1003".
@@ -113,7 +109,7 @@ def test_the_limit_that_reflection_is_told_is_the_configs_where_that_is_lower(
 
 
 def test_a_longest_problem_that_is_only_validated_on_counts(small_model: Path, tmp_path: Path) -> None:
-    run, task = tmp_path / "run", {"name": "test_long_prompts:LongTask", "options": {"validation": 30}}
+    run, task = tmp_path / "run", {"name": f"{__name__}:LongTask", "options": {"validation": 30}}
     with ChatServer([Answer(text=f"<new_prompt>{'x' * 20}</new_prompt>")]) as server:
         train(small_config(small_model, run, fast=settings(server), task=task))
     assert set(limits(server)) == {ROOM - 30}
@@ -124,7 +120,7 @@ def test_a_longest_problem_that_is_only_validated_on_counts(small_model: Path, t
 def test_the_lesson_proposer_goes_on_where_a_lesson_is_too_long_and_so_does_a_resumed_run(
     small_model: Path, tmp_path: Path
 ) -> None:
-    task = {"name": "test_long_prompts:WordyTask"}
+    task = {"name": f"{__name__}:WordyTask"}
     train(small_config(small_model, tmp_path / "whole", task=task))
     assert refused_for_length(tmp_path / "whole")
     train(small_config(small_model, tmp_path / "cut", task=task, steps=3))
@@ -147,7 +143,7 @@ def test_a_member_that_does_not_fit_leaves_the_population_of_an_earlier_versions
 
 
 def test_a_problem_that_an_earlier_versions_run_had_not_come_to_is_masked(small_model: Path, tmp_path: Path) -> None:
-    run, task = tmp_path / "run", {"name": "test_long_prompts:LongTask"}
+    run, task = tmp_path / "run", {"name": f"{__name__}:LongTask"}
     train(small_config(small_model, run, method="rl", task=task, steps=1, checkpoint_every=1))
     now = {**task, "options": {"train": 60}}
     config = small_config(small_model, run, method="rl", task=now, checkpoint_every=1)
@@ -163,7 +159,7 @@ def test_a_problem_that_an_earlier_versions_run_had_not_come_to_is_masked(small_
 def test_a_problem_that_is_too_long_is_found_before_a_model_loads(
     small_model: Path, tmp_path: Path, split: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    task = {"name": "test_long_prompts:LongTask", "options": {split: 60}}
+    task = {"name": f"{__name__}:LongTask", "options": {split: 60}}
     config = small_config(small_model, tmp_path / "run", task=task)
     number, tokens = ("7", 69) if split == "train" else ("1002", 72)
     monkeypatch.setattr("fastslow.training.build.build_engine", lambda config: pytest.fail("a model was loaded"))

@@ -18,9 +18,15 @@ from skyrl_server import SkyrlServer
 pytestmark = pytest.mark.slow
 
 STEPS, KILLED_AFTER = 5, 3
-# Three of the four rules, so that some answers are right and there is something to learn.
-SEED_PROMPT = (
-    "You are a helpful assistant.\nPut commas between the items.\nDrop repeated items.\nWrite answer tags around it."
+# The task's four rules are stated, so that most answers are right, some are wrong, and groups have a signal.
+SEED_PROMPT = "\n".join(
+    (
+        "You are a helpful assistant.",
+        "Put commas between the items.",
+        "Drop repeated items.",
+        "Write answer tags around it.",
+        "Sort the items downwards.",
+    )
 )
 
 
