@@ -9,6 +9,7 @@ from typing import Any
 
 from fastslow.errors import ConfigError, positive
 from fastslow.methods.settings import METHODS
+from fastslow.text import wrapped
 
 
 def experiment(
@@ -76,7 +77,7 @@ Written by `fastslow experiment {title.partition(":")[0]}` from `results.jsonl`.
 Accuracy is mean@k on validation problems unless the test split is named. Sampled rollouts include the prompt search's.
 Seconds are training seconds, evaluations left out. KL is to the base weights, in nats a token.
 """
-    write_atomically(directory / "README.md", "\n".join([head, *section]).rstrip() + "\n")
+    write_atomically(directory / "README.md", "\n".join([head, *wrapped(section)]).rstrip() + "\n")
 
 
 def _methods(names: Sequence[str]) -> tuple[str, ...]:

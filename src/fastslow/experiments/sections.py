@@ -1,4 +1,4 @@
-"""What each experiment of the paper comes to: sections of a Markdown report, with a plot beside it. For any model and task."""
+"""The results of each experiment of the paper, as sections of a Markdown report with a plot. For any model and task."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -15,9 +15,10 @@ from fastslow.experiments.tables import (
     median,
     ratios,
     reach,
+    reaching,
     select,
 )
-from fastslow.measuring.statistics import accuracy, final_accuracy, kl, reached, summarise
+from fastslow.measuring.statistics import Reached, accuracy, final_accuracy, kl, reached, summarise
 from fastslow.runs.metrics import kl_name
 from fastslow.text import markdown_table
 
@@ -40,38 +41,62 @@ def level_of(methods: ByMethod) -> float:
 
 
 def comparison(methods: ByMethod, title: str, picture: Path, extra: Extra | None = None) -> list[str]:
-    """Final accuracy; steps, rollouts, seconds and KL to one level; the fitted asymptote. `extra` names further columns."""
-    level, extra = level_of(methods), extra or {}
-    kl_named = _kl_name(run for runs in methods.values() for run in runs)
-    rows = []
-    for method, runs in methods.items():
-        at = [reached(run["curve"], level) for run in runs]
-        rows.append(
-            [
-                NAMES[method], str(len(runs)), median(final_accuracy(run["curve"]) for run in runs),
-                reach(at, lambda p: p.step, 0), reach(at, lambda p: p.rollouts, 0), reach(at, lambda p: p.seconds, 1),
-                reach(at, lambda p: p.kl, 3), median(_last_kl(run) for run in runs),
-                *(median(value(run) for run in runs) for value in extra.values()),
-                "-" if method in FROZEN else fit_asymptote(curves(runs)).text(),
-            ]
-        )  # fmt: skip
+    """Final accuracy; the fitted asymptote; steps, rollouts, seconds and KL to one level. `extra` names further columns."""
+    level = level_of(methods)
     draw(
         {NAMES[method]: curves(runs) for method, runs in methods.items()},
         [(ROLLOUTS, ACCURACY), (SECONDS, ACCURACY), (STEPS, ACCURACY), (ACCURACY, KL)], title, picture,
     )  # fmt: skip
-    header = [
-        "method", "seeds", "accuracy at the end", f"steps to {level:.2f}", f"rollouts to {level:.2f}",
-        f"seconds to {level:.2f}", f"{kl_named} at {level:.2f}", f"{kl_named} at the end", *extra, "asymptote A",
-    ]  # fmt: skip
     return [
+        *_ends(methods, extra or {}),
         f"{level:.2f} is {SHARE:.0%} of the better method's final accuracy.",
         "",
-        *markdown_table(header, rows),
+        *_to_level(methods, level),
         *ratios(methods, level),
         *_to_own_level_of_rl(methods, level),
         *costs(methods),
         f"![{title}]({picture.name})",
         "",
+    ]
+
+
+def _ends(methods: ByMethod, extra: Extra) -> list[str]:
+    """Where whole runs ended, and where their curves lead."""
+    ends = [
+        [
+            NAMES[method],
+            str(len(runs)),
+            median(final_accuracy(run["curve"]) for run in runs),
+            median(_last_kl(run) for run in runs),
+            *(median(value(run) for run in runs) for value in extra.values()),
+        ]
+        for method, runs in methods.items()
+    ]
+    asymptotes = [
+        [NAMES[method], fit_asymptote(curves(runs)).text()] for method, runs in methods.items() if method not in FROZEN
+    ]
+    kl_named = _kl_name(run for runs in methods.values() for run in runs)
+    return [
+        *markdown_table(["method", "seeds", "accuracy at the end", f"{kl_named} at the end", *extra], ends),
+        *(markdown_table(["method", "asymptote A"], asymptotes) if asymptotes else []),
+    ]
+
+
+def _to_level(methods: ByMethod, level: float) -> list[str]:
+    """What each method needed to get to an accuracy."""
+    kl_named = _kl_name(run for runs in methods.values() for run in runs)
+    at = {method: [reached(run["curve"], level) for run in runs] for method, runs in methods.items()}
+    header = [f"to {level:.2f}", "seeds that reach it", "steps", "rollouts", "seconds", f"{kl_named} there"]
+    return markdown_table(header, [[NAMES[method], reaching(at[method]), *_needs(at[method])] for method in methods])
+
+
+def _needs(at: Sequence[Reached | None]) -> list[str]:
+    """Cells: steps, rollouts, seconds and KL where an accuracy was first reached."""
+    return [
+        reach(at, lambda p: p.step, 0),
+        reach(at, lambda p: p.rollouts, 0),
+        reach(at, lambda p: p.seconds, 1),
+        reach(at, lambda p: p.kl, 3),
     ]
 
 
@@ -87,23 +112,24 @@ def _to_own_level_of_rl(methods: ByMethod, level: float) -> list[str]:
 
 def costs(methods: ByMethod) -> list[str]:
     """Where the rollouts and the seconds of whole runs went."""
-    names = {"evolve_s": "prompt search", "sample_s": "sampling", "update_s": "update", "seconds": "all"}
-    rows = [
+    rollouts = [
         [
-            NAMES[method], median((run["totals"]["sampled"] - _searched(run) for run in runs), 0),
-            median((_searched(run) for run in runs), 0), median((run["totals"]["reused"] for run in runs), 0),
-            *(median((run["totals"][name] for run in runs), 1) for name in names),
+            NAMES[method],
+            median((run["totals"]["sampled"] - _searched(run) for run in runs), 0),
+            median((_searched(run) for run in runs), 0),
+            median((run["totals"]["reused"] for run in runs), 0),
         ]
         for method, runs in methods.items()
-    ]  # fmt: skip
-    header = [
-        "whole runs",
-        "rollouts of RL",
-        "of the search",
-        "reused",
-        *(f"seconds: {name}" for name in names.values()),
     ]
-    return markdown_table(header, rows)
+    names = {"evolve_s": "prompt search", "sample_s": "sampling", "update_s": "update", "seconds": "all"}
+    seconds = [
+        [NAMES[method], *(median((run["totals"][name] for run in runs), 1) for name in names)]
+        for method, runs in methods.items()
+    ]
+    return [
+        *markdown_table(["rollouts of whole runs", "RL", "search", "reused"], rollouts),
+        *markdown_table(["seconds of whole runs", *names.values()], seconds),
+    ]
 
 
 def drift(methods: ByMethod, picture: Path) -> list[str]:
@@ -145,21 +171,30 @@ def plasticity(after: Mapping[str, Lines], second: str, picture: Path) -> list[s
 def stream(methods: ByMethod, phases: Sequence[tuple[str, str]], steps: int, picture: Path) -> list[str]:
     """Accuracy on every task at the end of each phase. A phase is its task's name in the metrics, and that for people."""
     tasks = dict(phases)
-    rows = []
+    best, kept = [], []
     for method, runs in methods.items():
         for number, (_, task) in enumerate(phases, start=1):
             points = [_at(run["curve"], number * steps) for run in runs]
-            rows.append([NAMES[method], str(len(runs)), task, *(_on_task(points, name) for name in tasks)])
+            of_phase = [NAMES[method], str(len(runs)), task]
+            best.append([*of_phase, *(_accuracies(points, name) for name in tasks)])
+            kept.append([*of_phase, *(_accuracies(points, f"{name}/own") for name in tasks)])
     panels = [(STEPS, (f"accuracy on {task}", _task_accuracy(name))) for name, task in tasks.items()]
     draw({NAMES[m]: curves(runs) for m, runs in methods.items()}, panels, "one uninterrupted stream", picture)
     return [
-        "Accuracy at the end of each phase, on every task, under the best prompt of that moment; in brackets, for earlier "
-        "tasks, under the best prompt that was kept for them.",
+        "Accuracy at the end of each phase, on every task, under the best prompt of that moment:",
         "",
-        *markdown_table(["method", "seeds", "after", *tasks.values()], rows),
+        *markdown_table(["method", "seeds", "after", *tasks.values()], best),
+        *_of_kept_prompts(["method", "seeds", "after", *tasks.values()], [row for row in kept if {*row[3:]} != {"-"}]),
         f"![stream]({picture.name})",
         "",
     ]
+
+
+def _of_kept_prompts(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    if not rows:
+        return []
+    text = "The same for earlier tasks, under the best prompt that was kept for them:"
+    return [text, "", *markdown_table(header, rows)]
 
 
 def populations(methods: ByMethod, best: str, population: str) -> list[str]:
@@ -169,34 +204,29 @@ def populations(methods: ByMethod, best: str, population: str) -> list[str]:
         [NAMES[method], *(measured(runs, *figure) for figure in figures.values())] for method, runs in methods.items()
     ]
     return [
-        "Test split: under the best single prompt; with each kind of problems under the member of the population that was "
-        "best for it in training; and with each problem under the member that serves it best (chosen on other completions than "
-        "those that count).",
+        "Test split. Best prompt: all problems under the best single prompt. By kind: each kind of problems under the "
+        "member of the population that was best for it in training. By problem: each problem under the member that serves "
+        "it best; other completions choose the member than those that count.",
         "",
         *markdown_table(["method", *figures], rows),
     ]
 
 
 def ablation(lines: Lines, keys: Mapping[str, Sequence[str]], level: float) -> list[str]:
-    """One row for every value of every setting."""
-    rows = []
+    """One row for every value of every setting: where its runs ended, and what they needed to a level."""
+    ends, needs = [], []
     for key, values in keys.items():
         for value in values:
             runs = select(lines, key=key, value=value)
             at = [reached(run["curve"], level) for run in runs]
             if runs:
-                rows.append(
-                    [
-                        key, value, str(len(runs)), median(final_accuracy(run["curve"]) for run in runs),
-                        reach(at, lambda p: p.rollouts, 0), reach(at, lambda p: p.seconds, 1),
-                        median(_last_kl(run) for run in runs),
-                    ]
-                )  # fmt: skip
-    header = [
-        "setting", "value", "seeds", "accuracy at the end", f"rollouts to {level:.2f}", f"seconds to {level:.2f}",
-        f"{_kl_name(lines)} at the end",
-    ]  # fmt: skip
-    return markdown_table(header, rows)
+                accuracies = median(final_accuracy(run["curve"]) for run in runs)
+                ends.append([key, value, str(len(runs)), accuracies, median(_last_kl(run) for run in runs)])
+                needs.append([key, value, reaching(at), *_needs(at)[1:3]])
+    return [
+        *markdown_table(["setting", "value", "seeds", "accuracy at the end", f"{_kl_name(lines)} at the end"], ends),
+        *markdown_table(["setting", "value", f"seeds that reach {level:.2f}", "rollouts", "seconds"], needs),
+    ]
 
 
 def _searched(run: Line) -> int:
@@ -222,6 +252,8 @@ def _task_accuracy(task: str) -> Callable[[Line], float]:
     return lambda point: accuracy(point, task)
 
 
-def _on_task(points: Sequence[Line], task: str) -> str:
-    kept = [accuracy(point, f"{task}/own") for point in points if any(n.startswith(f"val/{task}/own/") for n in point)]
-    return median([accuracy(point, task) for point in points], 2) + (f" [{median(kept, 2)}]" if kept else "")
+def _accuracies(points: Sequence[Line], task: str) -> str:
+    """Median accuracy on a task, or on `task/own`, over the points that have it; a dash where none has."""
+    return median(
+        [accuracy(point, task) for point in points if any(n.startswith(f"val/{task}/mean@") for n in point)], 2
+    )

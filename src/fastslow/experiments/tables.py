@@ -41,12 +41,15 @@ def median(values: Iterable[float | None], digits: int = 3) -> str:
 
 
 def reach(points: Sequence[Reached | None], value: Callable[[Reached], float], digits: int) -> str:
-    """Median of what runs needed to get somewhere; how many never got there."""
-    never = sum(point is None for point in points)
-    if never == len(points):
+    """Median of what runs needed to get somewhere; "never" stands for runs that did not get there."""
+    if not any(points):
         return "never"
-    found = median([None if point is None else value(point) for point in points], digits)
-    return found + (f", {never} never" if never else "")
+    return median([None if point is None else value(point) for point in points], digits)
+
+
+def reaching(points: Sequence[Reached | None]) -> str:
+    """How many of the runs got there: "4 of 5"."""
+    return f"{sum(point is not None for point in points)} of {len(points)}"
 
 
 def measured(runs: Lines, name: str, figure: str = "mean") -> str:

@@ -21,16 +21,16 @@ from fastslow.lab.tasks import WORLDS
 from fastslow.measuring.intervals import median_note
 from fastslow.measuring.statistics import area
 from fastslow.runs.directory import write_atomically
-from fastslow.text import markdown_table
+from fastslow.text import markdown_table, wrapped
 
 HEAD = """# The lab: results
 
 Written by `fastslow lab reproduce` from the `.jsonl` files beside it. Medians over seeds.
 {brackets}
-The asymptote A has a 95 % interval over seeds. Accuracy is mean@4 on 64 validation problems at temperature 0.6 unless the test
-split is named. Sampled rollouts include the prompt search's. Seconds are training seconds on one core, two runs side by side,
-evaluations left out. KL is to the base weights, in nats a token, over the full vocabulary. The model has 1.8 M parameters:
-nothing here is evidence about large models.
+The asymptote A has a 95 % interval over seeds. Accuracy is mean@4 on 64 validation problems at temperature 0.6 unless
+the text names the test split. Sampled rollouts include the prompt search's. Seconds are training seconds on one core,
+two runs side by side, without evaluations. KL is to the base weights, in nats a token, over the full vocabulary. The
+model has 1.8 M parameters: nothing here is evidence about large models.
 """
 
 
@@ -41,7 +41,7 @@ def write_report(results: Path) -> None:
     counts = [count for lines in found.values() for count in seed_counts(lines)]
     parts = [HEAD.format(brackets=fill(median_note(counts), 118))]
     for name, lines in found.items():
-        parts += sections_of[name](lines, results)
+        parts += wrapped(sections_of[name](lines, results))
     write_atomically(results / "README.md", "\n".join(parts).rstrip() + "\n")
 
 
