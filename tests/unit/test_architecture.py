@@ -3,6 +3,7 @@
 import ast
 import os
 import re
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -70,6 +71,13 @@ def test_a_line_of_the_tree_is_read() -> None:
         "b",
         "c",
     ]
+
+
+def test_the_loop_of_the_readme_is_that_of_the_code() -> None:
+    code = (PACKAGE / "methods" / "fst.py").read_text(encoding="utf-8")
+    loop = textwrap.dedent(code[code.index("        while not session.finished:") :])
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert re.findall(r"^```python\n(while .*?)^```", readme, re.DOTALL | re.MULTILINE) == [loop]
 
 
 @pytest.mark.parametrize("page", NAMING_FILES)
