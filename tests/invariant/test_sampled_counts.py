@@ -27,9 +27,10 @@ def test_the_total_is_what_the_engine_sampled(
 
     monkeypatch.setattr(LocalEngine, "sample", counted)
     fast = {"anchor_problems": 6, "metric_calls": 24, "reflection_minibatch": 3}
+    own = {"max_tokens": 16} if kind == "policy" else {}
     settings: dict[str, Any] = {
         "evaluation": {"every": 0},
-        "fast": {**fast, "proposer": {"kind": kind, "max_tokens": 16, "max_prompt_chars": 400}},
+        "fast": {**fast, "proposer": {"kind": kind, "max_prompt_chars": 400, **own}},
     }
     train(small_config(tiny_model_dir, tmp_path / "run", **settings))
     lines = metrics_of(tmp_path / "run")

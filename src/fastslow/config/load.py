@@ -92,21 +92,24 @@ def _explain(detail: Any) -> str:
     return f"{field}: {detail['msg']}, got {value!r}"
 
 
-def _walk(location: Sequence[Any]) -> tuple[list[str], type[BaseModel] | None]:
-    """The keys of an error's place, without the tags of sections that come in kinds, and the section that it is in."""
+def _walk(location: Sequence[Any]) -> tuple[list[str], type[BaseModel] | None, list[type[BaseModel]]]:
+    """The keys of an error's place, without the tags of sections that come in kinds; the section that it is in, and, where
+    that comes in kinds, all of them.
+    """
     section: type[BaseModel] | None = Config
     kinds: Mapping[str, type[BaseModel]] = {}
+    others: list[type[BaseModel]] = []
     keys: list[str] = []
     for part in map(str, location):
         if part in kinds:
-            section, kinds = kinds[part], {}
+            section, others, kinds = kinds[part], list(kinds.values()), {}
             continue
         keys.append(part)
         field = section.model_fields.get(part) if section is not None else None
         if field is not None:
-            kinds = kinds_of(field.annotation)
+            kinds, others = kinds_of(field.annotation), []
             section = sections_of(field.annotation)[0] if sections_of(field.annotation) else None
-    return keys, section
+    return keys, section, others
 
 
 def _field(location: Sequence[Any]) -> str:
@@ -114,9 +117,11 @@ def _field(location: Sequence[Any]) -> str:
 
 
 def _nearest(location: Sequence[Any]) -> str:
-    keys, _ = _walk(location)
-    _, section = _walk(location[:-1])
+    keys, _, _ = _walk(location)
+    _, section, others = _walk(location[:-1])
     names = list(section.model_fields) if section is not None else []
+    if any(keys[-1] in other.model_fields for other in others):
+        return f"It belongs to another kind of this section: take it out, or take that kind. Known here: {', '.join(names)}"
     close = difflib.get_close_matches(keys[-1], names, n=1)
     hint = f"Did you mean {close[0]!r}? " if close else ""
     return f"{hint}Known here: {', '.join(names)}" if names else "Remove it"
