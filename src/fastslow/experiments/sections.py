@@ -18,7 +18,7 @@ from fastslow.experiments.tables import (
     select,
 )
 from fastslow.measuring.statistics import accuracy, final_accuracy, kl, reached, summarise
-from fastslow.runs.metrics import kl_name
+from fastslow.runs.reader import evaluation_of, kl_name
 from fastslow.text import markdown_table
 
 SHARE = 0.95
@@ -206,7 +206,7 @@ def _searched(run: Line) -> int:
 
 
 def _kl_name(runs: Iterable[Line]) -> str:
-    return kl_name(point for run in runs for point in run["curve"])
+    return kl_name(evaluation_of(point) for run in runs for point in run["curve"])
 
 
 def _last_kl(run: Line) -> float:
@@ -223,5 +223,6 @@ def _task_accuracy(task: str) -> Callable[[Line], float]:
 
 
 def _on_task(points: Sequence[Line], task: str) -> str:
-    kept = [accuracy(point, f"{task}/own") for point in points if any(n.startswith(f"val/{task}/own/") for n in point)]
+    own = [evaluation_of(point).own for point in points]
+    kept = [found[task] for found in own if task in found]
     return median([accuracy(point, task) for point in points], 2) + (f" [{median(kept, 2)}]" if kept else "")
