@@ -15,7 +15,7 @@ PAGES = sorted(
 EXEMPT = {
     f"docs/{name}.md"
     for name in (
-        "config", "engine", "evaluation", "experiments", "glossary", "prompts", "report", "run-directory", "tasks"
+        "engine", "evaluation", "experiments", "prompts", "report", "tasks"
     )
 }  # fmt: skip
 

@@ -14,7 +14,7 @@ from typing import Final
 from fastslow.section import OURS
 
 GEPA, APPENDIX_F = "GEPA, arXiv 2507.19457", "appendix F"
-CHANCES = "the paper's mean@4 and best@k; unbiased: arXiv 2107.03374, 2510.23393"
+CHANCES = "the paper's mean@4, best@k; unbiased: arXiv 2107.03374, 2510.23393"
 REWARD, COUNT_A_STEP, NATS = "reward, 0 to 1", "rollouts a step", "nats per token"
 
 
@@ -29,11 +29,12 @@ class Merge(Enum):
 
 
 class Start(Enum):
-    """What a step has of a metric before anything happened in it; the value is what stands in the line then."""
+    """What a step has of a metric before anything happened in it, as JSON writes it."""
 
-    COUNT = 0
-    AMOUNT = 0.0
-    NULL = None
+    # Texts, since two members with equal values (0 and 0.0) would be one.
+    COUNT = "0"
+    AMOUNT = "0.0"
+    NULL = "null"
     MISSING = "missing"
 
 
@@ -115,7 +116,7 @@ SAMPLED_GEPA = Metric(
     "rollouts/sampled_gepa", COUNT_A_STEP, "its second part: the search's metric calls", SAMPLED.source, Merge.SUM
 )
 SAMPLED_REFLECTION = Metric(
-    "rollouts/sampled_reflection", "completions of the policy as its own proposer, a step",
+    "rollouts/sampled_reflection", "completions of the policy a step",
     "its third part: what the policy wrote as its own proposer",
     "ours: they are samples of the policy too", Merge.SUM,
     more="Refused replies are included. 0 where `fast.proposer.kind` is not `policy`.",

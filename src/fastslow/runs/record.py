@@ -1,6 +1,7 @@
 """One step's line of `metrics.jsonl`, collected while the step runs. `runs/metrics.py` says what each value is."""
 
 import copy
+import json
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,7 +26,7 @@ class StepRecord:
 
     def __init__(self) -> None:
         self.started = time.perf_counter()
-        self.values: dict[str, Any] = {metric.name: metric.start.value for metric in BEGUN}
+        self.values: dict[str, Any] = {metric.name: json.loads(metric.start.value) for metric in BEGUN}
         self.rollouts: list[Rollout] = []
         self.pairs = 0
         self.sampled = {"rl": 0, "gepa": 0, "reflection": 0}
