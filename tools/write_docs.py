@@ -80,7 +80,11 @@ def glossary_page() -> str:
     lines += ["## Metrics", "", *_text("The third column says how the values of several steps become one.")]
     for group, metrics in _groups():
         rows = [[f"`{each.name}`", each.unit, each.merge.value, each.source] for each in metrics]
-        lines += [f"### {GROUPS[group][0].upper()}{GROUPS[group][1:]}", "", *markdown_table(["metric", "unit", "steps", "source"], rows)]
+        lines += [
+            f"### {GROUPS[group][0].upper()}{GROUPS[group][1:]}",
+            "",
+            *markdown_table(["metric", "unit", "steps", "source"], rows),
+        ]
     return "\n".join(lines).rstrip() + "\n"
 
 
