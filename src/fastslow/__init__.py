@@ -34,9 +34,9 @@ _HOME = {
     "export": "export",
     "load_config": "config",
     "parse_config": "config",
-    "read_candidates": "runs.directory",
-    "read_metrics": "runs.directory",
-    "read_population": "runs.directory",
+    "read_candidates": "runs.reader",
+    "read_metrics": "runs.reader",
+    "read_population": "runs.reader",
     "train": "loop",
 }
 

@@ -12,15 +12,8 @@ from typing import Any
 from fastslow.config import Config
 from fastslow.errors import ConfigError
 from fastslow.methods.registry import find_method
-from fastslow.runs.directory import (
-    checkpoint_steps,
-    read_by_kind,
-    read_config,
-    read_metrics,
-    read_population,
-    write_atomically,
-)
-from fastslow.runs.metrics import KL, KL_ESTIMATE, kl_of
+from fastslow.runs.directory import write_atomically
+from fastslow.runs.reader import Point, Run
 from fastslow.text import markdown_table
 from fastslow.types import SYSTEM, Prompt
 
@@ -33,35 +26,35 @@ def export(run: str | Path, output: str | Path, *, weights: str = "latest") -> P
 
     Raises: ConfigError where there is no run, no such checkpoint, or something in `output` already.
     """
-    run, output = Path(run), Path(output)
-    config = read_config(run)
-    step = _step(run, weights)
+    read, output = Run(run), Path(output)
+    config = read.config
+    step = _step(read, weights)
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise ConfigError(f"output: {str(output)!r} is there already and not empty: choose another directory")
-    population = read_population(run)
+    population = read.population
     if not population:
-        raise ConfigError(f"{str(run)!r} has no population yet: its first cycle has not ended")
-    metrics = read_metrics(run)
+        raise ConfigError(f"{str(read.path)!r} has no population yet: its first cycle has not ended")
+    curve = read.curve
     output.mkdir(parents=True, exist_ok=True)
-    source = run / "checkpoints" / f"step_{step}"
+    source = read.path / "checkpoints" / f"step_{step}"
     shutil.copytree(source, output, dirs_exist_ok=True, ignore=shutil.ignore_patterns(RESUME))
     best = _best(config, population)
-    _write_prompts(output, best, population, read_by_kind(run))
+    _write_prompts(output, best, population, read.by_kind)
     _write_generation_config(output, config)
     lora = (source / ADAPTER).is_file()
-    write_atomically(output / "README.md", _readme(_served(config, lora), best, metrics, step, lora, output.name))
+    write_atomically(output / "README.md", _readme(_served(config, lora), best, curve, step, lora, output.name))
     return output
 
 
-def _step(run: Path, weights: str) -> int:
-    steps = checkpoint_steps(run)
+def _step(run: Run, weights: str) -> int:
+    steps = run.checkpoints
     known = ", ".join(f"step_{step}" for step in steps) or "no checkpoint yet"
     if weights == "latest" and steps:
         return steps[-1]
     for step in steps:
         if weights == f"step_{step}":
             return step
-    raise ConfigError(f"weights: {weights!r} does not exist: {str(run)!r} has {known}")
+    raise ConfigError(f"weights: {weights!r} does not exist: {str(run.path)!r} has {known}")
 
 
 def _served(config: Config, lora: bool) -> Config:
@@ -107,7 +100,7 @@ def _write_generation_config(output: Path, config: Config) -> None:
     write_atomically(path, json.dumps(known | drawn, indent=2) + "\n")
 
 
-def _readme(config: Config, prompt: Prompt, metrics: list[dict[str, Any]], step: int, lora: bool, name: str) -> str:
+def _readme(config: Config, prompt: Prompt, curve: list[Point], step: int, lora: bool, name: str) -> str:
     base = config.model.name
     kind = f"A LoRA adapter of `{base}`" if lora else f"`{base}`, all parameters trained"
     weights = "`adapter_model.safetensors`, `adapter_config.json`" if lora else "`model.safetensors`, `config.json`"
@@ -126,7 +119,7 @@ task `{config.task.name}`, weights after {step} steps. Made with fastslow.
 
 ## Measured
 
-{_measured(config, metrics, step)}
+{_measured(config, curve, step)}
 
 ## Serve
 
@@ -166,18 +159,16 @@ SEVERAL = (
 )
 
 
-def _measured(config: Config, metrics: list[dict[str, Any]], step: int) -> str:
+def _measured(config: Config, curve: list[Point], step: int) -> str:
     """Validation before training and at the exported step, or the last evaluation before it."""
     k = config.evaluation.k
-    name = f"val/mean@{k}"
-    lines = [line for line in metrics if line.get(name) is not None and line["step"] <= step]
-    if not lines:
+    points = [point for point in curve if point.evaluation.accuracy is not None and point.step <= step]
+    if not points:
         return "The run made no evaluation."
-    shown = list({line["step"]: line for line in (lines[0], lines[-1])}.values())
-    shown_kl = [{**line, KL: kl_of(line)} for line in shown]
-    rows = [[str(line["step"]), *(_number(line, key) for key in (name, f"val/best@{k}", KL))] for line in shown_kl]
+    shown = list({point.step: point.evaluation for point in (points[0], points[-1])}.items())
+    rows = [[str(at), *map(_number, (found.accuracy, found.best, found.kl))] for at, found in shown]
     sampling = config.evaluation
-    how = "" if all(line.get(KL_ESTIMATE) is None for line in shown) else " (estimated from the sampled tokens)"
+    how = "" if not any(found.kl_is_estimate for _, found in shown) else " (estimated from the sampled tokens)"
     head = f"""Up to {sampling.problems} validation problems, temperature {sampling.temperature:g}, top-p {sampling.top_p:g}.
 Step 0 is the base model under the task's own prompt. One run, seed {config.seed}: there is no interval.
 """
@@ -186,8 +177,7 @@ Step 0 is the base model under the task's own prompt. One run, seed {config.seed
     ).rstrip()
 
 
-def _number(line: Mapping[str, Any], name: str) -> str:
-    value = line.get(name)
+def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
 
 

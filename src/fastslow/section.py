@@ -21,14 +21,21 @@ class Section(BaseModel):
 
 
 def option(
-    default: Any = ..., meaning: str = "", *, unit: str, source: str = OURS, make: Callable[[], Any] | None = None
+    default: Any = ...,
+    meaning: str = "",
+    *,
+    unit: str,
+    source: str = OURS,
+    more: str = "",
+    make: Callable[[], Any] | None = None,
 ) -> Any:
     """One option: its default (none: it must be given; `make` builds one), and what `docs/config.md` says of it.
 
     `source` is where the default or the definition comes from: a section of the paper (arXiv 2605.12484), `settings` for its
-    table of settings for each domain, another paper, or `ours`.
+    table of settings for each domain, another paper, or `ours`. `meaning` fits into a line of a table; `more` are further
+    sentences.
     """
-    documented: Any = {"unit": unit, "source": source}
+    documented: Any = {"unit": unit, "source": source, "more": more}
     if make is not None:
         return Field(default_factory=make, description=meaning, json_schema_extra=documented)
     return Field(default, description=meaning, json_schema_extra=documented)

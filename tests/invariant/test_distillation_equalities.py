@@ -17,7 +17,8 @@ from fastslow.errors import ConfigError
 from fastslow.fast.frozen import FrozenOptimiser
 from fastslow.loop import train
 from fastslow.measuring.evaluate import evaluate
-from fastslow.runs.directory import read_candidates, read_config, read_population
+from fastslow.runs.files import read_config
+from fastslow.runs.reader import read_candidates, read_population
 from fastslow.slow.engine import DistillDatum, SampleRequest, SamplingParams
 from fastslow.slow.local.engine import LocalEngine
 from fastslow.slow.settings import LoraConfig, ModelConfig, SlowConfig

@@ -11,7 +11,8 @@ from safetensors.torch import load_file, save_file
 from fastslow.cli.main import main
 from fastslow.errors import ConfigError, DivergedError, told
 from fastslow.loop import train
-from fastslow.runs.directory import checkpoint_steps, config_text
+from fastslow.runs.directory import config_text
+from fastslow.runs.files import checkpoint_steps
 from fastslow.slow.engine import Datum, DistillDatum, LossSettings, SampleRequest, SamplingParams
 from fastslow.slow.local.engine import LocalEngine
 from fastslow.slow.settings import LoraConfig, ModelConfig, SlowConfig

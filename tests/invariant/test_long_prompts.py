@@ -11,7 +11,8 @@ from fastslow.cli.main import main
 from fastslow.errors import ConfigError, TooLongError, told
 from fastslow.loop import train
 from fastslow.plan import describe
-from fastslow.runs.directory import config_text, read_candidates, read_population
+from fastslow.runs.directory import config_text
+from fastslow.runs.reader import read_candidates, read_population
 from fastslow.types import Problem, Prompt, Score
 
 from chat_server import Answer, ChatServer

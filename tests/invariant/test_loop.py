@@ -10,7 +10,7 @@ from fastslow.errors import InfrastructureError
 from fastslow.loop import train
 from fastslow.measuring.evaluate import evaluate
 from fastslow.measuring.evaluation import evaluate_prompt
-from fastslow.runs.directory import read_by_kind, read_candidates, read_population
+from fastslow.runs.reader import Run, read_candidates, read_population
 
 from runs import metrics_of, record_of, small_config
 
@@ -202,7 +202,7 @@ def test_each_kind_of_problems_is_measured_under_its_own_prompt_and_that_survive
         train(small_config(tiny_model_dir, tmp_path / name, task=task, steps=6 if name == "whole" else 3))
     train(small_config(tiny_model_dir, tmp_path / "cut", task=task), resume=tmp_path / "cut")
     assert record_of(tmp_path / "whole") == record_of(tmp_path / "cut")
-    by_kind = read_by_kind(tmp_path / "whole")
+    by_kind = Run(tmp_path / "whole").by_kind
     assert set(by_kind) == {"even", "odd"}
     assert set(by_kind.values()) <= {prompt.hash for prompt in read_population(tmp_path / "whole")}
     lines = [line for line in metrics_of(tmp_path / "whole") if "val/mean@2" in line]

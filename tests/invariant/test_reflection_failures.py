@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from fastslow.loop import train
-from fastslow.runs.directory import read_candidates
+from fastslow.runs.reader import read_candidates
 
 from chat_server import INPUT_TOKENS, OUTPUT_TOKENS, Answer, ChatServer
 from runs import metrics_of, small_config

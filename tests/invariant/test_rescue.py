@@ -10,7 +10,8 @@ import torch
 from fastslow.cli.main import main
 from fastslow.errors import TaskError, told
 from fastslow.loop import train
-from fastslow.runs.directory import checkpoint_steps, config_text
+from fastslow.runs.directory import config_text
+from fastslow.runs.files import checkpoint_steps
 
 from runs import record_of, small_config
 

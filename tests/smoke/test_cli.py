@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from fastslow.runs.directory import read_metrics
+from fastslow.runs.reader import read_metrics
 
 from runs import record_of, small_config
 

@@ -11,7 +11,7 @@ import pytest
 from fastslow.cli.main import main
 from fastslow.export import export
 from fastslow.loop import train
-from fastslow.runs.directory import read_by_kind, read_metrics, read_population
+from fastslow.runs.reader import Run, read_metrics, read_population
 
 from runs import small_config
 
@@ -84,4 +84,4 @@ def test_prompts_say_which_kinds_of_problems_they_are_best_for(tiny_model_dir: P
     train(small_config(tiny_model_dir, run, steps=2, task={"name": "toy:KindsTask"}, evaluation={"every": 0}))
     export(run, out)
     members = json.loads((out / "prompts.json").read_text(encoding="utf-8"))
-    assert {kind: member["hash"] for member in members for kind in member["best_for"]} == read_by_kind(run)
+    assert {kind: member["hash"] for member in members for kind in member["best_for"]} == Run(run).by_kind

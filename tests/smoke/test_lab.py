@@ -7,12 +7,12 @@ import pytest
 
 from fastslow.cli.main import main
 from fastslow.config import load_config
-from fastslow.experiments.runner import read_results
 from fastslow.lab import worlds
 from fastslow.lab.demo import Line
 from fastslow.lab.tasks import WORLDS, right_prompts
 from fastslow.loop import train
-from fastslow.runs.directory import read_metrics
+from fastslow.runs.files import read_lines
+from fastslow.runs.reader import read_metrics
 from fastslow.tasks.settings import TaskConfig
 
 SMALL = {
@@ -31,7 +31,7 @@ def test_the_demo_runs_and_says_what_happened(tmp_path: Path, capfd: pytest.Capt
     ):  # fmt: skip
         assert expected in said, expected
     assert (tmp_path / "demo" / "curves.png").stat().st_size > 10_000
-    lines = {line["part"]: line for line in read_results(tmp_path / "demo" / "results.jsonl")}
+    lines = {line["part"]: line for line in read_lines(tmp_path / "demo" / "results.jsonl")}
     assert set(lines) == {"fst", "rl", "second-after-fst", "second-after-rl", "second-after-nothing"}
     # The second phase begins with the first one's weights.
     assert "checkpoints/step_5" in (tmp_path / "demo" / "second-after-fst" / "config.yaml").read_text(encoding="utf-8")

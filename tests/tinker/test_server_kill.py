@@ -11,7 +11,7 @@ from fastslow.errors import ServerError
 from fastslow.loop import train
 from fastslow.measuring.evaluate import evaluate
 from fastslow.resources import resolve_path
-from fastslow.runs.directory import read_metrics
+from fastslow.runs.reader import read_metrics
 
 from skyrl_server import SkyrlServer
 

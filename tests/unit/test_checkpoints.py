@@ -8,7 +8,8 @@ import pytest
 from fastslow.config import parse_config
 from fastslow.errors import ServerError
 from fastslow.rollouts.store import RolloutStore
-from fastslow.runs.directory import RunDirectory, checkpoint_steps
+from fastslow.runs.directory import RunDirectory
+from fastslow.runs.files import checkpoint_steps
 from fastslow.slow.tinker.server import RefusedError
 from fastslow.training.checkpoints import Checkpoints, Mark
 

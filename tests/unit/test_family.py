@@ -1,8 +1,9 @@
 """The family tree of prompts: parents, loops, repeated scores, and what changed."""
 
+from collections.abc import Sequence
 from typing import Any
 
-from fastslow.runs.family import Member, changes, family_tree
+from fastslow.runs.family import Member, changes, difference, family, roots
 
 
 def line(hash_: str, parent: str | None, text: str, **more: Any) -> dict[str, Any]:
@@ -13,8 +14,12 @@ def line(hash_: str, parent: str | None, text: str, **more: Any) -> dict[str, An
     return record | more
 
 
-def shape(members: list[Member] | tuple[Member, ...]) -> list[Any]:
-    return [(member.record["hash"], shape(member.children)) for member in members]
+def shape(members: Sequence[Member]) -> list[Any]:
+    return [(member.hash, shape(member.children)) for member in members]
+
+
+def family_tree(lines: list[Any]) -> list[Member]:
+    return roots(family(lines))
 
 
 def test_children_hang_below_their_parents_in_order() -> None:
@@ -34,8 +39,9 @@ def test_a_prompt_that_is_scored_again_stands_once_with_its_last_score() -> None
         line("b", None, "y", cycle=2, mean=0.7, scores={"p": 0.7}),
     ]
     assert shape(family_tree(lines)) == [("a", [("b", [])])]
-    child = family_tree(lines)[0].children[0].record
-    assert (child["mean"], child["scores"], child["accepted"], child["cycle"]) == (0.7, {"p": 0.7}, True, 1)
+    child = family_tree(lines)[0].children[0]
+    assert (child.mean, child.scores, child.accepted, child.cycle) == (0.7, {"p": 0.7}, True, 1)
+    assert [(event.cycle, event.mean, event.count) for event in child.events] == [(1, 0.5, 1), (2, 0.7, 1)]
 
 
 def test_a_prompt_that_comes_back_to_its_ancestor_closes_no_loop() -> None:
@@ -46,3 +52,24 @@ def test_a_prompt_that_comes_back_to_its_ancestor_closes_no_loop() -> None:
 def test_changes_are_told_component_by_component() -> None:
     before, after = {"system": "a\nb\nc", "tool": "t"}, {"system": "a\nB\nc\nd", "tool": "t"}
     assert changes(before, after) == (("-", "b"), ("+", "B"), ("+", "d"))
+
+
+def test_what_is_said_again_is_counted() -> None:
+    (member,) = family([line("a", None, "x"), line("a", None, "x"), line("a", None, "x", reason="other")])
+    assert [(event.reason, event.count) for event in member.events] == [("r", 2), ("other", 1)]
+
+
+def test_a_parent_that_is_found_later_stands_before_its_child() -> None:
+    """A prompt of the population that a later search arrives at again, from another one."""
+    lines = [line("b", None, "y"), line("a", None, "x"), line("b", "a", "y", cycle=2, feedback=["f"])]
+    members = family(lines)
+    assert [(member.hash, member.parent) for member in members] == [("a", None), ("b", "a")]
+    assert (members[1].cycle, members[1].feedback) == (2, ["f"])
+
+
+def test_two_prompts_that_name_each_other_as_parents_close_no_loop() -> None:
+    assert shape(family_tree([line("b", "a", "y"), line("a", "b", "x")])) == [("a", [("b", [])])]
+
+
+def test_lines_that_stayed_are_told_as_well() -> None:
+    assert difference(["a", "b"], ["a", "c"]) == [(" ", "a"), ("-", "b"), ("+", "c")]

@@ -10,7 +10,7 @@ import pytest
 from fastslow.cli.main import main
 from fastslow.errors import ResumeError
 from fastslow.loop import train
-from fastslow.runs.directory import read_metrics
+from fastslow.runs.reader import read_metrics
 from fastslow.training.build import prepare
 
 from runs import record_of, small_config

@@ -8,16 +8,9 @@ import yaml
 from fastslow.config import parse_config
 from fastslow.errors import ConfigError, ResumeError
 from fastslow.fast.optimiser import Candidate
-from fastslow.runs.directory import (
-    RunDirectory,
-    checkpoint_steps,
-    read_candidates,
-    read_config,
-    read_metrics,
-    read_population,
-    resumed_config,
-    write_atomically,
-)
+from fastslow.runs.directory import RunDirectory, resumed_config, write_atomically
+from fastslow.runs.files import checkpoint_steps, read_config
+from fastslow.runs.reader import read_candidates, read_metrics, read_population
 from fastslow.types import Completion, Prompt, Rollout
 
 CONFIG = parse_config({"model": {"name": "m"}, "task": {"name": "t"}, "steps": 5})

@@ -5,7 +5,7 @@ import pytest
 
 from fastslow.errors import ConfigError
 from fastslow.loop import train
-from fastslow.runs.directory import read_metrics
+from fastslow.runs.reader import read_metrics
 from fastslow.training.tracking import check_tracker, make_tracker, scalars
 
 from runs import small_config

@@ -14,7 +14,8 @@ from rich.table import Table
 from rich.text import Text
 
 from fastslow.config import Config
-from fastslow.runs.metrics import kl_mark, kl_of
+from fastslow.runs import metrics as m
+from fastslow.runs.reader import Step, kl_mark
 from fastslow.text import duration, printable
 from fastslow.training.observer import Observer, Observers
 from fastslow.training.tracking import make_tracker
@@ -85,7 +86,7 @@ class LiveObserver:
         elif kind == "cycle":
             self.prompt = payload["population"][0].system
         elif kind == "step":
-            done = payload["rollouts/sampled_total"] if self.clock.max_rollouts else payload["step"]
+            done = payload[m.SAMPLED_TOTAL.name] if self.clock.max_rollouts else payload["step"]
             self.progress.update(self.bar, completed=done)
             self.rows = [*self.rows[-7:], summary(payload)]
         elif kind == "warning":
@@ -118,7 +119,7 @@ class _Clock:
             self.first = self.done = payload["rollouts"] if self.max_rollouts else payload["step"]
             self.started = time.monotonic()
         elif kind == "step":
-            self.done = payload["rollouts/sampled_total"] if self.max_rollouts else payload["step"]
+            self.done = payload[m.SAMPLED_TOTAL.name] if self.max_rollouts else payload["step"]
 
     def seconds_left(self) -> float | None:
         made = self.done - self.first
@@ -129,19 +130,20 @@ class _Clock:
 
 def summary(record: dict[str, Any]) -> dict[str, str]:
     """The numbers of a step that people watch, as text."""
-    val = next((value for name, value in record.items() if name.startswith("val/mean@")), None)
-    sampling_s = record["time/sample_s"] + record["time/evolve_s"]
-    rate = record["rollouts/sampled"] / sampling_s if sampling_s else None
+    step = Step(record)
+    found = step.evaluation
+    sampling_s = step.amount(m.SAMPLE_S) + step.amount(m.EVOLVE_S)
+    rate = step.amount(m.SAMPLED) / sampling_s if sampling_s else None
     return {
-        "step": str(record["step"]),
-        "reward": _number(record["reward/mean"]),
-        "val": _number(val),
-        "KL": _number(kl_of(record)) + kl_mark(record),
-        "loss": _number(record["slow/loss"]),
-        "rollouts": str(record["rollouts/sampled_total"]),
-        "reused": str(record["rollouts/reused"]),
+        "step": str(step.number),
+        "reward": _number(step.get(m.REWARD_MEAN)),
+        "val": _number(found.accuracy),
+        "KL": _number(found.kl) + kl_mark([found]),
+        "loss": _number(step.get(m.LOSS)),
+        "rollouts": str(step.get(m.SAMPLED_TOTAL)),
+        "reused": str(step.get(m.REUSED)),
         "rollouts/s": _number(rate, 1),
-        "s": _number(record["time/step_s"], 1),
+        "s": _number(step.get(m.STEP_S), 1),
     }
 
 

@@ -14,8 +14,8 @@ from rich.tree import Tree
 from fastslow.config import apply_override
 from fastslow.errors import ConfigError
 from fastslow.measuring.evaluate import EvaluationReport
-from fastslow.runs.directory import read_by_kind, read_candidates, read_config, read_population
-from fastslow.runs.family import Member, family_tree
+from fastslow.runs.family import Member, family, roots
+from fastslow.runs.reader import Run
 from fastslow.tasks.base import SPLITS, check_splits
 from fastslow.tasks.registry import build_task, list_tasks
 from fastslow.tasks.settings import TaskConfig
@@ -74,20 +74,20 @@ def evaluation(report: EvaluationReport) -> None:
         )
 
 
-def best_prompt(run: Path) -> None:
+def best_prompt(path: Path) -> None:
     """The best prompt alone, ready to paste."""
-    prompt = _population(run)[0]
+    prompt = _population(Run(path))[0]
     components = prompt.as_dict()
     texts = [text if len(components) == 1 else f"# {name}\n{text}\n" for name, text in components.items()]
     for text in texts:
         print(printable(text) if sys.stdout.isatty() else text)
 
 
-def population(run: Path) -> None:
+def population(path: Path) -> None:
     """The current K prompts, best first."""
-    console = Console()
-    means = {line["hash"]: line["mean"] for line in read_candidates(run) if line["mean"] is not None}
-    members, by_kind = _population(run), read_by_kind(run)
+    console, run = Console(), Run(path)
+    means = {member.hash: member.mean for member in family(run.candidates)}
+    members, by_kind = _population(run), run.by_kind
     for prompt in dict.fromkeys(members):
         copies = members.count(prompt)
         times = f", {copies} of {len(members)} slots" if copies > 1 else ""
@@ -97,12 +97,11 @@ def population(run: Path) -> None:
         _print_components(console, prompt.as_dict())
 
 
-def candidates(run: Path) -> None:
+def candidates(path: Path) -> None:
     """Every candidate ever proposed, one line each."""
-    read_config(run)
-    console = Console()
+    console, run = Console(), _run(path)
     table = Table("id", "cycle", "hash", "parent", "mean", "accepted", "why", "text")
-    for line in read_candidates(run):
+    for line in run.candidates:
         text = " / ".join(line["components"].values()).replace("\n", " / ")
         table.add_row(
             str(line["id"]), str(line["cycle"]), line["hash"], line["parent"] or "-", _score(line["mean"]),
@@ -111,28 +110,25 @@ def candidates(run: Path) -> None:
     console.print(table)
 
 
-def tree(run: Path) -> None:
+def tree(path: Path) -> None:
     """The family tree of all prompts, each with what it changed."""
-    console = Console()
+    console, run = Console(), Run(path)
     members = {prompt.hash for prompt in _population(run)}
-    top = Tree(Text(str(run), style="bold"))
-    for root in family_tree(read_candidates(run)):
+    top = Tree(Text(str(path), style="bold"))
+    for root in roots(family(run.candidates)):
         _grow(top, root, members)
     console.print(top)
     console.print("* in the population. + and - are lines against the parent.", markup=False)
 
 
 def _grow(tree: Tree, member: Member, population: Collection[str]) -> None:
-    record = member.record
-    inside = record["hash"] in population
-    verdict = "accepted" if record["accepted"] else printable(record["reason"])
-    head = (
-        f"{'* ' if inside else ''}{record['hash']}  mean {_score(record['mean'])}  cycle {record['cycle']}  {verdict}"
-    )
-    style = "bold" if inside else "" if record["accepted"] else "dim"
+    inside = member.hash in population
+    verdict = "accepted" if member.accepted else printable(member.reason)
+    head = f"{'* ' if inside else ''}{member.hash}  mean {_score(member.mean)}  cycle {member.cycle}  {verdict}"
+    style = "bold" if inside else "" if member.accepted else "dim"
     text = Text(head, style=style)
     for sign, line in member.changes or [
-        ("", line) for text in record["components"].values() for line in text.splitlines()
+        ("", line) for text in member.components.values() for line in text.splitlines()
     ]:
         text.append(printable(f"\n{sign} {line}".rstrip(" ")), style={"+": "green", "-": "red"}.get(sign, ""))
     branch = tree.add(text)
@@ -140,11 +136,11 @@ def _grow(tree: Tree, member: Member, population: Collection[str]) -> None:
         _grow(branch, child, population)
 
 
-def candidate(run: Path, hash_: str) -> None:
+def candidate(path: Path, hash_: str) -> None:
     """One candidate: its text, where it comes from, what led to it. Raises ConfigError where there is none."""
-    found = [line for line in read_candidates(run) if line["hash"].startswith(hash_)]
+    found = [line for line in Run(path).candidates if line["hash"].startswith(hash_)]
     if not found:
-        raise ConfigError(f"id: no candidate of {str(run)!r} has a hash that starts with {hash_!r}: see --all")
+        raise ConfigError(f"id: no candidate of {str(path)!r} has a hash that starts with {hash_!r}: see --all")
     console = Console()
     for line in found:
         console.print(Text(f"{line['hash']}  cycle {line['cycle']}  parent {line['parent'] or '-'}", style="bold"))
@@ -188,11 +184,18 @@ def task(name: str, options: Sequence[str], count: int, answer: str | None) -> N
             console.print(Text(printable(f"score of {answer!r}: {score}")))
 
 
-def _population(run: Path) -> list[Prompt]:
-    read_config(run)
-    members = read_population(run)
+def _run(path: Path) -> Run:
+    """The run. Raises ResumeError where there is none."""
+    run = Run(path)
+    _ = run.config
+    return run
+
+
+def _population(run: Run) -> list[Prompt]:
+    _ = run.config
+    members = run.population
     if not members:
-        raise ConfigError(f"{str(run)!r} has no population yet: its first cycle has not ended")
+        raise ConfigError(f"{str(run.path)!r} has no population yet: its first cycle has not ended")
     return members
 
 

@@ -20,16 +20,22 @@ class Option:
     meaning: str
     unit: str
     source: str
+    more: str = ""
     only_for: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Part:
-    """A section of the config: its key ("" for the config itself), its first sentence, its options in order."""
+    """A section of the config: its key ("" for the config itself), its first paragraph, its options in order.
+
+    `kinds`: of a section that comes in kinds, what each is, by the value of `kind_key`.
+    """
 
     key: str
     about: str
     options: tuple[Option, ...]
+    kind_key: str = ""
+    kinds: tuple[tuple[str, str], ...] = ()
 
 
 def parts() -> list[Part]:
@@ -73,11 +79,23 @@ def _parts(kinds: list[tuple[str, type[BaseModel]]], prefix: str) -> Iterator[Pa
         for name, (field, tags) in fields.items()
         if name not in inner
     ]
-    about = (kinds[0][1].__doc__ or "").split("\n")[0]
-    yield Part(prefix.rstrip("."), about, tuple(own))
+    sections = [section for _, section in kinds]
+    common = next(each for each in sections[0].__mro__ if all(issubclass(section, each) for section in sections))
+    several = tuple((tag, _about(section)) for tag, section in kinds if tag)
+    yield Part(prefix.rstrip("."), _about(common), tuple(own), _kind_key(sections) if several else "", several)
     for name, field in inner.items():
         found = list(kinds_of(field.annotation).items()) or [("", sections_of(field.annotation)[0])]
         yield from _parts(found, f"{prefix}{name}.")
+
+
+def _about(section: type) -> str:
+    """The first paragraph of a section's docstring, in one line."""
+    return " ".join((section.__doc__ or "").split("\n\n")[0].split())
+
+
+def _kind_key(sections: list[type[BaseModel]]) -> str:
+    """The key that says which kind a section is: the one that every kind declares for itself."""
+    return next(name for name in sections[0].model_fields if all(name in each.__annotations__ for each in sections))
 
 
 def _option(key: str, field: FieldInfo, only_for: tuple[str, ...]) -> Option:
@@ -88,6 +106,7 @@ def _option(key: str, field: FieldInfo, only_for: tuple[str, ...]) -> Option:
         field.description or "",
         documented.get("unit", ""),
         documented.get("source", ""),
+        documented.get("more", ""),
         only_for,
     )
 

@@ -44,7 +44,9 @@ class Config(Section):
     task: TaskConfig
     method: str = option(
         "fst",
-        "`fst`; `rl`: the seed prompt stays; `prompt`: the weights stay; `distill`: a prompt goes into the weights",
+        "how prompts and weights move",
+        more="`fst`: both move; `rl`: the seed prompt stays; `prompt`: the weights stay; `distill`: a prompt goes into the "
+        "weights.",
         unit="a name", source="the paper's FST, its two baselines, and FST-distill",
     )  # fmt: skip
     output: str = option("runs/run", "the run directory; it must not hold a run yet", unit="path")
@@ -54,7 +56,10 @@ class Config(Section):
         unit="training steps; cycles where `method` is `prompt`", source="ours; the paper's runs take 200 to 500",
     )  # fmt: skip
     max_rollouts: Positive | None = option(
-        None, "also stop when this many rollouts have been sampled, GEPA's included", unit="rollouts"
+        None,
+        "also stop when this many rollouts have been sampled",
+        unit="rollouts",
+        more="GEPA's rollouts and the policy's own reflection are included.",
     )
     max_failure_fraction: Fraction = option(
         0.5, "stop, saved, when more of a step's rollouts cannot be scored", unit="share, 0 to 1"

@@ -9,6 +9,7 @@ from typing import Any
 
 from fastslow.errors import ConfigError, positive
 from fastslow.methods.settings import METHODS
+from fastslow.runs.files import read_lines
 from fastslow.text import wrapped
 
 
@@ -36,7 +37,7 @@ def experiment(
     """
     from fastslow.config import load_config
     from fastslow.experiments.plots import check_plots
-    from fastslow.experiments.runner import Experiment, check_tasks, read_results, run_experiment
+    from fastslow.experiments.runner import Experiment, check_tasks, run_experiment
     from fastslow.experiments.studies import STUDIES, Options
     from fastslow.experiments.watch import LiveWatcher, make_watcher
 
@@ -53,7 +54,7 @@ def experiment(
     directory = Path(output) if output is not None else Path("runs") / name
     made = Experiment(name, base.model_dump(mode="json"), tuple(study.parts(base, options)))
     if report_only:
-        lines = read_results(directory / "results.jsonl")
+        lines = read_lines(directory / "results.jsonl")
     else:
         check_tasks(made, directory)
         watcher = make_watcher()

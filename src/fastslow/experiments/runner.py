@@ -13,14 +13,15 @@ import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from fastslow.config import Config, apply_override, parse_config
 from fastslow.errors import ConfigError, FastslowError, told
-from fastslow.runs.directory import RunDirectory, checkpoint_steps, read_metrics, read_population
-from fastslow.runs.metrics import KL, KL_ESTIMATE
+from fastslow.runs.directory import RunDirectory
+from fastslow.runs.files import checkpoint_steps, is_run, read_lines
+from fastslow.runs.reader import KEPT_TOTALS, Run
 
 FAILURES = "failures.jsonl"
 POLL_S = 0.5
@@ -97,7 +98,7 @@ def run_experiment(
     directory.mkdir(parents=True, exist_ok=True)
     _check(experiment, directory)
     results = results or directory / "results.jsonl"
-    known = {line["part"]: line for line in read_results(results)}
+    known = {line["part"]: line for line in read_lines(results)}
     _check_known(experiment, directory, known, results)
     _forget_lost_starts(experiment, directory, known)
     todo = [part for part in experiment.parts if part.name not in known]
@@ -174,14 +175,6 @@ def check_tasks(experiment: Experiment, directory: Path) -> None:
                 f"part {part.name!r}: task {config.task.name!r} has no test problems, which the experiment is measured on: "
                 "give it a test split"
             )
-
-
-def read_results(path: Path) -> list[dict[str, Any]]:
-    """The lines of a results file; a torn last line is left out."""
-    if not path.is_file():
-        return []
-    *complete, _torn = path.read_text(encoding="utf-8").split("\n")
-    return [json.loads(line) for line in complete]
 
 
 # -- the controller ----------------------------------------------------------------------------------------------------
@@ -293,7 +286,7 @@ def run_part(tree: dict[str, Any], measures: Sequence[Mapping[str, Any]], start:
         config = config.model_copy(update={"model": config.model.model_copy(update={"name": name})})
     if checkpoint_steps(output) and RunDirectory(output).latest_checkpoint() is None:
         shutil.rmtree(output)  # it was finished, and what it brought was not written down
-    resume = output if (output / "config.yaml").is_file() else None
+    resume = output if is_run(output) else None
     result = train(config, resume=resume)
     outcome: dict[str, Any] = {"interrupted": result.interrupted}
     if not result.interrupted:
@@ -306,32 +299,12 @@ def run_part(tree: dict[str, Any], measures: Sequence[Mapping[str, Any]], start:
 
 def summarise(run: Path) -> dict[str, Any]:
     """What an experiment keeps of a run: the curve of its evaluations, its totals, its best prompt."""
-    lines = read_metrics(run)
-    curve, seconds = [], 0.0
-    for line in lines:
-        # Evaluations draw the curve; they are no part of what training costs. Line 0 is an evaluation alone.
-        seconds += line["time/step_s"] - line["time/evaluate_s"] if line["step"] else 0.0
-        values = {name: value for name, value in line.items() if name.startswith("val/") or name in (KL, KL_ESTIMATE)}
-        if values:
-            point = {"step": line["step"], "rollouts": line["rollouts/sampled_total"], "seconds": round(seconds, 3)}
-            curve.append(point | values)
-    trained = lines[1:]
-    population = read_population(run)
+    read = Run(run)
+    totals = asdict(read.totals)
+    population = read.population
     return {
-        "curve": curve,
-        "totals": {
-            "steps": lines[-1]["step"],
-            "updates": lines[-1]["policy_version"],
-            "sampled": lines[-1]["rollouts/sampled_total"],
-            "sampled_gepa": sum(line["rollouts/sampled_gepa"] for line in trained),
-            "sampled_reflection": sum(line.get("rollouts/sampled_reflection", 0) for line in trained),
-            "reused": sum(line["rollouts/reused"] for line in trained),
-            "seconds": round(seconds, 3),
-            **{
-                f"{name}_s": round(sum(line[f"time/{name}_s"] for line in trained), 3)
-                for name in ("evolve", "sample", "update", "evaluate")
-            },
-        },
+        "curve": [point.to_json() for point in read.curve],
+        "totals": {name: totals[name] for name in KEPT_TOTALS},
         "prompt": population[0].system if population else None,
     }
 

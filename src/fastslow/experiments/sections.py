@@ -19,7 +19,7 @@ from fastslow.experiments.tables import (
     select,
 )
 from fastslow.measuring.statistics import Reached, accuracy, final_accuracy, kl, reached, summarise
-from fastslow.runs.metrics import kl_name
+from fastslow.runs.reader import evaluation_of, kl_name
 from fastslow.text import markdown_table
 
 SHARE = 0.95
@@ -177,7 +177,7 @@ def stream(methods: ByMethod, phases: Sequence[tuple[str, str]], steps: int, pic
             points = [_at(run["curve"], number * steps) for run in runs]
             of_phase = [NAMES[method], str(len(runs)), task]
             best.append([*of_phase, *(_accuracies(points, name) for name in tasks)])
-            kept.append([*of_phase, *(_accuracies(points, f"{name}/own") for name in tasks)])
+            kept.append([*of_phase, *(_accuracies(points, name, own=True) for name in tasks)])
     panels = [(STEPS, (f"accuracy on {task}", _task_accuracy(name))) for name, task in tasks.items()]
     draw({NAMES[m]: curves(runs) for m, runs in methods.items()}, panels, "one uninterrupted stream", picture)
     return [
@@ -236,7 +236,7 @@ def _searched(run: Line) -> int:
 
 
 def _kl_name(runs: Iterable[Line]) -> str:
-    return kl_name(point for run in runs for point in run["curve"])
+    return kl_name(evaluation_of(point) for run in runs for point in run["curve"])
 
 
 def _last_kl(run: Line) -> float:
@@ -252,8 +252,8 @@ def _task_accuracy(task: str) -> Callable[[Line], float]:
     return lambda point: accuracy(point, task)
 
 
-def _accuracies(points: Sequence[Line], task: str) -> str:
-    """Median accuracy on a task, or on `task/own`, over the points that have it; a dash where none has."""
-    return median(
-        [accuracy(point, task) for point in points if any(n.startswith(f"val/{task}/mean@") for n in point)], 2
-    )
+def _accuracies(points: Sequence[Line], task: str, *, own: bool = False) -> str:
+    """Median accuracy on a task, or on it under its own prompt, over the points that have it; a dash where none has."""
+    found = [evaluation_of(point) for point in points]
+    by_task = [each.own if own else each.tasks for each in found]
+    return median([tasks[task] for tasks in by_task if task in tasks], 2)

@@ -2,7 +2,6 @@
 
 import sys
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -10,8 +9,8 @@ from rich.table import Table
 from rich.text import Text
 
 from fastslow.experiments.runner import Status
-from fastslow.runs.directory import read_metrics, read_population
-from fastslow.runs.metrics import kl_mark, kl_of
+from fastslow.runs.metrics import REWARD_MEAN, SAMPLED_TOTAL
+from fastslow.runs.reader import Run, kl_mark
 from fastslow.text import duration, printable
 
 
@@ -56,7 +55,7 @@ class LiveWatcher:
         for name in status.running:
             run = status.directory / name
             table.add_row(Text(name), *_numbers(run))
-            best = read_population(run)[:1] if self.prompts else []
+            best = Run(run).population[:1] if self.prompts else []
             texts += [Text(f"{name}, best prompt: {printable(' '.join(p.system.split()))}", style="cyan") for p in best]
         summary = (
             f"{status.experiment}: {len(status.done)} done, {len(status.running)} running, {len(status.waiting)} waiting"
@@ -76,35 +75,22 @@ def bar(share: float, width: int = 20) -> str:
     return "█" * full + "·" * (width - full)
 
 
-def _numbers(run: Path) -> tuple[str, ...]:
-    lines = read_metrics(run)
-    if not lines:
+def _numbers(path: Path) -> tuple[str, ...]:
+    run = Run(path)
+    if not run.steps:
         return ("-", "-", "-", "-", "-", "")
-    accuracy, kl = _latest(lines, "val/mean@"), _kl(lines)
-    reward = lines[-1].get("reward/mean")
+    evaluations = [point.evaluation for point in reversed(run.curve)]
+    accuracy = next((found.accuracy for found in evaluations if found.accuracy is not None), None)
+    kl = next((f"{found.kl:.3f}{kl_mark([found])}" for found in evaluations if found.kl is not None), "-")
+    reward = run.steps[-1].get(REWARD_MEAN)
     return (
-        str(lines[-1]["step"]),
-        str(lines[-1]["rollouts/sampled_total"]),
+        str(run.steps[-1].number),
+        str(run.steps[-1].get(SAMPLED_TOTAL)),
         "-" if accuracy is None else f"{accuracy:.3f}",
         kl,
         "-" if reward is None else f"{reward:.3f}",
         "" if accuracy is None else bar(accuracy),
     )
-
-
-def _latest(lines: list[dict[str, object]], prefix: str) -> float | None:
-    for line in reversed(lines):
-        for name, value in line.items():
-            if name.startswith(prefix) and isinstance(value, float | int):
-                return float(value)
-    return None
-
-
-def _kl(lines: list[dict[str, Any]]) -> str:
-    measured = [line for line in lines if kl_of(line) is not None]
-    if not measured:
-        return "-"
-    return f"{kl_of(measured[-1]):.3f}{kl_mark(measured[-1])}"
 
 
 def _last(run: Path) -> str:

@@ -25,11 +25,12 @@ class FastConfig(Section):
         960, "a hard ceiling", unit="(prompt, problem) pairs a cycle", source="settings: 960, Math 1500"
     )
     anchors_from_store: Fraction = option(
-        0.0, "share of the anchors taken from problems that recent rollouts cover already", unit="share, 0 to 1"
+        0.0, "share of the anchors that recent rollouts cover already", unit="share, 0 to 1"
     )
     max_backoff: NonNegative = option(
         0,
-        "after a search that brought nothing, sit out 1 cycle, then 2, 4 ... up to this many; 0: search every cycle",
+        "longest pause after searches that brought nothing",
+        more="After such a search, sit out 1 cycle, then 2, 4 ... up to this many. 0: search every cycle.",
         unit="cycles", source="ours; 0 is the paper",
     )  # fmt: skip
     proposer: AnyProposer = Field(default_factory=LessonConfig)
@@ -38,7 +39,13 @@ class FastConfig(Section):
 class GepaConfig(FastConfig):
     """Reflective evolution with the `gepa` package."""
 
-    optimiser: Literal["gepa"] = option("gepa", "`frozen` leaves the prompts as they are", unit="a name", source=GEPA)
+    optimiser: Literal["gepa"] = option(
+        "gepa",
+        "or `frozen`, or your own as `package.module:build`",
+        unit="a name",
+        source=GEPA,
+        more="`frozen` alone does not search. See [your own](prompts.md#write-your-own-optimiser).",
+    )
     reflection_minibatch: Positive = option(8, "problems that a parent and its child are compared on", unit="problems")
     proposals_per_iteration: Positive = option(1, "children proposed and scored in one batch", unit="prompts")
 

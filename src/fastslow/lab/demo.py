@@ -16,7 +16,7 @@ from fastslow.experiments.runner import Experiment, Measure, Part, run_experimen
 from fastslow.experiments.watch import LiveWatcher, PlainWatcher
 from fastslow.lab.rules import SEED_PROMPT
 from fastslow.lab.tasks import WORLDS, right_prompts
-from fastslow.measuring.statistics import final_accuracy, reached
+from fastslow.measuring.statistics import final_accuracy, kl, reached
 from fastslow.resources import resolve_path
 from fastslow.text import printable
 
@@ -163,7 +163,7 @@ def table_lines(parts: dict[str, Any]) -> list[Line]:
         line(f"training seconds to {percent}", [p.seconds if p else None for p in to_90], 1, True, "on one core each"),
         line("accuracy at the end", ends, 3, False, "mean of the last three"),
         line(f"KL at {level:.0%} accuracy", [p.kl if p else None for p in equal], 3, True, "nats a token"),
-        line("KL at the end", [part["curve"][-1]["kl/base"] for part in (fst, rl)], 3, True, "nats a token"),
+        line("KL at the end", [kl(part["curve"][-1]) for part in (fst, rl)], 3, True, "nats a token"),
         line(
             "following other prompts",
             [_following(part["measures"], "latest") for part in (fst, rl)], 3, False, f"before training: {base:.3f}",

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from fastslow.experiments.designs import compare, continual, plasticity, vary
-from fastslow.experiments.runner import Measure, Part, read_results
+from fastslow.experiments.runner import Measure, Part
 from fastslow.lab.demo import follow
 from fastslow.lab.tasks import WORLDS
 from fastslow.measuring.statistics import area, summarise
+from fastslow.runs.files import read_lines
 
 TUNED_ON, TUNING_SEEDS = "cedar", (100, 101)
 LEARNING_RATES = {"3e-5": 3e-5, "1e-4": 1e-4, "3e-4": 3e-4, "1e-3": 1e-3}
@@ -122,4 +123,4 @@ def results_file(results: Path, name: str) -> Path:
 
 def read(results: Path, name: str) -> list[dict[str, Any]]:
     """The lines of an experiment so far, the last of each part."""
-    return list({line["part"]: line for line in read_results(results_file(results, name))}.values())
+    return list({line["part"]: line for line in read_lines(results_file(results, name))}.values())

@@ -17,14 +17,9 @@ from fastslow.measuring.evaluation import (
 )
 from fastslow.measuring.intervals import Interval
 from fastslow.methods.registry import find_method
-from fastslow.runs.directory import (
-    checkpoint_steps,
-    finite,
-    read_by_kind,
-    read_candidates,
-    read_config,
-    read_population,
-)
+from fastslow.runs.directory import finite
+from fastslow.runs.files import is_run
+from fastslow.runs.reader import Run
 from fastslow.seeding import derive_seed
 from fastslow.slow.engine import PolicyEngine, SamplingParams
 from fastslow.tasks.base import Split, Task
@@ -86,7 +81,7 @@ def evaluate(
     from fastslow.tasks.registry import build_task
 
     target = Path(target)
-    run = target if (target / "config.yaml").is_file() else None
+    run = Run(target) if is_run(target) else None
     settings = _settings(target, run, config, overrides)
     task = build_task(settings.task)
     k = positive("k", k if k is not None else settings.evaluation.k)
@@ -98,7 +93,7 @@ def evaluate(
     rows = tuple(_measure(engine, task, settings, chosen, label, text, split, k, kl) for label, text in prompts)
     sampling = settings.evaluation
     label = weights if run is not None else "model"
-    results, chosen_for = [row.result for row in rows], read_by_kind(run) if run is not None else {}
+    results, chosen_for = [row.result for row in rows], run.by_kind if run is not None else {}
     return EvaluationReport(
         str(target), label, settings.task.name, split, sampling.temperature, sampling.top_p, settings.seed, rows,
         complementary_mean(results),
@@ -107,7 +102,7 @@ def evaluate(
     )  # fmt: skip
 
 
-def resolve_prompts(prompt: str, task: Task, run: Path | None) -> list[tuple[str, Prompt]]:
+def resolve_prompts(prompt: str, task: Task, run: Run | None) -> list[tuple[str, Prompt]]:
     """Labels and prompts for what the command line names. Raises ConfigError for what does not exist."""
     seed = task.seed_prompt
     if prompt == "seed" or (prompt == "best" and run is None):
@@ -115,7 +110,7 @@ def resolve_prompts(prompt: str, task: Task, run: Path | None) -> list[tuple[str
     if prompt in ("best", "population"):
         if run is None:
             raise ConfigError(f"prompt: {prompt!r} needs a run; of a model, give seed, @FILE or a text")
-        members = list(dict.fromkeys(read_population(run))) or [seed]
+        members = list(dict.fromkeys(run.population)) or [seed]
         labelled = [(f"{index + 1} of {len(members)}", member) for index, member in enumerate(members)]
         return [("best", members[0])] if prompt == "best" else labelled
     if prompt.startswith("@"):
@@ -123,7 +118,7 @@ def resolve_prompts(prompt: str, task: Task, run: Path | None) -> list[tuple[str
         if not path.is_file():
             raise ConfigError(f"prompt: the file {str(path)!r} does not exist")
         return [(path.name, seed.replace(SYSTEM, path.read_text(encoding="utf-8").strip()))]
-    for candidate in read_candidates(run) if run is not None else []:
+    for candidate in run.candidates if run is not None else []:
         if candidate["hash"] == prompt:
             return [(prompt, Prompt.from_dict(candidate["components"]))]
     if not prompt or " " not in prompt:
@@ -136,11 +131,11 @@ def resolve_prompts(prompt: str, task: Task, run: Path | None) -> list[tuple[str
 # -- inside ------------------------------------------------------------------------------------------------------------
 
 
-def _settings(target: Path, run: Path | None, config: str | Path | None, overrides: Sequence[str]) -> Config:
+def _settings(target: Path, run: Run | None, config: str | Path | None, overrides: Sequence[str]) -> Config:
     if run is not None:
         if config is not None:
             raise ConfigError(f"config: {str(target)!r} is a run and has its own config: leave --config out")
-        return with_overrides(read_config(run), overrides)
+        return with_overrides(run.config, overrides)
     if config is None:
         raise ConfigError(
             f"target: {str(target)!r} is not a run directory (there is no config.yaml in it). For a model, give --config "
@@ -153,17 +148,17 @@ def _adapter(target: Path) -> Path | None:
     return target if (target / "adapter_config.json").is_file() else None
 
 
-def _checkpoint(run: Path, weights: str) -> Path | None:
+def _checkpoint(run: Run, weights: str) -> Path | None:
     """The checkpoint's directory; None stands for the base weights."""
     if weights == "base":
         return None
-    steps = checkpoint_steps(run)
-    known = f"{str(run)!r} has {', '.join(f'step_{step}' for step in steps) or 'no checkpoint yet'}, and base"
+    steps = run.checkpoints
+    known = f"{str(run.path)!r} has {', '.join(f'step_{step}' for step in steps) or 'no checkpoint yet'}, and base"
     if weights == "latest" and steps:
-        return run / "checkpoints" / f"step_{steps[-1]}"
+        return run.path / "checkpoints" / f"step_{steps[-1]}"
     if weights not in [f"step_{step}" for step in steps]:
         raise ConfigError(f"weights: {weights!r} does not exist: {known}")
-    return run / "checkpoints" / weights
+    return run.path / "checkpoints" / weights
 
 
 def _load(settings: Config, checkpoint: Path | None) -> PolicyEngine:

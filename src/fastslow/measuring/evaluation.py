@@ -14,7 +14,7 @@ import numpy as np
 from fastslow.errors import InfrastructureError
 from fastslow.measuring.intervals import Interval, mean_interval, ratio_interval
 from fastslow.rollouts.play import RolloutRequest, make_rollouts
-from fastslow.runs.metrics import KL, KL_ESTIMATE
+from fastslow.runs.metrics import KL, KL_ESTIMATE, Metric
 from fastslow.seeding import derive_seed
 from fastslow.slow.engine import PolicyEngine, SampleRequest, SamplingParams, TokenSequence
 from fastslow.tasks.base import Task
@@ -55,8 +55,8 @@ class KlResult:
     exact: bool = True
 
     @property
-    def metric(self) -> str:
-        """Its name in metrics.jsonl."""
+    def metric(self) -> Metric:
+        """What it is in metrics.jsonl."""
         return KL if self.exact else KL_ESTIMATE
 
 

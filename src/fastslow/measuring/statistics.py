@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from fastslow.measuring.intervals import median_rank
-from fastslow.runs.metrics import kl_of
+from fastslow.runs.reader import evaluation_of
 
 Curve = Sequence[Mapping[str, Any]]
 
@@ -50,15 +50,18 @@ class Summary:
 
 
 def accuracy(point: Mapping[str, Any], task: str | None = None) -> float:
-    """mean@k of one evaluation; of a stream, that of one of its tasks."""
-    prefix = "val/mean@" if task is None else f"val/{task}/mean@"
-    return next(float(value) for name, value in point.items() if name.startswith(prefix))
+    """mean@k of one evaluation; of a stream, that of one of its tasks. Raises ValueError where it was not measured."""
+    found = evaluation_of(point)
+    value = found.accuracy if task is None else found.tasks.get(task)
+    if value is None:
+        raise ValueError(f"no accuracy was measured at step {point.get('step')}{'' if task is None else f' on {task}'}")
+    return float(value)
 
 
 def kl(point: Mapping[str, Any]) -> float:
     """The KL to the base at an evaluation; NaN where it was not measured."""
-    value = kl_of(point)
-    return float("nan") if value is None else value
+    value = evaluation_of(point).kl
+    return float("nan") if value is None else float(value)
 
 
 def reached(curve: Curve, threshold: float) -> Reached | None:

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from fastslow.config import Config
 from fastslow.measuring.evaluation import evaluate_prompt, kl_to_base
 from fastslow.methods.registry import find_method
+from fastslow.runs import metrics as m
 from fastslow.seeding import derive_seed
 from fastslow.slow.engine import PolicyEngine, SamplingParams
 from fastslow.tasks.base import Task
@@ -37,7 +38,8 @@ class Validation:
         member that `by_kind` names by hash. Of a stream, mean@k on every task, and on earlier ones under the first prompt
         that the `library` has for them. Raises InfrastructureError where nothing could be scored.
         """
-        name = f"mean@{self.config.evaluation.k}"
+        k = self.config.evaluation.k
+        mean = m.VAL_MEAN.key(k=k)
         bare = self.method.answers_under_seed_prompt
         prompt = self.task.seed_prompt if bare else population[0]
         values = dict(self._once(current, prompt))
@@ -46,20 +48,21 @@ class Validation:
             members = {each.hash: each for each in population}
             prompts = {p.kind: members.get(by_kind.get(p.kind, ""), prompt) for p in problems}
             same = set(prompts.values()) == {prompt}
-            values[f"val/by_kind/{name}"] = values[f"val/{name}"] if same else self._by_kind(current, problems, prompts)
+            by_kind_mean = values[mean] if same else self._by_kind(current, problems, prompts)
+            values[m.VAL_BY_KIND.key(k=k)] = by_kind_mean
         if len(self.task.parts) > 1:
             for part in self.task.parts:
-                values[f"val/{part.name}/{name}"] = self._once(part, prompt)[f"val/{name}"]
+                values[m.VAL_TASK.key(k=k, task=part.name)] = self._once(part, prompt)[mean]
                 if part.name in library and part.name != current.name:
                     own = Prompt.from_dict(library[part.name][0])
-                    values[f"val/{part.name}/own/{name}"] = self._once(part, own)[f"val/{name}"]
+                    values[m.VAL_TASK_OWN.key(k=k, task=part.name)] = self._once(part, own)[mean]
         return values
 
     def _once(self, task: Task, prompt: Prompt) -> dict[str, float]:
         key = (self.engine.policy_version, prompt.hash, task.name)
         values = self._measured.get(key) or self._validate(task, prompt)
         # What could not be scored now may be scored the next time.
-        if not values["val/masked"]:
+        if not values[m.VAL_MASKED.name]:
             self._measured[key] = values
         return values
 
@@ -67,15 +70,16 @@ class Validation:
         settings, problems = self.config.evaluation, self._problems(task)
         result = evaluate_prompt(self.engine, task, problems, prompt, settings.k, self._params, self.seed)
         values: dict[str, float] = {
-            f"val/mean@{settings.k}": result.mean,
-            f"val/best@{settings.k}": result.best,
-            "val/masked": result.masked,
+            m.VAL_MEAN.key(k=settings.k): result.mean,
+            m.VAL_BEST.key(k=settings.k): result.best,
+            m.VAL_MASKED.name: result.masked,
         }
         if settings.kl_problems:
             some, frozen = problems[: settings.kl_problems], not self.method.moves_weights
             at_one = SamplingParams(self.config.sampling.max_tokens)
             measured = None if frozen else kl_to_base(self.engine, task, some, prompt, at_one, self.seed)
-            values["kl/base" if measured is None else measured.metric] = 0.0 if measured is None else measured.mean
+            metric = m.KL if measured is None else measured.metric
+            values[metric.name] = 0.0 if measured is None else measured.mean
         return values
 
     def _by_kind(self, task: Task, problems: Sequence[Problem], prompts: Mapping[str, Prompt]) -> float:

@@ -10,7 +10,8 @@ from pathlib import Path
 from fastslow.config import Config
 from fastslow.errors import ConfigError
 from fastslow.methods.base import Method, Session, rollouts_a_step
-from fastslow.runs.directory import read_population
+from fastslow.runs.files import is_run
+from fastslow.runs.reader import read_population
 from fastslow.tasks.base import Task
 from fastslow.types import Prompt
 
@@ -155,6 +156,6 @@ def _teacher(named: str | dict[str, str]) -> Prompt:
 
 def _is_run(name: str) -> bool:
     try:
-        return (Path(name) / "config.yaml").is_file()
+        return is_run(Path(name))
     except (OSError, ValueError):  # a text that no path could be
         return False

@@ -15,7 +15,9 @@ class DistillConfig(Section):
     """The teacher's prompt of `method: distill`; see [distill.md](distill.md)."""
 
     prompt: str | dict[str, str] = option(
-        "evolve", "or `@FILE`, the directory of a run (its best prompt), a text of several words, component names to texts",
+        "evolve", "or a prompt that is given",
+        more="It is given as `@FILE`, the directory of a run (its best prompt), a text of several words, or component names to "
+        "texts.",
         unit="`evolve`, text, file or run", source="equation 8; the rest ours",
     )  # fmt: skip
     cycles: Positive = option(

@@ -12,7 +12,8 @@ from fastslow.measuring.intervals import share_interval
 from fastslow.methods.registry import title
 from fastslow.report.experiments import panels, read_experiment
 from fastslow.report.redact import redact_text, visible
-from fastslow.report.runs import BY_KIND, is_run, read_run
+from fastslow.report.runs import BY_KIND, read_run
+from fastslow.runs.files import is_run
 from fastslow.text import printable
 
 MOST_PARTS = 24

@@ -4,14 +4,14 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fastslow.errors import ConfigError
-from fastslow.experiments.runner import FAILURES, read_results
+from fastslow.experiments.runner import FAILURES
 from fastslow.measuring.intervals import median_note
 from fastslow.measuring.statistics import Reached, final_accuracy, reached, summarise
 from fastslow.methods.registry import title, titles
 from fastslow.report.redact import redact_config
-from fastslow.report.runs import evaluation_point
-from fastslow.runs.metrics import kl_mark
+from fastslow.report.runs import shown
+from fastslow.runs.files import read_lines
+from fastslow.runs.reader import KEPT_TOTALS, evaluation_of, kl_mark
 
 SHARE = 0.95
 """Of the best group's accuracy at the end: the level whose cost is compared."""
@@ -28,10 +28,7 @@ def read_experiment(path: Path) -> list[dict[str, Any]]:
     parts: dict[tuple[Path, str], dict[str, Any]] = {}
     for file in files:
         if file.suffix == ".jsonl" and file.name != FAILURES:
-            try:
-                lines = read_results(file)
-            except ValueError as error:
-                raise ConfigError(f"{str(file)!r} is broken: {error}") from error
+            lines = read_lines(file)
             if all(isinstance(line, dict) and {"part", "curve", "totals"} <= line.keys() for line in lines):
                 parts |= {(file, line["part"]): {**line, "file": file.stem} for line in lines}
     return list(parts.values())
@@ -105,10 +102,7 @@ def _series(labels: Group, parts: Sequence[Part]) -> dict[str, Any]:
         "evaluations": [_median_point([row[index] for row in rows]) for index in range(length)],
         "totals": {
             name: _median([part["totals"].get(name) for part in parts])
-            for name in (
-                "steps", "updates", "seconds", "evolve_s", "sample_s", "update_s", "evaluate_s", "sampled", "sampled_gepa",
-                "sampled_reflection", "reused",
-            )
+            for name in KEPT_TOTALS
         },
         "headline": {
             "before": _median([row[0].get("accuracy") for row in rows if row and row[0]["step"] == 0]),
@@ -122,9 +116,13 @@ def _series(labels: Group, parts: Sequence[Part]) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def _evaluation(point: Mapping[str, Any]) -> dict[str, Any]:
+    return shown(evaluation_of(point))
+
+
 def _point(point: Mapping[str, Any]) -> dict[str, Any]:
     at = {name: point[name] for name in ("step", "rollouts", "seconds")}
-    return at | evaluation_point(point)
+    return at | _evaluation(point)
 
 
 def _median_point(points: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -157,7 +155,7 @@ def _finals(parts: Sequence[Part]) -> list[float]:
 
 def _measured(part: Part) -> bool:
     """Whether a part has accuracies at all: a broken scorer, or a task without validation problems, leaves none."""
-    return bool(part["curve"]) and all("accuracy" in evaluation_point(point) for point in part["curve"])
+    return bool(part["curve"]) and all("accuracy" in _evaluation(point) for point in part["curve"])
 
 
 def _level(finals: Mapping[Group, Sequence[float]]) -> float | None:
@@ -174,13 +172,13 @@ def _table(
     rows = []
     for labels, parts in groups.items():
         at = [reached(part["curve"], level) if level is not None and _measured(part) else None for part in parts]
-        kl = [evaluation_point(part["curve"][-1]).get("kl") for part in parts if part["curve"]]
+        kl = [_evaluation(part["curve"][-1]).get("kl") for part in parts if part["curve"]]
         rows.append(
             [
                 _name(labels), str(len(parts)), summarise(finals[labels]).text(3), _reach(at, lambda p: p.step, 0),
                 _reach(at, lambda p: p.rollouts, 0), _reach(at, lambda p: p.seconds, 1),
                 summarise([value for value in kl if value is not None]).text(3)
-                + next((kl_mark(part["curve"][-1]) for part in parts if part["curve"]), ""),
+                + kl_mark(evaluation_of(part["curve"][-1]) for part in parts if part["curve"]),
                 summarise([part["totals"]["sampled"] for part in parts]).text(0),
                 summarise([part["totals"]["seconds"] for part in parts]).text(1),
             ]

@@ -18,12 +18,11 @@ from urllib.parse import parse_qs, urlsplit
 from fastslow.errors import ConfigError, FastslowError
 from fastslow.report.collect import collect
 from fastslow.report.page import encode, render
-from fastslow.report.runs import is_run
 from fastslow.report.thin import fit
+from fastslow.runs.files import SHOWN, is_run
 
 HOST = "127.0.0.1"
 DEFAULT_PORT = 8420
-_FILES = ("config.yaml", "metrics.jsonl", "prompts.jsonl", "population.json", "rollouts/step_*.jsonl")
 
 
 class Source:
@@ -60,7 +59,7 @@ class Source:
             if path.is_file():
                 yield path
             else:
-                for pattern in _FILES if is_run(path) else ("*.jsonl",):
+                for pattern in SHOWN if is_run(path) else ("*.jsonl",):
                     yield from sorted(path.glob(pattern))
 
 

@@ -18,12 +18,24 @@ from typing import IO, Any
 
 import yaml
 
-from fastslow.config import Config, parse_config, with_overrides
+from fastslow.config import Config, with_overrides
 from fastslow.errors import ConfigError, ResumeError
 from fastslow.fast.optimiser import Candidate
+from fastslow.runs.files import (
+    CONFIG,
+    LIBRARY,
+    METRICS,
+    POPULATION,
+    PROMPTS,
+    SAMPLES,
+    checkpoint_steps,
+    read_config,
+    sample_files,
+    step_of,
+)
 from fastslow.types import Prompt, Rollout
 
-APPENDED = ("metrics.jsonl", "prompts.jsonl")
+APPENDED = (METRICS, PROMPTS)
 RESUMABLE_KEYS = ("steps", "max_rollouts", "tracker", "threads")
 # A server may come back at another address.
 RESUMABLE_PREFIX = "tinker."
@@ -41,7 +53,7 @@ class RunDirectory:
 
     def check_free(self) -> None:
         """Raises ConfigError where a run lies here already."""
-        if (self.path / "config.yaml").exists():
+        if (self.path / CONFIG).exists():
             raise ConfigError(
                 f"output: {str(self.path)!r} already holds a run: choose another directory, delete it, or go on with it: "
                 f"fastslow train --resume {self.path}"
@@ -52,7 +64,7 @@ class RunDirectory:
         self.check_free()
         self.path.mkdir(parents=True, exist_ok=True)
         self._take_lock()
-        write_atomically(self.path / "config.yaml", config_text(config))
+        write_atomically(self.path / CONFIG, config_text(config))
 
     def open(self, config: Config) -> None:
         """Take a run up again. Raises ResumeError where there is none, or where `config` would make it another run."""
@@ -66,7 +78,7 @@ class RunDirectory:
             )
         self._take_lock()
         if changed:
-            write_atomically(self.path / "config.yaml", config_text(config))
+            write_atomically(self.path / CONFIG, config_text(config))
 
     def close(self) -> None:
         """Give the lock back."""
@@ -86,7 +98,7 @@ class RunDirectory:
 
     def append_metrics(self, record: Mapping[str, Any]) -> None:
         """One line of metrics.jsonl; NaN and infinities, which JSON lacks, become null."""
-        self._append("metrics.jsonl", [record])
+        self._append(METRICS, [record])
 
     def append_candidates(self, cycle: int, candidates: Sequence[Candidate], ids: Sequence[int]) -> None:
         """One line of prompts.jsonl for every candidate that a cycle proposed or scored."""
@@ -105,7 +117,7 @@ class RunDirectory:
             }
             for number, candidate in zip(ids, candidates, strict=True)
         ]
-        self._append("prompts.jsonl", records)
+        self._append(PROMPTS, records)
 
     def write_population(
         self,
@@ -120,7 +132,7 @@ class RunDirectory:
         record: dict[str, Any] = {"cycle": cycle, "step": step, "population": members}
         if by_kind:
             record["by_kind"] = dict(by_kind)
-        write_atomically(self.path / "population.json", json.dumps(record, indent=2, ensure_ascii=False) + "\n")
+        write_atomically(self.path / POPULATION, json.dumps(record, indent=2, ensure_ascii=False) + "\n")
 
     def write_library(self, populations: Mapping[str, Sequence[Mapping[str, str]]]) -> None:
         """library.json: of a stream, the population that each task was left with, best first."""
@@ -128,7 +140,7 @@ class RunDirectory:
             task: [{"hash": Prompt.from_dict(item).hash, "components": dict(item)} for item in population]
             for task, population in populations.items()
         }
-        write_atomically(self.path / "library.json", json.dumps(record, indent=2, ensure_ascii=False) + "\n")
+        write_atomically(self.path / LIBRARY, json.dumps(record, indent=2, ensure_ascii=False) + "\n")
 
     def write_rollout_samples(self, step: int, rollouts: Sequence[Rollout], limit: int) -> None:
         """rollouts/step_N.jsonl: up to `limit` of the step's rollouts, spread evenly, to be read by people."""
@@ -149,8 +161,8 @@ class RunDirectory:
             }
             for rollout in rollouts[::stride][:limit]
         ]
-        (self.path / "rollouts").mkdir(exist_ok=True)
-        write_atomically(self.path / "rollouts" / f"step_{step}.jsonl", "".join(map(_line, records)))
+        (self.path / SAMPLES).mkdir(exist_ok=True)
+        write_atomically(self.path / SAMPLES / f"step_{step}.jsonl", "".join(map(_line, records)))
 
     def _append(self, name: str, records: Sequence[Mapping[str, Any]]) -> None:
         with (self.path / name).open("ab") as file:
@@ -194,8 +206,7 @@ class RunDirectory:
 
     def samples(self, step: int | None = None) -> list[Path]:
         """The files in rollouts/, ascending; up to a step where one is given."""
-        paths = sorted((self.path / "rollouts").glob("step_*.jsonl"), key=_step_of)
-        return [path for path in paths if step is None or _step_of(path) <= step]
+        return [path for path in sample_files(self.path) if step is None or step_of(path) <= step]
 
     def positions(self) -> dict[str, int]:
         """Sizes in bytes of the files that lines are appended to."""
@@ -210,58 +221,13 @@ class RunDirectory:
                     file.truncate(size)
                     os.fsync(file.fileno())
         for path in self.samples():
-            if positions is None or _step_of(path) > step:
+            if positions is None or step_of(path) > step:
                 path.unlink()
         for newer in checkpoint_steps(self.path):
             if positions is None or newer > step:
                 shutil.rmtree(self.checkpoint_dir(newer))
         if positions is None:
-            (self.path / "population.json").unlink(missing_ok=True)
-
-
-# -- reading -----------------------------------------------------------------------------------------------------------
-
-
-def checkpoint_steps(run: Path) -> list[int]:
-    """Steps that have a checkpoint, ascending."""
-    names = [path.name for path in (run / "checkpoints").glob("step_*")]
-    return sorted(int(name.removeprefix("step_")) for name in names)
-
-
-def read_config(run: Path) -> Config:
-    """The config that a run was made with. Raises ResumeError where there is none."""
-    path = run / "config.yaml"
-    if not path.is_file():
-        raise ResumeError(f"{str(run)!r} holds no run: there is no config.yaml in it")
-    tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    tree.pop("versions", None)
-    return parse_config(tree, recorded=True)
-
-
-def read_metrics(run: Path) -> list[dict[str, Any]]:
-    """The lines of metrics.jsonl; a torn last line is left out."""
-    return _read_lines(run / "metrics.jsonl")
-
-
-def read_candidates(run: Path) -> list[dict[str, Any]]:
-    """The lines of prompts.jsonl; a torn last line is left out."""
-    return _read_lines(run / "prompts.jsonl")
-
-
-def read_population(run: Path) -> list[Prompt]:
-    """The current population, best first; empty before the first cycle."""
-    path = run / "population.json"
-    if not path.is_file():
-        return []
-    record = json.loads(path.read_text(encoding="utf-8"))
-    return [Prompt.from_dict(member["components"]) for member in record["population"]]
-
-
-def read_by_kind(run: Path) -> dict[str, str]:
-    """By kind of problems, the hash of the population's member that is best for it; empty where there is one kind."""
-    path = run / "population.json"
-    record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    return dict(record.get("by_kind", {}))
+            (self.path / POPULATION).unlink(missing_ok=True)
 
 
 def resumed_config(run: Path, overrides: Sequence[str] = ()) -> Config:
@@ -293,13 +259,6 @@ def write_atomically(path: Path, text: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)
-
-
-def _read_lines(path: Path) -> list[dict[str, Any]]:
-    if not path.is_file():
-        return []
-    *complete, _torn = path.read_bytes().split(b"\n")
-    return [json.loads(line) for line in complete]
 
 
 def _line(record: Mapping[str, Any]) -> str:
@@ -335,10 +294,6 @@ def _differences(before: Mapping[str, Any], after: Mapping[str, Any], prefix: st
 
 def _mean(scores: Mapping[str, float]) -> float | None:
     return sum(scores.values()) / len(scores) if scores else None
-
-
-def _step_of(path: Path) -> int:
-    return int(path.stem.removeprefix("step_"))
 
 
 def file_size(path: Path) -> int:

@@ -1,69 +1,137 @@
-"""The family tree of a run's prompts: who came from whom, and what each changed."""
+"""The family of a run's prompts: every candidate once, who came from whom, what each changed and what became of it."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from difflib import SequenceMatcher
-from typing import Any
+
+from fastslow.runs.files import CandidateLine
 
 
-@dataclass(frozen=True)
+@dataclass
+class Event:
+    """What a cycle said of a prompt; `count` times in the same words."""
+
+    cycle: int
+    accepted: bool
+    reason: str
+    mean: float | None
+    count: int = 1
+
+
+@dataclass
 class Member:
-    """One prompt of the tree: its record as in prompts.jsonl, and its children in the order in which they were proposed.
+    """One prompt. `parent` is its hash, None where the prompt came from no other; `cycle`, `reason` and `feedback` are those
+    that led to it; `mean` and `scores` (by problem) are its last. `accepted` is whether it ever was.
 
     `changes` against the parent are lines: (sign, text), the sign "+" or "-".
     """
 
-    record: Mapping[str, Any]
-    changes: tuple[tuple[str, str], ...]
-    children: tuple["Member", ...]
+    hash: str
+    parent: str | None
+    cycle: int
+    components: Mapping[str, str]
+    reason: str
+    accepted: bool = False
+    mean: float | None = None
+    scores: Mapping[str, float] = field(default_factory=dict)
+    feedback: Sequence[str] = ()
+    events: list[Event] = field(default_factory=list)
+    children: list["Member"] = field(default_factory=list)
+    changes: tuple[tuple[str, str], ...] = ()
 
 
-def family_tree(candidates: Sequence[Mapping[str, Any]]) -> list[Member]:
-    """The roots: prompts that came from no other. A prompt that was scored again stands once, with its last score.
+def family(candidates: Iterable[CandidateLine]) -> list[Member]:
+    """Every prompt once, parents before children, otherwise in the order in which they came.
 
-    Of a prompt that two parents led to, the first is its parent.
+    A prompt that was scored again has its last score. Of a prompt that two parents led to, the first is its parent; one
+    that came from no other at first, and from a parent later, has that parent unless a loop would close.
     """
-    records: dict[str, dict[str, Any]] = {}
+    members: dict[str, Member] = {}
     for line in candidates:
-        known = records.setdefault(line["hash"], dict(line))
-        if line["mean"] is not None:
-            known |= {"mean": line["mean"], "scores": line["scores"]}
-        known["accepted"] = known["accepted"] or line["accepted"]
-        if (
-            known["parent"] is None
-            and line["parent"] is not None
-            and not _descends(records, line["parent"], line["hash"])
-        ):
-            known |= {name: line[name] for name in ("parent", "cycle", "reason", "feedback")}
-    children: dict[str | None, list[str]] = {}
-    for hash_, record in records.items():
-        children.setdefault(record["parent"] if record["parent"] in records else None, []).append(hash_)
+        _add(members, line)
+    ordered: dict[str, Member] = {}
+    for member in members.values():
+        line_up = []
+        while member.hash not in ordered:
+            line_up.append(member)
+            if member.parent not in members:
+                member.parent = None
+                break
+            member = members[member.parent]
+        ordered |= {each.hash: each for each in reversed(line_up)}
+    for member in ordered.values():
+        if member.parent is not None:
+            parent = ordered[member.parent]
+            parent.children.append(member)
+            member.changes = changes(parent.components, member.components)
+    return list(ordered.values())
 
-    def member(hash_: str) -> Member:
-        record = records[hash_]
-        before = records.get(record["parent"], {}).get("components", {})
-        changed = changes(before, record["components"]) if before else ()
-        return Member(record, changed, tuple(member(child) for child in children.get(hash_, [])))
 
-    return [member(hash_) for hash_ in children.get(None, [])]
+def roots(members: Iterable[Member]) -> list[Member]:
+    """Those that came from no other."""
+    return [member for member in members if member.parent is None]
+
+
+def scores_by_cycle(candidates: Iterable[CandidateLine]) -> dict[int, dict[str, Mapping[str, float]]]:
+    """By cycle and hash, the rewards on the anchors by problem, of the prompts that were scored."""
+    found: dict[int, dict[str, Mapping[str, float]]] = {}
+    for line in candidates:
+        if line["scores"]:
+            found.setdefault(line["cycle"], {})[line["hash"]] = line["scores"]
+    return found
+
+
+def difference(before: Sequence[str], after: Sequence[str]) -> list[tuple[str, str]]:
+    """All lines in the order of the text, each with its sign: "-" for one that went, "+" for one that came, " " otherwise."""
+    found: list[tuple[str, str]] = []
+    for kind, start, end, first, last in SequenceMatcher(None, before, after, autojunk=False).get_opcodes():
+        if kind == "equal":
+            found += [(" ", line) for line in before[start:end]]
+        else:
+            found += [("-", line) for line in before[start:end]] + [("+", line) for line in after[first:last]]
+    return found
 
 
 def changes(before: Mapping[str, str], after: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
     """Lines that went and lines that came, component by component, in the order of the text."""
-    found: list[tuple[str, str]] = []
-    for name in dict.fromkeys([*before, *after]):
-        old, new = before.get(name, "").splitlines(), after.get(name, "").splitlines()
-        for kind, start, end, first, last in SequenceMatcher(None, old, new, autojunk=False).get_opcodes():
-            if kind != "equal":
-                found += [("-", line) for line in old[start:end]] + [("+", line) for line in new[first:last]]
-    return tuple(found)
+    return tuple(
+        (sign, line)
+        for name in dict.fromkeys([*before, *after])
+        for sign, line in difference(before.get(name, "").splitlines(), after.get(name, "").splitlines())
+        if sign != " "
+    )
 
 
-def _descends(records: Mapping[str, Mapping[str, Any]], hash_: str, ancestor: str) -> bool:
+def _add(members: dict[str, Member], line: CandidateLine) -> None:
+    """Take one line of prompts.jsonl in."""
+    hash_, parent = line["hash"], line["parent"]
+    known = members.get(hash_)
+    if parent is not None and _descends(members, parent, hash_):
+        parent = None
+    if known is None:
+        known = members[hash_] = Member(hash_, parent, line["cycle"], line["components"], line["reason"])
+    elif known.parent is None and parent is not None:
+        known.parent, known.cycle, known.reason = parent, line["cycle"], line["reason"]
+        known.feedback = line["feedback"]
+    known.feedback = known.feedback or line["feedback"]
+    known.accepted = known.accepted or bool(line["accepted"])
+    if line["mean"] is not None:
+        known.mean, known.scores = line["mean"], line["scores"]
+    event = Event(line["cycle"], bool(line["accepted"]), line["reason"], line["mean"])
+    for before in known.events:
+        if (before.cycle, before.accepted, before.reason, before.mean) == (
+            event.cycle, event.accepted, event.reason, event.mean,
+        ):  # fmt: skip
+            before.count += 1
+            return
+    known.events.append(event)
+
+
+def _descends(members: Mapping[str, Member], hash_: str, ancestor: str) -> bool:
     """Whether a prompt comes from another, so that a loop would close."""
     current: str | None = hash_
     while current is not None:
         if current == ancestor:
             return True
-        current = records.get(current, {}).get("parent")
+        current = members[current].parent if current in members else None
     return False

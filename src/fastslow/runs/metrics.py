@@ -1,175 +1,295 @@
-"""One step's line of `metrics.jsonl`, collected while the step runs. Every metric is explained in docs/run-directory.md."""
+"""Every metric of a run, declared once: its name in `metrics.jsonl`, its unit and meaning, where it comes from.
 
-import copy
-import math
-import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Any
+Whoever writes, reads, shows or explains a metric takes it from here. `docs/glossary.md` and the tables of
+`docs/run-directory.md` are made from it (`tools/write_docs.py`).
+"""
 
-from fastslow.fast.optimiser import Evolution
-from fastslow.slow.engine import UpdateMetrics
-from fastslow.types import Rollout
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from functools import cached_property, lru_cache
+from typing import Final
 
-KL, KL_ESTIMATE = "kl/base", "kl/base_estimate"
-"""The KL to the base policy: over the full vocabulary, or estimated where an engine cannot do that."""
-TIMERS = ("evolve", "sample", "update", "evaluate")
+from fastslow.section import OURS
 
-
-def kl_of(line: Mapping[str, Any]) -> float | None:
-    """The KL to the base of a line of metrics.jsonl, exact or estimated; None where it was not measured."""
-    value = line.get(KL)
-    found: float | None = value if value is not None else line.get(KL_ESTIMATE)
-    return found
+GEPA, APPENDIX_F = "GEPA, arXiv 2507.19457", "appendix F"
+CHANCES = "the paper's mean@4, best@k; unbiased: arXiv 2107.03374, 2510.23393"
+REWARD, COUNT_A_STEP, NATS = "reward, 0 to 1", "rollouts a step", "nats per token"
 
 
-def kl_is_estimated(line: Mapping[str, Any]) -> bool:
-    """Whether the KL of such a line is the estimate."""
-    return line.get(KL) is None and line.get(KL_ESTIMATE) is not None
+class Merge(Enum):
+    """How the values of several steps become one; what it is called in the glossary."""
+
+    SUM = "sum"
+    MEAN = "mean"
+    MAX = "highest"
+    LAST = "last"
+    NONE = "none"
 
 
-def kl_mark(line: Mapping[str, Any]) -> str:
-    """What stands behind the KL of such a line where only the figure is shown."""
-    return " (estimate)" if kl_is_estimated(line) else ""
+class Start(Enum):
+    """What a step has of a metric before anything happened in it, as JSON writes it."""
+
+    # Texts, since two members with equal values (0 and 0.0) would be one.
+    COUNT = "0"
+    AMOUNT = "0.0"
+    NULL = "null"
+    MISSING = "missing"
 
 
-def kl_name(lines: Iterable[Mapping[str, Any]]) -> str:
-    """What a table calls the KL of such lines: whoever reads it must see that a figure is an estimate."""
-    return "KL (estimate)" if any(kl_is_estimated(line) for line in lines) else "KL"
+@dataclass(frozen=True)
+class Metric:
+    """One metric. Its name may have places: `<task>` stands for the name of a task, `@k` for the completions a problem.
+
+    `meaning` is one line of a table; `more` are further sentences. `merge` says what several steps make together, `start`
+    what a step begins with.
+    """
+
+    name: str
+    unit: str
+    meaning: str
+    source: str = OURS
+    merge: Merge = Merge.LAST
+    start: Start = Start.MISSING
+    more: str = ""
+
+    def key(self, *, k: int | None = None, task: str | None = None) -> str:
+        """The name in a line, its places filled. Raises ValueError where a place is left, or there is none to fill."""
+        name = self.name
+        for place, value in (("@k", None if k is None else f"@{k}"), ("<task>", task)):
+            if (place in name) != (value is not None):
+                raise ValueError(f"metric {self.name!r}: {place} is {'missing' if value is None else 'no part of it'}")
+            name = name.replace(place, value or "")
+        return name
+
+    @property
+    def group(self) -> str:
+        """What stands before the first slash: who writes it."""
+        return self.name.partition("/")[0]
+
+    @cached_property
+    def pattern(self) -> re.Pattern[str]:
+        """What a name in a line must look like."""
+        text = re.escape(self.name).replace("@k", r"@(?P<k>\d+)").replace("<task>", "(?P<task>.+)")
+        return re.compile(text)
 
 
-class StepRecord:
-    """Counts and means of one step; `finish` gives the line."""
+@dataclass(frozen=True)
+class Found:
+    """What the name in a line stands for: the metric, and what fills its places."""
 
-    def __init__(self) -> None:
-        self.started = time.perf_counter()
-        self.values: dict[str, Any] = {f"time/{name}_s": 0.0 for name in TIMERS}
-        self.rollouts: list[Rollout] = []
-        self.pairs = 0
-        self.sampled = {"rl": 0, "gepa": 0, "reflection": 0}
-        self.reused = {"rl": 0, "gepa": 0}
-        self.completion_tokens = 0
-        for name in (
-            "fast/metric_calls",
-            "fast/reflection_calls",
-            "fast/reflection_failures",
-            "fast/reflection_refused",
-        ):
-            self.values[name] = 0
-        self.values |= {"fast/input_tokens": 0, "fast/output_tokens": 0, "fast/usd": 0.0, "fast/best_score": None}
-        self.values |= {name: None for name in ("reward/mean", "reward/std", "reward/informative_groups")}
-        self.values |= {
-            f"slow/{name}": None
-            for name in (
-                "loss", "grad_norm", "ratio_mean", "ratio_max", "clip_fraction", "entropy", "kl_penalty",
-                "learning_rate", "datums", "tokens", "computed_tokens", "skipped_updates",
-            )
-        }  # fmt: skip
+    metric: Metric
+    k: int | None = None
+    task: str | None = None
 
-    @contextmanager
-    def timer(self, name: str) -> Iterator[None]:
-        """Add the time spent inside to `time/<name>_s`."""
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.values[f"time/{name}_s"] += time.perf_counter() - start
 
-    def set(self, name: str, value: Any) -> None:
-        self.values[name] = value
+STEP = Metric("step", "steps", "steps done", "algorithm 1")
+CYCLE = Metric("cycle", "cycles", "prompt-evolution cycles done", "algorithm 1")
+POLICY_VERSION = Metric(
+    "policy_version", "updates", "updates that the weights have had; a step without any signal makes none"
+)
+USD_TOTAL = Metric(
+    "usd_total", "USD since the start", "reflection's cost since the start", "ours; the paper's runs stay below 10"
+)
 
-    def count_rl(self, sampled: Sequence[Sequence[Rollout]], reused: Sequence[Sequence[Rollout]]) -> None:
-        self._count("rl", [r for group in sampled for r in group], sum(len(group) for group in reused))
+REWARD_MEAN = Metric(
+    "reward/mean", REWARD, "over the step's rollouts, masked ones left out", "3.2: the reward that both sides climb",
+    Merge.MEAN, Start.NULL,
+)  # fmt: skip
+REWARD_STD = Metric(
+    "reward/std", REWARD, "deviation over the same rollouts", "3.2: the reward that both sides climb", Merge.MEAN,
+    Start.NULL,
+)  # fmt: skip
+INFORMATIVE_GROUPS = Metric(
+    "reward/informative_groups", "share of problems, 0 to 1",
+    "share of problems whose rewards are not all equal: only these teach", "3.2: groups of equal rewards teach nothing",
+    Merge.MEAN, Start.NULL,
+)  # fmt: skip
 
-    def count_gepa(self, sampled: Sequence[Sequence[Rollout]], known: Sequence[Sequence[Rollout]]) -> None:
-        self.pairs += len(sampled)
-        self._count("gepa", [r for group in sampled for r in group], sum(1 for served in known if served))
+SAMPLED = Metric(
+    "rollouts/sampled", COUNT_A_STEP, "rollouts sampled for this step, the search before it included",
+    "ours: the paper does not count GEPA's", Merge.SUM,
+)  # fmt: skip
+SAMPLED_RL = Metric("rollouts/sampled_rl", COUNT_A_STEP, "its first part: RL's groups", SAMPLED.source, Merge.SUM)
+SAMPLED_GEPA = Metric(
+    "rollouts/sampled_gepa", COUNT_A_STEP, "its second part: the search's metric calls", SAMPLED.source, Merge.SUM
+)
+SAMPLED_REFLECTION = Metric(
+    "rollouts/sampled_reflection", "completions of the policy a step",
+    "its third part: what the policy wrote as its own proposer",
+    "ours: they are samples of the policy too", Merge.SUM,
+    more="Refused replies are included. 0 where `fast.proposer.kind` is not `policy`.",
+)  # fmt: skip
+REUSED = Metric("rollouts/reused", COUNT_A_STEP, "rollouts that came from the store instead", APPENDIX_F, Merge.SUM)
+REUSED_RL = Metric(
+    "rollouts/reused_rl", COUNT_A_STEP, "slots of RL's groups that GEPA's rollouts filled", APPENDIX_F, Merge.SUM
+)
+REUSED_GEPA = Metric(
+    "rollouts/reused_gepa", "metric calls a step", "metric calls that earlier rollouts answered", merge=Merge.SUM
+)
+SAMPLED_TOTAL = Metric(
+    "rollouts/sampled_total", "rollouts since the start", "sampled since the start: what `max_rollouts` limits",
+    more="GEPA's and the policy's reflection are included: the x-axis of honest comparisons.",
+)  # fmt: skip
+SAMPLED_TOKENS = Metric(
+    "rollouts/sampled_tokens", "tokens a step", "completion tokens of the sampled rollouts", merge=Merge.SUM
+)
+FAILED = Metric(
+    "rollouts/failed", COUNT_A_STEP, "rollouts of the step's groups that are masked: they are in no mean", merge=Merge.SUM,
+    more="They could not be scored, or their context was too long.",
+)  # fmt: skip
+CUT_OFF_FRACTION = Metric(
+    "rollouts/cut_off_fraction", "share of rollouts, 0 to 1",
+    "share of rollouts that hit `sampling.max_tokens`: they score 0", merge=Merge.MEAN,
+)  # fmt: skip
+COMPLETION_TOKENS = Metric(
+    "rollouts/completion_tokens", "tokens, mean", "mean completion length in tokens", merge=Merge.MEAN
+)
 
-    def groups(self, groups: Sequence[Sequence[Rollout]]) -> None:
-        """Rewards of the step's groups; masked rollouts are in no mean."""
-        self.rollouts = [rollout for group in groups for rollout in group]
-        rewards = [rollout.reward for rollout in self.rollouts if rollout.reward is not None]
-        self.values["rollouts/failed"] = len(self.rollouts) - len(rewards)
-        if not rewards:
-            return
-        mean = sum(rewards) / len(rewards)
-        self.values["reward/mean"] = mean
-        self.values["reward/std"] = math.sqrt(sum((reward - mean) ** 2 for reward in rewards) / len(rewards))
-        informative = [len({r.reward for r in group if r.reward is not None}) > 1 for group in groups]
-        self.values["reward/informative_groups"] = sum(informative) / len(informative)
-        cut = sum(rollout.completion.finish_reason == "length" for rollout in self.rollouts)
-        self.values["rollouts/cut_off_fraction"] = cut / len(self.rollouts)
-        tokens = sum(len(rollout.completion.tokens) for rollout in self.rollouts)
-        self.values["rollouts/completion_tokens"] = tokens / len(self.rollouts)
+POPULATION_SIZE = Metric(
+    "fast/population_size", "prompts", "distinct prompts in the population",
+    "K of algorithm 1, equal ones counted once",
+)  # fmt: skip
+METRIC_CALLS = Metric(
+    "fast/metric_calls", "(prompt, problem) pairs a cycle", "(prompt, problem) pairs that the search asked for", GEPA,
+    Merge.SUM, Start.COUNT, more="The option `fast.metric_calls` is a hard ceiling of a cycle.",
+)  # fmt: skip
+CANDIDATES = Metric("fast/candidates", "prompts a cycle", "prompts proposed or scored in the cycle", GEPA, Merge.SUM)
+ACCEPTED = Metric("fast/accepted", "prompts a cycle", "how many of them were taken into the pool", GEPA, Merge.SUM)
+REFLECTION_CALLS = Metric(
+    "fast/reflection_calls", "calls a cycle", "calls of the proposer's LM", OURS, Merge.SUM, Start.COUNT
+)
+REFLECTION_FAILURES = Metric(
+    "fast/reflection_failures",
+    "calls a cycle",
+    "calls that failed; retries count one each",
+    OURS,
+    Merge.SUM,
+    Start.COUNT,
+)
+REFLECTION_REFUSED = Metric(
+    "fast/reflection_refused", "replies a cycle",
+    "replies that were refused: empty, truncated, too long, or nothing new", OURS, Merge.SUM, Start.COUNT,
+)  # fmt: skip
+TOO_LONG = Metric(
+    "fast/too_long", "prompts a cycle", "of these, prompts that did not fit into the model's context", merge=Merge.SUM,
+    more="They must fit beside the longest problem and a whole completion.",
+)  # fmt: skip
+INPUT_TOKENS = Metric("fast/input_tokens", "tokens a cycle", "what the proposer read", OURS, Merge.SUM, Start.COUNT)
+OUTPUT_TOKENS = Metric("fast/output_tokens", "tokens a cycle", "what the proposer wrote", OURS, Merge.SUM, Start.COUNT)
+USD = Metric(
+    "fast/usd", "USD a cycle", "what the cycle's reflection cost; `null` where the price is not known", OURS, Merge.SUM,
+    Start.AMOUNT,
+)  # fmt: skip
+BEST_SCORE = Metric("fast/best_score", REWARD, "best mean on the anchor problems", GEPA, Merge.LAST, Start.NULL)
+MASKED_CALLS = Metric(
+    "fast/masked", "metric calls a cycle", "metric calls that could not be scored at first", merge=Merge.SUM
+)
+ERROR = Metric("fast/error", "text", "why the population was kept as it was, where reflection failed", merge=Merge.NONE)
 
-    def evolution(self, evolution: Evolution) -> None:
-        usage = evolution.usage
-        self.sampled["reflection"] += usage.sampled
-        self.completion_tokens += usage.sampled_tokens
-        self.values |= {
-            "fast/metric_calls": evolution.metric_calls,
-            "fast/candidates": len(evolution.candidates),
-            "fast/accepted": sum(candidate.accepted for candidate in evolution.candidates),
-            "fast/reflection_calls": usage.calls,
-            "fast/reflection_failures": usage.failures,
-            "fast/reflection_refused": usage.refused,
-            "fast/input_tokens": usage.input_tokens,
-            "fast/output_tokens": usage.output_tokens,
-            "fast/usd": usage.usd,
-            "fast/best_score": evolution.info.get("best_mean"),
-            "fast/masked": evolution.info.get("masked", 0),
-            "fast/too_long": evolution.info.get("too_long", 0),
-            "fast/error": evolution.error,
-        }
+LOSS = Metric(
+    "slow/loss", "nats per token, weighted", "the loss that was minimised, KL penalty included", "3.2", Merge.MEAN,
+    Start.NULL, more="In distillation it is the KL to the teacher, in nats a token.",
+)  # fmt: skip
+GRAD_NORM = Metric("slow/grad_norm", "norm", "before clipping", OURS, Merge.MEAN, Start.NULL)
+RATIO_MEAN = Metric(
+    "slow/ratio_mean", "ratio of probabilities", "importance ratio of learner and sampler, mean over tokens", "3.2: `rho`",
+    Merge.MEAN, Start.NULL, more="`null` in distillation.",
+)  # fmt: skip
+RATIO_MAX = Metric(
+    "slow/ratio_max", "ratio of probabilities", "the highest such ratio of the step's tokens", "3.2: `rho`", Merge.MAX,
+    Start.NULL, more="`null` in distillation.",
+)  # fmt: skip
+CLIP_FRACTION = Metric(
+    "slow/clip_fraction", "share of tokens, 0 to 1", "share of tokens whose ratio is above tau", "3.2: `rho` above `tau`",
+    Merge.MEAN, Start.NULL, more="`null` in distillation.",
+)  # fmt: skip
+ENTROPY = Metric(
+    "slow/entropy", NATS, "of the policy at completion positions, at the rollouts' temperature", OURS, Merge.MEAN,
+    Start.NULL,
+)  # fmt: skip
+KL_PENALTY = Metric(
+    "slow/kl_penalty", NATS, "estimate of KL(policy, base) on the trained tokens", "arXiv 2402.03300, eq. 4", Merge.MEAN,
+    Start.NULL, more="0 where `slow.kl_coefficient` is 0; `null` in distillation.",
+)  # fmt: skip
+LEARNING_RATE = Metric(
+    "slow/learning_rate", "per step", "after warm-up", "settings: warm-up, then constant", Merge.LAST, Start.NULL
+)
+DATUMS = Metric("slow/datums", COUNT_A_STEP, "rollouts that were trained on", OURS, Merge.SUM, Start.NULL)
+TOKENS = Metric("slow/tokens", "tokens a step", "completion tokens that were trained on", OURS, Merge.SUM, Start.NULL)
+COMPUTED_TOKENS = Metric(
+    "slow/computed_tokens", "tokens a step", "tokens of the forward passes, shared prefixes counted once", OURS, Merge.SUM,
+    Start.NULL,
+)  # fmt: skip
+SKIPPED_UPDATES = Metric(
+    "slow/skipped_updates", "updates a step, 0 or 1",
+    "1 where the update was left out because its loss or gradient was NaN or infinite", OURS, Merge.SUM, Start.NULL,
+    more="See [engine.md](engine.md#numbers-that-are-not-finite).",
+)  # fmt: skip
 
-    def update(self, metrics: UpdateMetrics, learning_rate: float, datums: int) -> None:
-        self.values |= {
-            "slow/loss": metrics.loss,
-            "slow/grad_norm": metrics.grad_norm,
-            "slow/ratio_mean": metrics.ratio_mean,
-            "slow/ratio_max": metrics.ratio_max,
-            "slow/clip_fraction": metrics.clip_fraction,
-            "slow/entropy": metrics.entropy,
-            "slow/kl_penalty": metrics.kl_penalty,
-            "slow/learning_rate": learning_rate,
-            "slow/datums": datums,
-            "slow/tokens": metrics.tokens,
-            "slow/computed_tokens": metrics.computed_tokens,
-            "slow/skipped_updates": int(metrics.not_finite is not None),
-        }
+VAL_MEAN = Metric(
+    "val/mean@k", REWARD, "on validation problems under the population's first prompt", CHANCES,
+    more="In distillation it is under the seed prompt. It is measured every `evaluation.every` steps.",
+)  # fmt: skip
+VAL_BEST = Metric(
+    "val/best@k", REWARD, "the same for the best of k completions", CHANCES,
+    more="It is over the problems with k scored completions, and `null` where there are none.",
+)  # fmt: skip
+VAL_BY_KIND = Metric(
+    "val/by_kind/mean@k", REWARD, "where problems are of several kinds: each kind under its own prompt", CHANCES,
+    more="That is the member of the population that was best for the kind on the anchors.",
+)  # fmt: skip
+VAL_TASK_OWN = Metric(
+    "val/<task>/own/mean@k",
+    REWARD,
+    "of a stream, on an earlier task under the best prompt that was kept for it",
+    CHANCES,
+)
+VAL_TASK = Metric("val/<task>/mean@k", REWARD, "of a stream, the same as `val/mean@k` on each of its tasks", CHANCES)
+VAL_MASKED = Metric("val/masked", "rollouts", "rollouts of the evaluation that could not be scored: in neither mean")
+KL = Metric(
+    "kl/base", NATS, "KL(policy, base) under the same context, over the full vocabulary, at temperature 1", "4.3",
+    more="The base is what `model.name` names.",
+)  # fmt: skip
+KL_ESTIMATE = Metric(
+    "kl/base_estimate", NATS, "the same with `engine: tinker`, from the sampled tokens alone", "ours: an estimate of 4.3",
+    more="It is a Monte-Carlo estimate from their log-probabilities.",
+)  # fmt: skip
 
-    def to_json(self) -> dict[str, Any]:
-        """What a resumed run goes on with where the step had begun; its rollouts are written by then."""
-        names = ("values", "pairs", "sampled", "reused", "completion_tokens")
-        return {name: copy.deepcopy(getattr(self, name)) for name in names}
+STEP_S = Metric("time/step_s", "seconds", "of the whole step", merge=Merge.SUM)
+EVOLVE_S = Metric("time/evolve_s", "seconds", "its part: the search", OURS, Merge.SUM, Start.AMOUNT)
+SAMPLE_S = Metric("time/sample_s", "seconds", "its part: sampling and scoring", OURS, Merge.SUM, Start.AMOUNT)
+UPDATE_S = Metric("time/update_s", "seconds", "its part: the update", OURS, Merge.SUM, Start.AMOUNT)
+EVALUATE_S = Metric("time/evaluate_s", "seconds", "its part: the evaluation", OURS, Merge.SUM, Start.AMOUNT)
 
-    @classmethod
-    def from_json(cls, fields: Mapping[str, Any]) -> "StepRecord":
-        record = cls()
-        for name, value in fields.items():
-            setattr(record, name, value)
-        return record
+METRICS: Final[tuple[Metric, ...]] = tuple(value for value in list(globals().values()) if isinstance(value, Metric))
+"""All of them, in the order in which they stand above."""
+TIMERS: Final[tuple[Metric, ...]] = (EVOLVE_S, SAMPLE_S, UPDATE_S, EVALUATE_S)
+"""The parts of a step that are timed."""
+_FEWEST_PLACES_FIRST = sorted(METRICS, key=lambda metric: (metric.name.count("<"), -len(metric.name)))
 
-    def finish(self, *, sampled_total: int, population_size: int, **fields: Any) -> dict[str, Any]:
-        """The line. `rollouts/sampled` is what this step sampled: GEPA's evaluations, and what the policy wrote as reflection,
-        included.
-        """
-        counts = {
-            "rollouts/sampled": sum(self.sampled.values()),
-            "rollouts/sampled_rl": self.sampled["rl"],
-            "rollouts/sampled_gepa": self.sampled["gepa"],
-            "rollouts/sampled_reflection": self.sampled["reflection"],
-            "rollouts/reused": self.reused["rl"] + self.reused["gepa"],
-            "rollouts/reused_rl": self.reused["rl"],
-            "rollouts/reused_gepa": self.reused["gepa"],
-            "rollouts/sampled_total": sampled_total,
-            "rollouts/sampled_tokens": self.completion_tokens,
-            "fast/population_size": population_size,
-        }
-        total = {"time/step_s": time.perf_counter() - self.started}
-        return {**fields, **counts, **self.values, **total}
 
-    def _count(self, source: str, sampled: Sequence[Rollout], reused: int) -> None:
-        self.sampled[source] += len(sampled)
-        self.reused[source] += reused
-        self.completion_tokens += sum(len(rollout.completion.tokens) for rollout in sampled)
+@lru_cache(maxsize=4096)
+def find(key: str) -> Found | None:
+    """What a name in a line stands for; None for one that is not declared here."""
+    for metric in _FEWEST_PLACES_FIRST:
+        if match := metric.pattern.fullmatch(key):
+            places = match.groupdict()
+            return Found(metric, None if places.get("k") is None else int(places["k"]), places.get("task"))
+    return None
+
+
+def of_group(group: str) -> list[Metric]:
+    """The metrics whose names begin with `group/`, in their order."""
+    return [metric for metric in METRICS if metric.name.startswith(f"{group}/")]
+
+
+def undeclared(lines: Iterable[Mapping[str, object]]) -> list[str]:
+    """Names in lines of `metrics.jsonl` that stand for no metric."""
+    return sorted({key for line in lines for key in line if find(key) is None})
+
+
+def is_evaluation(key: str) -> bool:
+    """Whether a name is of a value that an evaluation measures: those make the learning curve."""
+    return key.startswith((f"{VAL_MEAN.group}/", f"{KL.group}/"))

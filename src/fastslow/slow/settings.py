@@ -11,7 +11,9 @@ CLIP = "settings: 1 and 3"
 
 
 class LoraConfig(Section):
-    """LoRA through PEFT. With this section an adapter is trained, without it every parameter is."""
+    """LoRA through PEFT. With this section an adapter is trained, without it every parameter is. Where `model.name` is
+    [an adapter](engine.md#the-local-engine), rank, alpha and targets are its own.
+    """
 
     rank: Positive = option(16, "rank of the adapter", unit="number", source=LORA_SOURCE)
     alpha: Positive = option(32, "its scale is alpha / rank", unit="number", source=LORA_SOURCE)
@@ -24,14 +26,17 @@ class ModelConfig(Section):
     """The policy's model."""
 
     name: str = option(
-        meaning="a hub id, a local directory, a `.gguf` file, or `package:NAME/PATH`: a directory of an installed package",
+        meaning="a hub id, a local directory, a `.gguf` file, or `package:NAME/PATH`",
+        more="`package:NAME/PATH` is a directory of an installed package. A [PEFT adapter](engine.md#the-local-engine) is a "
+        "directory as well.",
         unit="hub id, path or package", source="settings name one for each domain",
     )  # fmt: skip
     revision: str | None = option(None, "of a hub id", unit="branch, tag or commit")
     dtype: Literal["float32", "bfloat16"] = option(
         "float32",
-        "or `bfloat16`, with float32 master weights; a CPU without bfloat16 arithmetic computes in float32",
+        "or `bfloat16`, with float32 master weights",
         unit="a name",
+        more="A CPU without bfloat16 arithmetic computes in float32.",
     )
     device: str = option("auto", "`auto`, `cpu`, `cuda`", unit="a name")
     lora: LoraConfig | None = None
@@ -49,11 +54,15 @@ class SamplingConfig(Section):
     """
 
     max_tokens: Positive = option(
-        512, "the end-of-sequence token included; must fit into the model's context after the longest problem", unit="tokens",
+        512, "of a completion, the end-of-sequence token included", unit="tokens",
+        more="They must fit into the model's context after the longest problem.",
         source="settings: 8192, star graph 4096; the default is ours, for small models",
     )  # fmt: skip
     temperature: PositiveNumber = option(
-        1.0, "the learner works at the same temperature; other than 1 with `engine: local` alone", unit="number"
+        1.0,
+        "the learner works at the same temperature",
+        unit="number",
+        more="A temperature other than 1 is for `engine: local` alone.",
     )
     top_p: Annotated[float, Field(gt=0.0, le=1.0)] = option(
         1.0, "below 1 for `method: prompt` alone", unit="share, 0 to 1"
@@ -67,10 +76,17 @@ class SlowConfig(Section):
     clip_low: NonNegativeNumber = option(
         1.0,
         "the paper's notation: the ratio is clamped to [1 - clip_low, 1 + clip_high]",
-        unit="ratio, 1 minus",
+        unit="ratio minus 1, downwards",
         source=CLIP,
+        more="No loss has a floor: a value that would set one is refused.",
     )
-    clip_high: NonNegativeNumber = option(3.0, "so the paper's clamp is [0, 4]", unit="ratio minus 1", source=CLIP)
+    clip_high: NonNegativeNumber = option(
+        3.0,
+        "so the paper's clamp is [0, 4]",
+        unit="ratio minus 1, upwards",
+        source=CLIP,
+        more="The loss `importance_sampling` has no ceiling: another value is refused there.",
+    )
     kl_coefficient: NonNegativeNumber = option(
         1e-3,
         "penalty towards the base",

@@ -9,7 +9,7 @@ from fastslow.config import Config
 from fastslow.methods.base import Method
 from fastslow.rollouts.store import RolloutStore
 from fastslow.runs.directory import RunDirectory
-from fastslow.runs.metrics import StepRecord
+from fastslow.runs.record import StepRecord
 from fastslow.seeding import derive_seed
 from fastslow.slow.context_room import ContextRoom
 from fastslow.slow.engine import PolicyEngine

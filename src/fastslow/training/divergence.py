@@ -1,7 +1,8 @@
 """When the policy's numbers are no longer finite: updates that are left out are counted, and too many end the run."""
 
 from fastslow.errors import DivergedError
-from fastslow.runs.directory import checkpoint_steps, read_metrics
+from fastslow.runs.metrics import POLICY_VERSION
+from fastslow.runs.reader import Run
 from fastslow.slow.engine import UpdateMetrics
 from fastslow.training.context import RunContext
 
@@ -31,8 +32,9 @@ def way_back(context: RunContext) -> str:
     """How to go on after the policy has diverged: from a checkpoint of earlier weights than those that failed."""
     state, run = context.state, context.run
     failed = state.stuck_version if state.stuck_steps else context.engine.policy_version
-    versions = {line["step"]: line["policy_version"] for line in read_metrics(run.path)}
-    good = [step for step in checkpoint_steps(run.path) if versions.get(step, failed) < failed]
+    read = Run(run.path)
+    versions = {step.number: step.get(POLICY_VERSION) for step in read.steps}
+    good = [step for step in read.checkpoints if versions.get(step, failed) < failed]
     where = "There is no good checkpoint yet: start again"
     if good:
         path = run.checkpoint_dir(good[-1])

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from fastslow.errors import ResumeError
-from fastslow.runs.directory import RunDirectory, checkpoint_steps, file_size
+from fastslow.runs.directory import RunDirectory, file_size
+from fastslow.runs.files import checkpoint_steps
 
 LOOP, STORE = "loop.json", "store.jsonl"
 # Missing files that a message names.

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from fastslow.errors import InfrastructureError
 from fastslow.fast.optimiser import Evaluation
 from fastslow.rollouts.play import RolloutRequest, make_rollouts
+from fastslow.runs.metrics import SAMPLE_S
 from fastslow.slow.engine import SamplingParams
 from fastslow.training.context import RunContext
 from fastslow.training.curriculum import union
@@ -35,7 +36,7 @@ class Sampling:
             RolloutRequest(problem, prompt, count - len(served), context.seed("rl", step, problem, prompt))
             for (problem, prompt, count), served in zip(slots, reused, strict=True)
         ]
-        with context.record.timer("sample"):
+        with context.record.timer(SAMPLE_S):
             sampled = self._sample(requests, "rl")
         context.record.count_rl(sampled, reused)
         context.state.sampled_rl += sum(len(rollouts) for rollouts in sampled)

@@ -16,7 +16,8 @@ from fastslow.fast.pareto import mean_score
 from fastslow.measuring.validation import Validation
 from fastslow.methods.registry import find_method
 from fastslow.rollouts.store import RolloutStore
-from fastslow.runs.metrics import StepRecord
+from fastslow.runs.metrics import EVALUATE_S, EVOLVE_S, UPDATE_S
+from fastslow.runs.record import StepRecord
 from fastslow.seeding import derive_seed
 from fastslow.slow.advantages import AdvantageSettings, build_datums
 from fastslow.slow.distillation import build_distill_datums
@@ -183,7 +184,7 @@ class TrainingSession:
             self._population.keep()
             return state.population
         context.phase("evolving")
-        with context.record.timer("evolve"):
+        with context.record.timer(EVOLVE_S):
             evolution = self.optimiser.evolve(
                 tuple(dict.fromkeys(state.population)),
                 self._sampling.anchors(union(lookahead)),
@@ -272,7 +273,7 @@ class TrainingSession:
         trained = context.state.step - context.method.search_steps(context.config)
         learning_rate = slow.learning_rate * min(1.0, (trained + 1) / max(slow.warmup_steps, 1))
         version = context.engine.policy_version
-        with context.record.timer("update"):
+        with context.record.timer(UPDATE_S):
             metrics, datums = step(learning_rate)
         context.record.update(metrics, learning_rate, datums)
         divergence.count_stuck(context, metrics, version)
@@ -300,15 +301,14 @@ class TrainingSession:
         context.phase("evaluating")
         current = context.stage(max(state.step - 1, 0)).task
         try:
-            with context.record.timer("evaluate"):
+            with context.record.timer(EVALUATE_S):
                 measured = self.validation.measure(current, state.population, state.by_kind, state.library)
         except ServerError:
             raise  # without the policy's server there is nothing to go on with
         except (InfrastructureError, TooLongError) as error:
             context.warn(f"step {state.step}: not evaluated: {error}")
         else:
-            for name, value in measured.items():
-                context.record.set(name, value)
+            context.record.measured(measured)
 
     def _log_start(self) -> None:
         """Line 0: the base model under the seed prompt."""

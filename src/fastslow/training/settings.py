@@ -13,12 +13,16 @@ class LoopConfig(Section):
     )
     population_size: Positive = option(8, "K; divides G", unit="prompts, K", source="settings: 8 or 4")
     group_size: Positive = option(
-        8, "G rollouts a problem, G/K under each prompt", unit="rollouts a problem, G", source="settings: 8"
+        8,
+        "G rollouts a problem, G/K under each prompt",
+        unit="rollouts a problem, G",
+        source="settings: 8",
+        more="1 is refused with `fst` and `rl`: its advantage is always 0.",
     )
     problems_per_step: Positive = option(32, "B", unit="problems, B", source="settings: 32, Math 64")
     baseline: Literal["problem", "prompt"] = option(
         "problem", "one mean and deviation a problem, or one a (problem, `prompt`)", unit="a name",
-        source="3.2 and the ablation on it",
+        source="3.2 and the ablation on it", more="`prompt` needs G/K of 2 or more.",
     )  # fmt: skip
     divide_by_std: bool = option(
         True, "the paper's Math runs set it to false", unit="yes or no", source="3.2; settings: no for Math"

@@ -8,6 +8,7 @@ from typing import Any
 
 from fastslow.config import Config
 from fastslow.errors import ConfigError
+from fastslow.runs.metrics import STEP
 from fastslow.training.observer import Observer
 
 PROJECT = "fastslow"
@@ -40,7 +41,7 @@ class TensorBoardObserver:
             self.writer = SummaryWriter(str(self.directory), purge_step=resumed_at)
         elif kind == "step":
             for name, value in scalars(payload).items():
-                self.writer.add_scalar(name, value, payload["step"])
+                self.writer.add_scalar(name, value, payload[STEP.name])
         elif kind in ("end", "abort"):
             self.writer.close()
 
@@ -56,7 +57,7 @@ class WandbObserver:
         if kind == "start":
             self._start()
         elif kind == "step":
-            self.client.log(scalars(payload), step=payload["step"])
+            self.client.log(scalars(payload), step=payload[STEP.name])
         elif kind in ("end", "abort"):
             self.client.finish()
 
@@ -72,4 +73,4 @@ class WandbObserver:
 
 def scalars(record: dict[str, Any]) -> dict[str, float]:
     """The numbers of a metrics line; what was not measured in a step is left out."""
-    return {name: value for name, value in record.items() if isinstance(value, int | float) and name != "step"}
+    return {name: value for name, value in record.items() if isinstance(value, int | float) and name != STEP.name}

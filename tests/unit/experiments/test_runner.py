@@ -8,8 +8,9 @@ import pytest
 
 from fastslow.errors import ConfigError, FastslowError
 from fastslow.experiments.designs import compare, continual, plasticity, vary
-from fastslow.experiments.runner import Experiment, Measure, Part, Status, part_config, read_results, run_experiment
-from fastslow.runs.directory import read_metrics
+from fastslow.experiments.runner import Experiment, Measure, Part, Status, part_config, run_experiment
+from fastslow.runs.files import read_lines
+from fastslow.runs.reader import read_metrics
 
 from runs import small_config
 
@@ -54,7 +55,7 @@ def test_a_part_that_was_cut_is_resumed(tiny_model_dir: Path, tmp_path: Path) ->
     config = part_config(whole, whole.parts[0], tmp_path / "cut")
     train(config.model_copy(update={"steps": 2}))
     (line,) = run_experiment(whole, tmp_path / "cut")
-    (expected,) = read_results(tmp_path / "whole" / "results.jsonl")
+    (expected,) = read_lines(tmp_path / "whole" / "results.jsonl")
     assert [drop_times(point) for point in line["curve"]] == [drop_times(point) for point in expected["curve"]]
 
 
@@ -80,7 +81,7 @@ def test_a_part_that_fails_is_told_after_the_others_and_what_starts_from_it_is_l
     parts = (Part("bad", broken), Part("after", {"method": "rl"}, start="bad"), Part("good", {"method": "rl"}))
     with pytest.raises(FastslowError, match=r"2 of 3 parts of 'small' failed: bad, after.*sandbox timed out"):
         run_experiment(experiment(tiny_model_dir, *parts), tmp_path)
-    assert [line["part"] for line in read_results(tmp_path / "results.jsonl")] == ["good"]
+    assert [line["part"] for line in read_lines(tmp_path / "results.jsonl")] == ["good"]
     assert "sandbox timed out" in json.loads((tmp_path / "failures.jsonl").read_text().splitlines()[0])["error"]
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from fastslow.errors import ConfigError, TaskError
 from fastslow.loop import train
-from fastslow.runs.directory import read_candidates
+from fastslow.runs.reader import read_candidates
 from fastslow.tasks.base import check_splits
 from fastslow.tasks.registry import build_task
 from fastslow.tasks.settings import TaskConfig

@@ -17,7 +17,12 @@ class ProposerConfig(Section):
     recipe: Literal["light", "full"] = option(
         "light", "small edits, or `full`: rewrites allowed", unit="a name", source="the paper's light and full recipes"
     )
-    max_prompt_chars: Positive = option(16000, "longer texts are refused", unit="characters")
+    max_prompt_chars: Positive = option(
+        16000,
+        "longer replies are refused",
+        unit="characters",
+        more="So are those that the model's context does not hold.",
+    )
 
     @property
     def described(self) -> str:
@@ -52,7 +57,10 @@ class RemoteConfig(ReflectionConfig):
     model: str | None = option(None, "the reflection LM", unit="a name", source=MODEL_SOURCE)
     base_url: str | None = option(None, "the server that it is on", unit="address")
     api_key_env: str | None = option(
-        None, "the environment variable that holds the key; keys never stand in a config", unit="name of a variable"
+        None,
+        "the environment variable that holds the key",
+        unit="name of a variable",
+        more="Keys never stand in a config.",
     )
     timeout_s: PositiveNumber = option(120.0, "of one attempt", unit="seconds")
     retries: NonNegative = option(4, "after an attempt that failed for a passing reason", unit="attempts")
