@@ -3,14 +3,15 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from fastslow.measuring.intervals import median_rank
 from fastslow.runs.metrics import kl_of
 
-Curve = Sequence[Mapping[str, Any]]
+Point = Mapping[str, float]
+"""One evaluation during training: `step`, `rollouts`, `seconds`, and the metrics that were measured."""
+Curve = Sequence[Point]
 
 
 @dataclass(frozen=True)
@@ -49,13 +50,13 @@ class Summary:
         return f"{self.median:.{digits}f} ({self.low:.{digits}f} to {self.high:.{digits}f})"
 
 
-def accuracy(point: Mapping[str, Any], task: str | None = None) -> float:
+def accuracy(point: Point, task: str | None = None) -> float:
     """mean@k of one evaluation; of a stream, that of one of its tasks."""
     prefix = "val/mean@" if task is None else f"val/{task}/mean@"
     return next(float(value) for name, value in point.items() if name.startswith(prefix))
 
 
-def kl(point: Mapping[str, Any]) -> float:
+def kl(point: Point) -> float:
     """The KL to the base at an evaluation; NaN where it was not measured."""
     value = kl_of(point)
     return float("nan") if value is None else value
@@ -65,7 +66,7 @@ def reached(curve: Curve, threshold: float) -> Reached | None:
     """When a threshold was first reached; None where it never was."""
     for point in curve:
         if accuracy(point) >= threshold:
-            return Reached(point["step"], point["rollouts"], point["seconds"], kl(point))
+            return Reached(int(point["step"]), int(point["rollouts"]), point["seconds"], kl(point))
     return None
 
 

@@ -102,14 +102,15 @@ class Acceptance:
         child = Prompt.from_dict(proposal.candidate)
         entry = self.adapter.entries[child.hash]
         self.adapter.idle = 0
-        problems = [self.adapter.anchors[index] for index in proposal.subsample_indices]
+        minibatch = proposal.subsample_indices or []
+        problems = [self.adapter.anchors[index] for index in minibatch]
         if not self.adapter.scores(child, problems):
             entry.reason = "none of its rollouts could be scored"
             return False
         rewards = proposal.subsample_scores_after or []
         before, after, count = sum(proposal.subsample_scores_before or []), sum(rewards), len(rewards)
         # One lucky hit more or less is no evidence while nothing scores.
-        first = proposal.subsample_indices[0]
+        first = minibatch[0]
         tie = before - after <= 1.0 and self.kinds.unserved(first, state)
         parent = Prompt.from_dict(state.program_candidates[proposal.parent_program_ids[0]])
         more_complaints = (
