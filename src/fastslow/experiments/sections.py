@@ -72,7 +72,7 @@ def _ends(methods: ByMethod, extra: Extra) -> list[str]:
         for method, runs in methods.items()
     ]
     asymptotes = [
-        [NAMES[method], fit_asymptote(curves(runs)).text()] for method, runs in methods.items() if method not in FROZEN
+        [NAMES[method], fit_asymptote(curves(runs)).text()] for method, runs in methods.items() if moves_weights(method)
     ]
     kl_named = _kl_name(run for runs in methods.values() for run in runs)
     return [
