@@ -3,7 +3,6 @@
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -72,7 +71,7 @@ def count_parameters(config: Config) -> tuple[int, int]:
     try:
         settings = AutoConfig.from_pretrained(name, **kwargs)
         with torch.device("meta"):
-            model: Any = AutoModelForCausalLM.from_config(settings)
+            model = AutoModelForCausalLM.from_config(settings)  # type: ignore[no-untyped-call]
             model.tie_weights()
     except (OSError, ValueError, KeyError) as error:
         raise ConfigError(f"model.name: no causal language model at {config.model.name!r}: {error}") from error

@@ -21,6 +21,7 @@ class Prompt:
 
     @classmethod
     def from_dict(cls, components: Mapping[str, str]) -> "Prompt":
+        """A prompt from component names to texts, in whatever order."""
         return cls(tuple(sorted(components.items())))
 
     @classmethod
@@ -29,6 +30,7 @@ class Prompt:
         return cls(((SYSTEM, system),))
 
     def as_dict(self) -> dict[str, str]:
+        """Component names to texts."""
         return dict(self.components)
 
     def replace(self, component: str, text: str) -> "Prompt":
@@ -40,6 +42,7 @@ class Prompt:
 
     @property
     def system(self) -> str:
+        """The component `system`; empty where there is none."""
         return self.as_dict().get(SYSTEM, "")
 
     @property
@@ -106,10 +109,12 @@ class Rollout:
             raise ValueError("a rollout has either a reward or a failure")
 
     def to_json(self) -> dict[str, Any]:
+        """As a line of a rollouts file."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> "Rollout":
+        """A rollout from such a line."""
         completion = record["completion"]
         fields = dict(record)
         fields["context_tokens"] = tuple(record["context_tokens"])

@@ -8,7 +8,7 @@ import pytest
 from fastslow.cli.main import main
 from fastslow.config import load_config
 from fastslow.lab import worlds
-from fastslow.lab.demo import Line
+from fastslow.lab.demo import Compared
 from fastslow.lab.tasks import WORLDS, right_prompts
 from fastslow.loop import train
 from fastslow.runs.files import read_lines
@@ -38,13 +38,13 @@ def test_the_demo_runs_and_says_what_happened(tmp_path: Path, capfd: pytest.Capt
 
 
 def test_the_table_says_who_is_better_and_never_loses_to_anything() -> None:
-    assert Line("x", 1.0, 2.0, 0, smaller_is_better=True).verdict() == "fst"
-    assert Line("x", 1.0, 2.0, 0, smaller_is_better=False).verdict() == "rl"
-    assert Line("x", 0.9001, 0.9004, 3, smaller_is_better=False).verdict() == "even"
-    assert Line("x", None, 2.0, 0, smaller_is_better=True).verdict() == "rl"
-    assert Line("x", 5.0, None, 0, smaller_is_better=True).verdict() == "fst"
-    assert Line("x", None, None, 0, smaller_is_better=True).verdict() == "even"
-    assert Line("x", None, 1.0, 1, smaller_is_better=True).text(None) == "never"
+    assert Compared("x", 1.0, 2.0, 0, smaller_is_better=True).verdict() == "fst"
+    assert Compared("x", 1.0, 2.0, 0, smaller_is_better=False).verdict() == "rl"
+    assert Compared("x", 0.9001, 0.9004, 3, smaller_is_better=False).verdict() == "even"
+    assert Compared("x", None, 2.0, 0, smaller_is_better=True).verdict() == "rl"
+    assert Compared("x", 5.0, None, 0, smaller_is_better=True).verdict() == "fst"
+    assert Compared("x", None, None, 0, smaller_is_better=True).verdict() == "even"
+    assert Compared("x", None, 1.0, 1, smaller_is_better=True).text(None) == "never"
 
 
 @pytest.mark.slow

@@ -5,12 +5,15 @@ from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from textwrap import fill
-from typing import Any
+from typing import TYPE_CHECKING
 
 from fastslow.errors import ConfigError, positive
 from fastslow.methods.settings import METHODS
 from fastslow.runs.files import read_lines
 from fastslow.text import wrapped
+
+if TYPE_CHECKING:  # numpy stays out of --help
+    from fastslow.experiments.records import Line, Settings
 
 
 def experiment(
@@ -25,9 +28,9 @@ def experiment(
     method_overrides: Sequence[str] = (),
     second: Sequence[str] = (),
     key: str = "",
-    values: Sequence[Any] = (),
+    values: Sequence[object] = (),
     report_only: bool = False,
-) -> list[dict[str, Any]]:
+) -> list["Line"]:
     """Run what is missing of an experiment, and write `results.jsonl`, `README.md` and plots into `output`
     (`runs/NAME` where it is not given). Returns every part's line.
 
@@ -47,7 +50,12 @@ def experiment(
     base = load_config(config, overrides)
     chosen = _methods(methods or study.methods)
     options = Options(
-        positive("seeds", seeds), chosen, _by_method(method_overrides, chosen), _settings(second), key, tuple(values)
+        positive("seeds", seeds),
+        chosen,
+        _by_method(method_overrides, (*chosen, *study.also)),
+        _settings(second),
+        key,
+        tuple(values),
     )
     study.check(base, options)
     check_plots()
@@ -66,7 +74,7 @@ def experiment(
     return lines
 
 
-def _write(title: str, lines: Sequence[Mapping[str, Any]], section: Sequence[str], directory: Path) -> None:
+def _write(title: str, lines: Sequence["Line"], section: Sequence[str], directory: Path) -> None:
     from fastslow.experiments.tables import seed_counts
     from fastslow.measuring.intervals import median_note
     from fastslow.runs.directory import write_atomically
@@ -88,11 +96,11 @@ def _methods(names: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
-def _settings(overrides: Sequence[str]) -> dict[str, Any]:
+def _settings(overrides: Sequence[str]) -> dict[str, object]:
     """Dotted keys and their values, read as YAML."""
     from fastslow.config.yaml_text import read_yaml
 
-    found = {}
+    found: dict[str, object] = {}
     for override in overrides:
         key, separator, text = override.partition("=")
         if not separator or not key:
@@ -101,14 +109,14 @@ def _settings(overrides: Sequence[str]) -> dict[str, Any]:
     return found
 
 
-def _by_method(overrides: Sequence[str], methods: Sequence[str]) -> Mapping[str, Mapping[str, Any]]:
-    found: dict[str, dict[str, Any]] = {}
+def _by_method(overrides: Sequence[str], methods: Sequence[str]) -> Mapping[str, "Settings"]:
+    found: dict[str, dict[str, object]] = {}
+    known = tuple(dict.fromkeys(methods))
     for override in overrides:
         method, separator, rest = override.partition(":")
-        # `rl` trains the second task of plasticity too, whichever methods are compared.
-        if not separator or method not in (*methods, "rl"):
+        if not separator or method not in known:
             raise ConfigError(
-                f"--method-set {override!r}: write it as method:key.path=value with one of {', '.join(methods)} in front"
+                f"--method-set {override!r}: write it as method:key.path=value with one of {', '.join(known)} in front"
             )
         found.setdefault(method, {}).update(_settings([rest]))
     return found

@@ -2,11 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 from itertools import product
-from typing import Any
 
+from fastslow.experiments.records import Settings
 from fastslow.experiments.runner import Measure, Part
-
-Settings = Mapping[str, Any]
 
 
 def compare(

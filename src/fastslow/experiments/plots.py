@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 
 from fastslow.errors import ConfigError
-from fastslow.measuring.statistics import Curve, accuracy, kl
+from fastslow.measuring.statistics import Curve, Point, accuracy, kl
 
 COLOURS = ("tab:orange", "tab:blue", "tab:green", "tab:red", "tab:purple", "tab:brown", "tab:pink", "tab:gray")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 """Series differ in marker as well as in colour."""
 
-Value = Callable[[Mapping[str, Any]], float]
+Value = Callable[[Point], float]
 Axis = tuple[str, Value]
 ROLLOUTS: Axis = ("sampled rollouts, the search's included", lambda point: point["rollouts"])
 STEPS: Axis = ("RL steps", lambda point: point["step"])

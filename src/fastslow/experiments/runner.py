@@ -15,10 +15,11 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from fastslow.config import Config, apply_override, parse_config
 from fastslow.errors import ConfigError, FastslowError, told
+from fastslow.experiments.records import Line, Measured, Outcome, Settings
 from fastslow.runs.directory import RunDirectory
 from fastslow.runs.files import checkpoint_steps, is_run, read_lines
 from fastslow.runs.reader import KEPT_TOTALS, Run
@@ -36,7 +37,7 @@ class Measure:
     """
 
     name: str
-    settings: Mapping[str, Any] = field(default_factory=dict)
+    settings: Settings = field(default_factory=dict)
     prompt: str | None = None
     weights: str = "latest"
     kl: bool = False
@@ -49,8 +50,8 @@ class Part:
     """
 
     name: str
-    settings: Mapping[str, Any]
-    labels: Mapping[str, Any] = field(default_factory=dict)
+    settings: Settings
+    labels: Mapping[str, object] = field(default_factory=dict)
     start: str | None = None
     measures: tuple[Measure, ...] = ()
 
@@ -60,7 +61,7 @@ class Experiment:
     """Runs that belong together. `base` is a config as it stands in a YAML file."""
 
     name: str
-    base: Mapping[str, Any]
+    base: Mapping[str, object]
     parts: tuple[Part, ...]
 
 
@@ -88,7 +89,7 @@ def run_experiment(
     workers: int = 1,
     watcher: Watcher | None = None,
     results: Path | None = None,
-) -> list[dict[str, Any]]:
+) -> list[Line]:
     """Run what has not been run yet; every part's line, in the order of the parts. The runs lie in `directory`, their
     lines in the file `results`, `results.jsonl` beside them unless it is given.
 
@@ -101,41 +102,9 @@ def run_experiment(
     known = {line["part"]: line for line in read_lines(results)}
     _check_known(experiment, directory, known, results)
     _forget_lost_starts(experiment, directory, known)
-    todo = [part for part in experiment.parts if part.name not in known]
-    failed: dict[str, str] = {}
-    before, started = len(known), time.monotonic()
-
-    def status(running: Mapping[Any, Part]) -> Status:
-        return Status(
-            experiment.name,
-            directory,
-            tuple(part.name for part in running.values()),
-            tuple(part.name for part in todo),
-            tuple(part.name for part in experiment.parts if part.name in known),
-            tuple(failed),
-            time.monotonic() - started,
-            len(known) - before,
-        )
-
-    if todo:
-        context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(max_workers=min(workers, len(todo)), mp_context=context) as pool:
-            running: dict[Future[dict[str, Any]], Part] = {}
-            try:
-                while todo or running:
-                    _submit(pool, experiment, directory, todo, running, known, failed, workers)
-                    if watcher is not None:
-                        watcher(status(running))
-                    if not running:
-                        break
-                    ended, _ = wait(running, timeout=POLL_S, return_when=FIRST_COMPLETED)
-                    for future in ended:
-                        _collect(experiment, results, directory, running.pop(future), future, known, failed)
-            except BaseException:
-                pool.shutdown(wait=True, cancel_futures=True)
-                raise
-    if watcher is not None:
-        watcher(status({}))
+    controller = _Controller(experiment, directory, results, workers, watcher or (lambda status: None), known)
+    controller.run()
+    failed = controller.failed
     if failed:
         first = next(iter(failed.items()))
         raise FastslowError(
@@ -190,11 +159,11 @@ def _check(experiment: Experiment, directory: Path) -> None:
             raise ConfigError(f"part {part.name!r} starts from {part.start!r}, which is no earlier part")
 
 
-def _check_known(experiment: Experiment, directory: Path, known: Mapping[str, Any], results: Path) -> None:
+def _check_known(experiment: Experiment, directory: Path, known: Mapping[str, Line], results: Path) -> None:
     """Raises ConfigError where a part that has a line was run with other settings: old results are never passed off as new."""
     for part in experiment.parts:
-        line = known.get(part.name, {})
-        if line.get("fingerprint", "") not in ("", fingerprint(part_config(experiment, part, directory))):
+        line = known.get(part.name)
+        if line and line.get("fingerprint", "") not in ("", fingerprint(part_config(experiment, part, directory))):
             raise ConfigError(
                 f"part {part.name!r} has a line in {results} that was run with other settings: give another output, or take "
                 "the line out"
@@ -208,66 +177,104 @@ def fingerprint(config: Config) -> str:
     return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _forget_lost_starts(experiment: Experiment, directory: Path, known: dict[str, Any]) -> None:
+def _forget_lost_starts(experiment: Experiment, directory: Path, known: dict[str, Line]) -> None:
     """A part whose weights another one still needs, and which are gone, is run again: results outlive runs."""
     for part in reversed(experiment.parts):
         if part.name not in known and part.start in known and not (directory / part.start / "checkpoints").is_dir():
             del known[part.start]
 
 
-def _submit(
-    pool: ProcessPoolExecutor,
-    experiment: Experiment,
-    directory: Path,
-    todo: list[Part],
-    running: dict[Future[dict[str, Any]], Part],
-    known: Mapping[str, Any],
-    failed: dict[str, str],
-    workers: int,
-) -> None:
-    """Start as many parts as there are free workers, those whose start is there."""
-    for part in list(todo):
-        if part.start in failed:
-            failed[part.name] = f"its start, {part.start}, failed"
-            todo.remove(part)
-        elif len(running) < workers and (part.start is None or part.start in known):
-            start = None if part.start is None else str(directory / part.start)
-            config = part_config(experiment, part, directory).model_dump(mode="json")
-            # Side by side, runs that each take all cores are slower by far than runs that share them.
-            config["threads"] = config["threads"] or max(1, (os.cpu_count() or 1) // workers)
-            measures = [vars(measure) for measure in part.measures]
-            running[pool.submit(run_part, config, measures, start)] = part
-            todo.remove(part)
+class _Controller:
+    """Hands the parts that have no line to worker processes, as many at a time as there are workers, and books them."""
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        directory: Path,
+        results: Path,
+        workers: int,
+        watcher: Watcher,
+        known: dict[str, Line],
+    ) -> None:
+        self.experiment, self.directory, self.results = experiment, directory, results
+        self.workers, self.watcher, self.known = workers, watcher, known
+        self.todo = [part for part in experiment.parts if part.name not in known]
+        self.running: dict[Future[Outcome], Part] = {}
+        self.failed: dict[str, str] = {}
+        self.before, self.started = len(known), time.monotonic()
+
+    def run(self) -> None:
+        """Until every part has a line, has failed, or waits for one that has failed."""
+        if self.todo:
+            context = multiprocessing.get_context("spawn")
+            with ProcessPoolExecutor(max_workers=min(self.workers, len(self.todo)), mp_context=context) as pool:
+                try:
+                    self._loop(pool)
+                except BaseException:
+                    pool.shutdown(wait=True, cancel_futures=True)
+                    raise
+        self.watcher(self.status())
+
+    def status(self) -> Status:
+        """Where every part stands."""
+        return Status(
+            self.experiment.name,
+            self.directory,
+            tuple(part.name for part in self.running.values()),
+            tuple(part.name for part in self.todo),
+            tuple(part.name for part in self.experiment.parts if part.name in self.known),
+            tuple(self.failed),
+            time.monotonic() - self.started,
+            len(self.known) - self.before,
+        )
+
+    def _loop(self, pool: ProcessPoolExecutor) -> None:
+        while self.todo or self.running:
+            self._submit(pool)
+            self.watcher(self.status())
+            if not self.running:
+                break
+            ended, _ = wait(self.running, timeout=POLL_S, return_when=FIRST_COMPLETED)
+            for future in ended:
+                self._collect(self.running.pop(future), future)
+
+    def _submit(self, pool: ProcessPoolExecutor) -> None:
+        """Start as many parts as there are free workers, those whose start is there."""
+        for part in list(self.todo):
+            if part.start in self.failed:
+                self.failed[part.name] = f"its start, {part.start}, failed"
+                self.todo.remove(part)
+            elif len(self.running) < self.workers and (part.start is None or part.start in self.known):
+                start = None if part.start is None else str(self.directory / part.start)
+                config = part_config(self.experiment, part, self.directory).model_dump(mode="json")
+                # Side by side, runs that each take all cores are slower by far than runs that share them.
+                config["threads"] = config["threads"] or max(1, (os.cpu_count() or 1) // self.workers)
+                self.running[pool.submit(run_part, config, part.measures, start)] = part
+                self.todo.remove(part)
+
+    def _collect(self, part: Part, future: Future[Outcome]) -> None:
+        """Book what a part brought. One that was interrupted is neither done nor failed."""
+        error = future.exception()
+        if error is not None:
+            self.failed[part.name] = f"{type(error).__name__}: {told(error)}"
+            _append(self.directory / FAILURES, {"part": part.name, "error": self.failed[part.name]})
+            return
+        outcome = future.result()
+        if outcome["interrupted"]:
+            raise KeyboardInterrupt
+        line = {
+            "part": part.name,
+            "labels": dict(part.labels),
+            "settings": dict(part.settings),
+            "start": part.start,
+            "fingerprint": fingerprint(part_config(self.experiment, part, self.directory)),
+        }
+        # As it will be read back: lists for tuples.
+        self.known[part.name] = json.loads(json.dumps(line | outcome))
+        _append(self.results, self.known[part.name])
 
 
-def _collect(
-    experiment: Experiment,
-    results: Path,
-    directory: Path,
-    part: Part,
-    future: Future[dict[str, Any]],
-    known: dict[str, Any],
-    failed: dict[str, str],
-) -> None:
-    """Book what a part brought. One that was interrupted is neither done nor failed."""
-    error = future.exception()
-    if error is not None:
-        failed[part.name] = f"{type(error).__name__}: {told(error)}"
-        _append(directory / FAILURES, {"part": part.name, "error": failed[part.name]})
-        return
-    outcome = future.result()
-    if outcome["interrupted"]:
-        raise KeyboardInterrupt
-    line = {
-        "part": part.name, "labels": dict(part.labels), "settings": dict(part.settings), "start": part.start,
-        "fingerprint": fingerprint(part_config(experiment, part, directory)),
-    }  # fmt: skip
-    # As it will be read back: lists for tuples.
-    known[part.name] = json.loads(json.dumps(line | outcome))
-    _append(results, known[part.name])
-
-
-def _append(path: Path, record: Mapping[str, Any]) -> None:
+def _append(path: Path, record: Mapping[str, object]) -> None:
     with path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(record, ensure_ascii=False) + "\n")
 
@@ -275,8 +282,8 @@ def _append(path: Path, record: Mapping[str, Any]) -> None:
 # -- one part, in a process of its own ---------------------------------------------------------------------------------
 
 
-def run_part(tree: dict[str, Any], measures: Sequence[Mapping[str, Any]], start: str | None) -> dict[str, Any]:
-    """Train one part, or go on with it, and measure it. Values in and out are plain: they cross a process boundary."""
+def run_part(tree: dict[str, Any], measures: Sequence[Measure], start: str | None) -> Outcome:
+    """Train one part, or go on with it, and measure it. What comes in and goes out crosses a process boundary."""
     from fastslow.loop import train
 
     config = parse_config(tree)
@@ -288,13 +295,13 @@ def run_part(tree: dict[str, Any], measures: Sequence[Mapping[str, Any]], start:
         shutil.rmtree(output)  # it was finished, and what it brought was not written down
     resume = output if is_run(output) else None
     result = train(config, resume=resume)
-    outcome: dict[str, Any] = {"interrupted": result.interrupted}
+    outcome: dict[str, object] = {"interrupted": result.interrupted}
     if not result.interrupted:
         outcome |= summarise(output)
-        outcome["measures"] = {measure["name"]: _measured(output, measure) for measure in measures}
+        outcome["measures"] = {measure.name: _measured(output, measure) for measure in measures}
         for step in checkpoint_steps(output):
             shutil.rmtree(output / "checkpoints" / f"step_{step}" / "resume", ignore_errors=True)
-    return outcome
+    return cast(Outcome, outcome)
 
 
 def summarise(run: Path) -> dict[str, Any]:
@@ -309,20 +316,20 @@ def summarise(run: Path) -> dict[str, Any]:
     }
 
 
-def _measured(run: Path, measure: Mapping[str, Any]) -> dict[str, Any]:
+def _measured(run: Path, measure: Measure) -> Measured:
     from fastslow.measuring.evaluate import evaluate
 
-    overrides = [f"{key}={json.dumps(value)}" for key, value in measure["settings"].items()]
+    overrides = [f"{key}={json.dumps(value)}" for key, value in measure.settings.items()]
     report = evaluate(
         run,
         overrides=overrides,
-        weights=measure["weights"],
-        prompt=measure["prompt"],
+        weights=measure.weights,
+        prompt=measure.prompt,
         split="test",
-        kl=measure["kl"],
+        kl=measure.kl,
     )
     found = report.to_json()
-    row: dict[str, Any] = found["rows"][0]
+    row: Measured = found["rows"][0]
     if report.complementary is not None:
         members = [each["mean"] for each in found["rows"]]
         row |= {"mean": report.complementary[0], "mean_interval": report.complementary[1], "members": members}

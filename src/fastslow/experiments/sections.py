@@ -5,27 +5,26 @@ from pathlib import Path
 
 from fastslow.experiments.asymptote import fit_asymptote
 from fastslow.experiments.plots import ACCURACY, KL, ROLLOUTS, SECONDS, STEPS, draw
+from fastslow.experiments.records import Line
 from fastslow.experiments.tables import (
     NAMES,
     ByMethod,
-    Line,
     Lines,
     curves,
     measured,
     median,
+    moves_weights,
     ratios,
     reach,
     reaching,
     select,
 )
-from fastslow.measuring.statistics import Reached, accuracy, final_accuracy, kl, reached, summarise
+from fastslow.measuring.statistics import Curve, Point, Reached, accuracy, final_accuracy, kl, reached, summarise
 from fastslow.runs.reader import evaluation_of, kl_name
 from fastslow.text import markdown_table
 
 SHARE = 0.95
 """Of the better method's final accuracy: the level that the methods are timed to."""
-FROZEN = {"prompt"}
-"""Methods whose weights do not move."""
 
 Extra = Mapping[str, Callable[[Line], float]]
 
@@ -35,7 +34,7 @@ def level_of(methods: ByMethod) -> float:
     finals = [
         summarise([final_accuracy(run["curve"]) for run in runs]).median
         for method, runs in methods.items()
-        if method not in FROZEN or len(methods) == 1
+        if moves_weights(method) or len(methods) == 1
     ]
     return SHARE * max(finals)
 
@@ -73,7 +72,7 @@ def _ends(methods: ByMethod, extra: Extra) -> list[str]:
         for method, runs in methods.items()
     ]
     asymptotes = [
-        [NAMES[method], fit_asymptote(curves(runs)).text()] for method, runs in methods.items() if method not in FROZEN
+        [NAMES[method], fit_asymptote(curves(runs)).text()] for method, runs in methods.items() if moves_weights(method)
     ]
     kl_named = _kl_name(run for runs in methods.values() for run in runs)
     return [
@@ -134,7 +133,7 @@ def costs(methods: ByMethod) -> list[str]:
 
 def drift(methods: ByMethod, picture: Path) -> list[str]:
     """KL to the base where an accuracy was first reached, for levels that every method reached. Source: section 4.3."""
-    moving = {method: runs for method, runs in methods.items() if method not in FROZEN}
+    moving = {method: runs for method, runs in methods.items() if moves_weights(method)}
     rows = []
     for level in (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95):
         at = {method: [reached(run["curve"], level) for run in runs] for method, runs in moving.items()}
@@ -231,8 +230,8 @@ def ablation(lines: Lines, keys: Mapping[str, Sequence[str]], level: float) -> l
 
 def _searched(run: Line) -> int:
     """Rollouts that the prompt search sampled; results of before they were counted have none of reflection."""
-    totals: Mapping[str, int] = run["totals"]
-    return totals["sampled_gepa"] + totals.get("sampled_reflection", 0)
+    totals = run["totals"]
+    return int(totals["sampled_gepa"] + totals.get("sampled_reflection", 0))
 
 
 def _kl_name(runs: Iterable[Line]) -> str:
@@ -243,16 +242,16 @@ def _last_kl(run: Line) -> float:
     return kl(run["curve"][-1])
 
 
-def _at(curve: Sequence[Line], step: int) -> Line:
+def _at(curve: Curve, step: int) -> Point:
     """The evaluation of a step."""
     return next(point for point in curve if point["step"] == step)
 
 
-def _task_accuracy(task: str) -> Callable[[Line], float]:
+def _task_accuracy(task: str) -> Callable[[Point], float]:
     return lambda point: accuracy(point, task)
 
 
-def _accuracies(points: Sequence[Line], task: str, *, own: bool = False) -> str:
+def _accuracies(points: Sequence[Point], task: str, *, own: bool = False) -> str:
     """Median accuracy on a task, or on it under its own prompt, over the points that have it; a dash where none has."""
     found = [evaluation_of(point) for point in points]
     by_task = [each.own if own else each.tasks for each in found]

@@ -6,12 +6,12 @@ A new experiment is one entry of `STUDIES`: a function that makes its parts, and
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from fastslow.config import Config
 from fastslow.errors import ConfigError
 from fastslow.experiments import designs, sections
 from fastslow.experiments.asymptote import fit_asymptote
+from fastslow.experiments.records import Settings
 from fastslow.experiments.runner import Measure, Part
 from fastslow.experiments.tables import NAMES, ByMethod, Lines, by_method, curves, measured, select
 from fastslow.text import markdown_table
@@ -26,8 +26,6 @@ DECOMPOSITION = (
     Measure("base weights, seed prompt", prompt="seed", weights="base"),
 )
 
-Settings = Mapping[str, Any]
-
 
 @dataclass(frozen=True)
 class Options:
@@ -40,18 +38,21 @@ class Options:
     settings: Mapping[str, Settings] = field(default_factory=dict)
     second: Settings = field(default_factory=dict)
     key: str = ""
-    values: tuple[Any, ...] = ()
+    values: tuple[object, ...] = ()
 
 
 @dataclass(frozen=True)
 class Study:
-    """`about` says what it answers. `methods` are run where none are named. `check` raises ConfigError."""
+    """`about` says what it answers. `methods` are run where none are named, `also` takes part whichever are compared.
+    `check` raises ConfigError.
+    """
 
     about: str
     methods: tuple[str, ...]
     parts: Callable[[Config, Options], list[Part]]
     section: Callable[[Lines, Path, Config, Options], list[str]]
     check: Callable[[Config, Options], None] = lambda config, options: None
+    also: tuple[str, ...] = ()
 
 
 # -- parts -------------------------------------------------------------------------------------------------------------
@@ -218,7 +219,7 @@ STUDIES = {
     ),
     "plasticity": Study(
         "plain RL on a second task, from the base and from each method's weights",
-        ("fst", "rl"), _second_task, _plasticity, _needs_second,
+        ("fst", "rl"), _second_task, _plasticity, _needs_second, ("rl",),
     ),
     "continual": Study("one uninterrupted stream of tasks", ("fst", "rl"), _streamed, _continual, _needs_stream),
     "distill": Study(

@@ -2,18 +2,18 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import cast
 
-from fastslow.measuring.statistics import Reached, Summary, reached, summarise
-from fastslow.methods.registry import titles
+from fastslow.experiments.records import Line, Measured
+from fastslow.measuring.statistics import Curve, Reached, Summary, reached, summarise
+from fastslow.methods.registry import find_method, titles
 
 NAMES = titles()
-Line = Mapping[str, Any]
 Lines = Sequence[Line]
 ByMethod = Mapping[str, Lines]
 
 
-def select(lines: Lines, **labels: Any) -> Lines:
+def select(lines: Lines, **labels: object) -> Lines:
     """The lines whose labels have these values."""
     return [line for line in lines if all(line["labels"].get(name) == value for name, value in labels.items())]
 
@@ -24,13 +24,18 @@ def seed_counts(lines: Lines) -> list[int]:
     return list(groups.values())
 
 
-def by_method(lines: Lines, **labels: Any) -> ByMethod:
+def by_method(lines: Lines, **labels: object) -> ByMethod:
     """The lines of each method, in the order of `methods.settings`; methods without any are left out."""
     found = {method: select(lines, method=method, **labels) for method in NAMES}
     return {method: runs for method, runs in found.items() if runs}
 
 
-def curves(runs: Lines) -> list[Any]:
+def moves_weights(method: str) -> bool:
+    """Whether a method trains the slow weights, so that its curve has a drift and an end."""
+    return find_method(method).moves_weights
+
+
+def curves(runs: Lines) -> list[Curve]:
     """Their learning curves."""
     return [run["curve"] for run in runs]
 
@@ -58,8 +63,12 @@ def measured(runs: Lines, name: str, figure: str = "mean") -> str:
     A population of one prompt has no other figure than its mean.
     """
     found = [run["measures"][name] for run in runs if name in run["measures"]]
-    values = [measure.get(figure, measure["mean"]) for measure in found]
+    values = [_figure(measure, figure) for measure in found]
     return median(values) if values else "-"
+
+
+def _figure(measure: Measured, name: str) -> float:
+    return cast(float, measure.get(name, measure["mean"]))
 
 
 def ratios(methods: ByMethod, level: float) -> list[str]:

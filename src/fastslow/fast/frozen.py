@@ -19,5 +19,6 @@ class FrozenOptimiser:
         seed: int,
         previous_scores: Mapping[str, float],
     ) -> Evolution:
+        """The population as it is, repeated to `size`; nothing is asked and nothing is paid for."""
         members = tuple(population[index % len(population)] for index in range(size))
         return Evolution(members, (), 0, Usage())

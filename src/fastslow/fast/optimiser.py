@@ -21,6 +21,7 @@ class Evaluation:
 
     @property
     def reward(self) -> float | None:
+        """Mean over the rollouts that were scored; None where none was."""
         rewards = [rollout.reward for rollout in self.rollouts if rollout.reward is not None]
         return sum(rewards) / len(rewards) if rewards else None
 

@@ -55,7 +55,9 @@ def pareto_frontier(scores: Sequence[Scores], means: Sequence[float] | None = No
         return []
     # Ties in the mean go to the newer candidate, also inside gepa, which drops the lower scores first.
     ranks = [mean + index * 1e-9 for index, mean in enumerate(means)]
-    return sorted(find_dominator_programs(fronts, ranks), key=lambda index: (-means[index], -index))
+    # gepa has no types for it.
+    chosen: list[int] = find_dominator_programs(fronts, ranks)  # type: ignore[no-untyped-call]
+    return sorted(chosen, key=lambda index: (-means[index], -index))
 
 
 def select_population(

@@ -153,6 +153,7 @@ def wilson_interval(successes: int, count: int, z: float = 1.96) -> tuple[float,
 
 
 def file_hash(path: Path) -> str:
+    """SHA-256 of a file, in hex."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 

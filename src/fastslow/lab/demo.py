@@ -1,6 +1,6 @@
 """The demo: FST and RL alone side by side on one task, then a second task under plain RL, and a table of what happened."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,9 @@ from rich.text import Text
 
 from fastslow.errors import ConfigError
 from fastslow.experiments.plots import ACCURACY, KL, ROLLOUTS, SECONDS, draw
+from fastslow.experiments.records import Line, Measured
 from fastslow.experiments.runner import Experiment, Measure, Part, run_experiment
+from fastslow.experiments.tables import NAMES
 from fastslow.experiments.watch import LiveWatcher, PlainWatcher
 from fastslow.lab.rules import SEED_PROMPT
 from fastslow.lab.tasks import WORLDS, right_prompts
@@ -29,7 +31,7 @@ RATES = {"fst": 1e-4, "rl": 3e-4}
 
 
 @dataclass(frozen=True)
-class Line:
+class Compared:
     """A line of the final table: numbers of FST and of RL alone, and which is better."""
 
     what: str
@@ -49,6 +51,7 @@ class Line:
         return "fst" if (gap < 0) == self.smaller_is_better else "rl"
 
     def text(self, value: float | None) -> str:
+        """One of its numbers as it stands in the table."""
         return "never" if value is None else f"{value:.{self.digits}f}"
 
 
@@ -110,13 +113,13 @@ def run_demo(directory: Path, *, seed: int = 0, steps: int | None = None, worker
     report(console, by_part, directory)
 
 
-def report(console: Console, parts: dict[str, Any], directory: Path) -> None:
+def report(console: Console, parts: Mapping[str, Line], directory: Path) -> None:
     """The table, what FST lost on, the prompt, and where everything is."""
     rows = table_lines(parts)
     table = Table(box=None, pad_edge=False, title="What happened", title_justify="left", title_style="bold")
     for name in ("", "FST", "RL alone", "better", "note"):
         table.add_column(name, justify="left" if name in ("", "better", "note") else "right")
-    names = {"fst": "FST", "rl": "RL alone", "even": "even"}
+    names = {**NAMES, "even": "even"}
     for row in rows:
         table.add_row(Text(row.what), row.text(row.fst), row.text(row.rl), names[row.verdict()], Text(row.note))
     console.print()
@@ -132,7 +135,7 @@ def report(console: Console, parts: dict[str, Any], directory: Path) -> None:
     console.print(Text(f"Every prompt that was tried: fastslow prompts {directory / 'fst'} --all"), soft_wrap=True)
 
 
-def _plot(parts: dict[str, Any], directory: Path) -> str:
+def _plot(parts: Mapping[str, Line], directory: Path) -> str:
     """Where the plot is, or why there is none: the numbers above do not depend on it."""
     picture = directory / "curves.png"
     curves = {"FST": [parts["fst"]["curve"]], "RL alone": [parts["rl"]["curve"]]}
@@ -143,7 +146,7 @@ def _plot(parts: dict[str, Any], directory: Path) -> str:
     return str(picture)
 
 
-def table_lines(parts: dict[str, Any]) -> list[Line]:
+def table_lines(parts: Mapping[str, Line]) -> list[Compared]:
     """The comparison, in the order in which it is shown."""
     fst, rl = parts["fst"], parts["rl"]
     ends = [final_accuracy(part["curve"]) for part in (fst, rl)]
@@ -154,8 +157,8 @@ def table_lines(parts: dict[str, Any]) -> list[Line]:
     base = _following(rl["measures"], "base")
     second = {name: final_accuracy(parts[f"second-after-{name}"]["curve"]) for name in ("fst", "rl", "nothing")}
 
-    def line(what: str, values: Sequence[float | None], digits: int, smaller: bool, note: str = "") -> Line:
-        return Line(what, values[0], values[1], digits, smaller, note)
+    def line(what: str, values: Sequence[float | None], digits: int, smaller: bool, note: str = "") -> Compared:
+        return Compared(what, values[0], values[1], digits, smaller, note)
 
     return [
         line(f"RL steps to {percent}", [p.step if p else None for p in to_90], 0, True),
@@ -175,7 +178,7 @@ def table_lines(parts: dict[str, Any]) -> list[Line]:
     ]  # fmt: skip
 
 
-def _following(measures: dict[str, Any], weights: str) -> float:
+def _following(measures: Mapping[str, Measured], weights: str) -> float:
     """Mean accuracy under the other tasks' right prompts."""
     found = [measures[f"follow-{world}" if weights == "latest" else f"base-follow-{world}"]["mean"] for world in OTHERS]
     return sum(found) / len(found)

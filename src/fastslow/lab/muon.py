@@ -7,7 +7,6 @@ bfloat16, one matrix after another, which takes many times longer on a CPU that 
 
 from collections import defaultdict
 from collections.abc import Iterable
-from typing import Any
 
 import torch
 
@@ -18,7 +17,7 @@ ITERATIONS = 5
 def orthogonalise(matrices: torch.Tensor) -> torch.Tensor:
     """Matrices (N, R, C), R <= C, with singular values brought near 1."""
     a, b, c = COEFFICIENTS
-    x = matrices / (matrices.norm(dim=(1, 2), keepdim=True) + 1e-7)
+    x: torch.Tensor = matrices / (matrices.norm(dim=(1, 2), keepdim=True) + 1e-7)
     for _ in range(ITERATIONS):
         gram = x @ x.mT
         x = a * x + (b * gram + c * (gram @ gram)) @ x
@@ -32,7 +31,8 @@ class Muon(torch.optim.Optimizer):
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
 
     @torch.no_grad()
-    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+    def step(self, closure: object = None) -> None:  # type: ignore[override]
+        """One update of every parameter, in place. A closure is not called."""
         for group in self.param_groups:
             by_shape: dict[tuple[int, ...], list[tuple[torch.Tensor, torch.Tensor]]] = defaultdict(list)
             for parameter in group["params"]:
@@ -48,6 +48,7 @@ class Muon(torch.optim.Optimizer):
     def _direction(self, parameter: torch.Tensor, momentum: float) -> torch.Tensor:
         if parameter.grad is None:
             raise ValueError("Muon was given a parameter without a gradient")
-        buffer = self.state[parameter].setdefault("momentum", torch.zeros_like(parameter))
+        buffer: torch.Tensor = self.state[parameter].setdefault("momentum", torch.zeros_like(parameter))
         buffer.lerp_(parameter.grad, 1.0 - momentum)
-        return parameter.grad.lerp(buffer, momentum)
+        direction: torch.Tensor = parameter.grad.lerp(buffer, momentum)
+        return direction

@@ -51,6 +51,7 @@ class Recipe:
 
     @property
     def steps(self) -> int:
+        """All steps of the recipe, from the first to the last phase."""
         return self.stated_steps + self.habit_steps
 
 
@@ -133,7 +134,7 @@ def train_step(model: Any, optimizers: Sequence[torch.optim.Optimizer], batch: B
     # Each label is predicted at the position in front of it; the first of an answer at the end of its question.
     logits = model.lm_head(hidden[:, :-1][learnt])
     loss = torch.nn.functional.cross_entropy(logits, batch.labels[:, 1:][learnt])
-    loss.backward()
+    torch.autograd.backward(loss)
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     for optimizer in optimizers:
         for group in optimizer.param_groups:

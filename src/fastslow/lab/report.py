@@ -1,14 +1,13 @@
 """Tables and plots of `fastslow lab reproduce`, made from the results files alone."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from textwrap import fill
 
 from fastslow.experiments import sections
+from fastslow.experiments.records import Line
 from fastslow.experiments.tables import (
     NAMES,
     ByMethod,
-    Line,
     Lines,
     by_method,
     measured,
@@ -66,7 +65,7 @@ def _chosen(lines: Lines) -> dict[str, str]:
     if len(lines) < len(plan.tuning()):
         return {}
     methods = plan.chosen_methods(lines)
-    names = {rate: name for name, rate in plan.LEARNING_RATES.items()}
+    names: dict[object, str] = {rate: name for name, rate in plan.LEARNING_RATES.items()}
     return {method: names[methods[method]["slow.learning_rate"]] for method in ("fst", "rl")}
 
 
@@ -106,7 +105,7 @@ def _decomposition(tasks: list[str], lines: Lines) -> list[str]:
 
 
 def _plasticity(lines: Lines, results: Path) -> list[str]:
-    names: Mapping[str, str] = {"base": "the base", "fst": "FST on amber", "rl": "RL on amber"}
+    names = {"base": "the base"} | {method: f"{method.upper()} on {plan.FIRST}" for method in plan.STARTS}
     after = {name: runs for label, name in names.items() if (runs := select(lines, after=label))}
     if not after:
         return []

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
 
 from fastslow.errors import ConfigError
 from fastslow.experiments.plots import check_plots
+from fastslow.experiments.records import Line
 from fastslow.experiments.runner import Experiment, run_experiment
 from fastslow.experiments.watch import LiveWatcher, make_watcher
 from fastslow.lab.demo import base_config
@@ -36,7 +36,7 @@ def reproduce(
     write_report(results)
 
 
-def _run(experiment: Experiment, runs: Path, results: Path, workers: int) -> list[dict[str, Any]]:
+def _run(experiment: Experiment, runs: Path, results: Path, workers: int) -> list[Line]:
     watcher = make_watcher()
     with watcher if isinstance(watcher, LiveWatcher) else nullcontext():
         return run_experiment(

@@ -82,12 +82,15 @@ class RuleTask(Task):
 
     @property
     def seed_prompt(self) -> Prompt:
+        """The task's own prompt."""
         return Prompt.of(rules.SEED_PROMPT)
 
     def problems(self, split: Split) -> Sequence[Problem]:
+        """The problems of a split, always the same ones in the same order."""
         return self._splits[split]
 
     def score(self, problem: Problem, completion: str) -> Score:
+        """1 where every rule is kept, 0 otherwise, with one finding in words."""
         items, hidden = problem.data["items"], self.world.slices[problem.kind]
         broken, extra = rules.findings(items, completion.split(), hidden)
         if not broken and not extra:

@@ -7,9 +7,9 @@ the lesson proposer with a phrase book, no LLM; the model is the lab's.
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from fastslow.experiments.designs import compare, continual, plasticity, vary
+from fastslow.experiments.records import Line, Settings
 from fastslow.experiments.runner import Measure, Part
 from fastslow.lab.demo import follow
 from fastslow.lab.tasks import WORLDS
@@ -19,7 +19,9 @@ from fastslow.runs.files import read_lines
 TUNED_ON, TUNING_SEEDS = "cedar", (100, 101)
 LEARNING_RATES = {"3e-5": 3e-5, "1e-4": 1e-4, "3e-4": 3e-4, "1e-3": 1e-3}
 COMPARED = ("amber", "birch", "dogwood", "fir", "hazel")
-SECOND, SECOND_STEPS = "birch", 40
+FIRST, SECOND, SECOND_STEPS = "amber", "birch", 40
+STARTS = ("fst", "rl")
+"""Plasticity: what the weights have been through on the first task before plain RL on the second."""
 STREAM = ("amber", "elm", "birch")
 STREAM_STEPS = 40
 ABLATED = "amber"
@@ -36,7 +38,7 @@ MEASURES = (
 POPULATION = Measure("population", prompt="population")
 """And where problems come in slices: the whole population, each problem under the prompt that serves it best."""
 
-ABLATIONS: dict[str, dict[str, dict[str, Any]]] = {
+ABLATIONS: dict[str, dict[str, dict[str, object]]] = {
     "K": {str(k): {"loop.population_size": k} for k in (1, 2, 4, 8)},
     "T": {str(t): {"loop.steps_per_cycle": t} for t in (2, 5, 10, 20)},
     "baseline": {name: {"loop.baseline": name} for name in ("problem", "prompt")},
@@ -50,11 +52,10 @@ ABLATIONS: dict[str, dict[str, dict[str, Any]]] = {
     "learning-rate": {name: {"slow.learning_rate": rate} for name, rate in LEARNING_RATES.items()},
 }  # fmt: skip
 
-Settings = Mapping[str, Any]
 Methods = Mapping[str, Settings]
 
 
-def world(name: str) -> dict[str, Any]:
+def world(name: str) -> dict[str, object]:
     """The settings that choose a task of the lab."""
     return {"task.name": "lab", "task.options": {"world": name}}
 
@@ -73,7 +74,7 @@ def experiments(seeds: int) -> dict[str, Callable[[Methods], list[Part]]]:
             *plasticity(
                 {**world(SECOND), "steps": SECOND_STEPS},
                 numbers,
-                {"fst": "amber-fst-{seed}", "rl": "amber-rl-{seed}"},
+                {method: f"{FIRST}-{method}-{{seed}}" for method in STARTS},
                 methods["rl"],
             ),
         ],
@@ -98,9 +99,9 @@ def tuning() -> list[Part]:
     return [part for method in ("fst", "rl") for part in vary(task, TUNING_SEEDS, method, "learning-rate", values)]
 
 
-def chosen_methods(lines: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+def chosen_methods(lines: Sequence[Line]) -> dict[str, dict[str, object]]:
     """Each method's settings: the learning rate with the best median of mean accuracy over the run."""
-    methods: dict[str, dict[str, Any]] = {}
+    methods: dict[str, dict[str, object]] = {}
     for method in ("fst", "rl"):
         medians = {
             name: summarise([area(line["curve"], "step") for line in lines if _is(line, method, name)]).median
@@ -112,8 +113,9 @@ def chosen_methods(lines: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, An
     return methods
 
 
-def _is(line: Mapping[str, Any], method: str, value: str) -> bool:
-    return line["labels"]["method"] == method and line["labels"]["value"] == value
+def _is(line: Line, method: str, value: str) -> bool:
+    labels = line["labels"]
+    return (labels["method"], labels["value"]) == (method, value)
 
 
 def results_file(results: Path, name: str) -> Path:
@@ -121,6 +123,6 @@ def results_file(results: Path, name: str) -> Path:
     return results / f"{name}.jsonl"
 
 
-def read(results: Path, name: str) -> list[dict[str, Any]]:
+def read(results: Path, name: str) -> list[Line]:
     """The lines of an experiment so far, the last of each part."""
     return list({line["part"]: line for line in read_lines(results_file(results, name))}.values())

@@ -3,14 +3,15 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from fastslow.measuring.intervals import median_rank
 from fastslow.runs.reader import evaluation_of
 
-Curve = Sequence[Mapping[str, Any]]
+Point = Mapping[str, float]
+"""One evaluation during training: `step`, `rollouts`, `seconds`, and the metrics that were measured."""
+Curve = Sequence[Point]
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class Summary:
         return f"{self.median:.{digits}f} ({self.low:.{digits}f} to {self.high:.{digits}f})"
 
 
-def accuracy(point: Mapping[str, Any], task: str | None = None) -> float:
+def accuracy(point: Point, task: str | None = None) -> float:
     """mean@k of one evaluation; of a stream, that of one of its tasks. Raises ValueError where it was not measured."""
     found = evaluation_of(point)
     value = found.accuracy if task is None else found.tasks.get(task)
@@ -58,7 +59,7 @@ def accuracy(point: Mapping[str, Any], task: str | None = None) -> float:
     return float(value)
 
 
-def kl(point: Mapping[str, Any]) -> float:
+def kl(point: Point) -> float:
     """The KL to the base at an evaluation; NaN where it was not measured."""
     value = evaluation_of(point).kl
     return float("nan") if value is None else float(value)
@@ -68,7 +69,7 @@ def reached(curve: Curve, threshold: float) -> Reached | None:
     """When a threshold was first reached; None where it never was."""
     for point in curve:
         if accuracy(point) >= threshold:
-            return Reached(point["step"], point["rollouts"], point["seconds"], kl(point))
+            return Reached(int(point["step"]), int(point["rollouts"]), point["seconds"], kl(point))
     return None
 
 

@@ -54,9 +54,11 @@ class CodeIOTask(Task):
         self._splits = _deal(_read(path), {"test": test, "validation": validation, "train": train}, seed)
 
     def problems(self, split: Split) -> Sequence[Problem]:
+        """The problems of a split, always the same ones in the same order."""
         return self._splits[split]
 
     def score(self, problem: Problem, completion: str) -> Score:
+        """1 where the JSON value equals the function's output, 0 otherwise."""
         right, text = problem.data["output"], json_value_text(completion) or ""
         expected = shorten(json.dumps(right))
         try:

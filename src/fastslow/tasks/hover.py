@@ -70,9 +70,11 @@ class HoverTask(Task):
         self._splits = cut(hard, sizes, seed)
 
     def problems(self, split: Split) -> Sequence[Problem]:
+        """The problems of a split, always the same ones in the same order."""
         return self._splits[split]
 
     def score(self, problem: Problem, completion: str) -> Score:
+        """As `score_batch`, for one rollout. Raises InfrastructureError where the index breaks."""
         (score,) = self.score_batch([problem], [completion])
         if isinstance(score, ScoringFailure):
             raise InfrastructureError(score.reason)

@@ -99,6 +99,7 @@ def serve(requests: TextIO, replies: TextIO, cpu_s: float) -> None:
 
 
 def main() -> None:
+    """Serve over stdin and stdout, within limits of memory; the argument is the seconds that one answer may take."""
     signal.signal(signal.SIGPROF, signal.SIG_DFL)
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     with contextlib.suppress(ValueError, OSError):

@@ -62,9 +62,11 @@ class ReasoningGymTask(Task):
         self._splits = self._split()
 
     def problems(self, split: Split) -> Sequence[Problem]:
+        """The problems of a split, always the same ones in the same order."""
         return self._splits[split]
 
     def score(self, problem: Problem, completion: str) -> Score:
+        """The generator's own verdict on the extracted answer, in [0, 1]; 0 or 1 where only exact answers count."""
         answer = self.format.extract(completion)
         if answer is None:
             return Score(0.0, self.format.rule)

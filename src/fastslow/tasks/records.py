@@ -12,9 +12,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from fastslow.errors import ConfigError, InfrastructureError, TaskError
+from fastslow.extension import load_object
 from fastslow.tasks.base import SPLITS, ScoringFailure, Split, Task
 from fastslow.tasks.formats import get_format
-from fastslow.tasks.registry import load_object
 from fastslow.tasks.reward_functions import RewardFunctions
 from fastslow.tasks.scorers import Scorer, from_function, get_scorer
 from fastslow.tasks.tables import REST, Row, matching, read_source, with_choices
@@ -81,9 +81,11 @@ class RecordsTask(Task):
         self._check_prompts_and_columns()
 
     def problems(self, split: Split) -> Sequence[Problem]:
+        """The problems of a split, always the same ones in the same order."""
         return self._splits[split]
 
     def score(self, problem: Problem, completion: str) -> Score:
+        """What the scorer or the reward functions say. Raises InfrastructureError where they break."""
         if self._judge is not None:
             return self._judge(problem, completion)
         (score,) = self.score_batch([problem], [completion])
@@ -92,6 +94,7 @@ class RecordsTask(Task):
         return score
 
     def score_batch(self, problems: Sequence[Problem], completions: Sequence[str]) -> list[Score | ScoringFailure]:
+        """One call of the reward functions for the whole batch; a rollout that they cannot judge is masked."""
         if self._rewards is None:
             return super().score_batch(problems, completions)
         prompts = [problem.data["record"][self.columns["prompt"]] for problem in problems]

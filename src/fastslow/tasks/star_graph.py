@@ -52,12 +52,15 @@ class StarGraphTask(Task):
 
     @property
     def seed_prompt(self) -> Prompt:
+        """The task's own prompt."""
         return Prompt.of(SEED_PROMPT)
 
     def problems(self, split: Split) -> Sequence[Problem]:
+        """The problems of a split, always the same ones in the same order."""
         return self._splits[split]
 
     def score(self, problem: Problem, completion: str) -> Score:
+        """1 for the path from start to goal, 0 otherwise, with what is wrong with the answer."""
         gold, decoys = problem.data["path"], problem.data["decoys"]
         boxed = last_boxed(answer_part(completion))
         if boxed is None:

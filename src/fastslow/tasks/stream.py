@@ -48,23 +48,29 @@ class StreamTask(Task):
 
     @property
     def seed_prompt(self) -> Prompt:
+        """The first task's."""
         return self.tasks[0].seed_prompt
 
     @property
     def parts(self) -> Sequence[Task]:
+        """Its tasks, each once."""
         return self._parts
 
     def stage(self, step: int) -> Stage:
+        """The task whose turn it is at a step; the last one stays."""
         index = min(step // self.steps, len(self.tasks) - 1)
         return Stage(self.tasks[index], index * self.steps, self.steps)
 
     def problems(self, split: Split) -> Sequence[Problem]:
+        """Those of all tasks, one task after another."""
         return [problem for task in self._parts for problem in task.problems(split)]
 
     def score(self, problem: Problem, completion: str) -> Score:
+        """What the problem's own task says."""
         return self._owner[problem.id].score(problem, completion)
 
     def score_batch(self, problems: Sequence[Problem], completions: Sequence[str]) -> list[Score | ScoringFailure]:
+        """Each task scores its own problems in one batch."""
         scores: dict[int, Score | ScoringFailure] = {}
         for task in self._parts:
             mine = [index for index, problem in enumerate(problems) if self._owner[problem.id] is task]
@@ -73,6 +79,7 @@ class StreamTask(Task):
         return [scores[index] for index in range(len(problems))]
 
     def messages(self, problem: Problem, prompt: Prompt) -> tuple[Message, ...]:
+        """Those of the problem's own task."""
         return self._owner[problem.id].messages(problem, prompt)
 
     def _distinct(self, specs: Sequence[Any]) -> tuple[Task, ...]:

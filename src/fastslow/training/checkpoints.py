@@ -26,6 +26,7 @@ class Mark:
 
     @property
     def step(self) -> int:
+        """The last finished step."""
         return int(self.state["step"])
 
 

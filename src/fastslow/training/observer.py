@@ -19,6 +19,7 @@ class SilentObserver:
     """Shows nothing."""
 
     def on_event(self, kind: str, payload: dict[str, Any]) -> None:
+        """One event of the run, in the order in which they happen."""
         return None
 
 
@@ -29,5 +30,6 @@ class Observers:
         self.observers = list(observers)
 
     def on_event(self, kind: str, payload: dict[str, Any]) -> None:
+        """Nothing."""
         for observer in self.observers:
             observer.on_event(kind, payload)

@@ -35,6 +35,7 @@ class LoopState:
 
     @property
     def sampled_total(self) -> int:
+        """All sampled rollouts, those of the search and of reflection included; reused ones are not."""
         return self.sampled_rl + self.sampled_gepa + self.sampled_reflection
 
     def choose_by_kind(self, chosen: Mapping[str, Prompt]) -> None:
@@ -44,9 +45,11 @@ class LoopState:
         self.by_kind = {kind: hash_ for kind, hash_ in known.items() if hash_ in members}
 
     def to_json(self) -> dict[str, Any]:
+        """As it is written into a checkpoint."""
         return {**asdict(self), "population": [prompt.as_dict() for prompt in self.population]}
 
     @classmethod
     def from_json(cls, record: dict[str, Any]) -> "LoopState":
+        """The state that a checkpoint holds."""
         population = tuple(Prompt.from_dict(item) for item in record["population"])
         return cls(**{**record, "population": population, "pace": SearchPace(**record.get("pace", {}))})

@@ -72,10 +72,8 @@ def test_minibatches_are_of_one_kind_and_kinds_take_turns() -> None:
         prog_candidate_val_subscores = (dict.fromkeys(range(5), 0.0),)
 
     kinds.heads = {"n": A, "s": A}
-    batches = []
-    for _ in range(4):
-        assert kinds.select_candidate_idx(State) == 0
-        batches.append(kinds.next_minibatch_ids(None, State))
+    parents, batches = zip(*[kinds.draw(cast(Any, State)) for _ in range(4)], strict=True)
+    assert parents == (0, 0, 0, 0)
     assert [{position % 2 for position in batch} for batch in batches] == [{1}, {0}, {1}, {0}]
     assert all(len(set(batch)) == 2 for batch in batches)
 

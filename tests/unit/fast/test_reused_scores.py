@@ -97,7 +97,7 @@ def test_comparisons_take_one_rollout_and_means_take_all() -> None:
         assert one[1] == (one[0][problem.id] < 1.0)
         adapter = adapters[0]
         assert adapter.scores(OLD, [problem]) == adapter.candidates()[0].scores == {problem.id: 0.4}
-        assert adapter.anchor_scores(OLD) == {0: one[0][problem.id]}
+        assert adapter.scores_by_position(OLD) == {0: one[0][problem.id]}
         drawn.add(one[0][problem.id])
     assert drawn == {0.0, 1.0}
 

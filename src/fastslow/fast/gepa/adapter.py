@@ -4,9 +4,10 @@ import random
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
-from gepa import EvaluationBatch
+from gepa.core.adapter import EvaluationBatch
+from gepa.core.state import GEPAState
 
 from fastslow.errors import InfrastructureError, ReflectionError
 from fastslow.fast.optimiser import Candidate, Evaluate, Evaluation, Usage
@@ -19,10 +20,20 @@ MAX_IDLE_PROPOSALS = 12
 MAX_MASKED_BATCHES = 3
 
 Job = tuple[dict[str, str], Mapping[str, Sequence[Mapping[str, Any]]], list[str]]
+State = GEPAState[Evaluation | None, int]
+"""gepa's state of a cycle. Its validation ids are positions in the list of anchors."""
 
 
 class BudgetSpentError(Exception):
     """The next batch would exceed the cycle's metric calls. Ends gepa's run; the records stand."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What an accepted child is scored on: its `first` anchors, as positions; all of them; or by a race on the first."""
+
+    first: list[int]
+    path: Literal["first", "all", "race"]
 
 
 @dataclass
@@ -36,6 +47,8 @@ class Entry:
     feedback: tuple[str, ...] = ()
     scores: dict[str, float] = field(default_factory=dict)
     single_scores: dict[str, float] = field(default_factory=dict)
+    trial: Trial | None = None
+    """Of an accepted child, until gepa asks what to score it on."""
 
 
 class CycleAdapter:
@@ -60,7 +73,9 @@ class CycleAdapter:
     ) -> None:
         self.room, self.too_long = room, 0
         self.proposer, self.evaluate_pairs, self.seed = proposer, evaluate, seed
-        self.anchors, self.metric_calls = list(anchors), metric_calls
+        self.anchors = list(anchors)
+        """The problems that prompts are compared on."""
+        self.metric_calls = metric_calls
         self.calls = self.masked = self.masked_batches = self.proposals = self.idle = 0
         self.successes = self.failures_in_row = 0
         self.usage = Usage()
@@ -77,6 +92,7 @@ class CycleAdapter:
     def evaluate(
         self, batch: list[Problem], candidate: dict[str, str], capture_traces: bool = False
     ) -> EvaluationBatch[Evaluation, None]:
+        """As `batch_evaluate`, for one candidate."""
         return self.batch_evaluate([(candidate, batch)])[0]
 
     def batch_evaluate(
@@ -88,9 +104,13 @@ class CycleAdapter:
         return [self._batch(prompt, batch) for prompt, (_, batch) in zip(prompts, items, strict=True)]
 
     def make_reflective_dataset(
-        self, candidate: dict[str, str], eval_batch: Any, components_to_update: list[str]
+        self,
+        candidate: dict[str, str],
+        eval_batch: EvaluationBatch[Evaluation, None],
+        components_to_update: list[str],
     ) -> Mapping[str, Sequence[Mapping[str, Any]]]:
-        examples = [_example(evaluation) for evaluation in eval_batch.trajectories]
+        """What the proposer is shown of a minibatch: an example of each pair that has a scored rollout."""
+        examples = [_example(evaluation) for evaluation in eval_batch.trajectories or ()]
         records = [{"example": example} for example in examples if example is not None]
         return {component: records for component in components_to_update}
 
@@ -119,6 +139,11 @@ class CycleAdapter:
         except Exception as error:
             self.crash = self.crash or error
 
+    def newer(self, one: Prompt, other: Prompt) -> bool:
+        """Whether one candidate was proposed after another."""
+        order = list(self.entries)
+        return order.index(one.hash) > order.index(other.hash)
+
     # -- ours ----------------------------------------------------------------------------------------------------------
 
     def score_seeds(self, seeds: Sequence[Prompt]) -> None:
@@ -128,7 +153,7 @@ class CycleAdapter:
             entry = self.entries.setdefault(
                 prompt.hash, Entry(prompt, accepted=True, reason="member of the population")
             )
-            self.book_anchors(entry, self.anchors)
+            self.book_scores(entry, self.anchors)
             if not entry.scores:
                 entry.reason = "member of the population; none of its rollouts could be scored"
 
@@ -143,13 +168,13 @@ class CycleAdapter:
         """As `scores`, of one rollout a pair."""
         return self._scores(prompt, problems, single=True)
 
-    def book_anchors(self, entry: Entry, problems: Sequence[Problem]) -> None:
+    def book_scores(self, entry: Entry, problems: Sequence[Problem]) -> None:
         """Put a candidate's scores on some anchors, which are known, on its record."""
         entry.scores = self.scores(entry.prompt, problems)
         entry.single_scores = self.single_scores(entry.prompt, problems)
 
-    def anchor_scores(self, prompt: Prompt) -> dict[Any, float]:
-        """Single scores by gepa's validation ids, which are positions in the anchor list."""
+    def scores_by_position(self, prompt: Prompt) -> dict[int, float]:
+        """Single scores by gepa's validation ids, which are positions in the list of anchors."""
         scores = self.entries[prompt.hash].single_scores
         return {index: scores[p.id] for index, p in enumerate(self.anchors) if p.id in scores}
 

@@ -1,24 +1,27 @@
 """The parts that gepa lets one choose, for one cycle: selection, acceptance, sampling, scoring, reflection, events."""
 
 import random
-from collections import deque
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from gepa.core.state import ValsetEvaluation
+from gepa.core.callbacks import IterationStartEvent, ValsetEvaluatedEvent
+from gepa.core.data_loader import DataLoader
+from gepa.core.state import CachedEvaluation, EvaluationCache, ValsetEvaluation
+from gepa.proposer.base import CandidateProposal
+from gepa.proposer.reflective_mutation.base import CandidateSelector
 from gepa.proposer.reflective_mutation.reflection_lm import ReflectionProposal
+from gepa.strategies.batch_sampler import BatchSampler
 from gepa.strategies.candidate_selector import ParetoCandidateSelector
-from gepa.strategies.eval_policy import FullEvaluationPolicy
-from gepa.strategies.proposal_sampling import IndependentSampling
+from gepa.strategies.proposal_sampling import IndependentSampling, ProposalTask
 
-from fastslow.fast.gepa.adapter import CycleAdapter, Job
+from fastslow.fast.gepa.adapter import CycleAdapter, Job, State, Trial
 from fastslow.fast.gepa.kinds import Kinds
+from fastslow.fast.optimiser import Evaluation
 from fastslow.fast.pareto import ENOUGH, is_luck, paired_gain
 from fastslow.types import Problem, Prompt
 
 
-def nothing_scores(state: Any) -> bool:
+def nothing_scores(state: State) -> bool:
     """Whether no candidate in gepa's pool scores more than luck."""
     return all(is_luck(row.values()) for row in state.prog_candidate_val_subscores)
 
@@ -29,21 +32,38 @@ class NewestWhileZero:
     def __init__(self, rng: random.Random) -> None:
         self.pareto = ParetoCandidateSelector(rng)
 
-    def select_candidate_idx(self, state: Any) -> int:
+    def select_candidate_idx(self, state: State) -> int:
+        """The next parent's position among gepa's candidates."""
         if nothing_scores(state):
             return len(state.program_candidates) - 1
         return int(self.pareto.select_candidate_idx(state))
 
 
 class FittingSampling:
-    """Several parents an iteration, each with its own minibatch: as many as the budget has minibatches left."""
+    """Parents, each with its own minibatch: as many as the budget has minibatches left.
 
-    def __init__(self, adapter: CycleAdapter, proposals: int, minibatch: int) -> None:
-        self.adapter, self.proposals, self.minibatch = adapter, proposals, minibatch
+    Where problems are of several kinds a parent and its minibatch are drawn together, for one kind.
+    """
 
-    def sample_tasks(self, state: Any, candidate_selector: Any, batch_sampler: Any, trainset: Any) -> list[Any]:
+    def __init__(self, adapter: CycleAdapter, kinds: Kinds, proposals: int, minibatch: int) -> None:
+        self.adapter, self.kinds, self.proposals, self.minibatch = adapter, kinds, proposals, minibatch
+
+    def sample_tasks(
+        self,
+        state: State,
+        candidate_selector: CandidateSelector,
+        batch_sampler: BatchSampler[int, Problem],
+        trainset: DataLoader[int, Problem],
+    ) -> list[ProposalTask[int, Problem]]:
+        """The parents of one iteration and what each is shown."""
         fitting = max(1, min(self.proposals, self.adapter.remaining // self.minibatch))
-        return IndependentSampling(fitting).sample_tasks(state, candidate_selector, batch_sampler, trainset)
+        if not self.kinds.several:
+            return IndependentSampling(fitting).sample_tasks(state, candidate_selector, batch_sampler, trainset)
+        drawn = [self.kinds.draw(state) for _ in range(fitting)]
+        return [
+            ProposalTask(parent, state.program_candidates[parent], positions, trainset.fetch(positions))
+            for parent, positions in drawn
+        ]
 
 
 class Reflection:
@@ -52,10 +72,17 @@ class Reflection:
     def __init__(self, adapter: CycleAdapter) -> None:
         self.adapter = adapter
 
-    def reflect(self, candidate: Any, dataset: Any, components: Any) -> tuple[ReflectionProposal, "Reflection"]:
-        return self.reflect_many([(candidate, dataset, components)])[0]
+    def reflect(
+        self,
+        candidate: dict[str, str],
+        reflective_dataset: Mapping[str, Sequence[Mapping[str, Any]]],
+        components_to_update: list[str],
+    ) -> tuple[ReflectionProposal, "Reflection"]:
+        """One proposal."""
+        return self.reflect_many([(candidate, reflective_dataset, components_to_update)])[0]
 
     def reflect_many(self, jobs: Sequence[Job]) -> list[tuple[ReflectionProposal, "Reflection"]]:
+        """All proposals of an iteration, those that failed without any text."""
         texts: list[dict[str, str]] = [{} for _ in jobs]
         with self.adapter.crashes_kept():
             texts = self.adapter.propose_texts(jobs)
@@ -67,82 +94,105 @@ class Acceptance:
     the verifier does not complain about more things than before.
     """
 
-    def __init__(self, adapter: CycleAdapter, anchors: "AnchorPolicy", kinds: Kinds) -> None:
-        self.adapter, self.anchors, self.kinds = adapter, anchors, kinds
+    def __init__(self, adapter: CycleAdapter, kinds: Kinds) -> None:
+        self.adapter, self.kinds = adapter, kinds
 
-    def should_accept(self, proposal: Any, state: Any) -> bool:
+    def should_accept(self, proposal: CandidateProposal[int], state: State) -> bool:
+        """Whether a child joins gepa's pool; what it is then scored on goes on its record."""
         child = Prompt.from_dict(proposal.candidate)
         entry = self.adapter.entries[child.hash]
         self.adapter.idle = 0
-        problems = [self.adapter.anchors[index] for index in proposal.subsample_indices]
+        minibatch = proposal.subsample_indices or []
+        problems = [self.adapter.anchors[index] for index in minibatch]
         if not self.adapter.scores(child, problems):
             entry.reason = "none of its rollouts could be scored"
             return False
-        before, after = sum(proposal.subsample_scores_before), sum(proposal.subsample_scores_after)
-        count = len(proposal.subsample_scores_after)
+        rewards = proposal.subsample_scores_after or []
+        before, after, count = sum(proposal.subsample_scores_before or []), sum(rewards), len(rewards)
         # One lucky hit more or less is no evidence while nothing scores.
-        first = proposal.subsample_indices[0]
+        first = minibatch[0]
         tie = before - after <= 1.0 and self.kinds.unserved(first, state)
         parent = Prompt.from_dict(state.program_candidates[proposal.parent_program_ids[0]])
-        worse = (
+        more_complaints = (
             tie
             and after <= before
             and self.adapter.complaints(child, problems) > self.adapter.complaints(parent, problems)
         )
-        entry.accepted = after > before or (tie and not worse)
-        verdict = (
-            "better" if after > before
-            else "a tie, but with more complaints" if worse
-            else "a tie while nothing scores" if tie
-            else "not better"
-        )  # fmt: skip
+        entry.accepted = after > before or (tie and not more_complaints)
+        if after > before:
+            verdict = "better"
+        elif tie:
+            verdict = "a tie, but with more complaints" if more_complaints else "a tie while nothing scores"
+        else:
+            verdict = "not better"
         entry.reason = f"{verdict} on its minibatch: {before / count:.3f} -> {after / count:.3f} of {count}"
         if entry.accepted:
             self.kinds.accept(child, first, state)
-            self.anchors.accepted.append(Waiting(child, self.kinds.anchors_like(first), after == 0.0))
+            entry.trial = self._trial(first, after == 0.0)
         return entry.accepted
 
-
-@dataclass(frozen=True)
-class Waiting:
-    """An accepted child that waits for its anchors: those of its kind, and whether its minibatch was all zero."""
-
-    child: Prompt
-    like: list[int]
-    all_zero: bool
+    def _trial(self, position: int, all_zero: bool) -> Trial:
+        first = self.kinds.like(position)[: max(1, len(self.adapter.anchors) // 4)]
+        return Trial(first, "first" if all_zero else "race" if len(first) >= ENOUGH else "all")
 
 
-class AnchorPolicy:
+class Race(EvaluationCache[Evaluation | None, int]):
     """Which anchors a child is scored on: a quarter first, and all of them unless it is losing there.
 
     A child whose minibatch was all zero is scored on the quarter alone. Other children race: one that is behind the best
     prompt by more than the noise, and solves nothing there that no other prompt solves, gets no further anchors. The first
-    quarter is of the child's kind. The quarters of all children of an iteration are one batch. `accepted` holds the
-    children that wait for their anchors, in gepa's order.
+    quarter is of the child's kind. The quarters of all children of an iteration are one batch.
+
+    gepa asks its evaluation policy for validation ids without saying for which candidate. It then asks its cache, by
+    candidate, which of them are still to be scored: that is the call that is answered here. Nothing is cached.
     """
 
     def __init__(self, adapter: CycleAdapter) -> None:
+        super().__init__()
         self.adapter = adapter
-        self.full: FullEvaluationPolicy[Any, Any] = FullEvaluationPolicy()
-        self.accepted: deque[Waiting] = deque()
+        self.state: State | None = None
 
-    def get_eval_batch(self, loader: Any, state: Any, target_program_idx: int | None = None) -> list[Any]:
-        ids = self.full.get_eval_batch(loader, state, target_program_idx)
-        share = max(1, len(ids) // 4)
-        quarter = self.accepted[0].like[:share]
-        if self.accepted[0].all_zero or len(quarter) < ENOUGH:
-            return quarter if self.accepted.popleft().all_zero else ids
-        waiting = [entry for entry in self.accepted if not entry.all_zero]
-        self.adapter.ask([(entry.child, self.adapter.anchors[i]) for entry in waiting for i in entry.like[:share]])
-        child = self.accepted.popleft().child
-        some = [self.adapter.anchors[index] for index in quarter]
-        return quarter if self._loses(child, some, quarter, state) else ids
+    def on_iteration_start(self, event: IterationStartEvent) -> None:
+        """Take the cache's place in gepa's state."""
+        self.state = event["state"]
+        self.state.evaluation_cache = self
 
-    def _loses(self, child: Prompt, problems: Sequence[Problem], ids: Sequence[int], state: Any) -> bool:
+    def get_batch(
+        self, candidate: dict[str, str], example_ids: list[int]
+    ) -> tuple[dict[int, CachedEvaluation[Evaluation | None]], list[int]]:
+        """The validation ids that a candidate is to be scored on, as those that are not cached."""
+        entry = self.adapter.entries[Prompt.from_dict(candidate).hash]
+        # Other candidates are gepa's seed, which is known on every anchor.
+        trial = entry.trial
+        if trial is None or trial.path == "all":
+            return {}, example_ids
+        if trial.path == "race":
+            self.adapter.ask([(child, self.adapter.anchors[i]) for child, first in self._racing() for i in first])
+        entry.trial = None
+        alone = trial.path == "first" or self._loses(entry.prompt, trial.first)
+        return {}, trial.first if alone else example_ids
+
+    def put_batch(
+        self,
+        candidate: dict[str, str],
+        example_ids: list[int],
+        outputs: list[Evaluation | None],
+        scores: list[float],
+        objective_scores_list: Sequence[dict[str, float]] | None = None,
+    ) -> None:
+        """Keep nothing: the adapter knows every pair that was scored."""
+
+    def _racing(self) -> list[tuple[Prompt, list[int]]]:
+        """The children that are still to race and their first anchors, oldest first."""
+        waiting = [(entry.prompt, entry.trial) for entry in self.adapter.entries.values()]
+        return [(prompt, trial.first) for prompt, trial in waiting if trial is not None and trial.path == "race"]
+
+    def _loses(self, child: Prompt, ids: Sequence[int]) -> bool:
+        assert self.state is not None
+        problems = [self.adapter.anchors[index] for index in ids]
         scores = self.adapter.single_scores(child, problems)
-        pool = [
-            {index: row[index] for index in ids} for row in state.prog_candidate_val_subscores if set(ids) <= set(row)
-        ]
+        rows = self.state.prog_candidate_val_subscores
+        pool = [{index: row[index] for index in ids} for row in rows if set(ids) <= set(row)]
         if not scores or not pool:
             return False
         best = max(pool, key=lambda row: sum(row.values()))
@@ -151,12 +201,6 @@ class AnchorPolicy:
         gain, error = paired_gain([score for score, _ in pairs], [best[index] for _, index in pairs])
         return not solves_alone and gain < -error
 
-    def get_best_program(self, state: Any) -> int:
-        return int(self.full.get_best_program(state))
-
-    def get_valset_score(self, program_idx: int, state: Any) -> float:
-        return float(self.full.get_valset_score(program_idx, state))
-
 
 class Recorder:
     """Puts on the record what each candidate scored on the anchors that gepa has asked for."""
@@ -164,10 +208,11 @@ class Recorder:
     def __init__(self, adapter: CycleAdapter) -> None:
         self.adapter = adapter
 
-    def on_valset_evaluated(self, event: Any) -> None:
+    def on_valset_evaluated(self, event: ValsetEvaluatedEvent) -> None:
+        """Book one candidate's scores."""
         with self.adapter.crashes_kept():
             entry = self.adapter.entries[Prompt.from_dict(event["candidate"]).hash]
-            self.adapter.book_anchors(entry, [self.adapter.anchors[index] for index in event["scores_by_val_id"]])
+            self.adapter.book_scores(entry, [self.adapter.anchors[index] for index in event["scores_by_val_id"]])
 
 
 class SeedPopulation:
@@ -176,11 +221,12 @@ class SeedPopulation:
     def __init__(self, adapter: CycleAdapter, seeds: Sequence[Prompt]) -> None:
         self.adapter, self.seeds = adapter, list(seeds[1:])
 
-    def on_iteration_start(self, event: Any) -> None:
+    def on_iteration_start(self, event: IterationStartEvent) -> None:
+        """Add them, once."""
         with self.adapter.crashes_kept():
             state = event["state"]
             for prompt in self.seeds:
-                scores = self.adapter.anchor_scores(prompt)
+                scores = self.adapter.scores_by_position(prompt)
                 evaluation = ValsetEvaluation(dict.fromkeys(scores, None), scores, None)
                 state.update_state_with_new_program([], prompt.as_dict(), evaluation, None, state.total_num_evals)
             self.seeds = []
@@ -190,4 +236,4 @@ class QuietLogger:
     """gepa writes its log to the terminal unless told otherwise; ours is prompts.jsonl."""
 
     def log(self, message: str) -> None:
-        return None
+        """Say nothing."""

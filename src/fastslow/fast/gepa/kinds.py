@@ -10,60 +10,60 @@ population is kept for that edit. With one kind everything is as in gepa. Not in
 import itertools
 import random
 from collections.abc import Sequence
-from typing import Any
 
 from gepa.gepa_utils import select_program_candidate_from_pareto_front
 
-from fastslow.fast.gepa.adapter import CycleAdapter
+from fastslow.fast.gepa.adapter import CycleAdapter, State
 from fastslow.fast.pareto import Scores, is_luck, mean_score
 from fastslow.types import Prompt
 
 
 class Kinds:
-    """The kinds among a cycle's anchors, and the part of gepa's selector of parents and sampler of minibatches for them."""
+    """The kinds among a cycle's anchors: whose turn it is, its parent and its minibatch, and what a population must keep."""
 
     def __init__(self, adapter: CycleAdapter, minibatch: int, rng: random.Random) -> None:
         self.adapter, self.minibatch, self.rng = adapter, minibatch, rng
         self.positions: dict[str, list[int]] = {}
+        """By kind the positions of its problems in the list of anchors."""
         for position, problem in enumerate(adapter.anchors):
             self.positions.setdefault(problem.kind, []).append(position)
         self.heads: dict[str, Prompt] = {}
         """By kind that nothing serves: the newest prompt that its search has accepted."""
         self._turns = itertools.cycle(sorted(self.positions))
-        self._current = ""
 
     @property
     def several(self) -> bool:
         """Whether there is more than one kind."""
         return len(self.positions) > 1
 
-    def anchors_like(self, position: int) -> list[int]:
+    def like(self, position: int) -> list[int]:
         """Positions of the anchors that are of the same kind as one of them."""
         return self.positions[self.adapter.anchors[position].kind]
 
-    def unserved(self, position: int, state: Any) -> bool:
+    def unserved(self, position: int, state: State) -> bool:
         """Whether no candidate in gepa's pool scores more than luck on the kind of an anchor."""
-        like = self.anchors_like(position)
+        like = self.like(position)
         return all(is_luck(row[index] for index in like if index in row) for row in state.prog_candidate_val_subscores)
 
-    def accept(self, child: Prompt, position: int, state: Any) -> None:
+    def accept(self, child: Prompt, position: int, state: State) -> None:
         """Book an accepted child: in the search for a kind that nothing serves it is the next parent."""
-        if self.unserved(position, state):
-            self.heads[self.adapter.anchors[position].kind] = child
+        kind = self.adapter.anchors[position].kind
+        head = self.heads.get(kind)
+        if self.unserved(position, state) and (head is None or self.adapter.newer(child, head)):
+            self.heads[kind] = child
 
-    # -- gepa's side ---------------------------------------------------------------------------------------------------
+    # -- during a cycle ------------------------------------------------------------------------------------------------
 
-    def select_candidate_idx(self, state: Any) -> int:
-        self._current = next(self._turns)
-        like = self.positions[self._current]
+    def draw(self, state: State) -> tuple[int, list[int]]:
+        """The next kind's parent, as a position among gepa's candidates, and the anchors of its minibatch, as positions."""
+        kind = next(self._turns)
+        like = self.positions[kind]
         if self.unserved(like[0], state):
-            return self._head(self._current, [Prompt.from_dict(item) for item in state.program_candidates])
-        fronts = {key: front for key, front in state.get_pareto_front_mapping().items() if key in set(like)}
-        return int(select_program_candidate_from_pareto_front(fronts, state.per_program_tracked_scores, self.rng))
-
-    def next_minibatch_ids(self, loader: Any, state: Any) -> list[int]:
-        like = self.positions[self._current]
-        return self.rng.sample(like, min(self.minibatch, len(like)))
+            parent = self._head(kind, [Prompt.from_dict(item) for item in state.program_candidates])
+        else:
+            fronts = {key: front for key, front in state.get_pareto_front_mapping().items() if key in set(like)}
+            parent = select_program_candidate_from_pareto_front(fronts, state.per_program_tracked_scores, self.rng)
+        return parent, self.rng.sample(like, min(self.minibatch, len(like)))
 
     def _head(self, kind: str, candidates: Sequence[Prompt]) -> int:
         """The newest edit of a kind's search; before the first, the shortest of the prompts with the fewest complaints."""

@@ -25,15 +25,15 @@ import random
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import gepa
+from gepa.api import optimize
 
 from fastslow.fast.gepa.adapter import BudgetSpentError, CycleAdapter
 from fastslow.fast.gepa.hooks import (
     Acceptance,
-    AnchorPolicy,
     FittingSampling,
     NewestWhileZero,
     QuietLogger,
+    Race,
     Recorder,
     Reflection,
     SeedPopulation,
@@ -80,6 +80,7 @@ class GepaOptimiser:
         seed: int,
         previous_scores: Mapping[str, float],
     ) -> Evolution:
+        """One cycle; see `PromptOptimiser`. Raises InfrastructureError where the scorer is down."""
         seeds = list(dict.fromkeys(population))
         if len(seeds) > self.metric_calls:
             return self._too_small(seeds, size)
@@ -148,26 +149,21 @@ class GepaOptimiser:
         return True
 
     def _run_gepa(self, adapter: CycleAdapter, seeds: Sequence[Prompt], kinds: Kinds, seed: int) -> None:
-        many = self.proposals_per_iteration > 1
         minibatch = min(self.reflection_minibatch, len(adapter.anchors))
-        anchor_policy = AnchorPolicy(adapter)
-        # Without these three, mypy asks for every method of gepa's optional protocols.
+        # Without these two, mypy asks for every method of gepa's optional protocols.
         gepa_adapter: Any = adapter
-        by_kind: Any = kinds
-        callbacks: list[Any] = [SeedPopulation(adapter, seeds), Recorder(adapter)]
+        callbacks: list[Any] = [SeedPopulation(adapter, seeds), Race(adapter), Recorder(adapter)]
         # At the ceiling gepa is left by an exception: what has been scored so far is the cycle's result.
         with contextlib.suppress(BudgetSpentError):
-            gepa.optimize(
+            optimize(
                 seed_candidate=seeds[0].as_dict(),
                 trainset=adapter.anchors,
                 valset=adapter.anchors,
                 adapter=gepa_adapter,
-                candidate_selection_strategy=by_kind if kinds.several else NewestWhileZero(random.Random(seed)),
-                acceptance_criterion=Acceptance(adapter, anchor_policy, kinds),
-                val_evaluation_policy=anchor_policy,
-                batch_sampler=by_kind if kinds.several else "epoch_shuffled",
-                reflection_minibatch_size=None if kinds.several else minibatch,
-                sampling_strategy=FittingSampling(adapter, self.proposals_per_iteration, minibatch) if many else None,
+                candidate_selection_strategy=NewestWhileZero(random.Random(seed)),
+                acceptance_criterion=Acceptance(adapter, kinds),
+                reflection_minibatch_size=minibatch,
+                sampling_strategy=FittingSampling(adapter, kinds, self.proposals_per_iteration, minibatch),
                 reflection_strategy=Reflection(adapter),
                 callbacks=callbacks,
                 stop_callbacks=lambda state: adapter.should_stop(minibatch, self.max_failures),

@@ -48,6 +48,7 @@ class LessonProposer:
         self.max_prompt_chars, self.phrasebook, self.rewrite = max_prompt_chars, phrasebook, rewrite
 
     def propose(self, parent: Prompt, component: str, examples: Sequence[Example], *, seed: int) -> Proposal:
+        """The parent with one lesson more, or one line less where all of them stand. Raises ReflectionError."""
         rng = random.Random(seed)
         lines = parent.as_dict()[component].splitlines() or [""]
         # What another component says already need not be said twice.

@@ -37,6 +37,7 @@ class PolicyModel:
         self.max_tokens = max_tokens if self.limit is None else min(max_tokens, self.limit // 2)
 
     def answer(self, questions: Sequence[Question]) -> list[Reply | ReflectionError]:
+        """Sample one answer of the policy under training to each conversation, in one batch."""
         contexts = [self._fit(question) for question in questions]
         requests = [
             SampleRequest(context, 1, question.seed)

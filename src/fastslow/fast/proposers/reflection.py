@@ -37,9 +37,11 @@ class Question:
 
     @property
     def seed(self) -> int:
+        """The request's own: the same question gets the same answer from the policy."""
         return self.request.seed
 
     def messages(self, example_chars: int) -> list[Message]:
+        """The conversation that asks for a new text."""
         return render_messages(
             self.request,
             recipe=self.recipe,
@@ -63,12 +65,14 @@ class ReflectionProposer:
         self.model, self.recipe, self.max_prompt_chars = model, recipe, max_prompt_chars
 
     def propose(self, parent: Prompt, component: str, examples: Sequence[Example], *, seed: int) -> Proposal:
+        """As `propose_batch`, for one request. Raises ReflectionError."""
         outcome = self.propose_batch([ProposalRequest(parent, component, tuple(examples), seed)])[0]
         if isinstance(outcome, ReflectionError):
             raise outcome
         return outcome
 
     def propose_batch(self, requests: Sequence[ProposalRequest]) -> list[Proposal | ReflectionError]:
+        """A proposal or an error for each request, in their order."""
         questions = [Question(request, self.recipe, self.max_prompt_chars) for request in requests]
         replies = self.model.answer(questions)
         return [self._judge(request, reply) for request, reply in zip(requests, replies, strict=True)]

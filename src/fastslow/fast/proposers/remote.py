@@ -60,6 +60,7 @@ class RemoteModel:
         self.retries, self.backoff_s = config.retries, config.backoff_s
 
     def answer(self, questions: Sequence[Question]) -> list[Reply | ReflectionError]:
+        """Ask the server, several conversations at a time; answers come in the order of the questions."""
         if len(questions) == 1:
             return [self._ask(questions[0])]
         with ThreadPoolExecutor(min(CALLS_AT_ONCE, max(1, len(questions)))) as pool:
