@@ -7,6 +7,7 @@ import pytest
 from fastslow.tasks.base import SPLITS, ScoringFailure, Task, check_splits
 from fastslow.tasks.registry import build_task
 from fastslow.tasks.settings import TaskConfig
+from fastslow.testing.tasks import check_task
 from fastslow.types import Problem, Score
 
 SIZES = {"train": 8, "validation": 3, "test": 3}
@@ -194,3 +195,8 @@ def test_another_seed_prompt_changes_nothing_else(case):
     assert seeded.seed_prompt.system == "Evolved." != task.seed_prompt.system
     assert seeded.name == task.name
     assert [p.id for p in everything(seeded)] == [p.id for p in everything(task)]
+
+
+def test_the_suite_for_authors_passes(case):
+    name, task, again = case
+    check_task(task, again=again, right=lambda problem: gold(name, problem))

@@ -1,11 +1,18 @@
+import inspect
+import signal
+import sys
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any, ClassVar
 
 import pytest
 
+from fastslow.cli.progress import make_observer
 from fastslow.errors import ConfigError
 from fastslow.loop import train
 from fastslow.runs.reader import read_metrics
+from fastslow.training.build import check
+from fastslow.training.observer import SilentObserver
 from fastslow.training.tracking import check_tracker, make_tracker, scalars
 
 from runs import small_config
@@ -15,7 +22,7 @@ def test_tensorboard_gets_every_number_of_every_step(tiny_model_dir: Path, tmp_p
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     config = small_config(tiny_model_dir, tmp_path / "run", tracker="tensorboard", steps=2)
-    train(config, observer=make_tracker(config))
+    train(config)  # from Python too: nobody hands the tracker over
     events = EventAccumulator(str(tmp_path / "run" / "tensorboard"))
     events.Reload()
     written = {(name, event.step): event.value for name in events.Tags()["scalars"] for event in events.Scalars(name)}
@@ -38,3 +45,99 @@ def test_what_was_not_measured_is_left_out() -> None:
 def test_a_missing_tracker_is_named_before_anything_runs() -> None:
     with pytest.raises(ConfigError, match=r"pip install 'fastslow\[trackio\]'"):
         check_tracker("trackio")
+
+
+OWN = """
+class Tracker:
+    made = []
+
+    def __init__(self, config):
+        self.output, self.kinds, self.steps = config.output, [], []
+        self.made.append(self)
+
+    def on_event(self, kind, payload):
+        self.kinds.append(kind)
+        if kind == "step":
+            self.steps.append(payload["step"])
+
+
+class Broken:
+    def on_event(self, kind, payload):
+        raise OSError("the disk is full")
+
+
+class Wanting:
+    def __init__(self, project):
+        self.project = project
+
+    def on_event(self, kind, payload): ...
+
+
+class Raising:
+    def __init__(self):
+        raise OSError("no server")
+
+
+class Mute: ...
+"""
+
+
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """`own_tracker.py` in the current directory."""
+    (tmp_path / "own_tracker.py").write_text(OWN, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(sys.modules, "own_tracker", raising=False)
+    return tmp_path
+
+
+def test_a_tracker_of_ones_own_gets_every_event_once_beside_the_observer(tiny_model_dir: Path, own: Path) -> None:
+    class Listener(SilentObserver):
+        kinds: ClassVar[list[str]] = []
+
+        def on_event(self, kind: str, payload: dict[str, Any]) -> None:
+            self.kinds.append(kind)
+
+    config = small_config(tiny_model_dir, own / "run", tracker="own_tracker:Tracker", steps=2)
+    train(config, observer=Listener())
+    (tracker,) = sys.modules["own_tracker"].Tracker.made
+    assert tracker.output == str(own / "run")
+    assert tracker.steps == [0, 1, 2]
+    assert (tracker.kinds[0], tracker.kinds[-1]) == ("start", "end")
+    assert tracker.kinds == Listener.kinds
+
+
+def test_the_command_line_does_not_make_the_tracker_a_second_time() -> None:
+    assert "config" not in inspect.signature(make_observer).parameters
+
+
+def test_a_tracker_that_breaks_at_the_start_leaves_the_run_free(tiny_model_dir: Path, own: Path) -> None:
+    config = small_config(tiny_model_dir, own / "run", tracker="own_tracker:Broken", steps=2)
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(OSError, match="the disk is full"):
+        train(config)
+    assert signal.getsignal(signal.SIGINT) is before
+    train(small_config(tiny_model_dir, own / "run", steps=2), resume=own / "run")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("tensorbord", r"tracker: 'tensorbord' is unknown\. Did you mean 'tensorboard'\? Known: none, tensorboard"),
+        ("own_tracker:Nothing", r"tracker: 'own_tracker:Nothing' cannot be imported: .*package\.module:name"),
+        ("nowhere:Tracker", r"tracker: 'nowhere:Tracker' cannot be imported"),
+        ("math:pi", r"tracker: 'math:pi' is 3\.14.*name a class with `on_event`"),
+        (
+            "own_tracker:Wanting",
+            r"tracker: the constructor of 'own_tracker:Wanting' wants 'project': give it a default",
+        ),
+        ("own_tracker:Raising", r"tracker: 'own_tracker:Raising' cannot be made: OSError: no server"),
+        ("own_tracker:Mute", r"tracker: 'own_tracker:Mute' gave .*, which has no `on_event`"),
+    ],
+)
+def test_a_tracker_that_cannot_be_meant_is_refused_before_any_model_loads(own: Path, name: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        config = small_config(Path("no-model"), own / "run", tracker=name)
+        check(config)
+        make_tracker(config)
+    assert not (own / "run").exists()

@@ -78,7 +78,7 @@ def _train(options: argparse.Namespace) -> int:
     from fastslow.cli.progress import make_observer
     from fastslow.loop import train
 
-    result = train(config, resume=options.resume, observer=make_observer(config, quiet=options.quiet))
+    result = train(config, resume=options.resume, observer=make_observer(quiet=options.quiet))
     if result.interrupted:
         print(f"\nStopped after step {result.steps}; everything is saved. Go on with:\n")
         print(f"    fastslow train --resume {result.run}")

@@ -13,12 +13,10 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from rich.table import Table
 from rich.text import Text
 
-from fastslow.config import Config
 from fastslow.runs import metrics as m
 from fastslow.runs.reader import Step, kl_mark
 from fastslow.text import duration, printable
-from fastslow.training.observer import Observer, Observers
-from fastslow.training.tracking import make_tracker
+from fastslow.training.observer import Observer
 
 
 class WarningsObserver:
@@ -147,12 +145,11 @@ def summary(record: dict[str, Any]) -> dict[str, str]:
     }
 
 
-def make_observer(config: Config, *, quiet: bool = False) -> Observer:
-    """What the command line shows, and the tracker that the config names."""
-    shown: Observer = WarningsObserver() if quiet else LiveObserver() if sys.stdout.isatty() else PlainObserver()
-    if config.tracker == "none":
-        return shown
-    return Observers([shown, make_tracker(config)])
+def make_observer(*, quiet: bool = False) -> Observer:
+    """What the command line shows. The tracker that a config names is the run's own affair."""
+    if quiet:
+        return WarningsObserver()
+    return LiveObserver() if sys.stdout.isatty() else PlainObserver()
 
 
 def _number(value: float | None, digits: int = 3) -> str:

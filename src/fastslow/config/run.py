@@ -18,7 +18,7 @@ from fastslow.section import Fraction, NonNegative, Positive, Section, option
 from fastslow.slow.settings import ModelConfig, SamplingConfig, SlowConfig
 from fastslow.slow.tinker.settings import TinkerConfig
 from fastslow.tasks.settings import TaskConfig
-from fastslow.training.settings import LoopConfig
+from fastslow.training.settings import NO_TRACKER, LoopConfig, Tracker
 
 
 class Checked(Protocol):
@@ -65,9 +65,7 @@ class Config(Section):
         0.5, "stop, saved, when more of a step's rollouts cannot be scored", unit="share, 0 to 1"
     )
     threads: Positive | None = option(None, "null: PyTorch's own choice", unit="CPU threads")
-    tracker: Literal["none", "tensorboard", "wandb", "trackio"] = option(
-        "none", "`tensorboard`, `wandb` or `trackio`", unit="a name"
-    )
+    tracker: Tracker = option(NO_TRACKER, "`tensorboard`, `wandb`, `trackio`, or `package.module:Class`", unit="a name")
     checkpoint_every: Positive = option(50, "all checkpoints are kept", unit="steps", source="settings: 50, all kept")
     rollout_samples: NonNegative = option(16, "rollouts that are written out to be read", unit="rollouts a step")
     loop: LoopConfig = Field(default_factory=LoopConfig)

@@ -96,7 +96,8 @@ class RuleTask(Task):
         if not broken and not extra:
             return Score(1.0, "Correct.")
         # One thing is named, always the same for the same answer: the world has no hidden state.
-        digest = hashlib.sha256(f"{problem.id}\n{completion}".encode()).digest()
+        # Half of a surrogate pair cannot be encoded otherwise.
+        digest = hashlib.sha256(f"{problem.id}\n{completion}".encode(errors="surrogatepass")).digest()
         named = rules.RULES[broken[digest[0] % len(broken)]].verdict if broken else rules.NOTHING_ELSE_VERDICT
         return Score(0.0, named)
 

@@ -16,7 +16,7 @@ from fastslow.extension import load_object
 from fastslow.tasks.base import SPLITS, ScoringFailure, Split, Task
 from fastslow.tasks.formats import get_format
 from fastslow.tasks.reward_functions import RewardFunctions
-from fastslow.tasks.scorers import Scorer, from_function, get_scorer
+from fastslow.tasks.scorers import Scorer, find_scorer, from_function
 from fastslow.tasks.tables import REST, Row, matching, read_source, with_choices
 from fastslow.types import Message, Problem, Score
 
@@ -63,7 +63,7 @@ class RecordsTask(Task):
             raise ConfigError("task.options.answer: is missing: choices need the column with the right one")
         if (scorer is None) == (not reward_functions):
             raise ConfigError("task.options: give either scorer or reward_functions")
-        self._built_in: Scorer | None = None
+        self._scorer: Scorer | None = None
         self._judge: Judge | None = None
         self._rewards: RewardFunctions | None = None
         if reward_functions:
@@ -116,19 +116,22 @@ class RecordsTask(Task):
         return Score(score.reward, f"{score.feedback}\nThe reference answer is {answer}.")
 
     def _make_judge(self, scorer: str, answer_format: str | None) -> Judge:
-        if ":" in scorer:
+        found = find_scorer(scorer)
+        if not isinstance(found, Scorer):
             if answer_format is not None:
-                raise ConfigError("task.options.answer_format: belongs to the scorers exact, number and choice")
-            function = _load_function(scorer, "scorer")
-            by_record = from_function(function, scorer, self.columns["answer"])
+                raise ConfigError(
+                    "task.options.answer_format: belongs to the scorers exact, number and choice, and to a Scorer of your own. "
+                    f"Remove it: the function {scorer!r} reads the completion itself"
+                )
+            by_record = from_function(found, scorer, self.columns["answer"])
             return lambda problem, completion: by_record(completion, problem.data["record"])
-        built_in = self._built_in = get_scorer(scorer)
+        self._scorer = found
         if self.columns["answer"] is None:
             raise ConfigError(f"task.options.answer: is missing: scorer {scorer!r} needs the column with the answers")
-        if answer_format is not None and not built_in.takes_format:
+        if answer_format is not None and not found.takes_format:
             raise ConfigError(f"task.options.answer_format: scorer {scorer!r} has a format of its own: remove it")
         form = get_format(answer_format or "plain")
-        return lambda problem, completion: built_in.judge(completion, problem.data["gold"], form)
+        return lambda problem, completion: found.judge(completion, problem.data["gold"], form)
 
     def _split(
         self, rows: list[Row] | dict[Split, list[Row]], sizes: Mapping[str, str | int], drop: bool, seed: int
@@ -196,10 +199,10 @@ class RecordsTask(Task):
         if self.columns["answer"] is None:
             return {"record": record}
         answer = self._value(where, record, "answer")
-        if self._built_in is None:
+        if self._scorer is None:
             return {"record": record}
         try:
-            return {"record": record, "gold": self._built_in.prepare(answer)}
+            return {"record": record, "gold": self._scorer.prepare(answer)}
         except (TypeError, ValueError) as error:
             reason = str(error) if isinstance(error, TaskError) else f"the answer {answer!r} {error}"
             raise TaskError(f"{where}: {reason} (column {self.columns['answer']!r})") from error
@@ -290,14 +293,14 @@ def _load_rewards(
         raise ConfigError(
             f"task.options.reward_functions: names {twice!r} twice: give it a weight in reward_weights instead"
         )
-    functions = {path: _load_function(path, "reward_functions") for path in paths}
+    functions = {path: _load_function(path) for path in paths}
     return RewardFunctions(functions, weights, (0.0, 1.0) if reward_range is None else reward_range)
 
 
-def _load_function(path: str, option: str) -> Callable[..., Any]:
-    function: Callable[..., Any] = load_object(path, f"task.options.{option}")
+def _load_function(path: str) -> Callable[..., Any]:
+    function: Callable[..., Any] = load_object(path, "task.options.reward_functions")
     if not callable(function):
-        raise ConfigError(f"task.options.{option}: {path!r} is {function!r}, not a function")
+        raise ConfigError(f"task.options.reward_functions: {path!r} is {function!r}, not a function")
     return function
 
 

@@ -1,7 +1,7 @@
-"""Scorers for the user's own records: built-in ones by name, or a function given as `package.module:function`.
+"""Scorers for the user's own records: built-in ones by name, or anybody's as `package.module:Name`.
 
-A built-in scorer is one entry in `SCORERS`: `prepare` reads the record's answer once, before any model loads, and raises
-ValueError where it is of no use; `judge` compares a completion with it.
+A `Scorer` has two parts: `prepare` reads the record's answer once, before any model loads, and raises ValueError where it
+is of no use; `judge` compares a completion with it. A plain function does as well (`from_function`).
 """
 
 import importlib.util
@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fastslow.errors import ConfigError, InfrastructureError, TaskError
+from fastslow.extension import resolve
 from fastslow.tasks.base import as_number
 from fastslow.tasks.formats import (
     FORMATS,
@@ -30,6 +31,7 @@ from fastslow.tasks.math_answers import LIMIT_S, MATH_VERIFY, same_math
 from fastslow.tasks.numbers import Number, last_number, same_number
 from fastslow.types import Score
 
+FIELD = "task.options.scorer"
 Record = Mapping[str, Any]
 ScoreRecord = Callable[[str, Record], Score]
 
@@ -197,24 +199,33 @@ def _with_power_of_ten(text: str) -> str:
     return f"{found[1]} \\cdot 10^{{{found[2]}}}" if found else text
 
 
-SCORERS: dict[str, Scorer] = {
-    "exact": Scorer(_text, _exact),
-    "number": Scorer(_prepare_number, _number),
-    "choice": Scorer(_prepare_choice, _choice),
-    "json": Scorer(_prepare_json, _json, takes_format=False),
-    "math": Scorer(_prepare_math, _math, takes_format=False),
+EXACT = Scorer(_text, _exact)
+NUMBER = Scorer(_prepare_number, _number)
+CHOICE = Scorer(_prepare_choice, _choice)
+JSON = Scorer(_prepare_json, _json, takes_format=False)
+MATH = Scorer(_prepare_math, _math, takes_format=False)
+
+SCORERS = {
+    "exact": "fastslow.tasks.scorers:EXACT",
+    "number": "fastslow.tasks.scorers:NUMBER",
+    "choice": "fastslow.tasks.scorers:CHOICE",
+    "json": "fastslow.tasks.scorers:JSON",
+    "math": "fastslow.tasks.scorers:MATH",
 }
+"""Import paths by the names that `task.options.scorer` takes."""
 
 
-def get_scorer(name: str) -> Scorer:
-    """Raises ConfigError for a name that is not known, or whose package is missing."""
-    if name not in SCORERS:
-        raise ConfigError(
-            f"task.options.scorer: {name!r} is unknown: take one of {', '.join(SCORERS)}, or package.module:function"
-        )
+def find_scorer(name: str) -> Scorer | Callable[..., Any]:
+    """A built-in scorer, or what `package.module:Name` stands for: a `Scorer`, or a function (see `from_function`).
+
+    Raises ConfigError for a name that is not known, whose package is missing, or that stands for something else.
+    """
     if name == "math":
         _start_math_verify()
-    return SCORERS[name]
+    found: Scorer | Callable[..., Any] = resolve(name, SCORERS, FIELD)
+    if not isinstance(found, Scorer) and not callable(found):
+        raise ConfigError(f"{FIELD}: {name!r} is {found!r}, not a function, nor a Scorer of fastslow.tasks.scorers")
+    return found
 
 
 def _start_math_verify() -> None:

@@ -16,8 +16,9 @@ from fastslow.slow.engine import PolicyEngine
 from fastslow.slow.losses import check_loss
 from fastslow.tasks.base import Task, check_splits
 from fastslow.tasks.registry import build_task
+from fastslow.training.observer import Observer
 from fastslow.training.resume import check_complete
-from fastslow.training.tracking import check_tracker
+from fastslow.training.tracking import check_tracker, make_tracker
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class Parts:
     optimiser: PromptOptimiser
     run: RunDirectory
     room: ContextRoom
+    tracker: Observer
 
 
 def check(config: Config) -> tuple[Config, Task]:
@@ -134,6 +136,7 @@ def prepare(config: Config, *, resume: Path | None = None) -> Parts:
         check_complete(run)
         run.open(config)
     try:
+        tracker = make_tracker(config)
         engine = build_engine(config)
         _check_engine(config, task, engine)
         searches = find_method(config.method).searches(config)
@@ -143,4 +146,4 @@ def prepare(config: Config, *, resume: Path | None = None) -> Parts:
         raise
     if resume is None:
         run.create(config)
-    return Parts(config, task, engine, optimiser, run, room)
+    return Parts(config, task, engine, optimiser, run, room, tracker)

@@ -12,7 +12,9 @@ class Observer(Protocol):
     `end` {result}, or `abort` {error} where an exception ends the run.
     """
 
-    def on_event(self, kind: str, payload: dict[str, Any]) -> None: ...
+    def on_event(self, kind: str, payload: dict[str, Any]) -> None:
+        """Hear of one event; several observers get the same payload."""
+        ...
 
 
 class SilentObserver:

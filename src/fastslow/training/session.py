@@ -28,7 +28,7 @@ from fastslow.training.checkpoints import Checkpoints, Mark
 from fastslow.training.context import RunContext, fitting
 from fastslow.training.curriculum import Curriculum, union
 from fastslow.training.interrupts import Interrupts
-from fastslow.training.observer import Observer, SilentObserver
+from fastslow.training.observer import Observer, Observers, SilentObserver
 from fastslow.training.population import Population
 from fastslow.training.resume import read_resume
 from fastslow.training.sampling import Group, Sampling
@@ -76,8 +76,12 @@ class TrainingSession:
 
     @classmethod
     def open(cls, config: Config, *, resume: Path | None, observer: Observer | None) -> "TrainingSession":
-        """Check everything, then load the model; continue from the newest checkpoint where `resume` names a run."""
-        session = cls(prepare(config, resume=resume), observer or SilentObserver())
+        """Check everything, then load the model; continue from the newest checkpoint where `resume` names a run.
+
+        Events go to the observer, and to the tracker that the config names.
+        """
+        parts = prepare(config, resume=resume)
+        session = cls(parts, Observers([observer or SilentObserver(), parts.tracker]))
         if resume is not None:
             session._restore()
         return session
@@ -85,18 +89,18 @@ class TrainingSession:
     def __enter__(self) -> "TrainingSession":
         self.interrupts.listen()
         context, state = self.context, self.context.state
-        context.observer.on_event(
-            "start",
-            {
-                "steps": context.config.steps,
-                "max_rollouts": context.config.max_rollouts,
-                "output": str(context.run.path),
-                "step": state.step,
-                "rollouts": state.sampled_total,
-                "engine": context.engine.describe(),
-            },
-        )
         try:
+            context.observer.on_event(
+                "start",
+                {
+                    "steps": context.config.steps,
+                    "max_rollouts": context.config.max_rollouts,
+                    "output": str(context.run.path),
+                    "step": state.step,
+                    "rollouts": state.sampled_total,
+                    "engine": context.engine.describe(),
+                },
+            )
             if self._closing:
                 self._finish_closing()
             elif state.step == 0 and not self._last_record:

@@ -1,8 +1,34 @@
-"""The config of Algorithm 1."""
+"""The config of Algorithm 1, and which trackers come with the package."""
 
-from typing import Literal
+import difflib
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator
 
 from fastslow.section import NonNegative, Positive, Section, option
+
+NO_TRACKER = "none"
+TRACKERS = {
+    "tensorboard": "fastslow.training.tracking:TensorBoardObserver",
+    "wandb": "fastslow.training.tracking:WandbObserver",
+    "trackio": "fastslow.training.tracking:WandbObserver",
+}
+"""Import paths by the names that `tracker` takes besides `none`. Each name is that of the package which it needs."""
+
+
+def _known_tracker(name: str) -> str:
+    """The name. Raises ValueError for one that is neither listed nor an import path; nothing is imported."""
+    if name == NO_TRACKER or name in TRACKERS or ":" in name:
+        return name
+    close = difflib.get_close_matches(name, [NO_TRACKER, *TRACKERS], n=1)
+    hint = f"Did you mean {close[0]!r}? " if close else ""
+    raise ValueError(
+        f"{name!r} is unknown. {hint}Known: {', '.join([NO_TRACKER, *TRACKERS])}, and package.module:Class"
+    )
+
+
+Tracker = Annotated[str, AfterValidator(_known_tracker)]
+"""What the option `tracker` holds."""
 
 
 class LoopConfig(Section):

@@ -1,29 +1,67 @@
-"""Sending a run's numbers to TensorBoard, wandb or trackio. None is a dependency; one key of the config names it."""
+"""Sending a run's numbers to TensorBoard, wandb, trackio, or an observer of somebody's own.
+
+None is a dependency; one key of the config names it: a short name of `TRACKERS`, or `package.module:Class`.
+"""
 
 import hashlib
 import importlib
+import inspect
+from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from fastslow.config import Config
 from fastslow.errors import ConfigError
+from fastslow.extension import resolve
 from fastslow.runs.metrics import STEP
-from fastslow.training.observer import Observer
+from fastslow.training.observer import Observer, SilentObserver
+from fastslow.training.settings import NO_TRACKER, TRACKERS
 
 PROJECT = "fastslow"
+FIELD = "tracker"
 
 
 def check_tracker(name: str) -> None:
-    """Raises ConfigError where the package that a tracker needs is not installed."""
-    if name != "none" and find_spec(name) is None:
+    """Raises ConfigError where the package that a tracker needs is missing, or a class of your own cannot be made."""
+    if name in TRACKERS and find_spec(name) is None:
         raise ConfigError(f"tracker: {name!r} is not installed: pip install 'fastslow[{name}]', or set tracker to none")
+    if name != NO_TRACKER:
+        _parameters(name, resolve(name, TRACKERS, FIELD))
 
 
 def make_tracker(config: Config) -> Observer:
-    """An observer that sends every number of every step."""
-    check_tracker(config.tracker)
-    return TensorBoardObserver(config) if config.tracker == "tensorboard" else WandbObserver(config)
+    """The observer that the config names; one that keeps silent where it names none.
+
+    A class of your own gets `config` where its constructor has a parameter of that name. Raises: ConfigError.
+    """
+    name = config.tracker
+    if name == NO_TRACKER:
+        return SilentObserver()
+    check_tracker(name)
+    factory = resolve(name, TRACKERS, FIELD)
+    try:
+        made = factory(config=config) if "config" in _parameters(name, factory) else factory()
+    except Exception as error:  # a class of somebody's own may raise whatever it likes
+        raise ConfigError(f"{FIELD}: {name!r} cannot be made: {type(error).__name__}: {error}") from error
+    if not callable(getattr(made, "on_event", None)):
+        raise ConfigError(f"{FIELD}: {name!r} gave {made!r}, which has no `on_event`: see CONTRIBUTING.md")
+    observer: Observer = made
+    return observer
+
+
+def _parameters(name: str, factory: Any) -> Mapping[str, inspect.Parameter]:
+    """What the constructor of a tracker takes. Raises ConfigError where it wants more than the config."""
+    if not callable(factory):
+        raise ConfigError(f"{FIELD}: {name!r} is {factory!r}, which cannot be called: name a class with `on_event`")
+    parameters = inspect.signature(factory).parameters
+    optional = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    for parameter in parameters.values():
+        if parameter.name != "config" and parameter.default is parameter.empty and parameter.kind not in optional:
+            raise ConfigError(
+                f"{FIELD}: the constructor of {name!r} wants {parameter.name!r}: give it a default. It can have `config`"
+            )
+    return parameters
 
 
 class TensorBoardObserver:
@@ -33,7 +71,7 @@ class TensorBoardObserver:
         self.directory = Path(config.output) / "tensorboard"
         self.writer: Any = None
 
-    def on_event(self, kind: str, payload: dict[str, Any]) -> None:
+    def on_event(self, kind: str, payload: Mapping[str, Any]) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
         if kind == "start":
@@ -41,8 +79,8 @@ class TensorBoardObserver:
             self.writer = SummaryWriter(str(self.directory), purge_step=resumed_at)
         elif kind == "step":
             for name, value in scalars(payload).items():
-                self.writer.add_scalar(name, value, payload[STEP.name])
-        elif kind in ("end", "abort"):
+                self.writer.add_scalar(name, value, payload["step"])
+        elif kind in ("end", "abort") and self.writer is not None:
             self.writer.close()
 
 
@@ -53,12 +91,12 @@ class WandbObserver:
         self.config = config
         self.client: Any = None
 
-    def on_event(self, kind: str, payload: dict[str, Any]) -> None:
+    def on_event(self, kind: str, payload: Mapping[str, Any]) -> None:
         if kind == "start":
             self._start()
         elif kind == "step":
-            self.client.log(scalars(payload), step=payload[STEP.name])
-        elif kind in ("end", "abort"):
+            self.client.log(scalars(payload), step=payload["step"])
+        elif kind in ("end", "abort") and self.client is not None:
             self.client.finish()
 
     def _start(self) -> None:
@@ -67,10 +105,11 @@ class WandbObserver:
         if self.config.tracker == "wandb":
             name = hashlib.sha256(str(output.resolve()).encode()).hexdigest()[:16]
             settings |= {"id": name, "dir": str(output), "resume": "allow"}
-        self.client = importlib.import_module(self.config.tracker)
-        self.client.init(**settings)
+        client = importlib.import_module(self.config.tracker)
+        client.init(**settings)
+        self.client = client
 
 
-def scalars(record: dict[str, Any]) -> dict[str, float]:
+def scalars(record: Mapping[str, Any]) -> dict[str, float]:
     """The numbers of a metrics line; what was not measured in a step is left out."""
     return {name: value for name, value in record.items() if isinstance(value, int | float) and name != STEP.name}

@@ -36,7 +36,7 @@ def impatient(monkeypatch, verifier):
 
 
 def judge(answer, completion):
-    scorer = scorers.get_scorer("math")
+    scorer = scorers.find_scorer("math")
     return scorer.judge(completion, scorer.prepare(answer), FORMATS["plain"])
 
 
@@ -186,5 +186,5 @@ def test_a_parser_that_is_missing_is_told_before_any_data_is_read(monkeypatch, t
     made = MathVerify(worker=worker)
     monkeypatch.setattr(scorers, "MATH_VERIFY", made)
     with pytest.raises(ConfigError, match=r"scorer: math-verify is broken: .*"):
-        scorers.get_scorer("math")
+        scorers.find_scorer("math")
     made.close()

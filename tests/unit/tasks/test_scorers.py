@@ -8,14 +8,14 @@ import pytest
 from fastslow.errors import ConfigError, TaskError
 from fastslow.tasks import scorers
 from fastslow.tasks.formats import FORMATS
-from fastslow.tasks.scorers import CHOICE_RULE, JSON_RULE, NUMBER_RULE, SCORERS, as_score, from_function, get_scorer
+from fastslow.tasks.scorers import CHOICE_RULE, JSON_RULE, NUMBER_RULE, SCORERS, as_score, find_scorer, from_function
 from fastslow.types import Score
 
 TABLES = Path(__file__).with_name("verdicts")
 
 
 def judge(name: str, answer, completion: str, form: str = "plain") -> Score:
-    scorer = get_scorer(name)
+    scorer = find_scorer(name)
     return scorer.judge(completion, scorer.prepare(answer), FORMATS[form])
 
 
@@ -126,14 +126,15 @@ def test_text_that_is_no_mathematics_is_wrong_not_broken(text):
 )
 def test_an_answer_of_no_use_is_refused(name, answer, message):
     with pytest.raises(ValueError, match=message):
-        get_scorer(name).prepare(answer)
+        find_scorer(name).prepare(answer)
 
 
 def test_an_unknown_scorer_is_named_with_the_known_ones():
     with pytest.raises(
-        ConfigError, match=r"scorer: 'exakt' is unknown: take one of exact, number, choice, json, math, or"
+        ConfigError,
+        match=r"scorer: 'exakt' is unknown. Did you mean 'exact'\? Known: exact, number, choice, json, math, and",
     ):
-        get_scorer("exakt")
+        find_scorer("exakt")
 
 
 def test_the_second_parameter_says_what_a_function_gets():
@@ -171,4 +172,4 @@ def test_what_a_function_may_return():
 def test_the_missing_package_is_named(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "math_verify", None)
     with pytest.raises(ConfigError, match=r"math-verify is not installed: pip install 'fastslow\[math\]'"):
-        scorers.get_scorer("math")
+        scorers.find_scorer("math")

@@ -1,0 +1,231 @@
+"""Every example of the pages is run: Python blocks, configs, commands. What cannot run here is listed, with the reason."""
+
+import argparse
+import ast
+import inspect
+import json
+import re
+import shlex
+import textwrap
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+import fastslow
+from fastslow.cli.main import build_parser
+from fastslow.config import parse_config, read_yaml
+from fastslow.methods.fst import FastSlow
+from fastslow.testing.optimisers import check_optimiser
+from fastslow.testing.proposers import check_proposer
+from fastslow.testing.tasks import check_task
+
+from runs import small_config
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+COMMAND = re.compile(r"^\s*(?:\.venv/bin/|uv run )?(fastslow .*)$")
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block of a page."""
+
+    page: str
+    language: str
+    text: str
+    line: int
+
+    def __str__(self) -> str:
+        return f"{self.page}:{self.line}"
+
+
+def blocks() -> list[Block]:
+    """Every fenced block of every page."""
+    found = []
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        for match in re.finditer(r"^( *)```([^\n`]*)\n(.*?)^\1```", text, re.DOTALL | re.MULTILINE):
+            where = page.relative_to(ROOT).as_posix()
+            found.append(Block(where, match[2].strip(), match[3], text[: match.start()].count("\n") + 1))
+    return found
+
+
+BLOCKS = blocks()
+
+
+def of(*languages: str) -> list[Block]:
+    return [block for block in BLOCKS if block.language in languages]
+
+
+# -- how each Python block is run --------------------------------------------------------------------------------------
+
+PYTHON = {
+    "while not session.finished": "loop",
+    'fastslow.experiment("compare"': "experiment",
+    "fastslow.train(fastslow.load_config": "train",
+    "class ShoutProposer": "proposer",
+    "class ShuffleOptimiser": "optimiser",
+    "class Reverse(Task)": "task",
+    "def matches(completions": "rewards",
+}
+"""What stands in a Python block, and how it is run."""
+
+NOT_COMMANDS = {
+    "docs/architecture.md": "a tree of the packages",
+    "docs/run-directory.md": "a tree of files",
+    "docs/scale-out.md": "commands of a server that is a package of its own, with GPUs; its `fastslow` lines are parsed",
+    "docs/performance.md": "make and a benchmark against another package; the files must exist",
+    "docs/recipes.md": "pip and export, the rest is parsed; the tool must exist",
+    "CONTRIBUTING.md": "the linter, the type checker and these tests; the files must exist",
+}
+"""Pages with blocks that hold lines besides `fastslow` commands, and why those are not run."""
+
+
+def how(block: Block) -> str:
+    return next((name for words, name in PYTHON.items() if words in block.text), "")
+
+
+def tree_of(model: Path) -> dict[str, Any]:
+    return small_config(model, Path("runs/my-run"), steps=2).model_dump(mode="json", exclude_defaults=True)
+
+
+@pytest.mark.parametrize("block", of("python"), ids=str)
+def test_a_python_block_runs(
+    block: Block, tiny_model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kind = how(block)
+    assert kind, f"{block}: nothing here says how to run this block: add it to PYTHON"
+    monkeypatch.chdir(tmp_path)
+    namespace: dict[str, Any] = {"__name__": "example"}
+    if kind in ("train", "experiment"):
+        write_config(tiny_model_dir, tmp_path / "my.yaml")
+        # The page's numbers are those of a real run; here a handful of steps on a tiny model.
+        for big, small in (('"steps=50"', '"steps=2"'), ("seeds=5, workers=2", "seeds=1, workers=1")):
+            namespace["changed"] = block.text.replace(big, small)
+            block = Block(block.page, block.language, namespace["changed"], block.line)
+    if kind == "loop":
+        run_loop(block, tiny_model_dir, tmp_path / "run")
+        return
+    exec(compile(block.text, str(block), "exec"), namespace)
+    if kind == "train":
+        assert namespace["result"].steps == 2
+    elif kind == "experiment":
+        assert any("fst" in str(line) for line in namespace["lines"])
+    elif kind == "proposer":
+        check_proposer(namespace["ShoutProposer"]())
+    elif kind == "optimiser":
+        check_optimiser(namespace["ShuffleOptimiser"])
+    elif kind == "task":
+        made = (namespace["Reverse"](train=20) for _ in range(2))
+        check_task(next(made), again=next(made), right=lambda problem: problem.data["answer"])
+    elif kind == "rewards":
+        said = [[{"role": "assistant", "content": "4, please"}]]
+        assert namespace["matches"](said, ["4"]) == [1.0]
+
+
+def write_config(model: Path, path: Path) -> None:
+    path.write_text(yaml.safe_dump(tree_of(model)), encoding="utf-8")
+
+
+def run_loop(block: Block, model: Path, output: Path) -> None:
+    """README's loop is the method's own, statement by statement, and that method runs."""
+    source = ast.parse(textwrap.dedent(inspect.getsource(FastSlow.train)))
+    shown = [ast.dump(node) for node in ast.parse(block.text).body]
+    function: Any = source.body[0]
+    real = [ast.dump(node) for node in function.body if not isinstance(node, ast.Expr)]
+    assert shown == real[: len(shown)]
+    assert fastslow.train(small_config(model, output, steps=2)).steps == 2
+
+
+@pytest.mark.parametrize("block", of("yaml"), ids=str)
+def test_a_config_parses(block: Block, tiny_model_dir: Path) -> None:
+    tree = {**tree_of(tiny_model_dir), "steps": 100}
+    shown = read_yaml(block.text, str(block))
+    merged = merge(tree, shown)
+    config = parse_config(merged)
+    for key, value in flat(shown):
+        node: Any = config
+        for name in key:
+            node = node[name] if isinstance(node, Mapping) else getattr(node, name)
+        assert str(node) == str(value) or node == value, f"{'.'.join(key)} is {node!r}"
+
+
+def merge(tree: dict[str, Any], shown: Mapping[str, Any]) -> dict[str, Any]:
+    """What is shown over a minimal config; a section that changes its kind starts anew."""
+    fresh = ("task", "model") if "model" in shown or "task" in shown else ()
+    merged = {key: value for key, value in tree.items() if key not in fresh or key not in shown}
+    own = isinstance(shown.get("fast"), Mapping) and ":" in str(shown["fast"].get("optimiser", ""))
+    if own:
+        merged["fast"] = {k: v for k, v in merged["fast"].items() if k in ("anchor_problems", "metric_calls")}
+    if "metric_calls" not in shown.get("fast", {}) and "anchor_problems" in shown.get("fast", {}):
+        merged["fast"] = {**merged["fast"], "metric_calls": 2 * shown["fast"]["anchor_problems"]}
+    for key, value in shown.items():
+        below = merged.get(key)
+        merged[key] = {**below, **value} if isinstance(below, dict) and isinstance(value, Mapping) else value
+    return merged
+
+
+def flat(tree: Mapping[str, Any], prefix: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """The scalars of a tree by their keys."""
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from flat(value, (*prefix, key))
+        elif not isinstance(value, list):
+            yield (*prefix, key), value
+
+
+@pytest.mark.parametrize("block", of("json"), ids=str)
+def test_a_json_block_is_json(block: Block) -> None:
+    assert json.loads(block.text)
+
+
+def lines_of(block: Block) -> list[str]:
+    """The lines of a block, continued ones joined, comments left out."""
+    joined = re.sub(r"\\\n\s*", " ", block.text)
+    return [line for line in joined.splitlines() if line.strip()]
+
+
+@pytest.mark.parametrize("block", of("", "bash", "sh", "console"), ids=str)
+def test_a_command_parses(block: Block, monkeypatch: pytest.MonkeyPatch) -> None:
+    for line in lines_of(block):
+        found = COMMAND.match(line)
+        if found:
+            words = shlex.split(found[1], comments=True)
+            options = build_parser().parse_args(words[1:])
+            assert isinstance(options, argparse.Namespace)
+            continue
+        if line.startswith("make "):
+            target = shlex.split(line, comments=True)[1]
+            assert re.search(
+                rf"^{re.escape(target)}:", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE
+            ), line
+            continue
+        assert block.page in NOT_COMMANDS, f"{block}: {line!r} is no command of ours, and NOT_COMMANDS does not say why"
+        if block.page not in ("docs/architecture.md", "docs/run-directory.md"):
+            for path in re.findall(r"\b(?:tools|benchmarks|tests|configs|src)/[\w/.]+", line):
+                assert (ROOT / path).exists(), f"{block}: {path} does not exist"
+
+
+def test_every_block_is_of_a_kind_that_is_run() -> None:
+    known = {"python", "yaml", "json", "", "bash", "sh", "console"}
+    assert [str(block) for block in BLOCKS if block.language not in known] == []
+    assert len(BLOCKS) > 40
+
+
+def test_no_exception_outlives_its_block() -> None:
+    assert [words for words in PYTHON if not any(words in block.text for block in of("python"))] == []
+    pages = {block.page for block in of("", "bash", "sh", "console")}
+    assert set(NOT_COMMANDS) <= pages
+
+
+def test_files_that_commands_name_exist() -> None:
+    for block in of("", "bash", "sh", "console"):
+        for line in lines_of(block):
+            found = COMMAND.match(line)
+            for word in shlex.split(found[1], comments=True) if found else ():
+                if word.startswith(("configs/", "src/")):
+                    assert (ROOT / word).exists(), f"{block}: {word}"
