@@ -3,6 +3,7 @@
     python tools/mutants.py                              # every module, one at a time; writes the table
     python tools/mutants.py slow/losses.py --show        # one module, with every mutant that lives
     python tools/mutants.py slow/losses.py --keep work   # leaves mutmut's directory in work/ for `mutmut browse`
+    python tools/mutants.py slow/losses.py --keep work --living   # then tries new tests on the mutants that lived there
 
 mutmut (`pip install 'fastslow[mutation]'`) changes one operator, constant, argument or name at a time, and runs the unit
 tests that belong to the module. Each mutant is a fork of a process that has the package in memory, so torch is loaded
@@ -85,6 +86,9 @@ def main() -> int:
     parser.add_argument("modules", nargs="*", metavar="MODULE", help="below src/fastslow; all of the list by default")
     parser.add_argument("--show", action="store_true", help="print what every living mutant changes")
     parser.add_argument("--keep", type=Path, metavar="DIR", help="work there and leave mutmut's files")
+    parser.add_argument(
+        "--living", action="store_true", help="with --keep: run again what lived there, and changed lines"
+    )
     parser.add_argument("--processes", type=int, default=1, help="mutants that run side by side (1)")
     arguments = parser.parse_args()
     unknown = set(arguments.modules) - set(MODULES)
@@ -94,7 +98,7 @@ def main() -> int:
         )
     verdicts = []
     for module in arguments.modules or MODULES:
-        verdict = test_module(module, arguments.keep, arguments.processes)
+        verdict = test_module(module, arguments.keep, arguments.processes, only_living=arguments.living)
         verdicts.append(verdict)
         print(_row(verdict), flush=True)
         for mutant in verdict.survivors if arguments.show else ():
@@ -105,24 +109,32 @@ def main() -> int:
     return 0 if all(verdict.good for verdict in verdicts) else 1
 
 
-def test_module(module: str, keep: Path | None, processes: int) -> Verdict:
-    """Run mutmut over one module with its own tests, in a copy of the tree."""
+def test_module(module: str, keep: Path | None, processes: int, *, only_living: bool = False) -> Verdict:
+    """Run mutmut over one module with its own tests, in a copy of the tree.
+
+    `only_living` goes on in `keep`: it runs the mutants of changed functions and those that lived. More tests cannot
+    revive the others; after a test was taken away or weakened, a whole run is due.
+    """
     with tempfile.TemporaryDirectory() as temporary:
         place = Path(temporary) if keep is None else keep.resolve() / module.replace("/", "_").removesuffix(".py")
+        if not only_living:
+            shutil.rmtree(place / "mutants", ignore_errors=True)
         _prepare(place, module)
-        _mutmut(place, "run", "--max-children", str(processes))
-        status_by_name = dict(
-            line.strip().rsplit(": ", 1) for line in _mutmut(place, "results", "--all", "true").splitlines() if line
-        )
-        living = [_mutant(place, name) for name, status in status_by_name.items() if status not in KILLED]
+        children = ("--max-children", str(processes))
+        _mutmut(place, "run", *children)
+        living = [name for name, status in _statuses(place).items() if status not in KILLED]
+        if only_living and living:
+            _mutmut(place, "run", *children, *living)
+        status_by_name = _statuses(place)
+        survivors = [_mutant(place, name) for name, status in status_by_name.items() if status not in KILLED]
     entries = [(entry["before"], entry["after"]) for entry in equivalent_mutants().get(module, [])]
-    found = [(mutant.before, mutant.after) for mutant in living]
+    found = [(mutant.before, mutant.after) for mutant in survivors]
     return Verdict(
         module=module,
         mutants=len(status_by_name),
-        killed=len(status_by_name) - len(living),
+        killed=len(status_by_name) - len(survivors),
         equivalent=sum(pair in entries for pair in found),
-        survivors=tuple(mutant for mutant, pair in zip(living, found, strict=True) if pair not in entries),
+        survivors=tuple(mutant for mutant, pair in zip(survivors, found, strict=True) if pair not in entries),
         stale=tuple(f"{before} -> {after}" for before, after in entries if (before, after) not in found),
     )
 
@@ -168,7 +180,6 @@ def table(known: Mapping[str, Mapping[str, object]]) -> str:
 
 def _prepare(place: Path, module: str) -> None:
     """The package, the tests and mutmut's settings."""
-    shutil.rmtree(place / "mutants", ignore_errors=True)
     ignore = shutil.ignore_patterns("__pycache__")
     shutil.copytree(ROOT / "src", place / "src", ignore=ignore, dirs_exist_ok=True)
     shutil.copytree(ROOT / "tests", place / "tests", ignore=ignore, dirs_exist_ok=True)
@@ -198,6 +209,12 @@ def _mutmut(place: Path, *arguments: str) -> str:
     if done.returncode != 0:
         raise SystemExit(f"mutmut {arguments[0]} failed:\n{done.stdout[-4000:]}{done.stderr[-4000:]}")
     return done.stdout
+
+
+def _statuses(place: Path) -> dict[str, str]:
+    """What mutmut says of each mutant, by name."""
+    lines = _mutmut(place, "results", "--all", "true").splitlines()
+    return dict(line.strip().rsplit(": ", 1) for line in lines if line)
 
 
 def _mutant(place: Path, name: str) -> Mutant:

@@ -1,8 +1,10 @@
 """What stands in a run directory, byte for byte, and what opening, resuming and rewinding do to it."""
 
 import json
+import locale
 import math
 import platform
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -37,6 +39,15 @@ TREE: dict[str, Any] = {"model": {"name": "m"}, "task": {"name": "t"}, "steps": 
 
 def config(**changes: Any) -> Config:
     return parse_config({**TREE, **changes})
+
+
+@pytest.fixture(autouse=True)
+def plain_locale() -> Iterator[None]:
+    """A machine whose locale knows ASCII alone: the files are UTF-8 there too."""
+    before = locale.setlocale(locale.LC_CTYPE)
+    locale.setlocale(locale.LC_CTYPE, "C")
+    yield
+    locale.setlocale(locale.LC_CTYPE, before)
 
 
 @pytest.fixture
@@ -263,6 +274,18 @@ def test_what_would_make_another_run_is_named_key_by_key(run: RunDirectory) -> N
         "max_rollouts, tracker, threads and the section tinker may change"
     )
     assert read_config(run.path) == config()
+
+
+def test_a_section_that_comes_or_goes_makes_another_run(run: RunDirectory, tmp_path: Path) -> None:
+    remote = config(engine="tinker", tinker={"base_url": "http://a:1", "backend": "jax"})
+    run.close()
+    with pytest.raises(ResumeError, match="with another engine, tinker: a resumed"):
+        run.open(remote)
+    other = RunDirectory(tmp_path / "remote")
+    other.create(remote)
+    other.close()
+    with pytest.raises(ResumeError, match="with another engine, tinker: a resumed"):
+        other.open(config())
 
 
 def test_a_directory_without_a_run_says_what_is_missing(tmp_path: Path) -> None:
