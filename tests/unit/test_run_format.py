@@ -136,14 +136,14 @@ def test_the_population_is_a_file_that_people_can_read(run: RunDirectory) -> Non
     assert read_population(run.path) == [prompt]
 
 
-@pytest.mark.parametrize(("by_kind", "found"), [(None, {}), ({}, {}), ({"algebra": "h1"}, {"algebra": "h1"})])
+@pytest.mark.parametrize(("by_kind", "found"), [(None, {}), ({}, {}), ({SNOWMAN: "h1"}, {SNOWMAN: "h1"})])
 def test_the_best_prompt_of_each_kind_stands_beside_the_population(
     run: RunDirectory, by_kind: dict[str, str] | None, found: dict[str, str]
 ) -> None:
     assert read_by_kind(run.path) == {}
     assert read_population(run.path) == []
     run.write_population(1, 0, [Prompt.of("a")], {}, by_kind)
-    assert ("by_kind" in json.loads((run.path / "population.json").read_text())) == bool(found)
+    assert ("by_kind" in json.loads((run.path / "population.json").read_text(encoding="utf-8"))) == bool(found)
     assert read_by_kind(run.path) == found
 
 
@@ -322,6 +322,11 @@ def test_anything_else_may_not(run: RunDirectory, override: str) -> None:
         f"--set {override!r}: a resumed run keeps its options; only steps, max_rollouts, tracker, threads and the section "
         "tinker may change"
     )
+
+
+def test_a_value_may_hold_an_equals_sign(run: RunDirectory) -> None:
+    with pytest.raises(ConfigError, match="^steps"):  # the key is one that may change, the value is wrong
+        resumed_config(run.path, ["steps=seed=4"])
 
 
 # -- checkpoints and rewinding -----------------------------------------------------------------------------------------
