@@ -325,7 +325,7 @@ def test_anything_else_may_not(run: RunDirectory, override: str) -> None:
 
 
 def test_a_value_may_hold_an_equals_sign(run: RunDirectory) -> None:
-    with pytest.raises(ConfigError, match="^steps"):  # the key is one that may change, the value is wrong
+    with pytest.raises(ConfigError, match=r"^steps"):  # the key is one that may change, the value is wrong
         resumed_config(run.path, ["steps=seed=4"])
 
 
