@@ -239,8 +239,10 @@ def test_the_writer_keeps_the_others_out_until_it_closes(run: RunDirectory) -> N
     with pytest.raises(ResumeError) as caught:
         RunDirectory(run.path).open(config())
     assert str(caught.value) == f"another process is writing to {str(run.path)!r}: stop it first"
+    assert (run.path / ".lock").is_file()
     run.close()
     run.close()  # once more does no harm
+    RunDirectory(run.path).close()  # nor does closing what was never opened
     run.open(config())
     with pytest.raises(ResumeError, match="another process"):
         RunDirectory(run.path).open(config())
@@ -256,9 +258,9 @@ def test_a_resumed_run_may_lie_elsewhere_and_its_config_is_written_anew_only_whe
     run.open(config())
     assert path.read_text(encoding="utf-8").endswith("# a note\n")
     run.close()
-    run.open(config(output="elsewhere", steps=6, threads=2))
+    run.open(config(output=SNOWMAN, steps=6, threads=2))
     assert "# a note" not in path.read_text(encoding="utf-8")
-    assert read_config(run.path) == config(output="elsewhere", steps=6, threads=2)
+    assert read_config(run.path) == config(output=SNOWMAN, steps=6, threads=2)
     run.close()
 
 
@@ -299,6 +301,16 @@ def test_a_config_of_before_versions_were_recorded_is_read(run: RunDirectory) ->
     del tree["versions"]
     (run.path / "config.yaml").write_text(yaml.safe_dump(tree), encoding="utf-8")
     assert read_config(run.path) == config()
+
+
+def test_a_run_that_a_later_check_would_refuse_is_still_read(run: RunDirectory) -> None:
+    one = {"method": "rl", "loop": {"group_size": 1}}  # the advantage of a group of one is always 0
+    with pytest.raises(ConfigError, match="group_size"):
+        config(**one)
+    tree = yaml.safe_load((run.path / "config.yaml").read_text(encoding="utf-8"))
+    tree["method"], tree["loop"]["group_size"] = "rl", 1
+    (run.path / "config.yaml").write_text(yaml.safe_dump(tree), encoding="utf-8")
+    assert read_config(run.path).loop.group_size == 1
 
 
 @pytest.mark.parametrize("override", ["steps=9", "max_rollouts=9", "threads=1", "tinker.base_url=http://b:1"])
