@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo golden test test-tinker check setup
+.PHONY: demo golden mutants test test-tinker check setup
 
 setup: $(READY)
 
@@ -45,3 +45,8 @@ demo: $(READY)
 # What the golden runs of tests/golden give now, after a change that is meant to change results.
 golden: $(READY)
 	$(BIN)/python tests/golden/record.py
+
+# Which changes of a line the unit tests notice, module by module: benchmarks/results/mutants.md. Takes half an hour.
+mutants: $(READY)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,mutation]'
+	$(BIN)/python tools/mutants.py --show

@@ -1,5 +1,11 @@
+"""The order of the problems: every one once an epoch, and from seed and step alone."""
+
 from collections.abc import Iterable
 
+import pytest
+
+from fastslow.seeding import derive_seed
+from fastslow.training import curriculum as module
 from fastslow.training.curriculum import Curriculum, union
 from fastslow.types import Problem
 
@@ -48,3 +54,20 @@ def test_lookahead_is_the_minibatches_to_come() -> None:
 
 def test_a_minibatch_is_never_larger_than_the_training_split() -> None:
     assert len(Curriculum(PROBLEMS, 99, seed=0).minibatch(7)) == 10
+
+
+@pytest.mark.parametrize(("step", "expected"), [(0, "97215"), (1, "34608"), (2, "91053"), (3, "46287")])
+def test_a_run_that_starts_at_a_step_draws_what_runs_have_always_drawn_there(step: int, expected: str) -> None:
+    assert "".join(ids(Curriculum(PROBLEMS, 5, seed=0).minibatch(step))) == expected
+
+
+def test_an_epoch_is_shuffled_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[tuple[str | int, ...]] = []
+
+    def counted(*parts: str | int) -> int:
+        drawn.append(parts)
+        return derive_seed(*parts)
+
+    monkeypatch.setattr(module, "derive_seed", counted)
+    Curriculum(PROBLEMS, 2, seed=3).lookahead(0, 7)
+    assert drawn == [(3, "curriculum", 0), (3, "curriculum", 1)]

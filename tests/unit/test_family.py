@@ -73,3 +73,47 @@ def test_two_prompts_that_name_each_other_as_parents_close_no_loop() -> None:
 
 def test_lines_that_stayed_are_told_as_well() -> None:
     assert difference(["a", "b"], ["a", "c"]) == [(" ", "a"), ("-", "b"), ("+", "c")]
+
+
+def test_no_prompts_make_no_tree() -> None:
+    assert family_tree([]) == []
+
+
+def test_a_prompt_is_accepted_once_a_cycle_has_accepted_it() -> None:
+    for verdicts in ((False, True), (True, False)):
+        (root,) = family_tree([line("a", None, "x", accepted=verdict) for verdict in verdicts])
+        assert root.accepted is True
+    (root,) = family_tree([line("a", None, "x"), line("a", None, "x")])
+    assert root.accepted is False
+
+
+def test_a_prompt_that_was_there_before_is_adopted_by_whoever_leads_to_it() -> None:
+    lines = [line("a", None, "x"), line("b", None, "y", mean=0.5, reason="seed")]
+    lines.append(line("b", "a", "y", cycle=3, reason="better", feedback=["Do it."]))
+    (root,) = family_tree(lines)
+    (child,) = root.children
+    assert root.hash == "a"
+    assert (child.hash, child.parent, child.cycle, child.reason) == ("b", "a", 3, "better")
+    assert (child.feedback, child.mean) == (["Do it."], 0.5)
+    assert child.changes == (("-", "x"), ("+", "y"))
+
+
+def test_of_two_parents_the_first_has_the_child() -> None:
+    lines = [line("a", None, "x"), line("b", None, "y"), line("c", "a", "z"), line("c", "b", "z", cycle=2, reason="s")]
+    assert shape(family_tree(lines)) == [("a", [("c", [])]), ("b", [])]
+    assert family_tree(lines)[0].children[0].cycle == 1
+
+
+def test_a_parent_that_is_not_in_the_file_is_no_parent() -> None:
+    (root,) = family_tree([line("a", None, "x"), line("a", "unknown", "x")])
+    assert root.parent is None
+    assert root.changes == ()
+
+
+def test_a_component_that_comes_or_goes_is_all_change() -> None:
+    assert changes({"system": "a", "old": "b\nc"}, {"system": "a", "new": "d"}) == (("-", "b"), ("-", "c"), ("+", "d"))
+
+
+def test_a_line_that_stands_very_often_is_still_a_line() -> None:
+    filler = "\n" * 300
+    assert changes({"system": f"a{filler}"}, {"system": f"b{filler}"}) == (("-", "a"), ("+", "b"))

@@ -1,3 +1,7 @@
+"""What is kept of the rollouts, for whom and for how long."""
+
+from collections.abc import Iterable
+
 import pytest
 
 from fastslow.rollouts.store import RolloutStore
@@ -74,3 +78,49 @@ def test_covered_problems_have_a_fresh_rollout_under_every_prompt() -> None:
     store.add([rollout("p", version=0), rollout("q", version=2)])
     assert store.covered_problems(["h"], 2) == ["q"]
     assert store.covered_problems(["h", "other"], 2) == []
+
+
+def tokens(rollouts: Iterable[Rollout]) -> list[int]:
+    return [rollout.completion.tokens[0] for rollout in rollouts]
+
+
+def test_an_unknown_pair_has_nothing() -> None:
+    store = RolloutStore(max_age=2)
+    assert store.take("p", "h", 0, 1) == []
+    assert store.fresh("p", "h", 0) == ()
+    store.add([rollout(token=4)])
+    assert tokens(store.take("p", "h", 0, 1)) == [4]
+
+
+@pytest.mark.parametrize(("source", "taken"), [("rl", []), ("gepa", [6])])
+def test_expiry_keeps_a_pair_of_which_one_side_alone_is_left(source: RolloutSource, taken: list[int]) -> None:
+    store = RolloutStore(max_age=1)
+    store.add([rollout(version=0, token=5), rollout(version=2, source=source, token=6)])
+    store.expire(2)
+    assert tokens(store.fresh("p", "h", 2)) == [6]
+    assert tokens(store.take("p", "h", 2, 5)) == taken
+
+
+def test_a_pair_that_was_forgotten_starts_anew() -> None:
+    store = RolloutStore(max_age=1)
+    store.add([rollout(version=0, source="rl"), rollout(version=0)])
+    store.expire(2)
+    assert store.to_json() == []
+    store.add([rollout(version=2, token=3)])
+    assert tokens(store.take("p", "h", 2, 1)) == [3]
+
+
+def test_a_copy_goes_on_where_the_store_is_and_neither_moves_the_other() -> None:
+    store = RolloutStore(max_age=1)
+    store.add([rollout(source="rl", token=1), rollout(token=2), rollout(token=3)])
+    store.take("p", "h", 0, 1)
+    copy = store.copy()
+    assert copy.to_json() == store.to_json()
+    assert copy.max_age == 1
+    assert tokens(copy.take("p", "h", 0, 5)) == [3]
+    copy.add([rollout(token=4)])
+    copy.expire(0)
+    assert tokens(store.fresh("p", "h", 0)) == [1, 2, 3]
+    assert tokens(store.take("p", "h", 0, 5)) == [3]
+    store.clear()
+    assert len(copy) == 4

@@ -95,16 +95,16 @@ def select_population(
     chosen.sort(key=lambda index: (-means[index], -index))
     instances = {instance for candidate in scores for instance in candidate}
     complete = complete or [candidate.keys() >= instances for candidate in scores]
-    chosen = _led(chosen, size, [index for index in by_mean if complete[index] and means[index] > 0.0])
+    chosen = _led(chosen, [index for index in by_mean if complete[index] and means[index] > 0.0])
     return [chosen[position % len(chosen)] for position in range(size)]
 
 
-def _led(chosen: Sequence[int], size: int, complete: Sequence[int]) -> list[int]:
-    """The chosen behind the first of the complete candidates, which takes the last one's place where it was not chosen."""
+def _led(chosen: Sequence[int], complete: Sequence[int]) -> list[int]:
+    """The chosen behind the first of the complete candidates, which comes in front where it was not chosen."""
     leader = next((index for index in complete if index in chosen), next(iter(complete), None))
     if leader is None:
         return list(chosen)
-    return [leader, *(index for index in chosen if index != leader)][:size]
+    return [leader, *(index for index in chosen if index != leader)]
 
 
 def _wins(scores: Sequence[Scores]) -> list[int]:

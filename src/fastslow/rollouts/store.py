@@ -77,7 +77,7 @@ class RolloutStore:
                 self._rollouts[key], self._trained[key] = trained + untrained, len(trained)
             else:
                 del self._rollouts[key]
-                self._trained.pop(key, None)
+                del self._trained[key]
 
     def copy(self) -> "RolloutStore":
         """A store with the same rollouts; what one forgets or hands out, the other keeps."""

@@ -1,8 +1,10 @@
 """Hand-computed frontiers and populations."""
 
+import math
+
 import pytest
 
-from fastslow.fast.pareto import mean_score, pareto_frontier, select_population
+from fastslow.fast.pareto import is_luck, mean_score, paired_gain, pareto_frontier, select_population
 
 
 def scores(*rows: str) -> list[dict[str, float]]:
@@ -71,7 +73,7 @@ def test_one_candidate_fills_the_population() -> None:
 
 
 def test_an_empty_pool_is_an_error() -> None:
-    with pytest.raises(ValueError, match="no candidate"):
+    with pytest.raises(ValueError, match=r"^there is no candidate to select from$"):
         select_population([], 2)
 
 
@@ -107,3 +109,66 @@ def test_the_first_place_is_for_a_candidate_that_was_scored_everywhere() -> None
 def test_complete_candidates_that_scored_nothing_lead_nobody() -> None:
     assert select_population(scores("0000", "9..."), 2) == [1, 1]
     assert select_population(scores("0000", "0..."), 1) == [1]
+
+
+@pytest.mark.parametrize(
+    ("hits", "count", "luck"),
+    [
+        (0, 0, True),
+        (0, 7, True),
+        (0.7, 7, True),  # a tenth of few
+        (0.8, 7, False),
+        (1, 7, False),  # with fewer than eight a whole hit is no luck
+        (1.8, 8, True),  # a tenth of eight, and one hit more
+        (1.9, 8, False),
+        (2, 10, True),
+        (3, 10, False),
+    ],
+)
+def test_luck_is_one_in_ten_and_one_hit_more_where_there_are_eight(hits: float, count: int, luck: bool) -> None:
+    whole, part = divmod(hits, 1)
+    rewards = [1.0] * int(whole) + [part] * (part > 0)
+    assert is_luck(iter(rewards + [0.0] * (count - len(rewards)))) is luck
+
+
+@pytest.mark.parametrize(
+    ("after", "before", "mean", "error"),
+    [
+        ([1.0, 1.0, 0.0, 1.0], [0.0, 0.0, 0.0, 1.0], 0.5, 0.25),  # differences 1, 1, 0, 0: variance 1/4, over 4
+        ([0.0, 3.0], [2.0, 2.0], -0.5, math.sqrt(2.25 / 2)),  # differences -2, 1: variance 9/4, over 2
+        ([1.0], [0.25], 0.75, 0.0),
+    ],
+)
+def test_a_paired_gain_is_a_mean_difference_with_its_standard_error(
+    after: list[float], before: list[float], mean: float, error: float
+) -> None:
+    assert paired_gain(after, before) == pytest.approx((mean, error))
+
+
+def test_a_paired_gain_is_over_the_same_instances() -> None:
+    with pytest.raises(ValueError, match="shorter"):
+        paired_gain([1.0, 0.0], [1.0])
+
+
+def test_a_member_of_the_frontier_has_a_place_however_low_its_mean_is() -> None:
+    # Means 18/36 and 1/36: the second could not pad, but nobody else solves the last instance.
+    assert select_population(scores("9900", "0001"), 2) == [0, 1]
+
+
+def test_of_two_that_tie_everywhere_the_one_with_the_better_mean_over_all_rollouts_is_taken() -> None:
+    assert select_population(scores("99", "99"), 1, means=[0.9, 0.5]) == [0]
+
+
+def test_a_win_is_the_best_reward_on_an_instance_however_small_it_is() -> None:
+    # Wins: 0 three (with 2/9 each), 1 and 2 one each, with higher means.
+    assert select_population(scores("222000", "000800", "000080"), 1) == [0]
+
+
+def test_an_instance_that_nobody_solves_is_nobody_s_win() -> None:
+    # Wins: 0 two, 1 one and five zeros that are the best there is.
+    assert select_population(scores("22......", "00800000"), 1, complete=[True, True]) == [0]
+
+
+def test_candidates_with_as_many_wins_go_by_mean_and_then_by_age() -> None:
+    assert select_population(scores("3000", "0900", "0060"), 2) == [1, 2]
+    assert select_population(scores("900", "090", "009"), 2) == [2, 1]

@@ -105,3 +105,31 @@ def test_batch_normalisation_spans_the_groups_of_a_step() -> None:
 
 def test_a_step_without_any_reward_gives_no_datums() -> None:
     assert build_datums([[rollout(None)], []], AdvantageSettings()) == []
+
+
+@pytest.mark.parametrize(
+    ("advantages", "expected"),
+    [
+        ([1.0, -1.0], [1 / (1 + 1e-6), -1 / (1 + 1e-6)]),  # root mean square 1
+        ([3.0], [3 / (3 + 1e-6)]),  # a batch of one is divided by its own size
+    ],
+)
+def test_batch_normalisation_adds_epsilon_to_the_root_mean_square(
+    advantages: list[float], expected: list[float]
+) -> None:
+    assert batch_normalise(advantages) == expected
+
+
+@pytest.mark.parametrize("baseline", ["problem", "prompt"])
+def test_dividing_by_the_deviation_does_not_need_batch_normalisation(baseline: str) -> None:
+    group = [rollout(1.0), rollout(0.0), rollout(0.0), rollout(0.0)]
+    datums = build_datums([group], AdvantageSettings(baseline, divide_by_std=True, batch_normalisation=False))
+    # mean 1/4, population std sqrt(3)/4
+    expected = [math.sqrt(3)] + [-1 / math.sqrt(3)] * 3
+    assert [datum.advantage for datum in datums] == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_datum_holds_what_the_sampler_saw_and_said() -> None:
+    first, second = build_datums([[rollout(1.0, 2), rollout(0.0, 3)]], RAW)
+    assert (first.context_tokens, first.completion_tokens, first.sampler_logprobs) == ((1, 2), (5, 5), (-1.0, -1.0))
+    assert (second.context_tokens, second.completion_tokens) == ((1, 2), (5, 5, 5))

@@ -85,6 +85,11 @@ def test_unrelated_sequences_part_once_a_forest_is_large_enough() -> None:
     assert [f.members for f in pack_forests(sequences, 100, related_from=1)] == [[0, 1], [2], [3]]
 
 
+def test_a_sequence_that_shares_as_much_as_it_adds_is_related() -> None:
+    assert [f.members for f in pack_forests([[1, 2, 3, 4], [1, 2, 5, 6]], 100, related_from=1)] == [[0, 1]]
+    assert [f.members for f in pack_forests([[1, 2, 3], [1, 2, 5, 6, 7]], 100, related_from=1)] == [[0], [1]]
+
+
 def test_duplicates_of_a_sequence_over_the_budget_share_its_forest() -> None:
     forests = pack_forests([[1, 2, 3, 4]] * 3, 2)
     assert [(len(forest), forest.members) for forest in forests] == [(4, [0, 1, 2])]
@@ -101,7 +106,7 @@ def test_nothing_to_pack_gives_no_forest() -> None:
 
 
 def test_empty_sequences_and_budgets_are_errors() -> None:
-    with pytest.raises(ValueError, match="a sequence is empty"):
+    with pytest.raises(ValueError, match=r"^a sequence is empty$"):
         pack_forests([[1], []], 8)
     with pytest.raises(ValueError, match="budget_tokens is 0"):
         pack_forests([[1]], 0)
