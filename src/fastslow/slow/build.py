@@ -48,7 +48,10 @@ def _own(config: Config, checkpoint: Path | None, trains: bool) -> PolicyEngine:
         "model": config.model, "slow": config.slow, "seed": config.seed, "threads": config.threads,
         "checkpoint": checkpoint, "trains": trains,
     }  # fmt: skip
-    made: PolicyEngine = construct(config.engine, config.engine_options, "engine", key="name", given=given)
+    try:
+        made: PolicyEngine = construct(config.engine, config.engine_options, "engine", key="name", given=given)
+    except ConfigError as error:
+        raise ConfigError(str(error).replace("engine.options.", "engine_options.")) from error
     check_protocol(made, PolicyEngine, f"engine: {config.engine!r}")
     if (
         checkpoint is not None
