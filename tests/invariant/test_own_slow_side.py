@@ -67,7 +67,7 @@ def test_a_sampler_draws_for_our_learner(tiny_model_dir: Path, tmp_path: Path, e
     ours, own = metrics_of(tmp_path / "ours"), metrics_of(tmp_path / "own")
     assert all(line["rollouts/completion_tokens"] > 2 for line in ours[1:])
     assert all(line["rollouts/completion_tokens"] <= 2 for line in own[1:])
-    assert all(line["slow/ratio_mean"] == pytest.approx(1, abs=1e-4) for line in own[1:])  # the learner speaks of it
+    assert own[1]["slow/datums"] and own[1]["slow/ratio_mean"] == pytest.approx(1, abs=1e-4)  # the learner speaks of it
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_a_sampler_draws_for_our_learner(tiny_model_dir: Path, tmp_path: Path, e
         ({"kind": "short_sampler:NOTHING"}, r"slow.sampler.kind: 'short_sampler:NOTHING' cannot be imported"),
         (
             {"kind": "collections:Counter"},
-            r"slow.sampler.kind: 'collections:Counter' gave Counter\(\), .*it lacks sample, sync",
+            r"slow.sampler.kind: .* gave Counter\(\), .*it lacks sample, sync",
         ),
         ({"kind": "forst"}, r"slow.sampler.kind: 'forst' is unknown"),
     ],

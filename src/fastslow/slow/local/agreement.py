@@ -50,6 +50,7 @@ class Comparison:
 
     @property
     def agrees(self) -> bool:
+        """Whether the difference is rounding."""
         return self.difference <= self.allowed  # a NaN does not
 
 
