@@ -23,7 +23,7 @@ class FastslowSide:
         slow = SlowConfig(microbatch_tokens=settings.microbatch) if settings.microbatch else SlowConfig()
         model = ModelConfig(name=settings.model, dtype=settings.precision, device="cpu")  # type: ignore[arg-type]
         self.engine = LocalEngine(model, slow, threads=settings.threads)
-        self.engine.stop = frozenset()  # the end-of-sequence token is a token like any other, on both sides
+        self.engine.policy.stop = frozenset()  # the end-of-sequence token is a token like any other, on both sides
         self.workload = settings.workload
         self.messages = settings.workload.messages_R()
         self.steps = 0
@@ -70,7 +70,7 @@ class FastslowSide:
 
 def main() -> None:
     side = FastslowSide(Settings.from_json(sys.argv[1]))
-    tell(event="ready", contexts=side.contexts_R(), unshared=side.engine.unshared_reason)
+    tell(event="ready", contexts=side.contexts_R(), unshared=side.engine.policy.unshared_reason)
     serve(side.step)
 
 

@@ -148,6 +148,8 @@ def _split_steps(config: Config, per_step: int, per_cycle: int) -> tuple[int, in
 
 def _model(config: Config, device: torch.device | None, parameters: int) -> list[str]:
     model, tinker = config.model, config.tinker
+    if ":" in config.engine:
+        return [f"{model.name}: {parameters / 1e6:.0f} M parameters, sampled and trained by {config.engine}"]
     if device is None and tinker is not None:
         what = "every parameter is" if model.lora is None else f"a LoRA adapter of rank {model.lora.rank} is"
         return [
@@ -226,7 +228,8 @@ def _evaluation(config: Config) -> list[str]:
     if not settings.every:
         return ["nothing: evaluation.every is 0"]
     prompt = find_method(config.method).measured_prompt
-    how = "over the full vocabulary" if config.engine == "local" else "estimated from sampled tokens"
+    ways = {"local": "over the full vocabulary", "tinker": "estimated from sampled tokens"}
+    how = ways.get(config.engine, "as the engine measures it")
     return [
         f"mean@{settings.k} and best@{settings.k} of the {prompt} on up to {settings.problems} validation problems at "
         f"temperature {settings.temperature:g}, top-p {settings.top_p:g}, every {settings.every} steps",

@@ -1,12 +1,13 @@
-"""One suite over every configuration of the local engine: what `PolicyEngine` promises holds on each architecture.
+"""The contract suite (`fastslow.testing.engines`) over every configuration of the local engine, and what this one promises
+beyond it on each architecture. The remote engine's is in tests/tinker/test_contract.py.
 
-A remote engine joins by a `Setup` of its own. Tolerances: float32 1e-5 on every log-probability; bfloat16, whose logits
-have 8 bits, 0.1 on these tiny models (larger ones differ by more: docs/engine.md).
+Tolerances: float32 1e-5 on every log-probability; bfloat16, whose logits have 8 bits, 0.1 on these tiny models (larger ones
+differ by more: docs/engine.md).
 """
 
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,12 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from architectures import POSITIONS, STOP_TOKENS, make_architecture_dir, write_gguf
-from fastslow.errors import ConfigError, TooLongError
+from fastslow.errors import TooLongError
 from fastslow.slow.engine import Datum, DistillDatum, LossSettings, SampleRequest, SamplingParams, TokenSequence
 from fastslow.slow.local import loading
 from fastslow.slow.local.engine import LocalEngine
 from fastslow.slow.settings import LoraConfig, ModelConfig, SlowConfig
+from fastslow.testing.engines import CHECKS, EngineCase
 
 MAX_TOKENS = 8
 PARAMS = SamplingParams(MAX_TOKENS)
@@ -105,9 +107,17 @@ def build(setup: Setup, model_dirs: dict[str, Path], **slow: Any) -> LocalEngine
 
 
 @pytest.fixture(scope="module")
-def engine(setup: Setup, model_dirs: dict[str, Path]) -> LocalEngine:
+def case(setup: Setup, model_dirs: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> EngineCase:
+    return EngineCase(
+        lambda: build(setup, model_dirs), tmp_path_factory.mktemp("saved"), tolerance=setup.tolerance,
+        exact=setup.dtype == "float32", requests=REQUESTS,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def engine(case: EngineCase) -> Any:
     """An engine that no test trains."""
-    return build(setup, model_dirs)
+    return case.engine
 
 
 def sequences_of(engine: LocalEngine, requests: list[SampleRequest] = REQUESTS) -> list[TokenSequence]:
@@ -116,17 +126,6 @@ def sequences_of(engine: LocalEngine, requests: list[SampleRequest] = REQUESTS) 
         TokenSequence(request.context_tokens, completion.tokens)
         for request, group in zip(requests, groups, strict=True)
         for completion in group
-    ]
-
-
-def datums_of(engine: LocalEngine) -> list[Datum]:
-    """The rollouts of REQUESTS with advantages 1, -1, 1, ...; each token of the batch weighs the same."""
-    groups = engine.sample(REQUESTS, PARAMS)
-    flat = [(r.context_tokens, c) for r, group in zip(REQUESTS, groups, strict=True) for c in group]
-    weight = 1.0 / sum(len(completion.tokens) for _, completion in flat)
-    return [
-        Datum(context, completion.tokens, completion.logprobs, 1.0 if index % 2 else -1.0, weight)
-        for index, (context, completion) in enumerate(flat)
     ]
 
 
@@ -141,94 +140,40 @@ def worst(a: list[list[float]], b: list[list[float]]) -> float:
 
 @dataclass
 class Trained:
-    """An engine after a few updates, what was true before, and its checkpoint. No test changes it."""
+    """The engine that the suite has trained, what was true before, and its checkpoint. No test changes it."""
 
     engine: LocalEngine
     directory: Path
     datums: list[Datum]
     sequences: list[TokenSequence]
-    before: list[list[float]]
     base_before: list[list[float]]
     kl_before: list[list[float]]
-    metrics: Any
 
 
 @pytest.fixture(scope="module")
-def trained(setup: Setup, model_dirs: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Trained:
-    engine = build(setup, model_dirs)
-    datums = datums_of(engine)
-    sequences = [TokenSequence(datum.context_tokens, datum.completion_tokens) for datum in datums]
-    before, base_before = engine.logprobs(sequences), engine.logprobs(sequences, "base")
-    kl_before = engine.kl_to_base(sequences)
-    metrics = engine.train_step(datums, LOSS, learning_rate=3e-3)
-    engine.train_step(datums, LOSS, learning_rate=3e-3)
-    directory = tmp_path_factory.mktemp("checkpoint")
-    engine.save(directory, resumable=True)
-    return Trained(engine, directory, datums, sequences, before, base_before, kl_before, metrics)
+def trained(case: EngineCase, tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    found, directory = case.trained, tmp_path_factory.mktemp("checkpoint")
+    assert isinstance(found.engine, LocalEngine)
+    found.engine.save(directory, resumable=True)
+    return Trained(found.engine, directory, found.datums, found.sequences, found.base, found.kl)
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+def test_the_contract(check: Callable[[EngineCase], None], case: EngineCase) -> None:
+    check(case)
 
 
 # -- sampling ----------------------------------------------------------------------------------------------------------
 
 
-def test_completions_have_the_promised_shape(engine: LocalEngine) -> None:
+def test_completions_end_at_the_models_stop_tokens_and_leave_the_batch_at_different_times(engine: LocalEngine) -> None:
     groups = engine.sample(REQUESTS, PARAMS)
-    assert [len(group) for group in groups] == [request.n for request in REQUESTS]
     for completion in (completion for group in groups for completion in group):
-        assert not set(completion.tokens[:-1]) & set(STOP_TOKENS)
         stopped = completion.tokens[-1] in STOP_TOKENS
         assert completion.finish_reason == ("stop" if stopped else "length")
-        assert stopped or len(completion.tokens) == MAX_TOKENS
-        assert all(logprob <= 0 for logprob in completion.logprobs)
+        assert not set(completion.tokens[:-1]) & set(STOP_TOKENS)
     lengths = {len(completion.tokens) for group in groups for completion in group}
     assert len(lengths) > 2 and min(lengths) < MAX_TOKENS  # the batch really shrinks
-
-
-def test_the_same_call_gives_the_same_completions_and_another_seed_others(engine: LocalEngine) -> None:
-    first = engine.sample(REQUESTS, PARAMS)
-    assert engine.sample(REQUESTS, PARAMS) == first
-    other = engine.sample([replace(request, seed=request.seed + 100) for request in REQUESTS], PARAMS)
-    assert [c.tokens for group in other for c in group] != [c.tokens for group in first for c in group]
-
-
-def test_a_completion_depends_on_context_and_seed_and_not_on_the_batch(setup: Setup, engine: LocalEngine) -> None:
-    together = engine.sample(REQUESTS, PARAMS)
-    alone = [engine.sample([replace(request, n=1)], PARAMS)[0][0] for request in REQUESTS]
-    turned = engine.sample(REQUESTS[::-1], PARAMS)[::-1]
-    if setup.dtype == "float32":
-        for group, single, other in zip(together, alone, turned, strict=True):
-            assert group[0].tokens == single.tokens
-            assert list(group[0].logprobs) == pytest.approx(list(single.logprobs), abs=setup.tolerance)
-            assert [c.tokens for c in group] == [c.tokens for c in other]
-    else:  # a rounding error may flip a draw now and then, but the first token's distribution is the same
-        first = [
-            (a.tokens[0], a.logprobs[0], b.tokens[0], b.logprobs[0])
-            for others in (
-                zip(together, [[single] for single in alone], strict=True),
-                zip(together, turned, strict=True),
-            )
-            for group, other in others
-            for a, b in zip(group, other, strict=False)
-        ]
-        agreeing = [(old, new) for token, old, other, new in first if token == other]
-        assert len(agreeing) >= 0.75 * len(first)
-        assert [old for old, _ in agreeing] == pytest.approx([new for _, new in agreeing], abs=setup.tolerance)
-
-
-def test_nothing_asked_for_is_nothing_given(engine: LocalEngine) -> None:
-    assert engine.sample([], PARAMS) == []
-    assert engine.logprobs([]) == []
-    assert engine.kl_to_base([]) == []
-    none, some = engine.sample([replace(REQUESTS[0], n=0), REQUESTS[1]], PARAMS)
-    assert (len(none), len(some)) == (0, REQUESTS[1].n)
-
-
-def test_sampling_and_training_agree(setup: Setup, engine: LocalEngine) -> None:
-    groups = engine.sample(REQUESTS, PARAMS)
-    sampler = [list(completion.logprobs) for group in groups for completion in group]
-    learner = engine.logprobs(sequences_of(engine))
-    assert worst(sampler, learner) < setup.tolerance
-    ratios = (flat(learner) - flat(sampler)).exp()
-    assert float((ratios - 1).abs().max()) < setup.tolerance * 1.1
 
 
 def test_greedy_completions_are_the_likeliest_continuations(setup: Setup, engine: LocalEngine) -> None:
@@ -254,7 +199,7 @@ def test_prefix_sharing_is_used_or_the_engine_says_why_not(
     setup: Setup, model_dirs: dict[str, Path], caplog: pytest.LogCaptureFixture
 ) -> None:
     engine = build(setup, model_dirs)
-    reason = engine.unshared_reason
+    reason = engine.policy.unshared_reason
     said = (
         "prefixes are shared: packed log-probabilities are within" if reason is None else f"no prefix sharing: {reason}"
     )
@@ -280,37 +225,6 @@ def test_text_goes_in_and_comes_out(engine: LocalEngine) -> None:
 # -- training ----------------------------------------------------------------------------------------------------------
 
 
-def test_an_update_moves_log_probabilities_with_their_advantages(setup: Setup, trained: Trained) -> None:
-    after = trained.engine.logprobs(trained.sequences)
-    gain = sum(
-        datum.advantage * (sum(new) - sum(old))
-        for datum, new, old in zip(trained.datums, after, trained.before, strict=True)
-    )
-    assert gain > 0.1
-    assert trained.engine.policy_version == 2
-
-
-def test_the_metrics_of_an_update_on_fresh_rollouts(setup: Setup, trained: Trained) -> None:
-    metrics = trained.metrics
-    tokens = sum(len(datum.completion_tokens) for datum in trained.datums)
-    assert metrics.tokens == tokens
-    assert metrics.ratio_mean == pytest.approx(1, abs=setup.tolerance)
-    assert metrics.ratio_max == pytest.approx(1, abs=3 * setup.tolerance)
-    assert metrics.clip_fraction == 0
-    assert metrics.kl_penalty == pytest.approx(0, abs=setup.tolerance)
-    assert 0 < metrics.entropy < torch.tensor(101.0).log()
-    assert metrics.grad_norm > 0
-    logprobs = [(d.advantage, sum(row)) for d, row in zip(trained.datums, trained.before, strict=True)]
-    expected = -sum(advantage * logprob for advantage, logprob in logprobs) / tokens
-    assert metrics.loss == pytest.approx(expected, abs=10 * setup.tolerance)
-
-
-def test_the_base_weights_stay(setup: Setup, trained: Trained) -> None:
-    assert worst(trained.before, trained.base_before) < setup.tolerance
-    assert trained.engine.logprobs(trained.sequences, "base") == trained.base_before
-    assert worst(trained.engine.logprobs(trained.sequences), trained.base_before) > 1e-2
-
-
 def test_no_datums_change_nothing(setup: Setup, trained: Trained, tmp_path: Path) -> None:
     metrics = trained.engine.train_step([], LOSS, learning_rate=1.0)
     assert (metrics.tokens, metrics.grad_norm, metrics.loss) == (0, 0.0, 0.0)
@@ -319,12 +233,6 @@ def test_no_datums_change_nothing(setup: Setup, trained: Trained, tmp_path: Path
     for name in ("model.safetensors", "adapter_model.safetensors", "resume/optimizer.safetensors"):
         if (trained.directory / name).exists():
             assert (tmp_path / name).read_bytes() == (trained.directory / name).read_bytes()
-
-
-def test_an_unknown_loss_is_refused_before_anything_moves(trained: Trained) -> None:
-    with pytest.raises(ConfigError, match=r"slow.loss: 'ppo'"):
-        trained.engine.train_step(trained.datums, LossSettings("ppo"), 1.0)
-    assert trained.engine.policy_version == 2
 
 
 def test_distillation_moves_the_student_towards_the_base_under_the_teachers_context(
@@ -409,12 +317,12 @@ def test_kl_to_base_is_the_divergence_over_the_full_vocabulary(
 def test_a_checkpoint_opens_as_an_engine_of_its_own_that_knows_its_base(
     setup: Setup, trained: Trained, model_dirs: dict[str, Path]
 ) -> None:
-    original = build(setup, model_dirs).config
+    original = build(setup, model_dirs).policy.config
     if setup.lora is None:
         checkpoint = original.model_copy(update={"name": str(trained.directory)})
-        engine = LocalEngine(checkpoint, trained.engine.slow, base=original)
+        engine = LocalEngine(checkpoint, trained.engine.policy.slow, base=original)
     else:
-        engine = LocalEngine(original, trained.engine.slow, adapter=trained.directory)
+        engine = LocalEngine(original, trained.engine.policy.slow, adapter=trained.directory)
     assert worst(engine.logprobs(trained.sequences), trained.engine.logprobs(trained.sequences)) < 1e-6
     assert engine.logprobs(trained.sequences, "base") == trained.base_before
 
@@ -456,7 +364,7 @@ def test_a_gguf_file_is_loaded_trained_and_saved_as_an_ordinary_model(
         logprobs = log_softmax_of(original, sequence)
         expected = logprobs.gather(1, torch.tensor(sequence.completion_tokens)[:, None])[:, 0]
         assert got == pytest.approx(expected.tolist(), abs=1e-4)
-    engine.train_step(datums_of(engine), LOSS, learning_rate=1e-3)
+    engine.train_step(EngineCase(lambda: engine, tmp_path, requests=REQUESTS).datums(engine), LOSS, learning_rate=1e-3)
     engine.save(tmp_path / "saved", resumable=False)
     assert "quantization_config" not in json.loads((tmp_path / "saved" / "config.json").read_text())
     reloaded = LocalEngine(ModelConfig(name=str(tmp_path / "saved"), device="cpu"))

@@ -15,8 +15,9 @@ from fastslow.runs.directory import config_text
 from fastslow.runs.files import checkpoint_steps
 from fastslow.slow.engine import Datum, DistillDatum, LossSettings, SampleRequest, SamplingParams
 from fastslow.slow.local.engine import LocalEngine
+from fastslow.slow.local.learner import LocalLearner
 from fastslow.slow.settings import LoraConfig, ModelConfig, SlowConfig
-from fastslow.training.progress import SilentObserver
+from fastslow.training.observer import SilentObserver
 
 from runs import metrics_of, small_config
 
@@ -158,15 +159,15 @@ def test_three_updates_in_a_row_end_a_run_and_two_do_not(
     tiny_model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of the updates from the fifth on some have a NaN loss; the checkpoint after four is the last before them."""
-    honest, bad = LocalEngine._backward, {5, 6, 8}
+    honest, bad = LocalLearner._backward, {5, 6, 8}
     calls = iter(range(1, 100))
 
-    def backward(self: Any, batch: Any, datums: Any, sequences: Any, loss: Any, sums: Any) -> None:
-        honest(self, batch, datums, sequences, loss, sums)
+    def backward(self: Any, *given: Any) -> None:
+        honest(self, *given)
         if next(calls) in bad:
-            sums.loss = NAN
+            given[-1].loss = NAN
 
-    monkeypatch.setattr(LocalEngine, "_backward", backward)
+    monkeypatch.setattr(LocalLearner, "_backward", backward)
     settings: dict[str, Any] = {"method": "rl", "slow": {"microbatch_tokens": 100000}, "evaluation": {"every": 0}}
     observer = Warnings()
     result = train(small_config(tiny_model_dir, tmp_path / "two", steps=9, **settings), observer=observer)

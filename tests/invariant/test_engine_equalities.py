@@ -177,15 +177,15 @@ def test_sampling_computes_each_shared_prefix_once_and_no_finished_row(tiny_mode
     groups = engine.sample(again, PARAMS)
     lengths = {len(completion.tokens) for group in groups for completion in group}
     assert len(lengths) > 2  # rows did finish at different times
-    assert engine.computed_tokens == trie_size(CONTEXTS) + steps_of(groups)
+    assert engine.sampler.computed_tokens == trie_size(CONTEXTS) + steps_of(groups)
     assert trie_size(CONTEXTS) == 20 + 2 + 2 + 1 + 1
-    assert engine.sampled_tokens == sum(len(completion.tokens) for group in groups for completion in group)
+    assert engine.sampler.sampled_tokens == sum(len(completion.tokens) for group in groups for completion in group)
 
 
 def test_without_sharing_each_distinct_context_is_still_computed_once(tiny_model_dir: Path) -> None:
     engine = make(tiny_model_dir, prefix_sharing=False)
     groups = engine.sample([*REQUESTS, SampleRequest(CONTEXTS[0], 3, seed=9)], PARAMS)
-    assert engine.computed_tokens == len(CONTEXTS) * max(map(len, CONTEXTS)) + steps_of(groups)
+    assert engine.sampler.computed_tokens == len(CONTEXTS) * max(map(len, CONTEXTS)) + steps_of(groups)
 
 
 def test_an_update_computes_each_shared_prefix_once(tiny_model_dir: Path, datums: list[Datum]) -> None:

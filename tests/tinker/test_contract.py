@@ -1,10 +1,11 @@
-"""One suite over both engines: the same call, the same shapes, the same meaning. And: on one adapter they agree.
+"""The contract suite (`fastslow.testing.engines`) on the remote engine, and on the local one in the same settings. And: on one
+adapter they agree.
 
 The server computes in float32 with its own kernels, so log-probabilities agree within 1e-3.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from fastslow.slow.engine import Datum, DistillDatum, LossSettings, SampleReques
 from fastslow.slow.local.engine import LocalEngine
 from fastslow.slow.settings import LoraConfig, ModelConfig, SlowConfig
 from fastslow.slow.tinker.engine import TinkerEngine
+from fastslow.testing.engines import CHECKS, EngineCase
 
 from skyrl_server import SkyrlServer
 
@@ -57,6 +59,21 @@ def engine(request: pytest.FixtureRequest, server: SkyrlServer) -> Any:
     return LocalEngine(model_config(server.model), SLOW, seed=7)
 
 
+@pytest.fixture(scope="module", params=["local", "tinker"])
+def case(request: pytest.FixtureRequest, server: SkyrlServer, tmp_path_factory: pytest.TempPathFactory) -> EngineCase:
+    remote = request.param == "tinker"
+    return EngineCase(
+        lambda: remote_engine(server) if remote else LocalEngine(model_config(server.model), SLOW, seed=7),
+        tmp_path_factory.mktemp("contract"), tolerance=TOLERANCE, exact=not remote, batch_free=not remote,
+        distils=not remote, requests=REQUESTS,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+def test_the_contract(check: Callable[[EngineCase], None], case: EngineCase) -> None:
+    check(case)
+
+
 def flat(rows: list[list[float]]) -> torch.Tensor:
     return torch.tensor([value for row in rows for value in row])
 
@@ -72,72 +89,6 @@ def datums_of(sampler: list[list[float]], sequences: list[TokenSequence]) -> lis
         Datum(s.context_tokens, s.completion_tokens, tuple(row), 1.0 if index % 2 else -1.0, (1 + index) / tokens)
         for index, (s, row) in enumerate(zip(sequences, sampler, strict=True))
     ]
-
-
-def test_completions_have_the_promised_shape(engine: Any) -> None:
-    groups = engine.sample(REQUESTS, PARAMS)
-    assert [len(group) for group in groups] == [request.n for request in REQUESTS]
-    for completion in (completion for group in groups for completion in group):
-        stopped = completion.tokens[-1] in engine.stop
-        assert not set(completion.tokens[:-1]) & engine.stop
-        assert completion.finish_reason == ("stop" if stopped else "length")
-        assert stopped or len(completion.tokens) == MAX_TOKENS
-        assert all(logprob <= 0 for logprob in completion.logprobs)
-
-
-def test_the_same_call_gives_the_same_completions_and_another_seed_others(engine: Any) -> None:
-    first = engine.sample(REQUESTS, PARAMS)
-    assert [c.tokens for g in engine.sample(REQUESTS, PARAMS) for c in g] == [c.tokens for g in first for c in g]
-    other = engine.sample([replace(request, seed=request.seed + 100) for request in REQUESTS], PARAMS)
-    assert [c.tokens for group in other for c in group] != [c.tokens for group in first for c in group]
-
-
-def test_nothing_asked_for_is_nothing_given(engine: Any) -> None:
-    assert engine.sample([], PARAMS) == []
-    assert engine.logprobs([]) == [] and engine.kl_to_base([]) == []
-    none, some = engine.sample([replace(REQUESTS[0], n=0), REQUESTS[1]], PARAMS)
-    assert (len(none), len(some)) == (0, REQUESTS[1].n)
-    before = engine.policy_version
-    assert engine.train_step([], LOSS, 1.0).tokens == 0
-    assert engine.policy_version == before
-
-
-def test_sampling_and_training_agree(engine: Any) -> None:
-    groups = engine.sample(REQUESTS, PARAMS)
-    pairs = [(r, c) for r, group in zip(REQUESTS, groups, strict=True) for c in group]
-    learner = engine.logprobs([TokenSequence(r.context_tokens, c.tokens) for r, c in pairs])
-    assert worst([list(c.logprobs) for _, c in pairs], learner) < TOLERANCE
-
-
-def test_text_goes_in_and_comes_out(engine: Any) -> None:
-    tokens = engine.encode([{"role": "system", "content": "Be-brief."}, {"role": "user", "content": "2+2?"}])
-    assert engine.decode(tokens) == "Be-brief.2+2?"
-
-
-def test_what_cannot_be_done_is_refused_before_anything_moves(engine: Any) -> None:
-    before = engine.policy_version
-    with pytest.raises(ConfigError, match=r"sampling.max_tokens: 8 tokens after a context of 2045 exceed"):
-        engine.sample([SampleRequest((10,) * 2045, 1, 0)], PARAMS)
-    with pytest.raises(ConfigError, match=r"slow.loss: 'ppo'"):
-        engine.train_step(datums_of([[0.0] * len(s.completion_tokens) for s in GIVEN], GIVEN), LossSettings("ppo"), 1.0)
-    assert engine.policy_version == before
-
-
-def test_an_update_moves_log_probabilities_with_their_advantages_and_leaves_the_base(engine: Any) -> None:
-    before, base, version = engine.logprobs(GIVEN), engine.logprobs(GIVEN, "base"), engine.policy_version
-    datums = datums_of(before, GIVEN)
-    metrics = engine.train_step(datums, LossSettings(kl_coefficient=1e-3), 3e-3)
-    assert metrics.tokens == sum(len(s.completion_tokens) for s in GIVEN)
-    assert metrics.ratio_mean == pytest.approx(1, abs=TOLERANCE)
-    assert metrics.clip_fraction == 0
-    assert metrics.grad_norm > 0
-    policy = -sum(d.token_weight * d.advantage * sum(row) for d, row in zip(datums, before, strict=True))
-    assert metrics.loss == pytest.approx(policy, abs=0.05)  # the penalty is small
-    after = engine.logprobs(GIVEN)
-    assert sum(d.advantage * (sum(new) - sum(old)) for d, new, old in zip(datums, after, before, strict=True)) > 0.01
-    assert engine.policy_version == version + 1
-    assert worst(engine.logprobs(GIVEN, "base"), base) < 1e-5
-    assert min(min(row) for row in engine.kl_to_base(GIVEN)) >= -1e-6
 
 
 def test_a_saved_engine_goes_on_as_if_nothing_had_been(engine: Any, server: SkyrlServer, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ Defaults are the paper's (arXiv 2605.12484) where it gives one. Ours, where it i
 `distill.cycles`. The section `tinker` is ours altogether.
 """
 
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from pydantic import Field, ValidationInfo, model_validator
 
@@ -19,6 +19,8 @@ from fastslow.slow.settings import ModelConfig, SamplingConfig, SlowConfig
 from fastslow.slow.tinker.settings import TinkerConfig
 from fastslow.tasks.settings import TaskConfig
 from fastslow.training.settings import NO_TRACKER, LoopConfig, Tracker
+
+ENGINES = ("local", "tinker")
 
 
 class Checked(Protocol):
@@ -36,8 +38,12 @@ class Checked(Protocol):
 class Config(Section):
     """A whole run."""
 
-    engine: Literal["local", "tinker"] = option(
-        "local", "or `tinker`: the same loop on a server, see [scale-out.md](scale-out.md)", unit="a name"
+    engine: str = option(
+        "local", "or `tinker`: the same loop on a server, see [scale-out.md](scale-out.md); or `package.module:Class`",
+        unit="a name",
+    )  # fmt: skip
+    engine_options: dict[str, Any] = option(
+        make=dict, meaning="of an engine of your own; they go to its constructor", unit="names to values"
     )
     tinker: TinkerConfig | None = None
     model: ModelConfig
@@ -82,7 +88,15 @@ class Config(Section):
         method: Checked = load_object(METHODS[self.method], "method")()
         # A run that was made before a check is still read, and resumed.
         method.check(self, recorded=bool((info.context or {}).get("recorded")))
-        self._check_clipping()
+        if self.engine not in ENGINES and ":" not in self.engine:
+            raise ValueError(
+                f"engine: {self.engine!r} is unknown: take one of {', '.join(ENGINES)}, or package.module:Class"
+            )
+        if self.engine in ENGINES and self.engine_options:
+            raise ValueError(
+                f"engine_options: {sorted(self.engine_options)} are options of an engine of your own, and engine "
+                f"{self.engine!r} has none: leave them out"
+            )
         if self.engine == "tinker" and self.tinker is None:
             raise ValueError(
                 "tinker: is missing: engine 'tinker' needs a section with the server's tinker.base_url and tinker.backend"
@@ -95,21 +109,6 @@ class Config(Section):
                     f"{self.fast.anchor_problems}: scoring one prompt on the anchors takes that many"
                 )
         return self
-
-    def _check_clipping(self) -> None:
-        """No loss has a floor on the ratio, and plain importance sampling has no ceiling: such a clip would not be used."""
-        slow, default = self.slow, SlowConfig()
-        floor_does_nothing = slow.loss == "cispo" and slow.clip_low > 1.0
-        if slow.clip_low != default.clip_low and not floor_does_nothing:
-            name = "CISPO" if slow.loss == "cispo" else slow.loss
-            raise ValueError(
-                f"slow.clip_low: {slow.clip_low} sets a floor, which {name} does not have: set it to {default.clip_low}"
-            )
-        if slow.loss == "importance_sampling" and slow.clip_high != default.clip_high:
-            raise ValueError(
-                f"slow.clip_high: {slow.clip_high} sets a ceiling, which importance_sampling does not have: leave it at "
-                f"{default.clip_high}, or take slow.loss: cispo"
-            )
 
     def _check_proposer(self) -> None:
         proposer = self.fast.proposer

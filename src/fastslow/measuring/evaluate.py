@@ -21,6 +21,7 @@ from fastslow.runs.directory import finite
 from fastslow.runs.files import is_run
 from fastslow.runs.reader import Run
 from fastslow.seeding import derive_seed
+from fastslow.slow.build import ADAPTER, build_engine
 from fastslow.slow.engine import PolicyEngine, SamplingParams
 from fastslow.tasks.base import Split, Task
 from fastslow.types import SYSTEM, Problem, Prompt
@@ -89,7 +90,7 @@ def evaluate(
     default = "seed" if run is None or find_method(settings.method).answers_under_seed_prompt else "best"
     prompts = resolve_prompts(default if prompt is None else prompt, task, run)
     adapter = _checkpoint(run, weights) if run is not None else _adapter(target)
-    engine = _load_remote(settings, adapter) if settings.engine == "tinker" else _load(settings, adapter)
+    engine = build_engine(settings, checkpoint=adapter, trains=False)
     rows = tuple(_measure(engine, task, settings, chosen, label, text, split, k, kl) for label, text in prompts)
     sampling = settings.evaluation
     label = weights if run is not None else "model"
@@ -145,7 +146,7 @@ def _settings(target: Path, run: Run | None, config: str | Path | None, override
 
 
 def _adapter(target: Path) -> Path | None:
-    return target if (target / "adapter_config.json").is_file() else None
+    return target if (target / ADAPTER).is_file() else None
 
 
 def _checkpoint(run: Run, weights: str) -> Path | None:
@@ -159,34 +160,6 @@ def _checkpoint(run: Run, weights: str) -> Path | None:
     if weights not in [f"step_{step}" for step in steps]:
         raise ConfigError(f"weights: {weights!r} does not exist: {known}")
     return run.path / "checkpoints" / weights
-
-
-def _load(settings: Config, checkpoint: Path | None) -> PolicyEngine:
-    from fastslow.slow.local.engine import LocalEngine
-
-    model, seed, threads = settings.model, settings.seed, settings.threads
-    if checkpoint is None:
-        plain = model.model_copy(update={"lora": None})
-        return LocalEngine(plain, settings.slow, seed=seed, threads=threads)
-    if _adapter(checkpoint) is not None:
-        return LocalEngine(model, settings.slow, seed=seed, threads=threads, adapter=checkpoint)
-    trained = model.model_copy(update={"name": str(checkpoint), "revision": None})
-    return LocalEngine(trained, settings.slow, seed=seed, threads=threads, base=model)
-
-
-def _load_remote(settings: Config, checkpoint: Path | None) -> PolicyEngine:
-    """The weights as the server keeps them; `--set engine=local` takes the downloaded ones instead."""
-    from fastslow.slow.tinker.engine import TinkerEngine, check_remote, read_state
-
-    check_remote(settings)
-    if checkpoint is not None:
-        read_state(checkpoint)
-    if settings.tinker is None:
-        raise ConfigError("tinker: is missing")
-    return TinkerEngine(
-        settings.model, settings.slow, settings.tinker, seed=settings.seed, checkpoint=checkpoint,
-        train=checkpoint is not None,
-    )  # fmt: skip
 
 
 def _problems(task: Task, split: Split, limit: int | None) -> Sequence[Problem]:

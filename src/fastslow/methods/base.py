@@ -6,6 +6,7 @@ from typing import Protocol
 
 from fastslow.config import Config
 from fastslow.errors import ConfigError
+from fastslow.slow.losses import describe_loss, unused_clip_of_a_known_loss
 from fastslow.tasks.base import Task
 from fastslow.types import Problem, Prompt, Rollout
 
@@ -113,6 +114,9 @@ class Method(ABC):
         `recorded`: the config of a run that exists, which need not learn anything.
         """
         population, group = self.population_size(config), config.loop.group_size
+        unused = unused_clip_of_a_known_loss(config.slow)
+        if unused:
+            raise ValueError(unused)
         if not self.moves_weights:
             return
         if not recorded and not self.needs_distributions:
@@ -172,9 +176,6 @@ def reinforcement(config: Config, population: int) -> list[str]:
     loop, slow = config.loop, config.slow
     divided = "divided by the group's deviation" if loop.divide_by_std else "not divided by a deviation"
     normalised = ", then normalised over the batch" if loop.batch_normalisation else ""
-    loss = f"loss: {slow.loss}"
-    if slow.loss == "cispo":
-        loss = f"loss: cispo, importance ratio clamped to [0, {slow.tau:g}] (absolute)"
     lines = [
         f"a step: {rollouts_a_step(config)}, {loop.group_size // population} under each of {population} prompts; one update",
         f"advantage: reward minus the mean of its {loop.baseline}'s group, {divided}{normalised}",
@@ -184,7 +185,7 @@ def reinforcement(config: Config, population: int) -> list[str]:
             f"rollouts at temperature {config.sampling.temperature:g}: ratio, entropy and KL penalty are those of that "
             "distribution; the measured KL to the base is that of temperature 1"
         )
-    return [*lines, loss]
+    return [*lines, describe_loss(slow)]
 
 
 def rollouts_a_step(config: Config) -> str:

@@ -54,14 +54,14 @@ class Metric:
     start: Start = Start.MISSING
     more: str = ""
 
-    def key(self, *, k: int | None = None, task: str | None = None) -> str:
+    def key(self, *, k: int | None = None, task: str | None = None, name: str | None = None) -> str:
         """The name in a line, its places filled. Raises ValueError where a place is left, or there is none to fill."""
-        name = self.name
-        for place, value in (("@k", None if k is None else f"@{k}"), ("<task>", task)):
-            if (place in name) != (value is not None):
+        found = self.name
+        for place, value in (("@k", None if k is None else f"@{k}"), ("<task>", task), ("<name>", name)):
+            if (place in found) != (value is not None):
                 raise ValueError(f"metric {self.name!r}: {place} is {'missing' if value is None else 'no part of it'}")
-            name = name.replace(place, value or "")
-        return name
+            found = found.replace(place, value or "")
+        return found
 
     @property
     def group(self) -> str:
@@ -72,6 +72,7 @@ class Metric:
     def pattern(self) -> re.Pattern[str]:
         """What a name in a line must look like."""
         text = re.escape(self.name).replace("@k", r"@(?P<k>\d+)").replace("<task>", "(?P<task>.+)")
+        text = text.replace("<name>", ".+")
         return re.compile(text)
 
 
@@ -226,6 +227,10 @@ SKIPPED_UPDATES = Metric(
     "slow/skipped_updates", "updates a step, 0 or 1",
     "1 where the update was left out because its loss or gradient was NaN or infinite", OURS, Merge.SUM, Start.NULL,
     more="See [engine.md](engine.md#numbers-that-are-not-finite).",
+)  # fmt: skip
+LOSS_METRIC = Metric(
+    "slow/loss/<name>", "as the loss has it", "what a loss measures besides: the mean over tokens or completions",
+    merge=Merge.MEAN, more="See [engine.md](engine.md#one-of-your-own).",
 )  # fmt: skip
 
 VAL_MEAN = Metric(

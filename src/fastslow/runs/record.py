@@ -117,6 +117,7 @@ class StepRecord:
                 m.SKIPPED_UPDATES: int(metrics.not_finite is not None),
             }
         )
+        self.values |= {m.LOSS_METRIC.key(name=name): value for name, value in metrics.loss_metrics.items()}
 
     def to_json(self) -> dict[str, Any]:
         """What a resumed run goes on with where the step had begun; its rollouts are written by then."""

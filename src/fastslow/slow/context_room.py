@@ -112,7 +112,7 @@ def context_room(config: Config, task: Task) -> ContextRoom:
     renderer = ChatRenderer(loading.load_tokenizer(config.model), config.model.chat_template_kwargs)
     limit = loading.context_limit(loading.load_text_config(config.model))
     if config.engine == "tinker" and config.tinker is not None:
-        from fastslow.slow.tinker.engine import server_limit
+        from fastslow.slow.tinker.checks import server_limit
 
         limit = server_limit(config.model, config.tinker, limit)
     return ContextRoom(renderer.encode, task, limit, config.sampling.max_tokens, _asked(config, task))

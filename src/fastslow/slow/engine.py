@@ -1,15 +1,20 @@
-"""The slow side's interface: what the loop asks of a policy, local or remote.
+"""The slow side's interface: three protocols, `Sampler`, `Learner` and `Checkpoints`, and an engine, which is all of them.
 
 Tokens in, tokens out, and every call is synchronous and batched, so that an engine that speaks the Tinker API can
 implement it as well: `sample` is a set of futures awaited together, `train_step` is forward_backward plus optim_step.
 `distill_step` alone asks for more than log-probabilities of given tokens: whole distributions of two contexts.
+
+Errors: every method raises `InfrastructureError` when the machine or server behind it fails, and `DivergedError` where
+log-probabilities or weights are not finite. An update whose loss or gradient is not finite is left out: see
+`UpdateMetrics.not_finite`.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
+from fastslow.errors import ConfigError
 from fastslow.types import Completion, Message
 
 Weights = Literal["current", "base"]
@@ -83,6 +88,7 @@ class DistillDatum:
 class UpdateMetrics:
     """What one update did. Ratio, clip fraction, entropy (nats) and KL (nats a token) are means over tokens; NaN where the
     update has no such thing. `not_finite` says what was NaN or infinite, and is why the update was left out.
+    `loss_metrics`: the means of what the loss measures besides its clip fraction.
     """
 
     loss: float
@@ -95,6 +101,7 @@ class UpdateMetrics:
     tokens: int
     computed_tokens: int
     not_finite: str | None = None
+    loss_metrics: Mapping[str, float] = field(default_factory=dict)
 
 
 NAN = float("nan")
@@ -104,7 +111,8 @@ NO_UPDATE = UpdateMetrics(0.0, 0.0, NAN, NAN, 0.0, NAN, 0.0, 0, 0)
 
 @dataclass(frozen=True)
 class LossSettings:
-    """Which loss, and its constants. `tau` is the absolute ceiling of the ratio (paper: 1 + clip_high = 4).
+    """Which loss, and its constants. `tau` is the absolute ceiling of the ratio (paper: 1 + clip_high = 4), `floor` its floor,
+    `1 - clip_low`.
 
     `temperature` is the one that the rollouts were sampled at. Log-probabilities, ratio, entropy and KL penalty are those
     of softmax(logits / temperature), so that the ratio of a fresh rollout is 1.
@@ -114,42 +122,39 @@ class LossSettings:
     tau: float = 4.0
     kl_coefficient: float = 1e-3
     temperature: float = 1.0
+    floor: float = 0.0
 
 
-class PolicyEngine(Protocol):
-    """A policy that can be sampled, measured and trained.
+class Sampler(Protocol):
+    """Draws completions from the current weights."""
 
-    Errors: every method raises `InfrastructureError` when the machine or server behind it fails, and `DivergedError` where
-    log-probabilities or weights are not finite. An update whose loss or gradient is not finite is left out: see
-    `UpdateMetrics.not_finite`.
-    """
+    def sample(self, requests: Sequence[SampleRequest], params: SamplingParams) -> list[list[Completion]]:
+        """Completions of each request, in order: `len(result[i]) == requests[i].n`, with the log-probabilities that they were
+        drawn with. Raises TooLongError for what the model's context does not hold.
+        """
+        ...
 
-    policy_version: int
-    """Number of updates that the weights have had; each `train_step` and each `distill_step` that is applied adds one."""
-    context_limit: int | None
-    """Positions of the model's context, completion included; None: not known. `sample` raises TooLongError beyond it."""
-    kl_is_exact: bool
-    """Whether `kl_to_base` sums over the vocabulary; otherwise it estimates from the completion's own tokens."""
+    def sync(self) -> None:
+        """Take the weights as they are now. The engine calls it after every update and `load`; doing it twice is harmless."""
+        ...
+
+
+class Learner(Protocol):
+    """Measures completions under the current and the base weights, and moves the current ones."""
+
+    @property
+    def policy_version(self) -> int:
+        """Number of updates that the weights have had; each `train_step` and each `distill_step` that is applied adds one."""
+        ...
+
+    @property
+    def kl_is_exact(self) -> bool:
+        """Whether `kl_to_base` sums over the vocabulary; otherwise it estimates from the completion's own tokens."""
+        ...
 
     @property
     def intact(self) -> bool:
         """False where an update has begun and its outcome is not known: weights in such a state must not be saved."""
-        ...
-
-    def describe(self) -> str:
-        """In one line what it computes in, and what it decided about this model and why."""
-        ...
-
-    def encode(self, messages: Sequence[Message]) -> tuple[int, ...]:
-        """Context tokens for chat messages, generation prompt included. Never mutates its argument."""
-        ...
-
-    def decode(self, tokens: Sequence[int]) -> str:
-        """Text of completion tokens, special tokens left out."""
-        ...
-
-    def sample(self, requests: Sequence[SampleRequest], params: SamplingParams) -> list[list[Completion]]:
-        """Completions of each request, in order: `len(result[i]) == requests[i].n`."""
         ...
 
     def logprobs(self, sequences: Sequence[TokenSequence], weights: Weights = "current") -> list[list[float]]:
@@ -165,7 +170,10 @@ class PolicyEngine(Protocol):
         ...
 
     def train_step(self, datums: Sequence[Datum], loss: LossSettings, learning_rate: float) -> UpdateMetrics:
-        """One optimizer step on the sum over tokens of `token_weight * loss`."""
+        """One optimizer step on the sum over tokens of `token_weight * loss`.
+
+        Raises: ConfigError, before anything moves, for a loss that it cannot run.
+        """
         ...
 
     def distill_step(
@@ -175,8 +183,13 @@ class PolicyEngine(Protocol):
 
         The student is the current weights after `context_tokens`, the teacher the base weights after
         `teacher_context_tokens`, both at the temperature of the rollouts; the gradient flows through the student alone.
+        Raises: ConfigError, before anything moves, where it cannot do that.
         """
         ...
+
+
+class Checkpoints(Protocol):
+    """Writes the weights, and takes them back."""
 
     def save(self, directory: Path, *, resumable: bool) -> None:
         """Write the weights as a directory that transformers (or PEFT) loads; with what resuming needs if asked."""
@@ -185,3 +198,40 @@ class PolicyEngine(Protocol):
     def load(self, directory: Path) -> None:
         """Restore what `save(..., resumable=True)` wrote, bit for bit."""
         ...
+
+
+class PolicyEngine(Sampler, Learner, Checkpoints, Protocol):
+    """A policy that can be sampled, measured, trained and saved, with its tokenizer."""
+
+    @property
+    def context_limit(self) -> int | None:
+        """Positions of the model's context, completion included; None: not known. `sample` raises TooLongError beyond it."""
+        ...
+
+    def describe(self) -> str:
+        """In one line what it computes in, and what it decided about this model and why."""
+        ...
+
+    def encode(self, messages: Sequence[Message]) -> tuple[int, ...]:
+        """Context tokens for chat messages, generation prompt included. Never mutates its argument."""
+        ...
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """Text of completion tokens, special tokens left out."""
+        ...
+
+
+def check_protocol(made: Any, protocol: type, what: str) -> None:
+    """Raises ConfigError, which begins with `what`, where an object lacks members of one of these protocols; it names them."""
+    wanted = {
+        name
+        for part in protocol.__mro__
+        if part.__module__ == __name__
+        for name in vars(part)
+        if not name.startswith("_")
+    }
+    missing = sorted(name for name in wanted if not hasattr(made, name))
+    if missing:
+        raise ConfigError(
+            f"{what} gave {made!r}, which is no {protocol.__name__}: it lacks {', '.join(missing)}. See docs/engine.md"
+        )

@@ -1,7 +1,7 @@
 """NaN and infinity: where they come in, and what is said of them.
 
-Source: ours; the paper is silent. An update whose loss or gradient is not finite is left out (`optimizer.py`, `local.py`),
-completions are never drawn from such logits (`sampling.py`), such weights are never loaded and never saved.
+Source: ours; the paper is silent. An update whose loss or gradient is not finite is left out (`local/learner.py`),
+completions are never drawn from such logits (`samplers/drawing.py`), such weights are never loaded and never saved.
 """
 
 import math

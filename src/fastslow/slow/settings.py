@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from fastslow.section import NonNegative, NonNegativeNumber, Positive, PositiveNumber, Section, option
+from fastslow.slow.samplers.settings import AnySampler, ForestConfig
 
 LORA_SOURCE = "ours: the paper trains every parameter"
 CLIP = "settings: 1 and 3"
@@ -72,7 +73,10 @@ class SamplingConfig(Section):
 class SlowConfig(Section):
     """The slow weights' optimiser."""
 
-    loss: str = option("cispo", "or `importance_sampling`", unit="a name", source="CISPO: 3.2; arXiv 2506.13585")
+    loss: str = option(
+        "cispo", "`cispo`, `importance_sampling`, or `package.module:function`", unit="a name",
+        source="CISPO: 3.2; arXiv 2506.13585",
+    )  # fmt: skip
     clip_low: NonNegativeNumber = option(
         1.0,
         "the paper's notation: the ratio is clamped to [1 - clip_low, 1 + clip_high]",
@@ -106,6 +110,8 @@ class SlowConfig(Section):
     microbatch_tokens: Positive = option(2048, "memory: tokens of a training pass", unit="tokens")
     sample_rows: Positive = option(128, "memory: completions sampled at a time", unit="completions")
     prefix_sharing: bool = option(True, "off: plain batches, for comparison", unit="yes or no")
+
+    sampler: AnySampler = Field(default_factory=ForestConfig)
 
     @property
     def tau(self) -> float:

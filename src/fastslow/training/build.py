@@ -8,9 +8,9 @@ from fastslow.errors import ConfigError
 from fastslow.fast.frozen import FrozenOptimiser
 from fastslow.fast.optimiser import PromptOptimiser
 from fastslow.fast.registry import build_optimiser, check_optimiser
-from fastslow.methods.base import Method
 from fastslow.methods.registry import find_method
 from fastslow.runs.directory import RunDirectory
+from fastslow.slow.build import build_engine, check_engine
 from fastslow.slow.context_room import ContextRoom, context_room
 from fastslow.slow.engine import PolicyEngine
 from fastslow.slow.losses import check_loss
@@ -36,7 +36,7 @@ class Parts:
 
 def check(config: Config) -> tuple[Config, Task]:
     """The config as resolved, and its task, after every check that needs no model. Raises ConfigError or TaskError."""
-    check_loss(config.slow.loss)
+    check_loss(config.slow)
     check_tracker(config.tracker)
     task = build_task(config.task)
     check_splits(task)
@@ -46,13 +46,7 @@ def check(config: Config) -> tuple[Config, Task]:
         _check_sampling(config)
     if method.searches(config):
         check_optimiser(config.fast)
-    if config.engine == "tinker":
-        from fastslow.slow.tinker.engine import check_remote
-
-        _check_updates(config, method)
-        check_remote(config)
-    else:
-        _check_start(config)
+    check_engine(config, moves_weights=method.moves_weights, needs_distributions=method.needs_distributions)
     return config, task
 
 
@@ -63,15 +57,6 @@ def check_lengths(config: Config, task: Task, room: ContextRoom) -> None:
         room.check_problems(field, prompt)
 
 
-def _check_updates(config: Config, method: Method) -> None:
-    """Raises ConfigError for a method whose updates no server can do."""
-    if method.needs_distributions:
-        raise ConfigError(
-            f"method: {config.method!r} compares whole distributions, and the Tinker API gives log-probabilities of tokens "
-            "alone: run it with engine: local"
-        )
-
-
 def _check_sampling(config: Config) -> None:
     """Raises ConfigError where the learner could not speak of the distribution that training rollouts come from."""
     if config.sampling.top_p < 1.0:
@@ -80,35 +65,6 @@ def _check_sampling(config: Config) -> None:
             "does not know which, so every importance ratio would be biased. Set it to 1.0 (evaluation.top_p is a key of "
             "its own), or take method: prompt, which trains no weights"
         )
-    if config.engine == "tinker":
-        from fastslow.slow.tinker.engine import check_temperature
-
-        check_temperature(config.sampling.temperature)
-
-
-def _check_start(config: Config) -> None:
-    """Raises ConfigError where the adapter that a run starts from is not the one that its `model.lora` describes."""
-    from fastslow.slow.local.loading import adapter_of, without_adapter
-    from fastslow.slow.local.lora import check_settings
-
-    if not Path(config.model.name).is_dir():
-        return  # nothing on this machine: loading will tell
-    adapter = adapter_of(config.model)
-    if adapter is not None:
-        without_adapter(config.model)
-        if config.model.lora is not None:
-            check_settings(config.model.lora, adapter)
-
-
-def build_engine(config: Config) -> PolicyEngine:
-    """The slow side of a run, on this machine or on a server."""
-    if config.engine == "tinker" and config.tinker is not None:
-        from fastslow.slow.tinker.engine import TinkerEngine
-
-        return TinkerEngine(config.model, config.slow, config.tinker, seed=config.seed)
-    from fastslow.slow.local.engine import LocalEngine
-
-    return LocalEngine(config.model, config.slow, seed=config.seed, threads=config.threads)
 
 
 def _check_engine(config: Config, task: Task, engine: PolicyEngine) -> None:

@@ -238,7 +238,9 @@ class TrainingSession:
         def step(learning_rate: float) -> tuple[UpdateMetrics, int]:
             settings = AdvantageSettings(loop.baseline, loop.divide_by_std, loop.batch_normalisation)
             datums = build_datums(groups, settings)
-            loss = LossSettings(slow.loss, slow.tau, slow.kl_coefficient, config.sampling.temperature)
+            loss = LossSettings(
+                slow.loss, slow.tau, slow.kl_coefficient, config.sampling.temperature, 1.0 - slow.clip_low
+            )
             return engine.train_step(datums, loss, learning_rate), len(datums)
 
         self._update(step)

@@ -39,7 +39,7 @@ def test_the_comparison_is_exact_in_bfloat16_too_and_leaves_no_trace(
     engine = engine_of(tmp_path, "qwen2", dtype="bfloat16", lora=lora)
     before = {name: tensor.clone() for name, tensor in engine.model.state_dict().items()}
     assert compare(engine, 40, 8).difference < 1e-4
-    assert engine.computed_tokens == engine.sampled_tokens == engine.policy_version == 0
+    assert engine.sampler.computed_tokens == engine.sampler.sampled_tokens == engine.policy_version == 0
     for name, tensor in engine.model.state_dict().items():
         assert tensor.dtype == before[name].dtype and torch.equal(tensor, before[name])
 

@@ -22,7 +22,10 @@ def model(tiny_model_dir: Path) -> Any:
 
 
 def make(kind: str, model: Any, contexts: list[list[int]], counts: list[int], budget: int = 64) -> Any:
-    model.set_attn_implementation(attention.NAME if kind == "forest" else "sdpa")
+    if kind == "forest":
+        attention.use(model)
+    else:
+        model.set_attn_implementation("sdpa")
     if kind == "forest":
         return ForestDecoder(model, contexts, counts, budget)
     return PlainDecoder(model, contexts, counts, pad_token=0)

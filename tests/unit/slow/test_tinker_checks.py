@@ -12,8 +12,9 @@ import pytest
 
 from fastslow.config import Config
 from fastslow.errors import ConfigError, DivergedError
+from fastslow.slow.build import check_engine
 from fastslow.slow.engine import Datum, LossSettings
-from fastslow.slow.tinker.engine import check_remote, read_state, server_limit
+from fastslow.slow.tinker.checks import check_remote, read_state, server_limit
 from fastslow.slow.tinker.server import api_key, check_server
 from fastslow.slow.tinker.settings import TinkerConfig
 
@@ -67,7 +68,7 @@ def config_of(**overrides: Any) -> Config:
         ({"tinker": None}, "tinker: is missing: engine 'tinker' needs a section"),
         ({"tinker": {"base_url": "http://x", "backend": "vllm"}}, "tinker.backend: Input should be 'hosted', 'jax'"),
         ({"tinker": {"backend": "jax", "base_url": None}}, "tinker.base_url"),
-        ({"engine": "remote"}, "engine: Input should be 'local' or 'tinker'"),
+        ({"engine": "remote"}, "engine: 'remote' is unknown: take one of local, tinker"),
     ],
 )
 def test_wrong_sections_say_what_is_wrong(overrides: dict[str, Any], message: str) -> None:
@@ -78,7 +79,6 @@ def test_wrong_sections_say_what_is_wrong(overrides: dict[str, Any], message: st
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        ({"method": "distill", "distill": {"prompt": "two words"}}, "method: 'distill' compares whole distributions"),
         ({"model": {"name": "x.gguf"}}, "model.name: 'x.gguf' is a .gguf file"),
         ({"model": {"lora": {"targets": ["q_proj"]}}}, "model.lora.targets"),
         ({"model": {"lora": None}}, "model.lora: is missing: tinker.backend 'jax' trains LoRA adapters alone"),
@@ -100,6 +100,12 @@ def test_what_cannot_run_is_refused_before_anything_loads(overrides: dict[str, A
     with pytest.raises(ConfigError, match=message) as caught:
         check_remote(config_of(**merged))
     assert "secret" not in str(caught.value)
+
+
+def test_distillation_is_refused_before_the_server_is_asked() -> None:
+    tree = {**remote(), "method": "distill", "distill": {"prompt": "two words"}}
+    with pytest.raises(ConfigError, match="method: 'distill' compares whole distributions"):
+        check_engine(config_of(**tree), moves_weights=True, needs_distributions=True)
 
 
 def test_a_server_with_another_model_is_refused(url: str) -> None:

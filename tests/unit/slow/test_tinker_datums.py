@@ -7,7 +7,7 @@ import torch
 
 from fastslow.errors import ConfigError
 from fastslow.slow.engine import Datum, LossSettings, TokenSequence
-from fastslow.slow.losses import LOSSES, cispo, kl_penalty
+from fastslow.slow.losses import LOSSES, LossInputs, cispo, kl_penalty
 from fastslow.slow.tinker.datums import (
     DIALECTS,
     kl_estimates,
@@ -44,6 +44,12 @@ def test_a_mean_over_sequences_is_undone() -> None:
         assert reduced == pytest.approx(list(a.advantages))
 
 
+def cispo_of(learner: torch.Tensor, sampler: torch.Tensor, advantages: torch.Tensor) -> torch.Tensor:
+    return cispo(
+        LossInputs(learner, sampler, advantages, torch.ones_like(advantages), torch.tensor([2, 3]), LossSettings())
+    ).loss
+
+
 def test_the_servers_token_sum_has_the_gradient_of_our_loss_with_its_penalty() -> None:
     sent = server_datums(DATUMS, LOSS, BASE, "tokens")
     learner = torch.tensor([-1.0, -2.0, -0.5, -1.0, -3.0], requires_grad=True)
@@ -51,12 +57,12 @@ def test_the_servers_token_sum_has_the_gradient_of_our_loss_with_its_penalty() -
     weights = torch.tensor([0.25, 0.25, 0.125, 0.125, 0.125])
     advantages = torch.tensor([1.5, 1.5, -1.0, -1.0, -1.0])
     base = torch.tensor([value for row in BASE for value in row])
-    ours = weights * (cispo(learner, sampler, advantages, 4.0) + 0.1 * kl_penalty(learner, base))
+    ours = weights * (cispo_of(learner, sampler, advantages) + 0.1 * kl_penalty(learner, base))
     (expected,) = torch.autograd.grad(ours.sum(), learner)
     completion = [
         value for d, s in zip(DATUMS, sent, strict=True) for value in s.advantages[-len(d.completion_tokens) :]
     ]
-    (got,) = torch.autograd.grad(cispo(learner, sampler, torch.tensor(completion), 4.0).sum(), learner)
+    (got,) = torch.autograd.grad(cispo_of(learner, sampler, torch.tensor(completion)).sum(), learner)
     assert torch.allclose(got, expected, atol=1e-6)
 
 

@@ -28,6 +28,7 @@ from fastslow.slow.local.probe import (
     scored_logprobs,
     worst_difference,
 )
+from fastslow.slow.samplers.forest import ForestSampler
 from fastslow.tasks.base import Task
 from fastslow.types import Prompt
 
@@ -49,6 +50,7 @@ class Comparison:
 
     @property
     def agrees(self) -> bool:
+        """Whether the difference is rounding."""
         return self.difference <= self.allowed  # a NaN does not
 
 
@@ -72,13 +74,15 @@ def longest_sequence(
 
 
 def check_agreement(engine: LocalEngine, longest_tokens: int, *, trains: bool) -> None:
-    """Compare sampler and learner up to `longest_tokens`.
+    """Compare our sampler and the learner up to `longest_tokens`; what another sampler draws from is its author's business.
 
     Raises: ConfigError where they differ and weights are trained; without training it is a warning.
     """
+    if not isinstance(engine.sampler, ForestSampler):
+        return
     config = engine.model.config.get_text_config()
     before = 0
-    for context, completion in lengths(config, longest_tokens, own_code=engine.config.trust_remote_code):
+    for context, completion in lengths(config, longest_tokens, own_code=engine.policy.config.trust_remote_code):
         try:
             found = compare(engine, context, completion)
         except torch.OutOfMemoryError:
@@ -119,17 +123,17 @@ def changing_lengths(config: Any) -> list[int]:
 
 def compare(engine: LocalEngine, context_tokens: int, completion_tokens: int) -> Comparison:
     """Both on a sequence of this length and on a short one beside it, as a batch of mixed lengths has them."""
-    total = context_tokens + completion_tokens
+    policy, total = engine.policy, context_tokens + completion_tokens
     beside = max(1, min(SHORTER, context_tokens // 2))
-    text = ordinary_tokens(engine.model, engine.tokenizer, total + 7)
+    text = ordinary_tokens(policy.model, policy.tokenizer, total + 7)
     contexts = [text[:context_tokens], text[7 : 7 + beside]]
     tails = [text[context_tokens:total], text[7 + beside :][:completion_tokens]]
     given = [TokenSequence(tuple(c), tuple(tail)) for c, tail in zip(contexts, tails, strict=True)]
-    with in_float32(engine.model):
-        decoder = engine.decoder(contexts, [1, 1])
+    with in_float32(policy.model):
+        decoder = ForestSampler(policy).decoder(contexts, [1, 1])
         steps = decoded_logprobs(decoder, tails, completion_tokens - 1)
         scored = torch.cat(
-            scored_logprobs(engine.scorer(torch.float32), engine.model, given, engine.slow.microbatch_tokens)
+            scored_logprobs(policy.scorer(torch.float32), policy.model, given, policy.slow.microbatch_tokens)
         )
     sampled = torch.stack(steps, dim=1).flatten(0, 1)
     allowed = FLOAT32_TOLERANCE * max(1.0, float(scored.abs().max()))
@@ -137,10 +141,11 @@ def compare(engine: LocalEngine, context_tokens: int, completion_tokens: int) ->
 
 
 def _told(engine: LocalEngine, found: Comparison, before: int, longest_tokens: int) -> str:
-    network = engine.model if engine.config.lora is None else engine.model.get_base_model()
+    settings = engine.policy.config
+    network = engine.model if settings.lora is None else engine.model.get_base_model()
     name = type(network).__name__
     what = (
-        f"model.name: {engine.config.name!r} ({name}): sampling with a cache and computing whole sequences give other "
+        f"model.name: {settings.name!r} ({name}): sampling with a cache and computing whole sequences give other "
         f"log-probabilities, by up to {found.difference:.2g} nats after {found.context_tokens} to "
         f"{found.context_tokens + found.completion_tokens} tokens (rounding: {found.allowed:.1g}), so the importance ratios of "
         "fresh rollouts would be wrong"

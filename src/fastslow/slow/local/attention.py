@@ -1,4 +1,4 @@
-"""The attention of the local engine, registered with transformers under the name `fastslow`.
+"""The attention of the local engine. `use` makes it known to transformers, under the name `fastslow`, and puts a model on it.
 
 Two cases. A packed forest is computed block by block: a run of neighbouring nodes attends to its ancestors and to itself,
 not to the whole pack, so unrelated sequences in a pack cost each other nothing. A decoding step has one query a row: each
@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from torch.nn.functional import scaled_dot_product_attention
-from transformers import AttentionInterface, AttentionMaskInterface
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
@@ -26,6 +26,13 @@ NAME = "fastslow"
 # at most so many blocks, because each of them keeps a copy of its ancestors' keys and values until the backward pass.
 BLOCK_QUERIES = {"cpu": 128, "cuda": 1024}
 MAX_BLOCKS = 16
+
+
+def use(model: PreTrainedModel) -> None:
+    """Put a model on this attention."""
+    AttentionInterface.register(NAME, fastslow_attention)
+    AttentionMaskInterface.register(NAME, sdpa_mask)
+    model.set_attn_implementation(NAME)
 
 
 @dataclass
@@ -170,7 +177,3 @@ def _attend(
     from_own = weights[..., prefix:].transpose(0, 1) @ own_values
     mixed = from_prefix.view(kv_heads, rows, shared, pool_values.shape[-1]).transpose(0, 1) + from_own
     return mixed.reshape(rows, heads, 1, pool_values.shape[-1])
-
-
-AttentionInterface.register(NAME, fastslow_attention)
-AttentionMaskInterface.register(NAME, sdpa_mask)

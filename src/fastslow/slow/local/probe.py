@@ -65,7 +65,10 @@ def decide_sharing(model: Any, tokenizer: PreTrainedTokenizerBase, longest_token
         found = _compare(model, sequences, original)
     except Exception as error:  # whatever a foreign architecture raises, the answer is the same: do not pack it
         found = Sharing(f"{type(error).__name__}: {error}")
-    model.set_attn_implementation(attention.NAME if found.reason is None else original)
+    if found.reason is None:
+        attention.use(model)
+    else:
+        model.set_attn_implementation(original)
     return found
 
 
@@ -147,7 +150,7 @@ def _both(model: Any, sequences: list[list[int]], original: str) -> tuple[torch.
     predictors = [len(context) - 1 for context in contexts]
     expected = [plain[i, first + step] for step in range(STEPS + 1) for i, first in enumerate(predictors)]
     expected += [plain[i, first : first + len(tails[i])] for i, first in enumerate(predictors)]
-    model.set_attn_implementation(attention.NAME)
+    attention.use(model)
     got = decoded_logprobs(ForestDecoder(model, contexts, [1] * len(contexts), BUDGET_TOKENS), tails)
     given = [TokenSequence(tuple(c), tail) for c, tail in zip(contexts, tails, strict=True)]
     got += scored_logprobs(ForestScorer(model.device, model.dtype), model, given, BUDGET_TOKENS)

@@ -35,7 +35,9 @@ class MicroBatch:
 class Scorer(Protocol):
     """Splits sequences into micro-batches of at most `budget_tokens`; a longer sequence gets one of its own."""
 
-    def micro_batches(self, sequences: Sequence[TokenSequence], budget_tokens: int) -> list[MicroBatch]: ...
+    def micro_batches(self, sequences: Sequence[TokenSequence], budget_tokens: int) -> list[MicroBatch]:
+        """The passes that a learner makes."""
+        ...
 
 
 class ForestScorer:
@@ -45,6 +47,7 @@ class ForestScorer:
         self.device, self.dtype = device, dtype
 
     def micro_batches(self, sequences: Sequence[TokenSequence], budget_tokens: int) -> list[MicroBatch]:
+        """As `Scorer.micro_batches`."""
         # The last token of a sequence predicts nothing, so it is not computed.
         inputs = [(*s.context_tokens, *s.completion_tokens[:-1]) for s in sequences]
         return [self._micro_batch(forest, sequences) for forest in pack_forests(inputs, budget_tokens)]
@@ -79,6 +82,7 @@ class PlainScorer:
         self.device, self.pad_token = device, pad_token
 
     def micro_batches(self, sequences: Sequence[TokenSequence], budget_tokens: int) -> list[MicroBatch]:
+        """As `Scorer.micro_batches`."""
         lengths = [len(s.context_tokens) + len(s.completion_tokens) - 1 for s in sequences]
         groups: list[list[int]] = []
         for index in sorted(range(len(sequences)), key=lambda index: (lengths[index], index)):

@@ -44,6 +44,7 @@ class GrowingLayer(CacheLayerMixin):
     """Keys and values of the rows' own completions, in buffers that double, so that a step copies one token only."""
 
     def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
+        """Room for 16 tokens a row."""
         rows, heads, _, size = key_states.shape
         self._keys = key_states.new_empty(rows, heads, 16, size)
         self._values = value_states.new_empty(rows, heads, 16, value_states.shape[-1])
@@ -53,6 +54,7 @@ class GrowingLayer(CacheLayerMixin):
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Append one token a row; all keys and values so far."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         if self.length == self._keys.shape[2]:
@@ -64,16 +66,20 @@ class GrowingLayer(CacheLayerMixin):
         return self._keys[:, :, : self.length], self._values[:, :, : self.length]
 
     def select(self, rows: torch.Tensor) -> None:
+        """Keep these rows."""
         if self.is_initialized:
             self._keys, self._values = self._keys[rows], self._values[rows]
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        """As transformers asks it of a cache layer."""
         return self.get_seq_length() + query_length, 0
 
     def get_seq_length(self) -> int:
+        """Tokens a row."""
         return self.length if self.is_initialized else 0
 
     def get_max_length(self) -> int:
+        """There is no limit."""
         return -1
 
 
@@ -97,12 +103,14 @@ class ForestDecoder:
         self.computed_tokens = 0
 
     def prefill(self) -> torch.Tensor:
+        """As `Decoder.prefill`."""
         logits = self._in_row_order(torch.cat([self._prefill(forest) for forest in self.forests]))
         self.layers = [GrowingLayer() for _ in self.pools[0].keys]
         self.cache = Cache(layers=list(self.layers))
         return logits
 
     def step(self, tokens: Sequence[int]) -> torch.Tensor:
+        """As `Decoder.step`."""
         order = torch.tensor(self.row_of, device=self.device)
         ids = torch.tensor(tokens, device=self.device)[order]
         self.computed_tokens += len(tokens)
@@ -121,6 +129,7 @@ class ForestDecoder:
         return self._in_row_order(output.logits[:, -1])
 
     def keep(self, rows: Sequence[int]) -> None:
+        """As `Decoder.keep`."""
         new_index = {row: index for index, row in enumerate(rows)}
         kept = [position for position, row in enumerate(self.row_of) if row in new_index]
         selection = torch.tensor(kept, device=self.device)
@@ -181,6 +190,7 @@ class PlainDecoder:
         self.computed_tokens = 0
 
     def prefill(self) -> torch.Tensor:
+        """As `Decoder.prefill`."""
         longest = max(len(context) for context in self.contexts)
         padded = [[self.pad_token] * (longest - len(context)) + list(context) for context in self.contexts]
         mask = torch.tensor([[0] * (longest - len(c)) + [1] * len(c) for c in self.contexts], device=self.device)
@@ -204,6 +214,7 @@ class PlainDecoder:
         return output.logits[rows, -1]
 
     def step(self, tokens: Sequence[int]) -> torch.Tensor:
+        """As `Decoder.step`."""
         self.mask = torch.cat([self.mask, self.mask.new_ones(len(tokens), 1)], dim=1)
         output = self.model(
             input_ids=torch.tensor(tokens, device=self.device)[:, None],
@@ -217,6 +228,7 @@ class PlainDecoder:
         return output.logits[:, -1]
 
     def keep(self, rows: Sequence[int]) -> None:
+        """As `Decoder.keep`."""
         selection = torch.tensor(rows, device=self.device)
         self.cache.reorder_cache(selection)
         self.mask, self.positions = self.mask[selection], self.positions[selection]

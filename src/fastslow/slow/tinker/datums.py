@@ -13,9 +13,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+import torch
 
 from fastslow.errors import ConfigError
 from fastslow.slow.engine import NAN, Datum, LossSettings, TokenSequence, UpdateMetrics
+from fastslow.slow.losses import LOSSES, LossInputs, find_loss, importance_ratio
 
 Reduction = Literal["tokens", "sequences"]
 
@@ -50,22 +52,25 @@ class ServerDatum:
     advantages: tuple[float, ...]
 
 
-SERVER_LOSSES: dict[str, str] = {"cispo": "cispo", "importance_sampling": "importance_sampling"}
-"""Our losses, each with its name at a server. One that is not here has no server's name: it runs on the local engine alone."""
+SERVER_LOSSES: dict[str, bool] = {"cispo": True, "importance_sampling": False}
+"""The losses of the Tinker API whose gradient is `ratio * advantage * d(log pi)`, clipped or not, as `server_datums` needs it;
+and whether the clip thresholds of a request are theirs. One that is not here runs on the local engine alone.
+"""
 
 
 def server_loss(name: str) -> str:
     """What a server calls a loss. Raises ConfigError where it has none like it."""
-    if name not in SERVER_LOSSES:
+    called = find_loss(name).server if name in LOSSES or ":" in name else None
+    if called not in SERVER_LOSSES:
         raise ConfigError(
-            f"slow.loss: {name!r} is not a loss of the Tinker API: take one of {', '.join(SERVER_LOSSES)}, or engine: local"
+            f"slow.loss: {name!r} is not a loss of the Tinker API: take one of {', '.join(LOSSES)}, or engine: local"
         )
-    return SERVER_LOSSES[name]
+    return called
 
 
 def loss_config(dialect: Dialect, loss: LossSettings) -> dict[str, float] | None:
     """The thresholds that go with a request, absolute: the ratio is clamped to [0, tau]."""
-    if loss.name != "cispo" or not dialect.thresholds:
+    if not SERVER_LOSSES[server_loss(loss.name)] or not dialect.thresholds:
         return None
     return {"clip_low_threshold": 0.0, "clip_high_threshold": loss.tau}
 
@@ -130,37 +135,35 @@ def update_metrics(
 
     The entropy over the vocabulary is not known here: NaN.
     """
-    learner = _flat(learner_logprobs)
-    sampler = _flat([datum.sampler_logprobs for datum in datums])
-    advantages = _flat([[datum.advantage] * len(datum.completion_tokens) for datum in datums])
-    weights = _flat([[datum.token_weight] * len(datum.completion_tokens) for datum in datums])
-    ratio = np.exp(learner - sampler)
-    per_token = -_weighed(loss, ratio, learner) * advantages
-    penalty = np.zeros_like(learner)
+    server_loss(loss.name)
+    inputs = LossInputs(
+        _flat(learner_logprobs),
+        _flat([datum.sampler_logprobs for datum in datums]),
+        _flat([[datum.advantage] * len(datum.completion_tokens) for datum in datums]),
+        _flat([[datum.token_weight] * len(datum.completion_tokens) for datum in datums]),
+        torch.tensor([len(datum.completion_tokens) for datum in datums]),
+        loss,
+    )
+    output = find_loss(loss.name)(inputs)
+    learner, ratio = inputs.learner_logprobs_N, importance_ratio(inputs.learner_logprobs_N, inputs.sampler_logprobs_N)
+    penalty = torch.zeros_like(learner)
     if base_logprobs is not None:
-        penalty = np.asarray(kl_estimates(learner.tolist(), _flat(base_logprobs).tolist()))
+        penalty = _flat([kl_estimates(c, b) for c, b in zip(learner_logprobs, base_logprobs, strict=True)])
+    own = {name: float(values.double().mean()) for name, values in output.metrics.items()}
     computed = sum(len(datum.context_tokens) + len(datum.completion_tokens) for datum in datums)
     return UpdateMetrics(
-        loss=float((weights * (per_token + loss.kl_coefficient * penalty)).sum()),
+        loss=float((inputs.token_weights_N * (output.loss + loss.kl_coefficient * penalty)).sum()),
         grad_norm=grad_norm,
         ratio_mean=float(ratio.mean()),
         ratio_max=float(ratio.max()),
-        clip_fraction=float((ratio > loss.tau).mean()),
+        clip_fraction=own.pop("clip_fraction", NAN),
         entropy=NAN,
         kl_penalty=float(penalty.mean()),
         tokens=len(learner),
         computed_tokens=computed * (1 if base_logprobs is None else 2),
+        loss_metrics=own,
     )
 
 
-def _weighed(loss: LossSettings, ratio: np.ndarray, learner: np.ndarray) -> np.ndarray:
-    """What multiplies -A in each loss of `SERVER_LOSSES`, token by token."""
-    if loss.name == "cispo":
-        return np.asarray(np.minimum(ratio, loss.tau) * learner)
-    if loss.name == "importance_sampling":
-        return ratio
-    raise ConfigError(f"slow.loss: {loss.name!r} is not a loss of the Tinker API: its value is not known here")
-
-
-def _flat(rows: Sequence[Sequence[float]]) -> np.ndarray:
-    return np.asarray([value for row in rows for value in row], dtype=float)
+def _flat(rows: Sequence[Sequence[float]]) -> torch.Tensor:
+    return torch.tensor([value for row in rows for value in row], dtype=torch.float64)

@@ -6,7 +6,7 @@ optimiser) that the server keeps.
 
 Deviations from the local engine: `kl_to_base` is a Monte-Carlo estimate, since the API gives log-probabilities of tokens
 alone, and distillation is not to be had for the same reason; LoRA's alpha and its targets are the server's; the KL
-penalty, see `tinker_datums.py`; a loss or a gradient norm that is not finite is known only after the server has taken the
+penalty, see `datums.py`; a loss or a gradient norm that is not finite is known only after the server has taken the
 step, with or without moving the weights, so the policy version moves. Servers differ in what they take of AdamW:
 docs/scale-out.md.
 """
@@ -21,7 +21,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from fastslow.config import Config
 from fastslow.errors import ConfigError, ResumeError, ServerError
 from fastslow.slow.chat import ChatRenderer
 from fastslow.slow.engine import (
@@ -41,6 +40,7 @@ from fastslow.slow.limits import check_lengths
 from fastslow.slow.local import loading
 from fastslow.slow.local.adapter_files import complete_adapter
 from fastslow.slow.settings import ModelConfig, SlowConfig
+from fastslow.slow.tinker.checks import STATE, check_temperature, read_state, server_limit, server_name
 from fastslow.slow.tinker.datums import (
     DIALECTS,
     ServerDatum,
@@ -51,73 +51,16 @@ from fastslow.slow.tinker.datums import (
     server_loss,
     update_metrics,
 )
-from fastslow.slow.tinker.server import RefusedError, Server, check_server, context_length
+from fastslow.slow.tinker.server import RefusedError, Server
 from fastslow.slow.tinker.settings import TinkerConfig
 from fastslow.types import Completion, FinishReason, Message
 
 logger = logging.getLogger(__name__)
 
-STATE = "tinker.json"
 SERVER_ALPHA = 32
 ADAM_EPSILON = 1e-8
 # Servers add the index of a completion to its seed, and may keep seeds in 32 bits.
 SEEDS = 2**30
-
-
-def server_name(model: ModelConfig, tinker: TinkerConfig) -> str:
-    """What the server calls the model."""
-    return tinker.base_model or loading.source_of(model)[0]
-
-
-def server_limit(model: ModelConfig, tinker: TinkerConfig, own: int | None) -> int | None:
-    """Positions of the context there: what the config gives, or else the smaller of what server and model say."""
-    if tinker.context_limit is not None:
-        return tinker.context_limit
-    said = [limit for limit in (context_length(tinker, server_name(model, tinker)), own) if limit]
-    return min(said, default=None)
-
-
-def check_remote(config: Config) -> None:
-    """Everything about `engine: tinker` that can be known before the run. Raises ConfigError."""
-    tinker, model = config.tinker, config.model
-    if tinker is None:
-        raise ConfigError("tinker: is missing: engine 'tinker' needs tinker.base_url and tinker.backend")
-    if model.name.endswith(".gguf"):
-        raise ConfigError(f"model.name: {model.name!r} is a .gguf file, which servers do not load: use engine: local")
-    _check_start(model)
-    if model.lora is not None and model.lora.targets != "all-linear":
-        raise ConfigError(
-            "model.lora.targets: the Tinker API trains every linear layer of attention and MLP: leave it at all-linear"
-        )
-    if model.lora is None and tinker.backend in ("hosted", "jax"):
-        raise ConfigError(f"model.lora: is missing: tinker.backend {tinker.backend!r} trains LoRA adapters alone")
-    server_loss(config.slow.loss)
-    measures = config.slow.kl_coefficient > 0 or (config.evaluation.every > 0 and config.evaluation.kl_problems > 0)
-    if model.lora is None and measures:
-        raise ConfigError(
-            "slow.kl_coefficient, evaluation.kl_problems: a server that trains every parameter has no base weights left to "
-            "compare with: set both to 0, or add model.lora"
-        )
-    check_server(tinker, server_name(model, tinker))
-
-
-def check_temperature(temperature: float) -> None:
-    """Raises ConfigError where training rollouts would be sampled at another temperature than the server trains at."""
-    if temperature != 1.0:
-        raise ConfigError(
-            f"sampling.temperature: {temperature:g} with engine: tinker: the server's training log-probabilities are those of "
-            "temperature 1, so the importance ratio of a fresh rollout would not be 1. Set it to 1.0, or use engine: local"
-        )
-
-
-def _check_start(model: ModelConfig) -> None:
-    """Raises ConfigError where `model.name` is an adapter, or the state that a server keeps: servers start from models."""
-    # Of a name on the hub the server is asked.
-    if Path(model.name).is_dir() and (loading.adapter_of(model) is not None or (Path(model.name) / STATE).is_file()):
-        raise ConfigError(
-            f"model.name: {model.name!r} is a checkpoint with an adapter, and a server starts a run from a model: take the "
-            "adapter's base, or run with engine: local, which goes on from a downloaded adapter"
-        )
 
 
 class TinkerEngine:
@@ -160,19 +103,23 @@ class TinkerEngine:
             self._load_state(read_state(checkpoint), optimizer=False)
 
     def describe(self) -> str:
+        """Which model, on which server."""
         return f"{self.base_name} on the server at {self.settings.base_url}, taken as {self.settings.backend!r}"
 
     # -- text ----------------------------------------------------------------------------------------------------------
 
     def encode(self, messages: Sequence[Message]) -> tuple[int, ...]:
+        """As `PolicyEngine.encode`."""
         return self.renderer.encode(messages)
 
     def decode(self, tokens: Sequence[int]) -> str:
+        """As `PolicyEngine.decode`."""
         return str(self.tokenizer.decode(list(tokens), skip_special_tokens=True))
 
     # -- sampling ------------------------------------------------------------------------------------------------------
 
     def sample(self, requests: Sequence[SampleRequest], params: SamplingParams) -> list[list[Completion]]:
+        """As `Sampler.sample`."""
         from tinker import types
 
         check_lengths(self.context_limit, [request.context_tokens for request in requests], params.max_tokens)
@@ -197,6 +144,10 @@ class TinkerEngine:
         answers = iter(self.server.wait(futures))
         return [[self._completion(s) for s in next(answers).sequences] if request.n else [] for request in requests]
 
+    def sync(self) -> None:
+        """The next completions come from a client of the weights as they are then."""
+        self._sampler = None
+
     def _completion(self, sequence: Any) -> Completion:
         if sequence.logprobs is None or not sequence.tokens:
             raise ServerError(f"the server at {self.settings.base_url} sampled without tokens or log-probabilities")
@@ -209,10 +160,12 @@ class TinkerEngine:
     # -- measuring -----------------------------------------------------------------------------------------------------
 
     def logprobs(self, sequences: Sequence[TokenSequence], weights: Weights = "current") -> list[list[float]]:
+        """As `Learner.logprobs`."""
         (rows,) = self._scored(sequences, [weights])
         return rows
 
     def kl_to_base(self, sequences: Sequence[TokenSequence]) -> list[list[float]]:
+        """As `Learner.kl_to_base`: an estimate."""
         current, base = self._scored(sequences, ["current", "base"])
         return [kl_estimates(c, b) for c, b in zip(current, base, strict=True)]
 
@@ -256,6 +209,7 @@ class TinkerEngine:
     # -- training ------------------------------------------------------------------------------------------------------
 
     def train_step(self, datums: Sequence[Datum], loss: LossSettings, learning_rate: float) -> UpdateMetrics:
+        """As `Learner.train_step`, of the losses of the Tinker API."""
         name = server_loss(loss.name)
         check_temperature(loss.temperature)
         if not datums:
@@ -268,7 +222,7 @@ class TinkerEngine:
         step = self._trainer.optim_step(self._adam(learning_rate))
         output, stepped = self.server.wait([backward, step])
         self.intact = True
-        self._sampler = None
+        self.sync()
         self.policy_version += 1
         norm = _grad_norm(stepped.metrics)
         metrics = update_metrics(datums, _learner_rows(output, sequences), base, loss, NAN if norm is None else norm)
@@ -292,6 +246,7 @@ class TinkerEngine:
     def distill_step(
         self, datums: Sequence[DistillDatum], learning_rate: float, temperature: float = 1.0
     ) -> UpdateMetrics:
+        """As `Learner.distill_step`: always refused."""
         raise ConfigError(
             "method: 'distill' needs whole distributions, which the Tinker API does not give: engine: local"
         )
@@ -299,6 +254,7 @@ class TinkerEngine:
     # -- saving --------------------------------------------------------------------------------------------------------
 
     def save(self, directory: Path, *, resumable: bool) -> None:
+        """As `Checkpoints.save`; the server keeps the state."""
         directory.mkdir(parents=True, exist_ok=True)
         # A server refuses a name that it knows, and a resumed run comes by the same versions again.
         name = f"v{self.policy_version}-{uuid.uuid4().hex[:8]}"
@@ -314,6 +270,7 @@ class TinkerEngine:
         (directory / STATE).write_text(json.dumps(record) + "\n", encoding="utf-8")
 
     def load(self, directory: Path) -> None:
+        """As `Checkpoints.load`."""
         record = read_state(directory)
         if not self._untouched:
             # Servers take a state as a model's first request only.
@@ -329,7 +286,8 @@ class TinkerEngine:
                 f"the server at {self.settings.base_url} does not give the state {record['state']!r} back: it keeps states in "
                 f"its database and its checkpoint directory, start it with both. {error}"
             ) from error
-        self._untouched, self._sampler = False, None
+        self._untouched = False
+        self.sync()
         self.policy_version = int(record["policy_version"])
 
     # -- inside --------------------------------------------------------------------------------------------------------
@@ -367,15 +325,6 @@ class TinkerEngine:
         if self._base is None:
             self._base = self.server.call(self.server.service.create_sampling_client, base_model=self.base_name)
         return self._base
-
-
-def read_state(directory: Path) -> dict[str, Any]:
-    """What a checkpoint says about the server's state. Raises ConfigError for a checkpoint of another engine."""
-    path = directory / STATE
-    if not path.is_file():
-        raise ConfigError(f"engine: {str(directory)!r} was not written by engine 'tinker': use engine: local")
-    record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return record
 
 
 def _sent(datum: ServerDatum) -> Any:

@@ -1,0 +1,120 @@
+"""The network on this machine: current and base weights, tokenizer, and how sequences are laid out for this model."""
+
+import contextlib
+import logging
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fastslow.slow.engine import TokenSequence, Weights
+from fastslow.slow.local import attention, loading, lora
+from fastslow.slow.local.cpu_memory import keep_freed_memory
+from fastslow.slow.local.probe import Sharing, decide_sharing
+from fastslow.slow.local.scoring import ForestScorer, MicroBatch, PlainScorer, Scorer
+from fastslow.slow.settings import ModelConfig, SlowConfig
+
+logger = logging.getLogger(__name__)
+
+
+class LocalPolicy:
+    """What a learner trains and a sampler draws from. `model` is the network itself, updated in place.
+
+    `adapter` is a saved LoRA adapter to start from. `base` is the model that KL is measured against where it is not
+    `config` itself (the run's original model, when `config` names a checkpoint of it).
+    """
+
+    def __init__(
+        self, config: ModelConfig, slow: SlowConfig, *, seed: int, adapter: Path | None, base: ModelConfig | None
+    ) -> None:
+        self.config, self.slow, self.base_config = config, slow, base or config
+        self.device = loading.pick_device(config.device)
+        if self.device.type == "cpu":
+            keep_freed_memory()
+        self.dtype = loading.compute_dtype(config, self.device)
+        self.tokenizer = loading.load_tokenizer(config)
+        start = loading.adapter_of(config)
+        self.plain_config = loading.without_adapter(config)
+        merged = config.lora is None and adapter is None
+        network = loading.load_model(config, self.device, self.dtype, merge_adapter=merged)
+        self.context_limit = loading.context_limit(network.config.get_text_config())
+        self.stop = loading.stop_tokens(network, self.tokenizer)
+        self.sharing = self._choose_layout(network)
+        self.model: Any = self._with_adapter(network, adapter, start, seed)
+        self._base: Any = None
+
+    def __str__(self) -> str:
+        return f"{str(self.dtype).removeprefix('torch.')} on {self.device.type}, {self.sharing}"
+
+    @property
+    def has_adapter(self) -> bool:
+        """Whether a LoRA adapter is trained."""
+        return hasattr(self.model, "disable_adapter")
+
+    @property
+    def unshared_reason(self) -> str | None:
+        """Why prefixes are not shared; None where they are."""
+        return self.sharing.reason
+
+    @property
+    def pad_token(self) -> int:
+        """What fills the rows of batches that are not packed."""
+        pad = self.tokenizer.pad_token_id
+        return int(pad) if pad is not None else min(self.stop)
+
+    # -- layout --------------------------------------------------------------------------------------------------------
+
+    def scorer(self, dtype: torch.dtype) -> Scorer:
+        """What measures and trains, in the layout that was chosen for this model."""
+        if self.unshared_reason is None:
+            return ForestScorer(self.device, dtype)
+        return PlainScorer(self.device, self.pad_token)
+
+    def micro_batches(self, sequences: Sequence[TokenSequence]) -> list[MicroBatch]:
+        """Sequences in passes of at most `slow.microbatch_tokens` tokens."""
+        return self.scorer(self.dtype).micro_batches(sequences, self.slow.microbatch_tokens) if sequences else []
+
+    def _choose_layout(self, network: Any) -> Sharing:
+        if not self.slow.prefix_sharing:
+            return Sharing("slow.prefix_sharing is off")
+        sharing = decide_sharing(network, self.tokenizer, self.context_limit or 0)
+        if sharing.reason is not None:
+            logger.warning("this model is sampled and trained without prefix sharing: %s", sharing.reason)
+        return sharing
+
+    # -- weights -------------------------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def weights(self, weights: Weights) -> Iterator[Any]:
+        """The model with its current or with its base weights."""
+        if weights == "current":
+            yield self.model
+        elif self.has_adapter:
+            with lora.base_weights(self.model):
+                yield self.model
+        else:
+            yield self.base_model()
+
+    def base_model(self) -> Any:
+        """The frozen copy that full-parameter training needs; loaded when it is first asked for."""
+        if self._base is None:
+            self._base = loading.load_model(self.base_config, self.device, self.dtype)
+            if self.unshared_reason is None:
+                attention.use(self._base)
+        return self._base
+
+    def _with_adapter(self, network: Any, saved: Path | None, start: lora.Adapter | None, seed: int) -> Any:
+        """The network with the adapter that is trained, and where the run starts from one, that one beside it, frozen."""
+        settings = self.config.lora
+        if saved is not None:
+            policy = lora.load_adapter(network, saved)
+        elif settings is None:
+            return network
+        elif start is None:
+            policy = lora.add_lora(network, settings, seed)
+        else:
+            policy = lora.continue_lora(network, settings, start, seed)
+        if start is not None:
+            lora.keep_base(policy, start)
+        return policy

@@ -1,0 +1,23 @@
+"""From a config to the sampler of the local engine. A new one is one class, anywhere, named as `package.module:Class`."""
+
+from fastslow.errors import ConfigError
+from fastslow.extension import construct, load_object
+from fastslow.slow.engine import Sampler, check_protocol
+from fastslow.slow.local.policy import LocalPolicy
+from fastslow.slow.samplers.forest import ForestSampler
+from fastslow.slow.samplers.settings import AnySampler, OwnSamplerConfig
+
+
+def check_sampler(config: AnySampler) -> None:
+    """Raises ConfigError for what can be known to fail before any model loads."""
+    if isinstance(config, OwnSamplerConfig) and not callable(load_object(config.kind, "slow.sampler.kind")):
+        raise ConfigError(f"slow.sampler.kind: {config.kind!r} cannot be called: name a class with `sample` and `sync`")
+
+
+def build_sampler(config: AnySampler, policy: LocalPolicy) -> Sampler:
+    """The sampler of a policy. One of your own gets `policy` where its constructor has a parameter of that name."""
+    if not isinstance(config, OwnSamplerConfig):
+        return ForestSampler(policy)
+    made: Sampler = construct(config.kind, config.options, "slow.sampler", key="kind", given={"policy": policy})
+    check_protocol(made, Sampler, f"slow.sampler.kind: {config.kind!r}")
+    return made
