@@ -329,13 +329,15 @@ def distillation_moves_towards_the_teacher_or_is_refused(case: EngineCase) -> No
             require(engine.policy_version == 0, "a refused update moves nothing")
             return
         require(False, "distill_step raises ConfigError where it cannot be done")
+    # The student is led away first: where the two contexts hardly differ there is nothing to learn, and steps overshoot.
+    for _ in range(5):
+        engine.train_step(case.trained.datums, case.loss, case.learning_rate)
     metrics = [engine.distill_step(datums, case.learning_rate) for _ in range(5)]
-    # A step may overshoot where the two contexts hardly differ.
-    require(min(m.loss for m in metrics[1:]) < metrics[0].loss, "distillation lowers the KL to the teacher")
+    require(metrics[-1].loss < metrics[0].loss, "distillation lowers the KL to the teacher")
     require(metrics[0].tokens == sum(len(s.completion_tokens) for s in sequences), "tokens counts completions' tokens")
-    require(engine.policy_version == 5, "policy_version counts the updates")
+    require(engine.policy_version == 10, "policy_version counts the updates")
     engine.distill_step([], 1.0)
-    require(engine.policy_version == 5, "an update without datums changes nothing")
+    require(engine.policy_version == 10, "an update without datums changes nothing")
 
 
 def a_saved_engine_goes_on_as_if_nothing_had_been(case: EngineCase) -> None:
