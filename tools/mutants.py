@@ -21,7 +21,7 @@ import subprocess
 import sys
 import tempfile
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -81,7 +81,7 @@ class Verdict:
 
 
 def main() -> int:
-    """Test the modules that were asked for; write the table where those were all of them."""
+    """Test the modules that were asked for, and bring the table up to date after each."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("modules", nargs="*", metavar="MODULE", help="below src/fastslow; all of the list by default")
     parser.add_argument("--show", action="store_true", help="print what every living mutant changes")
@@ -100,12 +100,12 @@ def main() -> int:
     for module in arguments.modules or MODULES:
         verdict = test_module(module, arguments.keep, arguments.processes, only_living=arguments.living)
         verdicts.append(verdict)
+        record(verdict)
         print(_row(verdict), flush=True)
         for mutant in verdict.survivors if arguments.show else ():
             print(f"  {mutant.name.rpartition('.')[2]}\n    - {mutant.before}\n    + {mutant.after}")
         for entry in verdict.stale:
             print(f"  {EQUIVALENT.name}: no living mutant any more: {entry}")
-    record(verdicts)
     return 0 if all(verdict.good for verdict in verdicts) else 1
 
 
@@ -144,16 +144,15 @@ def equivalent_mutants() -> dict[str, list[dict[str, str]]]:
     return tomllib.loads(EQUIVALENT.read_text(encoding="utf-8"))
 
 
-def record(verdicts: Sequence[Verdict]) -> None:
-    """Put the verdicts into the committed results, and write the table anew."""
+def record(verdict: Verdict) -> None:
+    """Put a verdict into the committed results, and write the table anew."""
     known = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.is_file() else {}
-    for verdict in verdicts:
-        known[verdict.module] = {
-            "mutants": verdict.mutants,
-            "killed": verdict.killed,
-            "equivalent": verdict.equivalent,
-            "survivors": [f"{mutant.before} -> {mutant.after}" for mutant in verdict.survivors],
-        }
+    known[verdict.module] = {
+        "mutants": verdict.mutants,
+        "killed": verdict.killed,
+        "equivalent": verdict.equivalent,
+        "survivors": [f"{mutant.before} -> {mutant.after}" for mutant in verdict.survivors],
+    }
     known = {module: known[module] for module in MODULES if module in known}
     RESULTS.write_text(json.dumps(known, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     TABLE.write_text(table(known), encoding="utf-8")
