@@ -17,20 +17,9 @@ from fastslow.config.run import Config
 from fastslow.errors import ConfigError, ResumeError
 from fastslow.fast.optimiser import Candidate
 from fastslow.runs import directory as module
-from fastslow.runs.directory import (
-    RunDirectory,
-    checkpoint_steps,
-    config_text,
-    file_size,
-    finite,
-    read_by_kind,
-    read_candidates,
-    read_config,
-    read_metrics,
-    read_population,
-    resumed_config,
-    write_atomically,
-)
+from fastslow.runs.directory import RunDirectory, config_text, file_size, finite, resumed_config, write_atomically
+from fastslow.runs.files import checkpoint_steps, read_config
+from fastslow.runs.reader import Run, read_candidates, read_metrics, read_population
 from fastslow.types import Completion, Prompt, Rollout
 
 SNOWMAN = "\N{SNOWMAN}"
@@ -140,11 +129,11 @@ def test_the_population_is_a_file_that_people_can_read(run: RunDirectory) -> Non
 def test_the_best_prompt_of_each_kind_stands_beside_the_population(
     run: RunDirectory, by_kind: dict[str, str] | None, found: dict[str, str]
 ) -> None:
-    assert read_by_kind(run.path) == {}
+    assert Run(run.path).by_kind == {}
     assert read_population(run.path) == []
     run.write_population(1, 0, [Prompt.of("a")], {}, by_kind)
     assert ("by_kind" in json.loads((run.path / "population.json").read_text(encoding="utf-8"))) == bool(found)
-    assert read_by_kind(run.path) == found
+    assert Run(run.path).by_kind == found
 
 
 def test_the_library_keeps_the_population_of_each_task(run: RunDirectory) -> None:
