@@ -5,7 +5,7 @@ Defaults are the paper's (arXiv 2605.12484) where it gives one. Ours, where it i
 `distill.cycles`. The section `tinker` is ours altogether.
 """
 
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 from pydantic import Field, ValidationInfo, model_validator
 
