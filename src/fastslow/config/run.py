@@ -39,7 +39,7 @@ class Config(Section):
     """A whole run."""
 
     engine: str = option(
-        "local", "or `tinker`: the same loop on a server, see [scale-out.md](scale-out.md); or `package.module:Class`",
+        "local", "or `tinker`: a server, see [scale-out.md](scale-out.md); or `package.module:Class`",
         unit="a name",
     )  # fmt: skip
     engine_options: dict[str, Any] = option(

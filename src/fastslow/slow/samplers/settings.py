@@ -13,9 +13,7 @@ OWN = "package.module:Class"
 class ForestConfig(Section):
     """How the local engine draws completions."""
 
-    kind: Literal["forest"] = option(
-        "forest", "over a prefix forest; or `package.module:Class`, see [engine.md](engine.md)", unit="a name"
-    )
+    kind: Literal["forest"] = option("forest", "over a prefix forest; or `package.module:Class`", unit="a name")
 
 
 class OwnSamplerConfig(Section):
