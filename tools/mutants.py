@@ -40,7 +40,7 @@ MODULES: Mapping[str, tuple[str, ...]] = {
     "fast/pareto.py": ("tests/unit/fast/test_pareto.py",),
     "rollouts/store.py": ("tests/unit/test_store.py",),
     "training/curriculum.py": ("tests/unit/test_curriculum.py",),
-    "runs/files.py": ("tests/unit/test_run_dir.py", "tests/unit/test_run_format.py"),
+    "runs/files.py": ("tests/unit/test_run_files.py", "tests/unit/test_run_dir.py", "tests/unit/test_run_format.py"),
     "runs/family.py": ("tests/unit/test_family.py",),
     "runs/directory.py": ("tests/unit/test_run_dir.py", "tests/unit/test_run_format.py"),
 }
