@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from fastslow.runs.family import Member, changes, difference, family, roots
+from fastslow.runs.family import Member, changes, difference, family, roots, scores_by_cycle
 
 
 def line(hash_: str, parent: str | None, text: str, **more: Any) -> dict[str, Any]:
@@ -117,3 +117,14 @@ def test_a_component_that_comes_or_goes_is_all_change() -> None:
 def test_a_line_that_stands_very_often_is_still_a_line() -> None:
     filler = "\n" * 300
     assert changes({"system": f"a{filler}"}, {"system": f"b{filler}"}) == (("-", "a"), ("+", "b"))
+
+
+def test_scores_stand_by_cycle_and_prompt_and_unscored_prompts_have_none() -> None:
+    lines: list[Any] = [
+        line("a", None, "x", scores={"p": 0.5}),
+        line("b", "a", "y"),
+        line("b", "a", "y", scores={"p": 1.0}),
+        line("a", None, "x", cycle=2, scores={"p": 0.0, "q": 1.0}),
+    ]
+    assert scores_by_cycle(lines) == {1: {"a": {"p": 0.5}, "b": {"p": 1.0}}, 2: {"a": {"p": 0.0, "q": 1.0}}}
+    assert scores_by_cycle([]) == {}
