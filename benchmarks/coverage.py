@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 
 from fastslow.experiments.asymptote import fit_asymptote
-from fastslow.experiments.tables import table
 from fastslow.measuring.evaluation import expected_best
 from fastslow.measuring.intervals import mean_interval, median_rank, ratio_interval
 from fastslow.measuring.statistics import summarise
 from fastslow.seeding import derive_seed
+from fastslow.text import markdown_table
 
 RESULTS = Path(__file__).parent / "results"
 NOISES, POINTS, SEEDS = (0.0, 0.015, 0.03, 0.06), (15, 30, 60), (3, 5, 10)
@@ -238,7 +238,7 @@ def write_up(found: dict[str, list[Row]]) -> str:
         *_grid(found["kl"], ("kl",), "problems", lambda row: percent(row["coverage"]), "problems"),
         "## best@4 with masked rollouts", "",
         "Each sample is right in 30 % of the cases. The best of what is left is what best@4 was before.", "",
-        *table(
+        *markdown_table(
             ["masked", "truth", "best of what is left", "best@4", "problems that count"],
             [[percent(row["masked"], 0), f"{row['truth']:.3f}", f"{row['of the rest']:.3f}", f"{row['now']:.3f}",
               percent(row["counted"], 0)] for row in found["best"]],
@@ -277,7 +277,7 @@ def _grid(rows: Sequence[Row], down: Sequence[str], across: str, cell: Callable[
     suffix = "" if across == "values" else f" {name}"
     body = [[*(percent(k) if n == "said" else str(k) for k, n in zip(key, down, strict=True)),
              *(cells.get(column, "-") for column in columns)] for key, cells in lines.items()]  # fmt: skip
-    return table([*down, *(f"{column}{suffix}" for column in columns)], body)
+    return markdown_table([*down, *(f"{column}{suffix}" for column in columns)], body)
 
 
 def main() -> None:

@@ -71,6 +71,10 @@ PYTHON = {
     "class ShuffleOptimiser": "optimiser",
     "class Reverse(Task)": "task",
     "def matches(completions": "rewards",
+    "def gspo(": "gspo",
+    "class ShortSampler": "ShortSampler",
+    "class SlowEngine": "SlowEngine",
+    "def test_my_engine": "test_my_engine",
 }
 """What stands in a Python block, and how it is run."""
 
@@ -125,6 +129,9 @@ def test_a_python_block_runs(
     elif kind == "rewards":
         said = [[{"role": "assistant", "content": "4, please"}]]
         assert namespace["matches"](said, ["4"]) == [1.0]
+    else:
+        # tests/invariant/test_own_slow_side.py trains with the loss, the sampler and the engine of the page.
+        assert callable(namespace[kind])
 
 
 def write_config(model: Path, path: Path) -> None:
