@@ -87,9 +87,10 @@ def select_population(
     by_mean = sorted(range(len(scores)), key=lambda index: (-means[index], -index))
     reserved = list(reserved)[:size]
     frontier = [index for index in pareto_frontier(scores, means) if index not in reserved]
-    if len(frontier) > size:
+    free = size - len(reserved)
+    if len(frontier) > free:
         wins = _wins(scores)
-        frontier = sorted(frontier, key=lambda index: (-wins[index], -means[index], -index))[:size]
+        frontier = sorted(frontier, key=lambda index: (-wins[index], -means[index], -index))[:free]
     padding = [index for index in by_mean if means[index] >= PADDING_SHARE * max(means)]
     chosen = list(dict.fromkeys([*reserved, *frontier, *padding]))[:size]
     chosen.sort(key=lambda index: (-means[index], -index))

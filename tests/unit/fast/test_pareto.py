@@ -77,6 +77,13 @@ def test_an_empty_pool_is_an_error() -> None:
         select_population([], 2)
 
 
+def test_members_of_the_frontier_compete_for_the_places_that_are_not_reserved() -> None:
+    # 1 wins three instances, 2 one, although its mean is higher. Beside the reserved one there is room for one of them.
+    rows = scores("00009", "44400", "33390")
+    assert select_population(rows, 2, reserved=[0]) == [1, 0]
+    assert select_population(rows, 3, reserved=[0]) == [2, 1, 0]
+
+
 def test_reserved_candidates_have_a_place_as_far_as_there_is_room() -> None:
     # 0 and 1 win an instance each; 2 wins nothing and would not be taken.
     rows = scores("900", "090", "100")
