@@ -36,13 +36,17 @@ MODULES: Mapping[str, tuple[str, ...]] = {
     "seeding.py": ("tests/unit/test_seeding.py",),
     "slow/losses.py": ("tests/unit/slow/test_losses.py",),
     "slow/advantages.py": ("tests/unit/slow/test_advantages.py",),
-    "slow/local/forest.py": ("tests/unit/slow/test_forest.py",),
+    "slow/local/forest.py": ("tests/unit/slow/local/test_forest.py",),
     "fast/pareto.py": ("tests/unit/fast/test_pareto.py",),
-    "rollouts/store.py": ("tests/unit/test_store.py",),
-    "training/curriculum.py": ("tests/unit/test_curriculum.py",),
-    "runs/files.py": ("tests/unit/test_run_files.py", "tests/unit/test_run_dir.py", "tests/unit/test_run_format.py"),
-    "runs/family.py": ("tests/unit/test_family.py",),
-    "runs/directory.py": ("tests/unit/test_run_dir.py", "tests/unit/test_run_format.py"),
+    "rollouts/store.py": ("tests/unit/rollouts/test_store.py",),
+    "training/curriculum.py": ("tests/unit/training/test_curriculum.py",),
+    "runs/files.py": (
+        "tests/unit/runs/test_files.py",
+        "tests/unit/runs/test_directory.py",
+        "tests/unit/runs/test_format.py",
+    ),
+    "runs/family.py": ("tests/unit/runs/test_family.py",),
+    "runs/directory.py": ("tests/unit/runs/test_directory.py", "tests/unit/runs/test_format.py"),
 }
 """The modules under mutation, each with the unit tests that belong to it."""
 KILLED = frozenset({"killed", "timeout", "segfault", "suspicious"})

@@ -10,7 +10,7 @@ import pytest
 
 
 def load_tool() -> Any:
-    path = Path(__file__).parents[2] / "tools" / "structure.py"
+    path = Path(__file__).parents[3] / "tools" / "structure.py"
     spec = importlib.util.spec_from_file_location("structure", path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 SPEC = importlib.util.spec_from_file_location("mutants", ROOT / "tools" / "mutants.py")
 assert SPEC is not None
 assert SPEC.loader is not None

@@ -17,7 +17,7 @@ from fastslow.config.options import all_options
 from fastslow.runs.metrics import METRICS
 from fastslow.tasks.registry import find_factory
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 DOCS = ROOT / "docs"
 _SPEC = importlib.util.spec_from_file_location("write_docs", ROOT / "tools" / "write_docs.py")
 assert _SPEC is not None and _SPEC.loader is not None

@@ -14,7 +14,7 @@ from fastslow.runs.metrics import METRICS, Merge, Metric, find, undeclared
 from fastslow.runs.reader import Step, curve_of, evaluation_of, kl_name, merged, totals_of
 from fastslow.runs.record import StepRecord
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 NAME = re.compile(r"^(val|kl|rollouts|time|slow|fast|reward)/")
 
 

@@ -6,7 +6,7 @@ from fastslow.config import Config, load_config, parse_config, with_overrides
 from fastslow.errors import ConfigError
 from fastslow.methods.registry import find_method
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 MINIMAL = {"model": {"name": "m"}, "task": {"name": "star_graph"}}
 SHIPPED = sorted(
     [*ROOT.glob("src/fastslow/**/*.yaml"), *ROOT.glob("experiments/*/*.yaml"), *ROOT.glob("benchmarks/*.yaml")]

@@ -25,7 +25,7 @@ from fastslow.testing.tasks import check_task
 
 from runs import small_config
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 COMMAND = re.compile(r"^\s*(?:\.venv/bin/|uv run )?(fastslow .*)$")
 

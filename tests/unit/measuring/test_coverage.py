@@ -7,7 +7,7 @@ from types import ModuleType
 
 import pytest
 
-ROOT = Path(__file__).parents[2] / "benchmarks"
+ROOT = Path(__file__).parents[3] / "benchmarks"
 
 
 @pytest.fixture(scope="module")

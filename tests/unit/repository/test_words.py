@@ -7,7 +7,7 @@ import pytest
 
 from fastslow.text import wrapped
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 COLUMNS = 120
 PAGES = sorted(
     path.relative_to(ROOT).as_posix()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 PACKAGE = Path(os.environ.get("FASTSLOW_TREE", ROOT)) / "src" / "fastslow"
 """`FASTSLOW_TREE` checks the pages against another checkout."""
 ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")

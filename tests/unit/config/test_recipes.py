@@ -11,7 +11,7 @@ from fastslow.config import Config, load_config, with_overrides
 from fastslow.training.build import check
 from fastslow.types import Problem
 
-PAPER = Path(__file__).parents[2] / "configs" / "paper"
+PAPER = Path(__file__).parents[3] / "configs" / "paper"
 
 # The table of settings of arXiv 2605.12484: K, G/K, problems a step, context, prompt and response tokens, GEPA's evaluation
 # set and metric calls, advantages divided by the deviation.
