@@ -8,7 +8,7 @@ at depth d_i (positions from 0), of which h need logits, one forward pass costs
 Sampling is one forward pass over every context token and over all but the last token of each completion. Training is
 one over the same nodes plus a backward pass at twice its price. A step is 4 F. With sharing, a prefix that several
 sequences have in common is one set of nodes; without, each rollout has its own. Norms, softmax, rotations, sampling
-from the distribution, the optimizer and every byte moved count as nothing, so nothing can reach this limit.
+from the distribution, the optimiser and every byte moved count as nothing, so nothing can reach this limit.
 """
 
 import sys

@@ -57,7 +57,7 @@ def make_model_dir(
 def teach_to_stop(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, seed: int, steps: int = 60) -> None:
     """A moment of supervised training on random words of 1 to 8 letters, each ended by the end-of-sequence token."""
     rng = random.Random(seed)
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    optimiser = torch.optim.Adam(model.parameters(), lr=1e-2)
     header = tokenizer("<|user|>n1<|end|><|assistant|>")["input_ids"]
     for _ in range(steps):
         words = ["".join(rng.choices(string.ascii_lowercase, k=rng.randint(1, 8))) for _ in range(32)]
@@ -66,5 +66,5 @@ def teach_to_stop(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, s
         ids = torch.tensor([header + a + [tokenizer.pad_token_id] * (width - len(a)) for a in answers])
         labels = torch.tensor([[-100] * len(header) + a + [-100] * (width - len(a)) for a in answers])
         model(input_ids=ids, labels=labels).loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
+        optimiser.step()
+        optimiser.zero_grad()

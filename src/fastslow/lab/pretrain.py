@@ -75,10 +75,10 @@ def pretrain(recipe: Recipe, directory: Path, progress: Progress | None = None) 
     torch.manual_seed(recipe.seed)
     tokenizer = make_tokenizer()
     model = LlamaForCausalLM(model_config(recipe, tokenizer))
-    optimizers = make_optimizers(model, recipe)
+    optimisers = make_optimisers(model, recipe)
     started, losses, tokens = time.monotonic(), [], 0
     for step, batch in enumerate(batches(recipe, tokenizer), start=1):
-        losses.append(train_step(model, optimizers, batch, schedule(recipe, step)))
+        losses.append(train_step(model, optimisers, batch, schedule(recipe, step)))
         tokens += int((batch.ids != tokenizer.pad_token_id).sum())
         if progress is not None:
             progress(step, losses[-1], time.monotonic() - started)
@@ -105,7 +105,7 @@ def model_config(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> LlamaCon
     )  # fmt: skip
 
 
-def make_optimizers(model: Any, recipe: Recipe) -> list[torch.optim.Optimizer]:
+def make_optimisers(model: Any, recipe: Recipe) -> list[torch.optim.Optimizer]:
     """Muon for the matrices inside the layers, AdamW for embeddings and norms."""
     matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and "embed" not in name]
     others = [p for name, p in model.named_parameters() if not (p.ndim == 2 and "embed" not in name)]
@@ -126,7 +126,7 @@ def schedule(recipe: Recipe, step: int) -> float:
     return 1.0 - (1.0 - final) * done
 
 
-def train_step(model: Any, optimizers: Sequence[torch.optim.Optimizer], batch: Batch, share: float) -> float:
+def train_step(model: Any, optimisers: Sequence[torch.optim.Optimizer], batch: Batch, share: float) -> float:
     """One update; the mean loss over answer tokens."""
     given = {"input_ids": batch.ids, "position_ids": batch.positions, "attention_mask": batch.mask}
     hidden = model.model(**given, use_cache=False).last_hidden_state
@@ -136,12 +136,12 @@ def train_step(model: Any, optimizers: Sequence[torch.optim.Optimizer], batch: B
     loss = torch.nn.functional.cross_entropy(logits, batch.labels[:, 1:][learnt])
     torch.autograd.backward(loss)
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-    for optimizer in optimizers:
-        for group in optimizer.param_groups:
+    for optimiser in optimisers:
+        for group in optimiser.param_groups:
             group.setdefault("peak", group["lr"])
             group["lr"] = group["peak"] * share
-        optimizer.step()
-        optimizer.zero_grad()
+        optimiser.step()
+        optimiser.zero_grad()
     return float(loss.detach())
 
 

@@ -170,7 +170,7 @@ class Learner(Protocol):
         ...
 
     def train_step(self, datums: Sequence[Datum], loss: LossSettings, learning_rate: float) -> UpdateMetrics:
-        """One optimizer step on the sum over tokens of `token_weight * loss`.
+        """One optimiser step on the sum over tokens of `token_weight * loss`.
 
         Raises: ConfigError, before anything moves, for a loss that it cannot run.
         """
@@ -179,7 +179,7 @@ class Learner(Protocol):
     def distill_step(
         self, datums: Sequence[DistillDatum], learning_rate: float, temperature: float = 1.0
     ) -> UpdateMetrics:
-        """One optimizer step on the sum over tokens of `token_weight * KL(student || teacher)`, over the full vocabulary.
+        """One optimiser step on the sum over tokens of `token_weight * KL(student || teacher)`, over the full vocabulary.
 
         The student is the current weights after `context_tokens`, the teacher the base weights after
         `teacher_context_tokens`, both at the temperature of the rollouts; the gradient flows through the student alone.

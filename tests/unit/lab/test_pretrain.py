@@ -68,14 +68,14 @@ def test_muon_makes_directions_orthogonal_and_learns() -> None:
     target = torch.randn(6, 4)
     for shape in ((6, 4), (4, 6)):
         weight = torch.nn.Parameter(torch.zeros(shape))
-        optimizer = Muon([weight], lr=0.05, weight_decay=0.0)
+        optimiser = Muon([weight], lr=0.05, weight_decay=0.0)
         goal = target if shape == (6, 4) else target.T
         losses = []
         for _ in range(60):
             loss = (weight - goal).square().mean()
             loss.backward()
-            optimizer.step()
-            optimizer.zero_grad()
+            optimiser.step()
+            optimiser.zero_grad()
             losses.append(float(loss.detach()))
         assert losses[-1] < 0.3 * losses[0]
     with pytest.raises(ValueError, match="without a gradient"):

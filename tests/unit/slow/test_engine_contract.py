@@ -56,7 +56,7 @@ class Forgetful(LocalEngine):
 
     def load(self, directory: Path) -> None:
         super().load(directory)
-        self.learner.optimizer.adam.state.clear()
+        self.learner.optimiser.adam.state.clear()
 
 
 class Obliging(LocalEngine):

@@ -28,7 +28,7 @@ class LocalCheckpoints:
         if resumable:
             state = directory / "resume"
             state.mkdir(exist_ok=True)
-            self.learner.optimizer.save(state)
+            self.learner.optimiser.save(state)
             version = {"policy_version": self.learner.policy_version}
             (state / "engine.json").write_text(json.dumps(version), encoding="utf-8")
 
@@ -36,7 +36,7 @@ class LocalCheckpoints:
         """As `Checkpoints.load`."""
         state = directory / "resume"
         self._load_weights(directory)
-        self.learner.optimizer.load(state)
+        self.learner.optimiser.load(state)
         record = json.loads((state / "engine.json").read_text(encoding="utf-8"))
         self.learner.policy_version = record["policy_version"]
 

@@ -24,7 +24,7 @@ from fastslow.slow.engine import (
 )
 from fastslow.slow.finite import check_logprobs
 from fastslow.slow.limits import check_lengths
-from fastslow.slow.local.optimizer import MasterAdamW
+from fastslow.slow.local.adamw import MasterAdamW
 from fastslow.slow.local.policy import LocalPolicy
 from fastslow.slow.local.scoring import MicroBatch, kl_divergences, token_logprobs
 from fastslow.slow.losses import Loss, LossInputs, find_loss, importance_ratio, kl_penalty
@@ -38,19 +38,19 @@ class LocalLearner:
     def __init__(self, policy: LocalPolicy) -> None:
         self.policy = policy
         self.policy_version = 0
-        self._optimizer: MasterAdamW | None = None
+        self._optimiser: MasterAdamW | None = None
 
     @property
     def intact(self) -> bool:
         """False where an optimiser step has broken off."""
-        return self._optimizer is None or not self._optimizer.moving
+        return self._optimiser is None or not self._optimiser.moving
 
     @property
-    def optimizer(self) -> MasterAdamW:
+    def optimiser(self) -> MasterAdamW:
         """Made when it is first asked for: whoever only measures pays for no moments."""
-        if self._optimizer is None:
-            self._optimizer = MasterAdamW(self.policy.model, self.policy.slow)
-        return self._optimizer
+        if self._optimiser is None:
+            self._optimiser = MasterAdamW(self.policy.model, self.policy.slow)
+        return self._optimiser
 
     # -- measuring -----------------------------------------------------------------------------------------------------
 
@@ -86,7 +86,7 @@ class LocalLearner:
         function = find_loss(loss.name)
         if not datums:
             return NO_UPDATE
-        _ = self.optimizer  # its hooks sum gradients from the first backward pass on
+        _ = self.optimiser  # its hooks sum gradients from the first backward pass on
         sequences = [TokenSequence(datum.context_tokens, datum.completion_tokens) for datum in datums]
         sums = _Sums()
         for batch in self.policy.micro_batches(sequences):
@@ -96,10 +96,10 @@ class LocalLearner:
     def _update(self, loss: float, learning_rate: float) -> tuple[float, str | None]:
         """Apply the gradients: their norm, and what of loss and gradient is not finite, for which they are not applied."""
         if not math.isfinite(loss):
-            self.optimizer.discard()
+            self.optimiser.discard()
             return NAN, "loss"
         try:
-            norm = self.optimizer.step(learning_rate)
+            norm = self.optimiser.step(learning_rate)
         except DivergedError:
             self.policy_version += 1  # these are other weights
             raise
@@ -147,7 +147,7 @@ class LocalLearner:
             return NO_UPDATE
         longest = max(len(datum.completion_tokens) for datum in datums)
         check_lengths(self.policy.context_limit, [datum.teacher_context_tokens for datum in datums], longest)
-        _ = self.optimizer
+        _ = self.optimiser
         # The teacher's contexts hold the long prompt, so they say what is computed together.
         taught = [TokenSequence(datum.teacher_context_tokens, datum.completion_tokens) for datum in datums]
         parts = [

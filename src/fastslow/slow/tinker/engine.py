@@ -100,7 +100,7 @@ class TinkerEngine:
         if train or checkpoint is not None:
             self._trainer = self._new_trainer()
         if checkpoint is not None:
-            self._load_state(read_state(checkpoint), optimizer=False)
+            self._load_state(read_state(checkpoint), optimiser=False)
 
     def describe(self) -> str:
         """Which model, on which server."""
@@ -275,10 +275,10 @@ class TinkerEngine:
         if not self._untouched:
             # Servers take a state as a model's first request only.
             self._trainer = self._new_trainer()
-        self._load_state(record, optimizer=True)
+        self._load_state(record, optimiser=True)
 
-    def _load_state(self, record: dict[str, Any], *, optimizer: bool) -> None:
-        load = self._trainer.load_state_with_optimizer if optimizer else self._trainer.load_state
+    def _load_state(self, record: dict[str, Any], *, optimiser: bool) -> None:
+        load = self._trainer.load_state_with_optimizer if optimiser else self._trainer.load_state
         try:
             self.server.wait([load(record["state"])])
         except RefusedError as error:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from fastslow.slow.local.optimizer import MasterAdamW
+from fastslow.slow.local.adamw import MasterAdamW
 from fastslow.slow.settings import SlowConfig
 
 UNCLIPPED = SlowConfig(max_grad_norm=None)
@@ -23,9 +23,9 @@ def backward(model: torch.nn.Module, gradient: float) -> None:
 
 def test_a_float32_step_by_hand() -> None:
     model = one_weight(torch.float32)
-    optimizer = MasterAdamW(model, UNCLIPPED)
+    optimiser = MasterAdamW(model, UNCLIPPED)
     backward(model, 3.0)
-    assert optimizer.step(0.01) == pytest.approx(3.0)
+    assert optimiser.step(0.01) == pytest.approx(3.0)
     # Adam's first step is the learning rate times g / (|g| + eps)
     assert next(model.parameters()).item() == pytest.approx(0.99)
     assert next(model.parameters()).grad is None
@@ -33,67 +33,67 @@ def test_a_float32_step_by_hand() -> None:
 
 def test_updates_far_below_bfloat16_resolution_add_up() -> None:
     model = one_weight(torch.bfloat16)
-    optimizer = MasterAdamW(model, UNCLIPPED)
+    optimiser = MasterAdamW(model, UNCLIPPED)
     for _ in range(100):
         backward(model, 1.0)
-        optimizer.step(1e-4)  # bfloat16 numbers below 1 are 2**-8 = 0.0039 apart
-    assert optimizer.masters["weight"].item() == pytest.approx(0.99, abs=1e-5)
+        optimiser.step(1e-4)  # bfloat16 numbers below 1 are 2**-8 = 0.0039 apart
+    assert optimiser.masters["weight"].item() == pytest.approx(0.99, abs=1e-5)
     assert next(model.parameters()).item() == torch.tensor(0.99).bfloat16().item()
     assert next(model.parameters()).item() < 1.0
 
 
 def test_bfloat16_gradients_are_summed_in_float32() -> None:
     model = one_weight(torch.bfloat16)
-    optimizer = MasterAdamW(model, UNCLIPPED)
+    optimiser = MasterAdamW(model, UNCLIPPED)
     for gradient in (1.0, 2.0**-10, 2.0**-10):
         backward(model, gradient)
-    assert optimizer.step(1e-3) == 1.0 + 2.0**-9
+    assert optimiser.step(1e-3) == 1.0 + 2.0**-9
 
 
 def test_gradients_are_clipped_to_the_norm_and_the_norm_before_is_reported() -> None:
     model = torch.nn.Linear(2, 1, bias=False)
-    optimizer = MasterAdamW(model, SlowConfig(max_grad_norm=1.0))
+    optimiser = MasterAdamW(model, SlowConfig(max_grad_norm=1.0))
     (model.weight * torch.tensor([3.0, 4.0])).sum().backward()
-    assert optimizer.step(1e-3) == pytest.approx(5.0)
-    momentum = optimizer.adam.state[optimizer.masters["weight"]]["exp_avg"]
+    assert optimiser.step(1e-3) == pytest.approx(5.0)
+    momentum = optimiser.adam.state[optimiser.masters["weight"]]["exp_avg"]
     assert momentum.flatten().tolist() == pytest.approx([0.06, 0.08])  # (1 - 0.9) * (3, 4) / 5
 
 
 def test_frozen_parameters_are_not_touched() -> None:
     model = torch.nn.Sequential(one_weight(torch.float32), one_weight(torch.float32))
     model[0].requires_grad_(False)
-    optimizer = MasterAdamW(model, UNCLIPPED)
+    optimiser = MasterAdamW(model, UNCLIPPED)
     model(torch.ones(1, 1)).sum().backward()
-    optimizer.step(0.1)
+    optimiser.step(0.1)
     assert [p.item() for p in model.parameters()] == pytest.approx([1.0, 0.9])
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_load_restores_what_save_wrote_bit_for_bit(tmp_path: Path, dtype: torch.dtype) -> None:
     first = one_weight(dtype, 0.3)
-    optimizer = MasterAdamW(first, UNCLIPPED)
+    optimiser = MasterAdamW(first, UNCLIPPED)
     for gradient in (1.0, -0.3, 0.7):
         backward(first, gradient)
-        optimizer.step(1e-3)
-    optimizer.save(tmp_path)
+        optimiser.step(1e-3)
+    optimiser.save(tmp_path)
     second = one_weight(dtype, 5.0)
     second.load_state_dict(first.state_dict())
     restored = MasterAdamW(second, UNCLIPPED)
     restored.load(tmp_path)
-    for model, which in ((first, optimizer), (second, restored)):
+    for model, which in ((first, optimiser), (second, restored)):
         backward(model, 0.11)
         which.step(1e-3)
-    assert torch.equal(optimizer.masters["weight"], restored.masters["weight"])
+    assert torch.equal(optimiser.masters["weight"], restored.masters["weight"])
     assert torch.equal(next(first.parameters()), next(second.parameters()))
 
 
 def test_loading_a_state_without_moments_forgets_those_that_are_there(tmp_path: Path) -> None:
     model = one_weight(torch.float32)
-    optimizer = MasterAdamW(model, UNCLIPPED)
-    optimizer.save(tmp_path)
+    optimiser = MasterAdamW(model, UNCLIPPED)
+    optimiser.save(tmp_path)
     backward(model, 1.0)
-    optimizer.step(1e-3)
+    optimiser.step(1e-3)
     backward(model, 1.0)
-    optimizer.load(tmp_path)
-    assert not optimizer.adam.state
+    optimiser.load(tmp_path)
+    assert not optimiser.adam.state
     assert next(model.parameters()).grad is None
