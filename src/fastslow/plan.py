@@ -11,7 +11,7 @@ from fastslow.errors import ConfigError
 from fastslow.methods.registry import find_method
 from fastslow.runs.directory import RunDirectory
 from fastslow.slow.context_room import ContextRoom, context_room
-from fastslow.slow.local import loading
+from fastslow.slow.local import loading, lora
 from fastslow.tasks.base import SPLITS, Task
 from fastslow.training.build import check, check_lengths
 from fastslow.training.resume import check_complete
@@ -78,6 +78,8 @@ def count_parameters(config: Config) -> tuple[int, int]:
     total = sum(parameter.numel() for parameter in model.parameters())
     table = model.get_input_embeddings().weight
     tied = model.get_output_embeddings() is not None and model.get_output_embeddings().weight is table
+    if config.model.lora is not None:
+        lora.add_lora(model, config.model.lora, config.seed)  # raises where its targets do not exist
     return total, total if tied else total - table.numel()
 
 

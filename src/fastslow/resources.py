@@ -13,6 +13,8 @@ def resolve_path(name: str, field: str) -> str:
     if not name.startswith(PREFIX):
         return name
     package, _, path = name.removeprefix(PREFIX).partition("/")
+    if not path or ".." in path.split("/"):
+        raise ConfigError(f"{field}: {name!r} leads out of the package. Write it as package:NAME/PATH, without '..'")
     try:
         found = Path(str(resources.files(package).joinpath(path)))
     except (ModuleNotFoundError, ValueError) as error:

@@ -5,8 +5,10 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo
 
-Positive = Annotated[int, Field(gt=0)]
-NonNegative = Annotated[int, Field(ge=0)]
+MOST = 10**9
+"""No count of a config is larger: what lies beyond is a slip of the keyboard, and some of it would never end."""
+Positive = Annotated[int, Field(gt=0, le=MOST)]
+NonNegative = Annotated[int, Field(ge=0, le=MOST)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 PositiveNumber = Annotated[float, Field(gt=0.0)]
 NonNegativeNumber = Annotated[float, Field(ge=0.0)]
@@ -15,9 +17,9 @@ OURS = "ours"
 
 
 class Section(BaseModel):
-    """A part of the config: strict types, no unknown keys."""
+    """A part of the config: strict types, finite numbers, no unknown keys."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 def option(

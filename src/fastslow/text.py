@@ -1,6 +1,7 @@
 """Words and numbers for people: text that cannot steer a terminal, durations, Markdown tables."""
 
 from collections.abc import Iterable, Sequence
+from reprlib import Repr
 from textwrap import wrap
 
 COLUMNS = 120
@@ -10,6 +11,25 @@ COLUMNS = 120
 def printable(text: str) -> str:
     """Text that cannot steer a terminal: control characters of a model's or a verifier's words are replaced."""
     return "".join(c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
+_SHORT = Repr()
+_SHORT.maxstring = _SHORT.maxother = 200
+_SHORT.maxlist = _SHORT.maxtuple = _SHORT.maxdict = _SHORT.maxset = 20
+_SHORT.maxlong = 60
+
+
+def shown(value: object) -> str:
+    """A value as an error message repeats it: its `repr`, cut in the middle where it is long, or deep, or holds itself."""
+    return _SHORT.repr(value)
+
+
+def shortened(text: str, characters: int) -> str:
+    """At most so many characters of a text: its beginning and its end, with a mark between where something is left out."""
+    if len(text) <= characters:
+        return text
+    half = (characters - 5) // 2
+    return f"{text[:half]} ... {text[-half:]}"
 
 
 def duration(seconds: float) -> str:

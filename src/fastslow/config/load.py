@@ -12,6 +12,9 @@ from fastslow.config.run import Config
 from fastslow.config.yaml_text import read_yaml
 from fastslow.errors import ConfigError
 from fastslow.resources import resolve_path
+from fastslow.text import shortened, shown
+
+LONGEST_MESSAGE = 1000
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
@@ -54,7 +57,7 @@ def apply_override(tree: dict[str, Any], override: str) -> None:
     """Set one `key.path=value` in a config tree; the value is read as YAML. Raises ConfigError for anything else."""
     key, separator, text = override.partition("=")
     if not separator or not key:
-        raise ConfigError(f"--set {override!r}: write it as key.path=value, for example --set loop.group_size=16")
+        raise ConfigError(f"--set {shown(override)}: write it as key.path=value, for example --set loop.group_size=16")
     *parents, leaf = key.split(".")
     node = tree
     for parent in parents:
@@ -62,9 +65,9 @@ def apply_override(tree: dict[str, Any], override: str) -> None:
         if child is None:
             child = node[parent] = {}
         if not isinstance(child, dict):
-            raise ConfigError(f"--set {override!r}: {parent!r} holds the value {child!r}, not a section")
+            raise ConfigError(f"--set {shown(override)}: {parent!r} holds the value {shown(child)}, not a section")
         node = child
-    node[leaf] = read_yaml(text, f"--set {override!r}") if text else None
+    node[leaf] = read_yaml(text, f"--set {shown(override)}") if text else None
 
 
 def _lists_to_tuples(tree: dict[str, Any]) -> dict[str, Any]:
@@ -75,21 +78,21 @@ def _lists_to_tuples(tree: dict[str, Any]) -> dict[str, Any]:
 
 
 def _explain(detail: Any) -> str:
-    field = _field(detail["loc"])
+    field = shortened(_field(detail["loc"]), 200)
     kind, value = detail["type"], detail.get("input")
     if kind == "extra_forbidden":
         return f"{field}: unknown key. {_nearest(detail['loc'])}"
     if kind == "missing":
         return f"{field}: is missing and has no default"
     if kind == "value_error":
-        message = str(detail["ctx"]["error"])
+        message = shortened(str(detail["ctx"]["error"]), LONGEST_MESSAGE)
         return f"{field}: {message}" if field else message
     if kind == "union_tag_invalid":
         name = "optimiser" if field == "fast" else "kind"
-        return f"{field}.{name}: {value.get(name)!r} is unknown: take one of {detail['ctx']['expected_tags']}"
+        return f"{field}.{name}: {shown(value.get(name))} is unknown: take one of {detail['ctx']['expected_tags']}"
     if kind == "float_type" and isinstance(value, str):
-        return f"{field}: {value!r} is text to YAML. Write the number with a dot and a sign, for example 1.0e-6"
-    return f"{field}: {detail['msg']}, got {value!r}"
+        return f"{field}: {shown(value)} is text to YAML. Write the number with a dot and a sign, for example 1.0e-6"
+    return f"{field}: {detail['msg']}, got {shown(value)}"
 
 
 def _walk(location: Sequence[Any]) -> tuple[list[str], type[BaseModel] | None, list[type[BaseModel]]]:

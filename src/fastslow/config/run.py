@@ -5,9 +5,9 @@ Defaults are the paper's (arXiv 2605.12484) where it gives one. Ours, where it i
 `distill.cycles`. The section `tinker` is ours altogether.
 """
 
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
 
-from pydantic import Field, ValidationInfo, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from fastslow.extension import load_object
 from fastslow.fast.proposers.settings import OpenAIConfig, RemoteConfig
@@ -56,7 +56,7 @@ class Config(Section):
         unit="a name", source="the paper's FST, its two baselines, and FST-distill",
     )  # fmt: skip
     output: str = option("runs/run", "the run directory; it must not hold a run yet", unit="path")
-    seed: NonNegative = option(0, "drives everything", unit="number")
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = option(0, "drives everything", unit="number")
     steps: Positive = option(
         100, "training steps; a step of `method: prompt`, and of the search of `distill`, is a cycle",
         unit="training steps; cycles where `method` is `prompt`", source="ours; the paper's runs take 200 to 500",
@@ -70,7 +70,9 @@ class Config(Section):
     max_failure_fraction: Fraction = option(
         0.5, "stop, saved, when more of a step's rollouts cannot be scored", unit="share, 0 to 1"
     )
-    threads: Positive | None = option(None, "null: PyTorch's own choice", unit="CPU threads")
+    threads: Annotated[int, Field(gt=0, le=1024)] | None = option(
+        None, "null: PyTorch's own choice", unit="CPU threads"
+    )
     tracker: Tracker = option(NO_TRACKER, "`tensorboard`, `wandb`, `trackio`, or `package.module:Class`", unit="a name")
     checkpoint_every: Positive = option(50, "all checkpoints are kept", unit="steps", source="settings: 50, all kept")
     rollout_samples: NonNegative = option(16, "rollouts that are written out to be read", unit="rollouts a step")
@@ -80,6 +82,13 @@ class Config(Section):
     fast: AnyOptimiser = Field(default_factory=GepaConfig)
     distill: DistillConfig = Field(default_factory=DistillConfig)
     evaluation: EvaluationConfig = Field(default_factory=EvaluationConfig)
+
+    @field_validator("output")
+    @classmethod
+    def _a_path(cls, output: str) -> str:
+        if not output.strip() or not output.isprintable():
+            raise ValueError(f"{output!r} is no path that one can read and type: take one of printable characters")
+        return output
 
     @model_validator(mode="after")
     def _consistent(self, info: ValidationInfo) -> "Config":

@@ -15,6 +15,11 @@ class _Refused(Exception):
         super().__init__(f"line {node.start_mark.line + 1}: {reason}")
 
 
+# More than any config that a person writes. Aliases count as often as they stand: ten lines can stand for a billion values.
+MOST_VALUES, MOST_LEVELS = 100_000, 50
+LARGEST_INTEGER = 2**63 - 1
+
+
 class _Loader(yaml.SafeLoader):
     """YAML less what it silently takes for something else.
 
@@ -40,9 +45,12 @@ class _Loader(yaml.SafeLoader):
                 "is another number to YAML than it looks: write it in plain digits, or in quotes where it is a text"
             )
             raise _Refused(node, f"{node.value} {reason}")
-        if node.tag.endswith("int"):
-            return self.construct_yaml_int(node)
-        return self.construct_yaml_float(node)
+        if not node.tag.endswith("int"):
+            return self.construct_yaml_float(node)
+        # Binary, octal and hexadecimal digits say less than decimal ones, so this many are too many in any of them.
+        if len(node.value) > 80 or abs(number := self.construct_yaml_int(node)) > LARGEST_INTEGER:
+            raise _Refused(node, f"an integer of {len(node.value)} digits is beyond {LARGEST_INTEGER}")
+        return number
 
 
 _Loader.add_implicit_resolver(
@@ -55,8 +63,45 @@ _Loader.add_constructor("tag:yaml.org,2002:float", _Loader.construct_number)
 def read_yaml(text: str, source: str = "this text") -> Any:
     """Safe YAML in which 1e-6 is a number. Raises ConfigError with `source` and the line for what is not YAML, or repeats."""
     try:
-        return yaml.load(text, Loader=_Loader)  # noqa: S506 (a SafeLoader)
+        loader = _Loader(text)
+        try:
+            node = loader.get_single_node()
+            if node is None:
+                return None
+            _check_size(node)
+            return loader.construct_document(node)
+        finally:
+            loader.dispose()
     except _Refused as error:
         raise ConfigError(f"{source}, {error}") from None
+    except RecursionError:
+        raise ConfigError(f"{source} is nested more than {MOST_LEVELS} levels deep: no config needs that") from None
     except (yaml.YAMLError, ValueError) as error:
         raise ConfigError(f"{source} is not YAML: {error}") from error
+
+
+def _check_size(root: yaml.Node) -> None:
+    """Raises _Refused for a value that holds itself, for too many levels, and for aliases that stand for too much."""
+    sizes: dict[int, int] = {}
+    open_nodes: set[int] = set()
+
+    def size(node: yaml.Node, level: int) -> int:
+        if id(node) in open_nodes:
+            raise _Refused(node, "this value holds itself through an alias: write it out")
+        if level > MOST_LEVELS:
+            raise _Refused(node, f"this is nested more than {MOST_LEVELS} levels deep: no config needs that")
+        if id(node) not in sizes:
+            open_nodes.add(id(node))
+            sizes[id(node)] = 1 + sum(size(child, level + 1) for child in _children(node))
+            open_nodes.remove(id(node))
+        if sizes[id(node)] > MOST_VALUES:
+            raise _Refused(node, f"this stands for more than {MOST_VALUES} values, its aliases written out")
+        return sizes[id(node)]
+
+    size(root, 0)
+
+
+def _children(node: yaml.Node) -> list[yaml.Node]:
+    if isinstance(node, yaml.MappingNode):
+        return [part for pair in node.value for part in pair]
+    return list(node.value) if isinstance(node, yaml.SequenceNode) else []

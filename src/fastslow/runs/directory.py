@@ -52,7 +52,13 @@ class RunDirectory:
     # -- opening -------------------------------------------------------------------------------------------------------
 
     def check_free(self) -> None:
-        """Raises ConfigError where a run lies here already."""
+        """Raises ConfigError where a run lies here already, or none can be written."""
+        existing = next(path for path in (self.path, *self.path.absolute().parents) if path.exists())
+        if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+            what = "is no directory" if not existing.is_dir() else "cannot be written to"
+            raise ConfigError(
+                f"output: {str(self.path)!r} cannot be made, since {str(existing)!r} {what}: take another path"
+            )
         if (self.path / CONFIG).exists():
             raise ConfigError(
                 f"output: {str(self.path)!r} already holds a run: choose another directory, delete it, or go on with it: "
@@ -62,7 +68,12 @@ class RunDirectory:
     def create(self, config: Config) -> None:
         """Start a run: make the directory, lock it, write config.yaml as resolved, with versions."""
         self.check_free()
-        self.path.mkdir(parents=True, exist_ok=True)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(
+                f"output: {str(self.path)!r} cannot be made: {error.strerror}. Take another path"
+            ) from error
         self._take_lock()
         write_atomically(self.path / CONFIG, config_text(config))
 

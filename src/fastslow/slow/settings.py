@@ -2,13 +2,16 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from fastslow.section import NonNegative, NonNegativeNumber, Positive, PositiveNumber, Section, option
 from fastslow.slow.samplers.settings import AnySampler, ForestConfig
 
 LORA_SOURCE = "ours: the paper trains every parameter"
 CLIP = "settings: 1 and 3"
+Beta = Annotated[float, Field(ge=0.0, lt=1.0)]
+TEMPLATE_ARGUMENTS = ("conversation", "tools", "add_generation_prompt", "tokenize", "return_dict", "return_tensors")
+"""What fastslow itself tells the chat template."""
 
 
 class LoraConfig(Section):
@@ -46,6 +49,14 @@ class ModelConfig(Section):
         make=dict, meaning="for example `{enable_thinking: false}`", unit="names to values",
         source="settings: thinking or not",
     )  # fmt: skip
+
+    @field_validator("chat_template_kwargs")
+    @classmethod
+    def _the_templates_own(cls, values: dict[str, Any]) -> dict[str, Any]:
+        taken = sorted(set(values) & set(TEMPLATE_ARGUMENTS))
+        if taken:
+            raise ValueError(f"{', '.join(taken)}: fastslow itself sets what these name, so they must be left out")
+        return values
 
 
 class SamplingConfig(Section):
@@ -102,7 +113,7 @@ class SlowConfig(Section):
         source="settings: 1e-6, full fine-tuning of 8 B",
     )  # fmt: skip
     warmup_steps: NonNegative = option(10, "linear, from zero", unit="steps", source="settings: 10")
-    betas: tuple[float, float] = option((0.9, 0.999), "AdamW", unit="number", source="settings: (0.9, 0.999)")
+    betas: tuple[Beta, Beta] = option((0.9, 0.999), "AdamW", unit="number", source="settings: (0.9, 0.999)")
     weight_decay: NonNegativeNumber = option(0.0, "AdamW", unit="number", source="settings: 0")
     max_grad_norm: PositiveNumber | None = option(
         1.0, "longer gradients are scaled down to it; null: never", unit="norm"

@@ -3,7 +3,7 @@
 import difflib
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, Field
 
 from fastslow.section import NonNegative, Positive, Section, option
 
@@ -38,7 +38,7 @@ class LoopConfig(Section):
         6, "T: 192 anchor problems / 32 problems a step", unit="steps, T", source="algorithm 1; the number is ours"
     )
     population_size: Positive = option(8, "K; divides G", unit="prompts, K", source="settings: 8 or 4")
-    group_size: Positive = option(
+    group_size: Annotated[int, Field(gt=0, le=65_536)] = option(
         8,
         "G rollouts a problem, G/K under each prompt",
         unit="rollouts a problem, G",

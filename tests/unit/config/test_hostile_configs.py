@@ -1,0 +1,99 @@
+"""Configs that are broken, huge or nonsense: each gives one clear error, at once."""
+
+from pathlib import Path
+
+import pytest
+
+from fastslow.config import load_config, parse_config
+from fastslow.errors import ConfigError
+from fastslow.plan import describe
+from fastslow.resources import resolve_path
+from fastslow.runs.directory import RunDirectory
+
+BASE = "model: {name: package:fastslow.lab/model}\ntask: {name: lab, options: {world: amber}}\n"
+LEVELS = "".join(f"y{i}: &{chr(98 + i)} [{', '.join(['*' + chr(97 + i)] * 9)}]\n" for i in range(9))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: &a [*a]\n", "line 1: this value holds itself through an alias"),
+        ("model: &m {name: *m}\n", "line 1: this value holds itself through an alias"),
+        ("x: &a [1, 1, 1, 1, 1, 1, 1, 1, 1]\n" + LEVELS, "stands for more than 100000 values, its aliases written out"),
+        ("tracker: " + "[" * 60 + "]" * 60, "line 1: this is nested more than 50 levels deep"),
+        ("tracker: " + "[" * 5000 + "]" * 5000, "is nested more than 50 levels deep"),
+        ("tracker: " + "{a: " * 3000 + "1" + "}" * 3000, "is nested more than 50 levels deep"),
+        ("seed: " + "9" * 5000, "line 1: an integer of 5000 digits is beyond"),
+        ("seed: 0x" + "f" * 60, "line 1: an integer of 62 digits is beyond"),
+        ("seed: 2026-13-45\n", "is not YAML: month must be in 1..12"),
+        ("seed: 1\n\x01", "is not YAML: unacceptable character"),
+        ("seed: !!python/object/apply:os.getcwd []\n", "is not YAML: could not determine a constructor"),
+        ("? [a, b]\n: 3\n", "is not YAML: while constructing a mapping"),
+        ("null: 3\n", "None: Keys should be strings"),
+    ],
+    ids=lambda value: value[:24].strip(),
+)
+def test_a_text_that_is_no_config(text: str, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigError, match=message):
+        load_config(path)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("slow.learning_rate=.inf", "slow.learning_rate: Input should be a finite number, got inf"),
+        ("slow.kl_coefficient=.nan", "slow.kl_coefficient: Input should be a finite number, got nan"),
+        ("slow.betas=[5, -1]", "slow.betas.0: Input should be less than 1, got 5"),
+        ("sampling.temperature=.inf", "sampling.temperature: Input should be a finite number"),
+        ("sampling.max_tokens=1000000000000", "sampling.max_tokens: Input should be less than or equal to 1000000000"),
+        ("steps=1000000000000000000", "steps: Input should be less than or equal to 1000000000"),
+        ("threads=100000", "threads: Input should be less than or equal to 1024"),
+        ("loop.group_size=1000000007", "loop.group_size: Input should be less than or equal to 65536"),
+        ("loop.foo=1", "loop.foo: unknown key. Known here: steps_per_cycle"),
+        ("loop.slow={learning_rate: 1}", "loop.slow: unknown key"),
+        ("fast.foo={x: 1}", "fast.foo: unknown key"),
+        ("model.chat_template_kwargs={tokenize: false}", "model.chat_template_kwargs: tokenize: fastslow itself sets"),
+        ('output="a\\0b"', "output: 'a.x00b' is no path"),
+        ('output="a\\nb"', "output: 'a.nb' is no path"),
+        ('output="  "', "output: '  ' is no path"),
+    ],
+)
+def test_a_value_that_makes_no_sense(override: str, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(BASE, encoding="utf-8")
+    with pytest.raises(ConfigError, match=message):
+        load_config(path, [override])
+
+
+@pytest.mark.parametrize("tree", [{"method": "x" * 100_000}, {"seed": "y" * 100_000}, {"steps": list(range(100_000))}])
+def test_messages_do_not_repeat_long_values(tree: dict[str, object]) -> None:
+    with pytest.raises(ConfigError) as error:
+        parse_config({"model": {"name": "m"}, "task": {"name": "star_graph"}, **tree})
+    assert len(str(error.value)) < 1100
+    assert next(iter(tree)) in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "name", ["package:../..", "package:fastslow/../..", "package:fastslow.lab/", "package:fastslow"]
+)
+def test_a_package_path_stays_in_its_package(name: str) -> None:
+    with pytest.raises(ConfigError, match="leads out of the package"):
+        resolve_path(name, "model.name")
+
+
+def test_targets_that_no_layer_has_are_seen_in_a_dry_run(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(BASE, encoding="utf-8")
+    config = load_config(path, ["sampling.max_tokens=24", "model.lora={targets: [nope]}", f"output={tmp_path / 'run'}"])
+    with pytest.raises(ConfigError, match=r"model.lora.targets: \['nope'\] does not fit this model"):
+        describe(config)
+
+
+def test_an_output_below_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    for path in (tmp_path / "file", tmp_path / "file" / "run"):
+        with pytest.raises(ConfigError, match="file' is no directory: take another path"):
+            RunDirectory(path).check_free()
+    RunDirectory(tmp_path / "new" / "run").check_free()
