@@ -1,210 +1,116 @@
-"""Table and plots of the format-rule experiment, from `results/` alone.
+"""Tables and plots of the format-rule experiment, from `results/runs.jsonl` alone: `results/README.md` and its pictures.
 
     python experiments/format_rules/report.py
 
-Writes results/README.md, and one picture a task: accuracy over sampled rollouts and over seconds, and the KL to the base.
-Runs with another learning rate, in directories of their own, get a table of their own.
-Seconds are training seconds: sampling, search and updates, without the evaluations that draw the curves.
+Runs with another learning rate than the config's have a table of their own. Seconds are training seconds: sampling, search
+and updates, without the evaluations that draw the curves.
 """
 
-import json
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import matplotlib
-
-from fastslow.measuring.intervals import clustered_interval
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
-
-from fastslow.methods.registry import titles
+from fastslow.experiments.plots import ACCURACY, KL, ROLLOUTS, SECONDS, draw
+from fastslow.experiments.records import Line
+from fastslow.experiments.tables import NAMES, by_method, curves, select
+from fastslow.measuring.statistics import accuracy, kl, reached
+from fastslow.runs.files import read_lines
+from fastslow.text import markdown_table, wrapped
 
 RESULTS = Path(__file__).parent / "results"
-METHODS = {name: title for name, title in titles().items() if name in ("fst", "rl", "prompt")}
 TASKS = {
     "json": "zero floor: bare JSON, which the base model never writes under the seed prompt",
     "boxed": "low floor: \\boxed{}, which the base model writes now and then",
 }
-TEST = (
-    "Test split, after training. Brackets are 95 % intervals over problems; those of the KL are the percentile bootstrap's, as "
-    "they were measured."
+RATE, TRIED = 5e-5, "slow.learning_rate"
+LEVELS = (0.3, 0.5, 0.6)
+ABOUT = (
+    "Made by `report.py`; see the README beside it for what was run. Of validation accuracy, mean@4, the tables have the first "
+    "and the last evaluation; `to 0.3` is what it took to reach 0.3, in sampled rollouts and training seconds."
 )
-THRESHOLDS = (0.3, 0.5, 0.6)
-NORMAL = 1.959964
-"""Quantile of the normal distribution: half of a 95 % interval, in standard errors."""
+TEST = (
+    "Test split, after training. Brackets are 95 % intervals over problems. Those of the KL are the percentile bootstrap's. "
+    "Those of the rewards are made from the standard error that the stored evaluations tell. KL in nats a token."
+)
 
 
-@dataclass(frozen=True)
-class Point:
-    """One evaluation during training."""
-
-    step: int
-    rollouts: int
-    seconds: float
-    mean: float
-    best: float
-    kl: float
-
-
-@dataclass(frozen=True)
-class Run:
-    """One finished run, read back from its record."""
-
-    task: str
-    method: str
-    seed: int
-    points: list[Point]
-    lines: list[dict[str, Any]]
-    test: list[dict[str, Any]]
-
-    @property
-    def seconds(self) -> float:
-        return sum(map(training_seconds, self.lines))
-
-
-def training_seconds(line: dict[str, Any]) -> float:
-    """Seconds of a step without its evaluation."""
-    return float(line["time/step_s"] - line["time/evaluate_s"])
-
-
-def read_run(directory: Path) -> Run:
-    task, method, seed = directory.name.split("-")
-    lines = [json.loads(line) for line in (directory / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-    points, seconds = [], 0.0
+def training(lines: Sequence[Line]) -> list[str]:
+    """What each run took, and where it ended."""
+    header = ["method", "seed", "RL steps", "sampled (search)", "reused", "seconds", "mean@4"]
+    rows = []
     for line in lines:
-        seconds += training_seconds(line) if line["step"] else 0.0
-        if "val/mean@4" in line:
-            points.append(
-                Point(
-                    line["step"], line["rollouts/sampled_total"], seconds, line["val/mean@4"], line["val/best@4"],
-                    line["kl/base"],
-                )
-            )  # fmt: skip
-    tests = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(directory.glob("test_*.json"))]
-    return Run(task, method, int(seed), points, lines[1:], tests)
+        totals, curve = line["totals"], line["curve"]
+        there = [reached(curve, level) for level in LEVELS]
+        rows.append(
+            [
+                *of(line),
+                f"{totals['updates']}",
+                f"{totals['sampled']} ({totals['sampled_gepa']})",
+                f"{totals['reused']}",
+                f"{totals['seconds']:.0f}",
+                f"{accuracy(curve[0]):.3f}, {accuracy(curve[-1]):.3f}",
+                *("never" if point is None else f"{point.rollouts} / {point.seconds:.0f} s" for point in there),
+                f"{kl(curve[-1]):.3f}",
+            ]
+        )
+    return markdown_table([*header, *(f"to {level}" for level in LEVELS), "last KL"], rows)
 
 
-def reached(run: Run, threshold: float) -> str:
-    """Sampled rollouts and training seconds at the first evaluation that is at or above a threshold."""
-    first = next((point for point in run.points if point.mean >= threshold), None)
-    return "never" if first is None else f"{first.rollouts} / {first.seconds:.0f} s"
+def tested(lines: Sequence[Line]) -> list[str]:
+    """Every measurement on the test split."""
+    rows = []
+    for line in lines:
+        for name, row in sorted(line["measures"].items()):
+            found = row.get("kl")
+            drift = "-" if found is None else f"{found['mean']:.3f} {bracket(found['interval'])}"
+            mean = f"{row['mean']:.3f} {bracket(row['mean_interval'])}"
+            best = f"{row['best']:.3f} {bracket(row['best_interval'])}"
+            rows.append(
+                [", seed ".join(of(line)), name.replace(" weights", "").replace(" prompt", ""), mean, best, drift]
+            )
+    header = ["run", "weights, prompt", "mean@4", "best@4", "KL to base"]
+    return [*wrapped([TEST]), "", *markdown_table(header, rows)] if rows else []
 
 
-def table(runs: list[Run]) -> list[str]:
-    thresholds = " | ".join(f"to {value}" for value in THRESHOLDS)
-    rows = [
-        f"| method | seed | RL steps | sampled (search's) | reused | seconds | mean@4: start, last | {thresholds} | KL, last |",
-        "|---" * (8 + len(THRESHOLDS)) + "|",
-    ]
-    for run in runs:
-        last = run.lines[-1]
-        gepa = sum(line["rollouts/sampled_gepa"] for line in run.lines)
-        reused = sum(line["rollouts/reused"] for line in run.lines)
-        cells = [
-            METHODS[run.method], str(run.seed), str(last["policy_version"]), f"{last['rollouts/sampled_total']} ({gepa})",
-            str(reused), f"{run.seconds:.0f}", f"{run.points[0].mean:.3f}, {run.points[-1].mean:.3f}",
-            *(reached(run, value) for value in THRESHOLDS), f"{run.points[-1].kl:.3f}",
-        ]  # fmt: skip
-        rows.append(f"| {' | '.join(cells)} |")
-    return rows
+def learning_rates(lines: Sequence[Line]) -> list[str]:
+    """FST under the learning rates that were tried, evaluation after evaluation."""
+    tried = {(line["labels"]["task"], line["labels"]["seed"]) for line in lines if TRIED in line["settings"]}
+    rows = []
+    for line in sorted(lines, key=lambda line: (line["labels"]["task"], TRIED not in line["settings"])):
+        labels = line["labels"]
+        if labels["method"] == "fst" and (labels["task"], labels["seed"]) in tried:
+            columns = zip(*((f"{accuracy(p):.2f}", f"{kl(p):.2f}", str(p["step"])) for p in line["curve"]), strict=True)
+            rate = f"{line['settings'].get(TRIED, RATE):.0e}".replace("e-0", "e-")
+            rows.append([str(labels["task"]), str(labels["seed"]), rate, *(", ".join(column) for column in columns)])
+    header = ["task", "seed", "learning rate", "mean@4", "KL", "at steps"]
+    return ["## The learning rate that was too high", "", *markdown_table(header, rows)] if rows else []
 
 
-def test_table(runs: list[Run]) -> list[str]:
-    rows = ["| run | weights | prompt | mean@k | best@k | KL to base, nats/token |", "|---|---|---|---|---|---|"]
-    for run in runs:
-        for report in run.test:
-            for row in report["rows"]:
-                kl = row["kl"]
-                measured = "-" if kl is None else f"{kl['mean']:.3f} {interval(kl['interval'])}"
-                rows.append(
-                    f"| {METHODS[run.method]}, seed {run.seed} | {report['weights']} | {row['label']} | "
-                    f"{row['mean']:.3f} {interval(of_rewards(row, 'mean'))} | {row['best']:.3f} "
-                    f"{interval(of_rewards(row, 'best'))} | {measured} |"
-                )
-    return rows
+def of(line: Line) -> tuple[str, str]:
+    """Method and seed of a run."""
+    return NAMES[str(line["labels"]["method"])], str(line["labels"]["seed"])
 
 
-def of_rewards(row: dict[str, Any], name: str) -> tuple[float, float]:
-    """The 95 % interval of mean@k or best@k. Rewards are 0 or 1, and none was masked.
-
-    The records have the percentile bootstrap's, which leaves out too much of rare rewards and is no interval where all problems
-    came out the same. Its width still tells the standard error, which is what the interval here is made from.
-    """
-    low, high = row[f"{name}_interval"]
-    problems, samples = row["problems"], row["k"] if name == "mean" else 1
-    error = (high - low) / (2 * NORMAL) * math.sqrt(problems / (problems - 1))
-    return clustered_interval(row[name], error, problems, problems * samples)
-
-
-def learning_rates(runs: list[Run]) -> list[str]:
-    """FST under the learning rates that were tried: validation accuracy and KL, evaluation after evaluation."""
-    other = [
-        (path.parent.parent.name, read_run(path.parent)) for path in RESULTS.glob("learning_rate_*/*/metrics.jsonl")
-    ]
-    rows = ["| task | seed | learning rate | mean@4 | KL | at steps |", "|---" * 6 + "|"]
-    tried = {(run.task, run.seed) for _, run in other}
-    mine = [("learning_rate_5e-5", run) for run in runs if run.method == "fst" and (run.task, run.seed) in tried]
-    for rate, run in sorted([*mine, *other], key=lambda pair: (pair[1].task, pair[0])):
-        columns = zip(*[(f"{p.mean:.2f}", f"{p.kl:.2f}", str(p.step)) for p in run.points], strict=True)
-        means, kls, steps = (", ".join(column) for column in columns)
-        rows.append(f"| {run.task} | {run.seed} | {rate.removeprefix('learning_rate_')} | {means} | {kls} | {steps} |")
-    return ["## The learning rate that was too high", "", *rows, ""] if other else []
-
-
-def interval(bounds: Sequence[float]) -> str:
+def bracket(bounds: Sequence[float]) -> str:
+    """An interval, in brackets."""
     return f"({bounds[0]:.3f} to {bounds[1]:.3f})"
 
 
-def plot(task: str, runs: list[Run]) -> None:
-    figure, axes = plt.subplots(1, 3, figsize=(13, 3.8), constrained_layout=True)
-    colours = dict(zip(METHODS, ("tab:orange", "tab:blue", "tab:green"), strict=True))
-    for run in runs:
-        style = {
-            "color": colours[run.method],
-            "marker": "o",
-            "markersize": 3,
-            "label": f"{METHODS[run.method]}, {run.seed}",
-        }
-        axes[0].plot([p.rollouts for p in run.points], [p.mean for p in run.points], **style)
-        axes[1].plot([p.seconds for p in run.points], [p.mean for p in run.points], **style)
-        axes[2].plot([p.rollouts for p in run.points], [p.kl for p in run.points], **style)
-    labels = (
-        ("sampled rollouts, the search's included", "validation mean@4"),
-        ("training seconds", "validation mean@4"),
-        ("sampled rollouts, the search's included", "KL to the base, nats a token"),
-    )
-    for axis, (x, y) in zip(axes, labels, strict=True):
-        axis.set_xlabel(x)
-        axis.set_ylabel(y)
-        axis.grid(alpha=0.3)
-    axes[0].set_ylim(0, 1)
-    axes[1].set_ylim(0, 1)
-    axes[0].legend(fontsize=8, title="method, seed")
-    figure.suptitle(TASKS[task])
-    figure.savefig(RESULTS / f"{task}.png", dpi=110)
-    plt.close(figure)
+def page(lines: Sequence[Line]) -> list[str]:
+    """The results page; draws its pictures on the way."""
+    text = ["# Results", "", *wrapped([ABOUT]), ""]
+    for task, title in TASKS.items():
+        mine = [line for line in select(lines, task=task) if TRIED not in line["settings"]]
+        if mine:
+            series = {NAMES[method]: curves(runs) for method, runs in by_method(mine).items()}
+            draw(series, [(ROLLOUTS, ACCURACY), (SECONDS, ACCURACY), (ROLLOUTS, KL)], title, RESULTS / f"{task}.png")
+            text += [f"## {task}: {title}", "", f"![curves]({task}.png)", "", *training(mine), *tested(mine)]
+    return [*text, *learning_rates(lines)]
 
 
 def main() -> None:
-    order = list(METHODS)
-    runs = [read_run(path.parent) for path in RESULTS.glob("*/metrics.jsonl")]
-    runs.sort(key=lambda run: (run.task, run.seed, order.index(run.method)))
-    text = ["# Results", "", "Made by `report.py`; see the README beside it for what was run.", ""]
-    for task, title in TASKS.items():
-        mine = [run for run in runs if run.task == task]
-        if not mine:
-            continue
-        plot(task, mine)
-        text += [f"## {task}: {title}", "", f"![curves]({task}.png)", "", *table(mine), ""]
-        if any(run.test for run in mine):
-            text += [TEST, "", *test_table(mine), ""]
-    text += learning_rates(runs)
-    (RESULTS / "README.md").write_text("\n".join(text), encoding="utf-8")
-    print("\n".join(text))
+    text = "\n".join(page(read_lines(RESULTS / "runs.jsonl"))).rstrip() + "\n"
+    (RESULTS / "README.md").write_text(text, encoding="utf-8")
+    print(text)
 
 
 if __name__ == "__main__":

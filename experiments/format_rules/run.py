@@ -1,86 +1,77 @@
 """FST, RL alone and GEPA alone on a real language model, from the same seeds and budget of sampled rollouts.
 
-    python experiments/format_rules/run.py --model DIR [--tasks json boxed] [--methods fst rl prompt] [--seeds 0]
+    python experiments/format_rules/run.py --model DIR [--tasks json boxed] [--methods fst rl prompt] [--seeds 0 1] [--test]
 
-Each run is `fastslow train` on one of the configs beside this file; a run that was cut is resumed. What a run leaves
-(metrics, prompts, config, samples of rollouts; no weights) is copied to `results/` as soon as it ends. With `--test` its
-weights and prompts are then measured on the test split, which nothing before has seen. `report.py` makes the tables and the
-plots from there.
+Runs what `results/runs.jsonl` has no line of, and goes on with a run that was cut. What a run leaves (metrics, prompts,
+config, samples of rollouts; no weights) is copied to `results/`. With `--test` weights and prompts are measured on the test
+split, which nothing before has seen, as soon as a run ends. `report.py` makes the tables and the plots from there.
 """
 
 import argparse
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
+import yaml
+
+from fastslow.experiments.designs import compare
+from fastslow.experiments.runner import Experiment, Measure, run_experiment
+
 HERE = Path(__file__).parent
+RESULTS = HERE / "results"
+TASKS = ("json", "boxed")
 # A step of prompt evolution alone is a whole cycle, so its curve needs a point more often.
-METHOD_SETTINGS = {"prompt": {"evaluation.every": 3}}
-# What is measured on the test split: weights and prompt, and whether the KL to the base is measured too.
-TESTED = {
-    "fst": [("latest", "best", True), ("latest", "seed", False), ("base", "best", False), ("base", "seed", False)],
-    "rl": [("latest", "seed", True)],
-    "prompt": [("base", "best", False)],
+METHODS: dict[str, dict[str, object]] = {"fst": {}, "rl": {}, "prompt": {"evaluation.every": 3}}
+MEASURES = {
+    "fst": (
+        Measure("trained weights, best prompt", prompt="best", kl=True),
+        Measure("trained weights, seed prompt", prompt="seed"),
+        Measure("base weights, best prompt", prompt="best", weights="base"),
+        Measure("base weights, seed prompt", prompt="seed", weights="base"),
+    ),
+    "rl": (Measure("trained weights, seed prompt", prompt="seed", kl=True),),
+    "prompt": (Measure("base weights, best prompt", prompt="best", weights="base"),),
 }
 KEPT = ("config.yaml", "metrics.jsonl", "prompts.jsonl", "population.json")
 
 
-def run_one(task: str, method: str, seed: int, arguments: argparse.Namespace) -> None:
-    """Train one run, or go on with it, and keep its record."""
-    output = arguments.output / f"{task}-{method}-{seed}"
-    command = [sys.executable, "-m", "fastslow", "train"]
-    if (output / "config.yaml").exists():
-        command += ["--resume", str(output)]
-    else:
-        command.append(str(HERE / f"{task}.yaml"))
-        settings = {"method": method, "seed": seed, "output": output, "model.name": arguments.model}
-        settings["threads"] = arguments.threads
-        settings.update(METHOD_SETTINGS.get(method, {}))
-        settings.update(dict(item.split("=", 1) for item in arguments.set))
-        for key, value in settings.items():
-            command += ["--set", f"{key}={value}"]
-    subprocess.run(command, check=True)
-    results = HERE / "results" / output.name
-    results.mkdir(parents=True, exist_ok=True)
+def experiment(tasks: list[str], methods: list[str], seeds: list[int], model: str, *, test: bool) -> Experiment:
+    """Every method on every task from the same seeds."""
+    base = yaml.safe_load((HERE / "json.yaml").read_text(encoding="utf-8"))
+    base["model"]["name"] = model
+    parts = []
+    for method in methods:
+        measures = dict.fromkeys(tasks, MEASURES[method] if test else ())
+        formats = {task: {"task.options.answer_format": task} for task in tasks}
+        parts += compare(formats, seeds, {method: METHODS[method]}, measures)
+    return Experiment("format_rules", base, tuple(parts))
+
+
+def keep_record(run: Path) -> None:
+    """Copy what a reader of the results wants to see of a run."""
+    kept = RESULTS / run.name
+    kept.mkdir(parents=True, exist_ok=True)
     for name in KEPT:
-        shutil.copy(output / name, results / name)
-    samples = sorted((output / "rollouts").glob("step_*.jsonl"), key=lambda path: int(path.stem.split("_")[1]))
+        shutil.copy(run / name, kept / name)
+    samples = sorted((run / "rollouts").glob("step_*.jsonl"), key=lambda path: int(path.stem.split("_")[1]))
     for path in {samples[0], samples[-1]} if samples else set():
-        shutil.copy(path, results / f"rollouts_{path.name}")
-
-
-def test_one(task: str, method: str, seed: int, arguments: argparse.Namespace) -> None:
-    """Measure one finished run on the test split; what has been measured already is left alone."""
-    name = f"{task}-{method}-{seed}"
-    for weights, prompt, kl in TESTED[method]:
-        report = HERE / "results" / name / f"test_{weights}_{prompt}.json"
-        if report.exists():
-            continue
-        command = [
-            sys.executable, "-m", "fastslow", "evaluate", str(arguments.output / name), "--split", "test",
-            "--weights", weights, "--prompt", prompt, "--json", str(report), "--set", f"threads={arguments.threads}",
-        ]  # fmt: skip
-        subprocess.run([*command, *(["--kl"] if kl else [])], check=True)
+        shutil.copy(path, kept / f"rollouts_{path.name}")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", required=True, help="a Hugging Face directory of Qwen2.5-Coder-0.5B-Instruct")
-    parser.add_argument("--tasks", nargs="+", default=["json", "boxed"])
-    parser.add_argument("--methods", nargs="+", default=["fst", "rl", "prompt"])
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--tasks", nargs="+", default=list(TASKS), choices=TASKS)
+    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS)
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
+    parser.add_argument("--workers", type=int, default=2, help="runs side by side")
     parser.add_argument("--output", type=Path, default=Path("runs/format_rules"))
     parser.add_argument("--test", action="store_true", help="measure each run on the test split as well")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
-    arguments = parser.parse_args()
-    for seed in arguments.seeds:
-        for task in arguments.tasks:
-            for method in arguments.methods:
-                run_one(task, method, seed, arguments)
-                if arguments.test:
-                    test_one(task, method, seed, arguments)
+    options = parser.parse_args()
+    planned = experiment(options.tasks, options.methods, options.seeds, options.model, test=options.test)
+    run_experiment(planned, options.output, workers=options.workers, results=RESULTS / "runs.jsonl")
+    for part in planned.parts:
+        if (options.output / part.name).is_dir():
+            keep_record(options.output / part.name)
 
 
 if __name__ == "__main__":

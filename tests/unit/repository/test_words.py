@@ -16,6 +16,7 @@ PAGES = sorted(
         *(ROOT / "docs").glob("*.md"),
         ROOT / "experiments" / "lab" / "README.md",
         ROOT / "experiments" / "format_rules" / "README.md",
+        ROOT / "experiments" / "format_rules" / "results" / "README.md",
     )
 )
 # Pages that still have longer lines. Take a page out when its lines are short; add none.
