@@ -12,7 +12,7 @@ from typing import Any
 
 from fastslow.report.redact import redact_config
 from fastslow.runs import metrics as m
-from fastslow.runs.family import Member, family, scores_by_cycle
+from fastslow.runs.family import Member, edits, family, scores_by_cycle, word_edits
 from fastslow.runs.reader import Evaluation, Point, Run, Step, kl_name, seconds_at
 
 LONGEST_COMPLETION = 8_000
@@ -96,11 +96,12 @@ def _prompts(run: Run) -> dict[str, Any]:
     """`prompts`: every candidate once, parents before children, with what happened to it; `grids`: a table of scores for
     each cycle; `population`: hashes, best first. A member that had no search (RL alone) becomes a prompt as well.
     """
-    nodes = {member.hash: _node(member) for member in family(run.candidates)}
+    members = {member.hash: member for member in family(run.candidates)}
+    nodes = {hash_: _node(member, members.get(member.parent or "")) for hash_, member in members.items()}
     for record in run.members:
         hash_, components = record["hash"], record["components"]
         lone = Member(hash_, None, 0, components, "", accepted=True, mean=record["mean"])
-        nodes.setdefault(hash_, _node(lone))
+        nodes.setdefault(hash_, _node(lone, None))
     return {
         "prompts": list(nodes.values()),
         "grids": [_grid(cycle, rows) for cycle, rows in scores_by_cycle(run.candidates).items()],
@@ -108,16 +109,42 @@ def _prompts(run: Run) -> dict[str, Any]:
     }
 
 
-def _node(member: Member) -> dict[str, Any]:
+def _node(member: Member, parent: Member | None) -> dict[str, Any]:
     return {
         "hash": member.hash, "parent": member.parent, "cycle": member.cycle,
-        "components": {name: _clip(text, LONGEST_PROMPT) for name, text in member.components.items()},
+        "components": _texts(member), "edits": {} if parent is None else _edits(_texts(parent), _texts(member)),
         "accepted": member.accepted, "mean": _digits(member.mean), "scored": len(member.scores),
         "feedback": [_clip(text, LONGEST_FEEDBACK) for text in member.feedback],
         "events": [
             [event.cycle, event.accepted, event.reason, _digits(event.mean), event.count] for event in member.events
         ],
     }  # fmt: skip
+
+
+def _texts(member: Member) -> dict[str, str]:
+    return {name: _clip(text, LONGEST_PROMPT) for name, text in member.components.items()}
+
+
+def _edits(before: Mapping[str, str], after: Mapping[str, str]) -> dict[str, list[list[Any]]]:
+    """By component, each run of lines that changed: where it was, where it is, and where a line has a line to be compared with,
+    what changed within it (null: nothing in common).
+    """
+    found = {}
+    for name, text in after.items():
+        old, new = before.get(name, "").split("\n"), text.split("\n")
+        found[name] = [
+            [
+                *edit,
+                [
+                    word_edits(*pair)
+                    for pair in zip(old[edit.start : edit.end], new[edit.first : edit.last], strict=True)
+                ],
+            ]
+            if edit.end - edit.start == edit.last - edit.first
+            else [*edit, []]
+            for edit in edits(old, new)
+        ]
+    return found
 
 
 def _grid(cycle: int, rows: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:

@@ -1,8 +1,11 @@
 """The family of a run's prompts: every candidate once, who came from whom, what each changed and what became of it."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import SequenceMatcher
+from itertools import accumulate
+from typing import NamedTuple
 
 from fastslow.runs.files import CandidateLine
 
@@ -84,12 +87,39 @@ def scores_by_cycle(candidates: Iterable[CandidateLine]) -> dict[int, dict[str, 
 def difference(before: Sequence[str], after: Sequence[str]) -> list[tuple[str, str]]:
     """All lines in the order of the text, each with its sign: "-" for one that went, "+" for one that came, " " otherwise."""
     found: list[tuple[str, str]] = []
-    for kind, start, end, first, last in SequenceMatcher(None, before, after, autojunk=False).get_opcodes():
-        if kind == "equal":
-            found += [(" ", line) for line in before[start:end]]
-        else:
-            found += [("-", line) for line in before[start:end]] + [("+", line) for line in after[first:last]]
-    return found
+    done = 0
+    for edit in edits(before, after):
+        found += [(" ", line) for line in before[done : edit.start]]
+        found += [("-", line) for line in before[edit.start : edit.end]]
+        found += [("+", line) for line in after[edit.first : edit.last]]
+        done = edit.end
+    return found + [(" ", line) for line in before[done:]]
+
+
+class Edit(NamedTuple):
+    """Items [start, end) of what was before became items [first, last) of what came after."""
+
+    start: int
+    end: int
+    first: int
+    last: int
+
+
+def edits(before: Sequence[str], after: Sequence[str]) -> list[Edit]:
+    """What changed, in order; what lies between is equal."""
+    opcodes = SequenceMatcher(None, before, after, autojunk=False).get_opcodes()
+    return [Edit(*places) for kind, *places in opcodes if kind != "equal"]
+
+
+def word_edits(before: str, after: str) -> list[Edit] | None:
+    """What changed within a line that was rewritten, by characters (code points), whole words at a time; None where the two
+    have no word in common.
+    """
+    words, others = ([word for word in re.split(r"(\s+)", line) if word] for line in (before, after))
+    if not {word for word in words if word.strip()} & set(others):
+        return None
+    at, other_at = ([0, *accumulate(map(len, parts))] for parts in (words, others))
+    return [Edit(at[a], at[b], other_at[c], other_at[d]) for a, b, c, d in edits(words, others)]
 
 
 def changes(before: Mapping[str, str], after: Mapping[str, str]) -> tuple[tuple[str, str], ...]:

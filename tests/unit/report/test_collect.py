@@ -10,7 +10,7 @@ from fastslow.errors import ConfigError
 from fastslow.measuring.intervals import share_interval
 from fastslow.report.collect import collect, short_names
 
-from report_runs import CHILD, make_run, metrics_line, result_line, sample, write_lines
+from report_runs import CHILD, SEED, make_run, metrics_line, result_line, sample, write_lines
 
 SECRET = "sk-proj-abcdefghijklmnopqrstuvwxyz0123456789"
 
@@ -84,6 +84,13 @@ def test_prompts_stand_once_with_their_parents_scores_and_events(tmp_path: Path)
         ("aaaa", None), ("bbbb", "aaaa"), ("cccc", "bbbb"), ("dddd", "bbbb"),
     ]  # fmt: skip
     assert nodes["bbbb"]["components"] == CHILD
+    for name, text in CHILD.items():
+        (edit,) = nodes["bbbb"]["edits"][name]
+        start, end, first, last, words = edit
+        assert SEED[name].split("\n")[:start] == text.split("\n")[:first]
+        assert SEED[name].split("\n")[end:] == text.split("\n")[last:]
+        assert len(words) in (0, end - start)
+    assert nodes["aaaa"]["edits"] == {}
     assert nodes["dddd"]["events"] == [[1, False, "not better", None, 2]]
     assert run["population"] == ["bbbb", "cccc"]
     assert run["grids"] == [

@@ -3,7 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
-from fastslow.runs.family import Member, changes, difference, family, roots, scores_by_cycle
+import pytest
+
+from fastslow.runs.family import Member, changes, difference, edits, family, roots, scores_by_cycle, word_edits
 
 
 def line(hash_: str, parent: str | None, text: str, **more: Any) -> dict[str, Any]:
@@ -128,3 +130,32 @@ def test_scores_stand_by_cycle_and_prompt_and_unscored_prompts_have_none() -> No
     ]
     assert scores_by_cycle(lines) == {1: {"a": {"p": 0.5}, "b": {"p": 1.0}}, 2: {"a": {"p": 0.0, "q": 1.0}}}
     assert scores_by_cycle([]) == {}
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "expected"),
+    [
+        ("a b c", "a x c", [(2, 3, 2, 3)]),
+        ("Sort them down.", "Sort them up, please.", [(10, 15, 10, 21)]),
+        ("a \U0001f600 c", "a \U0001f600 d", [(4, 5, 4, 5)]),
+        ("a b", "b", [(0, 2, 0, 0)]),
+        ("same", "same", []),
+        ("a b", "c d", None),
+        ("", "x", None),
+    ],
+)
+def test_what_changed_within_a_line(before: str, after: str, expected: list[tuple[int, ...]] | None) -> None:
+    assert word_edits(before, after) == expected
+
+
+@pytest.mark.parametrize(
+    ("before", "after"), [("a|b|c", "a|x|y|c"), ("", "a"), ("a", ""), ("a|b", "b|a"), ("a|a|b", "a|b|b"), ("x", "x")]
+)
+def test_edits_turn_one_into_the_other(before: str, after: str) -> None:
+    old, new = before.split("|"), after.split("|")
+    found, done = [], 0
+    for start, end, first, last in edits(old, new):
+        assert old[start:end] != new[first:last]
+        found += [*old[done:start], *new[first:last]]
+        done = end
+    assert [*found, *old[done:]] == new

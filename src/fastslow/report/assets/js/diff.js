@@ -1,60 +1,41 @@
-// What changed from a prompt to its child: by lines, and by words within a line that was rewritten.
+// What changed from a prompt to its child. `edits` come with the data: [start, end, first, last, words], lines [start, end) of
+// the parent became lines [first, last) of the child. `words` has, for each such line, what changed within it, by characters.
 
-const LARGEST_DIFF = 1500000;
-
-// [["same" | "removed" | "added", item], ...] by the longest common subsequence.
-function difference(before, after) {
-  const [n, m] = [before.length, after.length];
-  if (n * m > LARGEST_DIFF) return [...before.map((item) => ["removed", item]), ...after.map((item) => ["added", item])];
-  const width = m + 1;
-  const length = new Uint32Array((n + 1) * width);
-  for (let i = n - 1; i >= 0; i -= 1) {
-    for (let j = m - 1; j >= 0; j -= 1) {
-      length[i * width + j] = before[i] === after[j] ? length[(i + 1) * width + j + 1] + 1 : Math.max(length[(i + 1) * width + j], length[i * width + j + 1]);
-    }
-  }
-  const out = [];
-  let [i, j] = [0, 0];
-  while (i < n && j < m) {
-    if (before[i] === after[j]) { out.push(["same", before[i]]); i += 1; j += 1; }
-    else if (length[(i + 1) * width + j] >= length[i * width + j + 1]) { out.push(["removed", before[i]]); i += 1; }
-    else { out.push(["added", after[j]]); j += 1; }
-  }
-  return [...out, ...before.slice(i).map((item) => ["removed", item]), ...after.slice(j).map((item) => ["added", item])];
-}
-
-const words = (text) => text.split(/(\s+)/).filter((word) => word !== "");
-
-function diffBox(before, after) {
-  const lines = difference(before.split("\n"), after.split("\n"));
+function diffBox(before, after, edits) {
+  const [old, lines] = [before.split("\n"), after.split("\n")];
   const box = h("div", { class: "text-box", "aria-label": "Changes against the parent", role: "group" });
-  for (let at = 0; at < lines.length;) {
-    const removed = run(lines, at, "removed");
-    const added = run(lines, at + removed.length, "added");
-    if (!removed.length && !added.length) {
-      box.append(h("div", null, lines[at][1]));
-      at += 1;
-      continue;
-    }
-    const paired = removed.length === added.length ? removed.map((line, index) => difference(words(line), words(added[index]))) : null;
-    removed.forEach((line, index) => box.append(changedLine("removed", "del", line, paired && paired[index])));
-    added.forEach((line, index) => box.append(changedLine("added", "ins", line, paired && paired[index])));
-    at += removed.length + added.length;
+  const same = (from, to) => lines.slice(from, to).forEach((line) => box.append(h("div", null, line)));
+  let at = 0;
+  for (const [start, end, first, last, words] of edits) {
+    same(at, first);
+    const marks = (from, to) => (index) => words[index] && words[index].map((edit) => edit.slice(from, to));
+    changedLines(box, "removed", "del", old.slice(start, end), marks(0, 2));
+    changedLines(box, "added", "ins", lines.slice(first, last), marks(2, 4));
+    at = last;
   }
+  same(at, lines.length);
   return box;
 }
 
-function run(lines, from, kind) {
-  let to = from;
-  while (to < lines.length && lines[to][0] === kind) to += 1;
-  return lines.slice(from, to).map((line) => line[1]);
+function changedLines(box, kind, tag, lines, marks) {
+  lines.forEach((line, index) => {
+    const spoken = h("span", { class: "hidden-text" }, `${kind}: `);
+    const ranges = marks(index);
+    box.append(h("div", { class: kind }, spoken, ranges ? marked(line, tag, ranges) : line));
+  });
 }
 
-function changedLine(kind, tag, line, parts) {
-  const spoken = h("span", { class: "hidden-text" }, kind === "added" ? "added: " : "removed: ");
-  const shared = parts && parts.some(([what, word]) => what === "same" && word.trim());
-  if (!shared) return h("div", { class: kind }, spoken, line);
-  return h("div", { class: kind }, spoken, parts.filter(([what]) => what === "same" || what === kind).map(([what, word]) => (what === "same" ? word : h(tag, null, word))));
+// A line with some ranges of its characters marked; a character is a code point, as in the data.
+function marked(line, tag, ranges) {
+  const characters = [...line];
+  const text = (from, to) => characters.slice(from, to).join("");
+  const out = [];
+  let at = 0;
+  for (const [from, to] of ranges) {
+    out.push(text(at, from), from < to ? h(tag, null, text(from, to)) : "");
+    at = to;
+  }
+  return [...out, text(at)];
 }
 
 function plainBox(text) {
@@ -62,12 +43,14 @@ function plainBox(text) {
 }
 
 // One line that says what a child has and its parent has not.
-function preview(components, parent) {
-  const text = Object.values(components).join("\n");
-  if (!parent) return text;
-  const lines = difference(Object.values(parent.components).join("\n").split("\n"), text.split("\n"));
-  const added = lines.filter(([kind]) => kind === "added").map((line) => line[1].trim()).filter(Boolean);
-  const removed = lines.filter(([kind]) => kind === "removed").map((line) => line[1].trim()).filter(Boolean);
+function preview(node, parent) {
+  if (!parent) return Object.values(node.components).join("\n");
+  const changed = (texts, from, to) => Object.entries(node.edits).flatMap(([name, edits]) => {
+    const lines = (texts[name] || "").split("\n");
+    return edits.flatMap((edit) => lines.slice(edit[from], edit[to])).map((line) => line.trim()).filter(Boolean);
+  });
+  const added = changed(node.components, 2, 3);
+  const removed = changed(parent.components, 0, 1);
   if (added.length) return `+ ${added.join(" / ")}`;
-  return removed.length ? `\u2212 ${removed.join(" / ")}` : text;
+  return removed.length ? `\u2212 ${removed.join(" / ")}` : Object.values(node.components).join("\n");
 }

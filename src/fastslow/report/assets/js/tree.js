@@ -119,13 +119,13 @@ function nodeRow(node, model, below, isOpen) {
     h("span", { class: "fold", "aria-hidden": "true" }, below ? (isOpen ? "\u25be" : "\u25b8") : ""),
     h("span", { class: "mark", "aria-hidden": "true", title: node.accepted ? "accepted" : "not accepted" }, node.accepted ? "\u25cf" : "\u25cb"),
     h("span", null, node.mean === null ? "–" : number(node.mean, 2)),
-    h("span", { class: "text" }, preview(node.components, model.nodes.get(node.parent))),
+    h("span", { class: "text" }, preview(node, model.nodes.get(node.parent))),
     place ? h("span", { class: "badge here" }, `#${place}`) : h("span"));
 }
 
 function spoken(node, model) {
   const place = model.population.get(node.hash);
-  return [preview(node.components, model.nodes.get(node.parent)), node.accepted ? "accepted" : "not accepted",
+  return [preview(node, model.nodes.get(node.parent)), node.accepted ? "accepted" : "not accepted",
     node.mean === null ? "no score" : `score ${number(node.mean, 2)}`, place ? `number ${place} of the population` : ""].filter(Boolean).join(", ");
 }
 
@@ -160,7 +160,7 @@ function treeKey(event, tree, open, redraw) {
 function promptDetail(model, node, full, choose, toggle) {
   const parent = model.nodes.get(node.parent);
   const place = model.population.get(node.hash);
-  const box = (name, text) => (parent && !full ? diffBox(parent.components[name] || "", text) : plainBox(text));
+  const box = (name, text) => (parent && !full ? diffBox(parent.components[name] || "", text, node.edits[name]) : plainBox(text));
   const part = (title, ...content) => h("div", null, h("h4", null, title), content);
   return [
     h("div", { class: "badges" },
