@@ -45,9 +45,18 @@ def generator(*name: Any) -> np.random.Generator:
 
 
 def simulated_curves(
-    rng: np.random.Generator, points: int, noise: float, seeds: int, *, end: float = 0.5, start: float = 0.05,
-    middle: float = 0.25, slope: float = 2.5, spread: float = 0.0, middle_spread: float = 0.0,
-) -> list[list[dict[str, float]]]:  # fmt: skip
+    rng: np.random.Generator,
+    points: int,
+    noise: float,
+    seeds: int,
+    *,
+    end: float = 0.5,
+    start: float = 0.05,
+    middle: float = 0.25,
+    slope: float = 2.5,
+    spread: float = 0.0,
+    middle_spread: float = 0.0,
+) -> list[list[dict[str, float]]]:
     """Curves of a sigmoid with noise in every evaluation; `spread` and `middle_spread` are how much seeds differ."""
     share = np.arange(points + 1) / points
     ends = end + spread * rng.standard_normal(seeds)
@@ -69,10 +78,16 @@ def asymptote(shape: str, seeds: int, points: int, noise: float, draws: int) -> 
     found = [fit_asymptote(simulated_curves(rng, points, noise, seeds, **SHAPES[shape])) for _ in range(draws)]
     given = [each for each in found if each.refused is None]
     return {
-        "shape": shape, "seeds": seeds, "points": points, "noise": noise, "draws": draws, "refused": draws - len(given),
-        "coverage": mean(each.low <= 0.5 <= each.high for each in given), "value": mean(each.value for each in given),
+        "shape": shape,
+        "seeds": seeds,
+        "points": points,
+        "noise": noise,
+        "draws": draws,
+        "refused": draws - len(given),
+        "coverage": mean(each.low <= 0.5 <= each.high for each in given),
+        "value": mean(each.value for each in given),
         "width": float(np.median([each.high - each.low for each in given])) if given else None,
-    }  # fmt: skip
+    }
 
 
 def flat(seeds: int, points: int, noise: float, draws: int) -> Row:
@@ -102,17 +117,24 @@ def problems_mean(share: float, problems: int, samples: int, likeness: float, dr
     rng = generator("problems", share, problems, samples, likeness)
     found = [mean_interval(rewards(rng, share, problems, samples, likeness).tolist()) for _ in range(draws)]
     return {
-        "share": share, "problems": problems, "samples": samples, "likeness": likeness, "draws": draws,
-        "coverage": mean(low <= share <= high for low, high in found), "width": mean(high - low for low, high in found),
-    }  # fmt: skip
+        "share": share,
+        "problems": problems,
+        "samples": samples,
+        "likeness": likeness,
+        "draws": draws,
+        "coverage": mean(low <= share <= high for low, high in found),
+        "width": mean(high - low for low, high in found),
+    }
 
 
 GRADED: dict[str, tuple[float, Callable[[np.random.Generator, int], np.ndarray]]] = {
     "uniform": (0.5, lambda rng, count: rng.random(count)),
-    "0.1 for the form, 1 for the answer, 5 %": (0.095, lambda rng, count: np.where(rng.random(count) < 0.05, 1.0,
-                                                                                   0.1 * (rng.random(count) < 0.47368421))),
+    "0.1 for the form, 1 for the answer, 5 %": (
+        0.095,
+        lambda rng, count: np.where(rng.random(count) < 0.05, 1.0, 0.1 * (rng.random(count) < 0.47368421)),
+    ),
     "a half, 10 %": (0.05, lambda rng, count: 0.5 * (rng.random(count) < 0.1)),
-}  # fmt: skip
+}
 """Rewards between 0 and 1: their mean, and how they are drawn."""
 
 
@@ -120,9 +142,12 @@ def graded(name: str, problems: int, draws: int) -> Row:
     rng, (truth, draw) = generator("graded", name, problems), GRADED[name]
     found = [mean_interval(draw(rng, problems * 2).reshape(problems, 2).tolist()) for _ in range(draws)]
     return {
-        "rewards": name, "problems": problems, "draws": draws,
-        "coverage": mean(low <= truth <= high for low, high in found), "width": mean(high - low for low, high in found),
-    }  # fmt: skip
+        "rewards": name,
+        "problems": problems,
+        "draws": draws,
+        "coverage": mean(low <= truth <= high for low, high in found),
+        "width": mean(high - low for low, high in found),
+    }
 
 
 # -- medians over seeds ------------------------------------------------------------------------------------------------
@@ -167,10 +192,13 @@ def best_of(masked: float, problems: int, k: int = 4) -> Row:
     solved, kept = rng.random((problems, k)) < 0.3, rng.random((problems, k)) >= masked
     groups = [row[mask].astype(float).tolist() for row, mask in zip(solved, kept, strict=True)]
     return {
-        "masked": masked, "truth": 1 - 0.7**k, "problems": problems, "of the rest": mean(max(g) for g in groups if g),
+        "masked": masked,
+        "truth": 1 - 0.7**k,
+        "problems": problems,
+        "of the rest": mean(max(g) for g in groups if g),
         "now": mean(expected_best(group, k) for group in groups if len(group) >= k),
         "counted": mean(len(group) >= k for group in groups),
-    }  # fmt: skip
+    }
 
 
 # -- everything --------------------------------------------------------------------------------------------------------
@@ -200,7 +228,7 @@ def measure(names: Sequence[str], scale: float = 1.0) -> dict[str, list[Row]]:
         "medians": lambda: [seeds_median(name, n, draws(4000)) for name in DISTRIBUTIONS for n in range(3, 11)],
         "kl": lambda: [kl(name, n, draws(600)) for name in KLS for n in PROBLEMS],
         "best": lambda: [best_of(masked, draws(20000)) for masked in (0.0, 0.1, 0.3, 0.5)],
-    }  # fmt: skip
+    }
     return {name: parts[name]() for name in names}
 
 
@@ -217,33 +245,53 @@ def write_up(found: dict[str, list[Row]]) -> str:
         "",
     ]
     text += [
-        "## The asymptote of a learning curve", "",
-        "True value 0.5. Each cell: coverage of the 95 % interval; mean of the fitted values; median width; refused.", "",
+        "## The asymptote of a learning curve",
+        "",
+        "True value 0.5. Each cell: coverage of the 95 % interval; mean of the fitted values; median width; refused.",
+        "",
         *_grid(found["asymptote"], ("shape", "seeds", "noise"), "points", _asymptote_cell, "evaluations"),
         "Plain: R0 = 0.05, Cmid at a quarter of the steps, B = 2.5. Seeds differ: A by 0.03 and Cmid by a fifth (standard "
         "deviations). Late: Cmid at half of the steps. Slow: B = 1.2. In the last two the curve ends far below A, and the "
-        "interval is for an extrapolation.", "",
-        "Curves that stay at 0.3, and are given an asymptote all the same:", "",
+        "interval is for an extrapolation.",
+        "",
+        "Curves that stay at 0.3, and are given an asymptote all the same:",
+        "",
         *_grid(found["flat"], ("seeds", "noise"), "points", lambda row: percent(row["given"]), "evaluations"),
-        "## Means of rewards over problems", "",
+        "## Means of rewards over problems",
+        "",
         "Coverage of the 95 % interval of rewards of 0 or 1, the lowest over how alike a problem's samples are (correlation "
-        f"{', '.join(map(str, LIKENESS))}); behind it the mean width.", "",
+        f"{', '.join(map(str, LIKENESS))}); behind it the mean width.",
+        "",
         *_grid(_lowest(found["problems"]), ("share", "samples"), "problems", _coverage_and_width, "problems"),
-        "Rewards between 0 and 1, two samples a problem:", "",
+        "Rewards between 0 and 1, two samples a problem:",
+        "",
         *_grid(found["graded"], ("rewards",), "problems", _coverage_and_width, "problems"),
-        "## Medians over seeds", "",
-        "What is said, and what was measured for values of several distributions.", "",
+        "## Medians over seeds",
+        "",
+        "What is said, and what was measured for values of several distributions.",
+        "",
         *_grid(found["medians"], ("seeds", "said"), "values", lambda row: percent(row["coverage"]), "values"),
-        "## The KL to the base", "",
+        "## The KL to the base",
+        "",
         *_grid(found["kl"], ("kl",), "problems", lambda row: percent(row["coverage"]), "problems"),
-        "## best@4 with masked rollouts", "",
-        "Each sample is right in 30 % of the cases. The best of what is left is what best@4 was before.", "",
+        "## best@4 with masked rollouts",
+        "",
+        "Each sample is right in 30 % of the cases. The best of what is left is what best@4 was before.",
+        "",
         *markdown_table(
             ["masked", "truth", "best of what is left", "best@4", "problems that count"],
-            [[percent(row["masked"], 0), f"{row['truth']:.3f}", f"{row['of the rest']:.3f}", f"{row['now']:.3f}",
-              percent(row["counted"], 0)] for row in found["best"]],
+            [
+                [
+                    percent(row["masked"], 0),
+                    f"{row['truth']:.3f}",
+                    f"{row['of the rest']:.3f}",
+                    f"{row['now']:.3f}",
+                    percent(row["counted"], 0),
+                ]
+                for row in found["best"]
+            ],
         ),
-    ]  # fmt: skip
+    ]
     return "\n".join(text).rstrip() + "\n"
 
 
@@ -275,8 +323,13 @@ def _grid(rows: Sequence[Row], down: Sequence[str], across: str, cell: Callable[
     for row in rows:
         lines.setdefault(tuple(row[key] for key in down), {})[row[across]] = cell(row)
     suffix = "" if across == "values" else f" {name}"
-    body = [[*(percent(k) if n == "said" else str(k) for k, n in zip(key, down, strict=True)),
-             *(cells.get(column, "-") for column in columns)] for key, cells in lines.items()]  # fmt: skip
+    body = [
+        [
+            *(percent(k) if n == "said" else str(k) for k, n in zip(key, down, strict=True)),
+            *(cells.get(column, "-") for column in columns),
+        ]
+        for key, cells in lines.items()
+    ]
     return markdown_table([*down, *(f"{column}{suffix}" for column in columns)], body)
 
 

@@ -32,11 +32,16 @@ def measure(model: str, dtype: Any, rollouts: int, new_tokens: int, sharing: boo
     sampler = torch.tensor([value for _, c in flat for value in c.logprobs], dtype=torch.float64)
     d = torch.tensor([value for row in learner for value in row], dtype=torch.float64) - sampler
     return {
-        "dtype": dtype, "device": engine.policy.device.type,
-        "prefix_sharing": engine.policy.unshared_reason is None, "tokens": len(d),
-        "mean_nats": float(d.abs().mean()), "p99_nats": float(d.abs().quantile(0.99)), "max_nats": float(d.abs().max()),
-        "max_ratio": float(d.exp().max()), "mismatch_kl": float((d.exp() - d - 1).mean()),
-    }  # fmt: skip
+        "dtype": dtype,
+        "device": engine.policy.device.type,
+        "prefix_sharing": engine.policy.unshared_reason is None,
+        "tokens": len(d),
+        "mean_nats": float(d.abs().mean()),
+        "p99_nats": float(d.abs().quantile(0.99)),
+        "max_nats": float(d.abs().max()),
+        "max_ratio": float(d.exp().max()),
+        "mismatch_kl": float((d.exp() - d - 1).mean()),
+    }
 
 
 def main() -> None:

@@ -12,16 +12,37 @@ NAMES = {"trl": "TRL", "trl_fastest": "TRL, fastest", "fastslow": "fastslow"}
 
 TIME_HEADER = ["case", "precision", "threads", "rollouts", "TRL s", "TRL fastest s", "fastslow s"]
 RATIO_HEADER = [
-    "case", "precision", "threads", "TRL / fastslow", "TRL fastest / fastslow", "limit s", "limit / fastslow",
+    "case",
+    "precision",
+    "threads",
+    "TRL / fastslow",
+    "TRL fastest / fastslow",
+    "limit s",
+    "limit / fastslow",
     "unshared limit s",
-]  # fmt: skip
+]
 RATE_HEADER = [
-    "case", "precision", "threads", "side", "sampling tok/s", "training tok/s", "sampling reaches", "training reaches",
+    "case",
+    "precision",
+    "threads",
+    "side",
+    "sampling tok/s",
+    "training tok/s",
+    "sampling reaches",
+    "training reaches",
     "peak GiB",
-]  # fmt: skip
+]
 PRODUCT_HEADER = [
-    "case", "precision", "threads", "TFLOP a step", "unshared TFLOP", "GFLOP/s", "at 64 rows", "steps", "clock",
-]  # fmt: skip
+    "case",
+    "precision",
+    "threads",
+    "TFLOP a step",
+    "unshared TFLOP",
+    "GFLOP/s",
+    "at 64 rows",
+    "steps",
+    "clock",
+]
 
 
 class Measurement:

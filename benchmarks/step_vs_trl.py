@@ -55,8 +55,11 @@ class Worker:
         self.name = side.script
         self.process = subprocess.Popen(
             [python, str(HERE / side.script), settings.to_json()],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment,
-        )  # fmt: skip
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment,
+        )
         self.ready = self._answer()
 
     def step(self) -> dict[str, Any]:
@@ -96,9 +99,15 @@ def measure(options: argparse.Namespace, case: str, precision: str) -> None:
     )
     common = Settings(workload, options.model, precision, options.threads, options.clock, "", 0)
     record = {
-        "case": case, "precision": precision, "threads": options.threads, "clock": options.clock,
-        "workload": asdict(workload), "machine": machine(), "revision": revision(), "sides": {},
-    }  # fmt: skip
+        "case": case,
+        "precision": precision,
+        "threads": options.threads,
+        "clock": options.clock,
+        "workload": asdict(workload),
+        "machine": machine(),
+        "revision": revision(),
+        "sides": {},
+    }
     workers: dict[str, Worker] = {}
     try:
         for name in options.sides:

@@ -17,9 +17,27 @@ ROOT = Path(__file__).parents[1] / "src" / "fastslow"
 PACKAGE = "fastslow"
 GROUND = ("errors", "types", "seeding", "resources", "text", "section", "extension")
 LAYERS = (
-    *GROUND, "settings", "config", "tasks", "slow", "fast", "rollouts", "runs", "methods", "measuring", "training", "loop",
-    "plan", "export", "testing", "experiments", "lab", "report", "cli", "__main__",
-)  # fmt: skip
+    *GROUND,
+    "settings",
+    "config",
+    "tasks",
+    "slow",
+    "fast",
+    "rollouts",
+    "runs",
+    "methods",
+    "measuring",
+    "training",
+    "loop",
+    "plan",
+    "export",
+    "testing",
+    "experiments",
+    "lab",
+    "report",
+    "cli",
+    "__main__",
+)
 """From the ground upwards. `settings` are the sections of the config: each lies in its component's room, and stands on
 the ground, so that the config knows all of them and components need no more of it than their own.
 """
@@ -171,12 +189,17 @@ def count(root: Path = ROOT) -> list[Count]:
         Count("upward imports", str(len(arrows)), "0", not arrows, tuple(arrows)),
         Count(f"files above {LONGEST_FILE} lines", str(len(long_files)), "0", not long_files, tuple(long_files)),
         Count(
-            f"functions above {LONGEST_FUNCTION} lines", str(len(long_functions)), "0", not long_functions,
+            f"functions above {LONGEST_FUNCTION} lines",
+            str(len(long_functions)),
+            "0",
+            not long_functions,
             tuple(long_functions),
         ),
-        Count("public functions with a docstring", f"{share:.0%}", f"{DOCUMENTED:.0%}", share >= DOCUMENTED, tuple(bare)),
+        Count(
+            "public functions with a docstring", f"{share:.0%}", f"{DOCUMENTED:.0%}", share >= DOCUMENTED, tuple(bare)
+        ),
         Count("places that ask for a method", str(len(asking)), "0", not asking, tuple(asking)),
-    ]  # fmt: skip
+    ]
 
 
 def main() -> int:

@@ -21,9 +21,15 @@ COLUMNS = 120
 BEGIN, END = "<!-- metrics: begin (tools/write_docs.py) -->", "<!-- metrics: end -->"
 WRITTEN = "<!-- Written by tools/write_docs.py: change the declarations, not this page. -->"
 GROUPS = {
-    "": "where the run stands", "reward": "rewards", "rollouts": "rollouts", "fast": "the search for prompts",
-    "slow": "the update of the weights", "val": "validation", "kl": "the KL to the base", "time": "time",
-}  # fmt: skip
+    "": "where the run stands",
+    "reward": "rewards",
+    "rollouts": "rollouts",
+    "fast": "the search for prompts",
+    "slow": "the update of the weights",
+    "val": "validation",
+    "kl": "the KL to the base",
+    "time": "time",
+}
 
 
 def config_page() -> str:

@@ -63,9 +63,13 @@ class LiveObserver:
         self.clock = _Clock()
         self.console = Console()
         self.progress = Progress(
-            TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed:.0f}/{task.total:.0f}"),
-            TimeElapsedColumn(), TimeRemainingColumn(), console=self.console,
-        )  # fmt: skip
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.completed:.0f}/{task.total:.0f}"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=self.console,
+        )
         self.bar = self.progress.add_task("starting", total=1)
         self.rows: list[dict[str, str]] = []
         self.prompt = ""

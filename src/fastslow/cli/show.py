@@ -45,9 +45,13 @@ def evaluation(report: EvaluationReport) -> None:
         kl = "-" if row.kl is None else f"{row.kl.mean:.4f}\n{_interval(row.kl.interval, 4)}"
         best = f"{result.best:.3f}\n{_interval(result.best_interval)}" if result.best_problems else "-"
         table.add_row(
-            row.label, result.prompt.hash, f"{result.mean:.3f}\n{_interval(result.mean_interval)}", best, *[kl] * with_kl,
+            row.label,
+            result.prompt.hash,
+            f"{result.mean:.3f}\n{_interval(result.mean_interval)}",
+            best,
+            *[kl] * with_kl,
             f"{result.completion_tokens:.1f}",
-        )  # fmt: skip
+        )
     console.print(table)
     if report.complementary is not None:
         mean, interval = report.complementary
@@ -104,9 +108,15 @@ def candidates(path: Path) -> None:
     for line in run.candidates:
         text = " / ".join(line["components"].values()).replace("\n", " / ")
         table.add_row(
-            str(line["id"]), str(line["cycle"]), line["hash"], line["parent"] or "-", _score(line["mean"]),
-            "yes" if line["accepted"] else "no", Text(printable(line["reason"])), Text(printable(_preview(text))),
-        )  # fmt: skip
+            str(line["id"]),
+            str(line["cycle"]),
+            line["hash"],
+            line["parent"] or "-",
+            _score(line["mean"]),
+            "yes" if line["accepted"] else "no",
+            Text(printable(line["reason"])),
+            Text(printable(_preview(text))),
+        )
     console.print(table)
 
 

@@ -39,9 +39,10 @@ class Config(Section):
     """A whole run."""
 
     engine: str = option(
-        "local", "or `tinker`: a server, see [scale-out.md](scale-out.md); or `package.module:Class`",
+        "local",
+        "or `tinker`: a server, see [scale-out.md](scale-out.md); or `package.module:Class`",
         unit="a name",
-    )  # fmt: skip
+    )
     engine_options: dict[str, Any] = option(
         make=dict, meaning="of an engine of your own; they go to its constructor", unit="names to values"
     )
@@ -53,14 +54,17 @@ class Config(Section):
         "how prompts and weights move",
         more="`fst`: both move; `rl`: the seed prompt stays; `prompt`: the weights stay; `distill`: a prompt goes into the "
         "weights.",
-        unit="a name", source="the paper's FST, its two baselines, and FST-distill",
-    )  # fmt: skip
+        unit="a name",
+        source="the paper's FST, its two baselines, and FST-distill",
+    )
     output: str = option("runs/run", "the run directory; it must not hold a run yet", unit="path")
     seed: Annotated[int, Field(ge=0, lt=2**63)] = option(0, "drives everything", unit="number")
     steps: Positive = option(
-        100, "training steps; a step of `method: prompt`, and of the search of `distill`, is a cycle",
-        unit="training steps; cycles where `method` is `prompt`", source="ours; the paper's runs take 200 to 500",
-    )  # fmt: skip
+        100,
+        "training steps; a step of `method: prompt`, and of the search of `distill`, is a cycle",
+        unit="training steps; cycles where `method` is `prompt`",
+        source="ours; the paper's runs take 200 to 500",
+    )
     max_rollouts: Positive | None = option(
         None,
         "also stop when this many rollouts have been sampled",

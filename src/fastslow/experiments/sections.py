@@ -44,8 +44,10 @@ def comparison(methods: ByMethod, title: str, picture: Path, extra: Extra | None
     level = level_of(methods)
     draw(
         {NAMES[method]: curves(runs) for method, runs in methods.items()},
-        [(ROLLOUTS, ACCURACY), (SECONDS, ACCURACY), (STEPS, ACCURACY), (ACCURACY, KL)], title, picture,
-    )  # fmt: skip
+        [(ROLLOUTS, ACCURACY), (SECONDS, ACCURACY), (STEPS, ACCURACY), (ACCURACY, KL)],
+        title,
+        picture,
+    )
     return [
         *_ends(methods, extra or {}),
         f"{level:.2f} is {SHARE:.0%} of the better method's final accuracy.",
@@ -156,11 +158,13 @@ def plasticity(after: Mapping[str, Lines], second: str, picture: Path) -> list[s
     """Plain RL on a second task from several starts; `after` maps what the weights have been through to the runs."""
     rows = [
         [
-            name, str(len(runs)), median(accuracy(run["curve"][0]) for run in runs),
+            name,
+            str(len(runs)),
+            median(accuracy(run["curve"][0]) for run in runs),
             median(final_accuracy(run["curve"]) for run in runs),
         ]
         for name, runs in after.items()
-    ]  # fmt: skip
+    ]
     series = {f"from {name}": curves(runs) for name, runs in after.items()}
     draw(series, [(STEPS, ACCURACY)], f"plain RL on {second}", picture)
     header = ["weights from", "seeds", "accuracy before", "accuracy at the end"]

@@ -219,12 +219,16 @@ STUDIES = {
     ),
     "plasticity": Study(
         "plain RL on a second task, from the base and from each method's weights",
-        ("fst", "rl"), _second_task, _plasticity, _needs_second, ("rl",),
+        ("fst", "rl"),
+        _second_task,
+        _plasticity,
+        _needs_second,
+        ("rl",),
     ),
     "continual": Study("one uninterrupted stream of tasks", ("fst", "rl"), _streamed, _continual, _needs_stream),
     "distill": Study(
         "FST-distill (equation 8) beside FST and GEPA alone", ("fst", "distill", "prompt"), _compared, _comparison
     ),
     "ablate": Study("one setting over its values", ("fst",), _varied, _ablation, _needs_values),
-}  # fmt: skip
+}
 """Every experiment by name. Source: arXiv 2605.12484, sections 4 and 5."""

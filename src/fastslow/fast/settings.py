@@ -31,8 +31,9 @@ class FastConfig(Section):
         0,
         "longest pause after searches that brought nothing",
         more="After such a search, sit out 1 cycle, then 2, 4 ... up to this many. 0: search every cycle.",
-        unit="cycles", source="ours; 0 is the paper",
-    )  # fmt: skip
+        unit="cycles",
+        source="ours; 0 is the paper",
+    )
     proposer: AnyProposer = Field(default_factory=LessonConfig)
 
 

@@ -61,7 +61,7 @@ SYNONYMS = {
     "deserves": ["add", "put", "mark"],
     "closing": ["end", "close", "finish"],
     "confirmation": ["done", "word"],
-}  # fmt: skip
+}
 """What the verifier's unseen words may stand for, among the words of pretraining."""
 
 

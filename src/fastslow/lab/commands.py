@@ -88,9 +88,12 @@ class _Progress:
         self.bar = None
         if sys.stdout.isatty():
             self.bar = Progress(
-                TextColumn("pretraining, loss {task.fields[loss]:.3f}"), BarColumn(),
-                TextColumn("{task.completed:.0f}/{task.total:.0f}"), TimeElapsedColumn(), TimeRemainingColumn(),
-            )  # fmt: skip
+                TextColumn("pretraining, loss {task.fields[loss]:.3f}"),
+                BarColumn(),
+                TextColumn("{task.completed:.0f}/{task.total:.0f}"),
+                TimeElapsedColumn(),
+                TimeRemainingColumn(),
+            )
             self.task = self.bar.add_task("", total=steps, loss=0.0)
 
     def __enter__(self) -> "_Progress":

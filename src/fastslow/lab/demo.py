@@ -73,14 +73,19 @@ def demo_experiment(seed: int, steps: int | None = None) -> Experiment:
     base_measures = tuple(Measure(f"base-{m.name}", m.settings, m.prompt, weights="base") for m in measures)
     first = {
         method: {
-            "method": method, "seed": seed, "slow.learning_rate": rate, "steps": steps or STEPS,
+            "method": method,
+            "seed": seed,
+            "slow.learning_rate": rate,
+            "steps": steps or STEPS,
             "checkpoint_every": steps or STEPS,
         }
         for method, rate in RATES.items()
-    }  # fmt: skip
+    }
     second: dict[str, Any] = {
-        **first["rl"], "task.options": {"world": SECOND}, "steps": steps or SECOND_STEPS,
-    }  # fmt: skip
+        **first["rl"],
+        "task.options": {"world": SECOND},
+        "steps": steps or SECOND_STEPS,
+    }
     return Experiment(
         "demo",
         base_config(),
@@ -162,20 +167,32 @@ def table_lines(parts: Mapping[str, Line]) -> list[Compared]:
 
     return [
         line(f"RL steps to {percent}", [p.step if p else None for p in to_90], 0, True),
-        line(f"sampled rollouts to {percent}", [p.rollouts if p else None for p in to_90], 0, True, "the search's included"),
+        line(
+            f"sampled rollouts to {percent}",
+            [p.rollouts if p else None for p in to_90],
+            0,
+            True,
+            "the search's included",
+        ),
         line(f"training seconds to {percent}", [p.seconds if p else None for p in to_90], 1, True, "on one core each"),
         line("accuracy at the end", ends, 3, False, "mean of the last three"),
         line(f"KL at {level:.0%} accuracy", [p.kl if p else None for p in equal], 3, True, "nats a token"),
         line("KL at the end", [kl(part["curve"][-1]) for part in (fst, rl)], 3, True, "nats a token"),
         line(
             "following other prompts",
-            [_following(part["measures"], "latest") for part in (fst, rl)], 3, False, f"before training: {base:.3f}",
+            [_following(part["measures"], "latest") for part in (fst, rl)],
+            3,
+            False,
+            f"before training: {base:.3f}",
         ),
         line(
-            f"second task ({SECOND}) under RL", [second["fst"], second["rl"]], 3, False,
+            f"second task ({SECOND}) under RL",
+            [second["fst"], second["rl"]],
+            3,
+            False,
             f"from the base weights: {second['nothing']:.3f}",
         ),
-    ]  # fmt: skip
+    ]
 
 
 def _following(measures: Mapping[str, Measured], weights: str) -> float:

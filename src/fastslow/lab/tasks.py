@@ -39,8 +39,14 @@ WORLDS = {
         World("birch", {"": _set("drop_first", "capitals", "result", "tags")}, "low floor"),
         World("cedar", {"": _set("dedup", "capitals", "result", "commas")}, "low floor; settings are chosen on it"),
         World("dogwood", {"": _set("add_one", "drop_first", "brackets", "tags")}, "very low floor"),
-        World("elm", {"": _set("long_reverse", "dedup", "result", "count")}, "very low floor; a rule that looks at the input"),
-        World("fir", {"": _set("swap_ends", "capitals", "commas", "star")}, "zero floor; two rules that are never a habit"),
+        World(
+            "elm",
+            {"": _set("long_reverse", "dedup", "result", "count")},
+            "very low floor; a rule that looks at the input",
+        ),
+        World(
+            "fir", {"": _set("swap_ends", "capitals", "commas", "star")}, "zero floor; two rules that are never a habit"
+        ),
         World("ginkgo", {"": _set("drop_small", "reverse", "brackets", "done")}, "zero floor"),
         World(
             "hazel",
@@ -51,7 +57,7 @@ WORLDS = {
             "two kinds of questions with rules of their own, so that no single prompt serves both",
         ),
     )
-}  # fmt: skip
+}
 
 HELD_OUT: tuple[RuleSet, ...] = tuple(hidden for world in WORLDS.values() for hidden in world.slices.values())
 """Rule sets that pretraining leaves out, and with them every larger set that contains one of them."""

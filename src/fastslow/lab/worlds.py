@@ -50,7 +50,7 @@ ABLATIONS: dict[str, dict[str, dict[str, object]]] = {
     "anchors": {"looked ahead": {}, "from the store": {"fast.anchors_from_store": 1.0}},
     "search": {"when it pays": {}, "every cycle": {"fast.max_backoff": 0}},
     "learning-rate": {name: {"slow.learning_rate": rate} for name, rate in LEARNING_RATES.items()},
-}  # fmt: skip
+}
 
 Methods = Mapping[str, Settings]
 

@@ -96,11 +96,17 @@ def evaluate(
     label = weights if run is not None else "model"
     results, chosen_for = [row.result for row in rows], run.by_kind if run is not None else {}
     return EvaluationReport(
-        str(target), label, settings.task.name, split, sampling.temperature, sampling.top_p, settings.seed, rows,
+        str(target),
+        label,
+        settings.task.name,
+        split,
+        sampling.temperature,
+        sampling.top_p,
+        settings.seed,
+        rows,
         complementary_mean(results),
-        by_kind_mean(results, chosen_for, chosen)
-        if prompt == "population" and chosen_for else None,
-    )  # fmt: skip
+        by_kind_mean(results, chosen_for, chosen) if prompt == "population" and chosen_for else None,
+    )
 
 
 def resolve_prompts(prompt: str, task: Task, run: Run | None) -> list[tuple[str, Prompt]]:

@@ -15,11 +15,13 @@ class DistillConfig(Section):
     """The teacher's prompt of `method: distill`; see [distill.md](distill.md)."""
 
     prompt: str | dict[str, str] = option(
-        "evolve", "or a prompt that is given",
+        "evolve",
+        "or a prompt that is given",
         more="It is given as `@FILE`, the directory of a run (its best prompt), a text of several words, or component names to "
         "texts.",
-        unit="`evolve`, text, file or run", source="equation 8; the rest ours",
-    )  # fmt: skip
+        unit="`evolve`, text, file or run",
+        source="equation 8; the rest ours",
+    )
     cycles: Positive = option(
         10, "`evolve`: the first steps, which only search; `steps` counts them", unit="cycles of the search"
     )

@@ -77,15 +77,27 @@ def _runs_panel(runs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         return []
     series = [
         {
-            "name": run["name"], "method": run["method"], "count": 1, "run": index, "totals": run["totals"],
+            "name": run["name"],
+            "method": run["method"],
+            "count": 1,
+            "run": index,
+            "totals": run["totals"],
             "headline": headline(run),
         }
         for index, run in named.items()
-    ]  # fmt: skip
+    ]
     head = [
-        "run", "task", "method", "seed", "accuracy before", "accuracy at the end",
-        "KL at the end (nats a token)", "steps", "sampled rollouts", "training (s)",
-    ]  # fmt: skip
+        "run",
+        "task",
+        "method",
+        "seed",
+        "accuracy before",
+        "accuracy at the end",
+        "KL at the end (nats a token)",
+        "steps",
+        "sampled rollouts",
+        "training (s)",
+    ]
     panel = {
         "title": "this run" if len(named) == 1 else "the runs",
         "kind": "runs",
@@ -151,10 +163,17 @@ def _by_kind(after: Any) -> str:
 def _row(run: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
     totals = run["totals"]
     return [
-        run["name"], run["task"], title(run["method"]), _number(run["seed"], 0),
-        _with(found["before"], found["before_interval"]), _with(found["after"], found["interval"]), _kl(found),
-        _number(totals["steps"], 0), _number(totals["sampled"], 0), _number(totals["seconds"], 1),
-    ]  # fmt: skip
+        run["name"],
+        run["task"],
+        title(run["method"]),
+        _number(run["seed"], 0),
+        _with(found["before"], found["before_interval"]),
+        _with(found["after"], found["interval"]),
+        _kl(found),
+        _number(totals["steps"], 0),
+        _number(totals["sampled"], 0),
+        _number(totals["seconds"], 1),
+    ]
 
 
 def _kl(found: Mapping[str, Any]) -> str:

@@ -72,14 +72,17 @@ def _panel(name: str, groups: Mapping[Group, Sequence[Part]]) -> dict[str, Any]:
         "table": _table(groups, finals, level),
         "measures": _measures(groups),
         "best_prompts": [
-            {"part": part["part"], "text": part["prompt"]} for parts in groups.values() for part in parts if part.get("prompt")
+            {"part": part["part"], "text": part["prompt"]}
+            for parts in groups.values()
+            for part in parts
+            if part.get("prompt")
         ],
         "settings": [
             {"part": part["part"], "settings": redact_config(part.get("settings", {}))}
             for parts in groups.values()
             for part in parts
         ],
-    }  # fmt: skip
+    }
 
 
 def _name(labels: Group) -> str:
@@ -100,10 +103,7 @@ def _series(labels: Group, parts: Sequence[Part]) -> dict[str, Any]:
         "method": dict(labels).get("method"),
         "count": len(parts),
         "evaluations": [_median_point([row[index] for row in rows]) for index in range(length)],
-        "totals": {
-            name: _median([part["totals"].get(name) for part in parts])
-            for name in KEPT_TOTALS
-        },
+        "totals": {name: _median([part["totals"].get(name) for part in parts]) for name in KEPT_TOTALS},
         "headline": {
             "before": _median([row[0].get("accuracy") for row in rows if row and row[0]["step"] == 0]),
             "after": None if finals.count == 0 else finals.median,
@@ -113,7 +113,7 @@ def _series(labels: Group, parts: Sequence[Part]) -> dict[str, Any]:
             else f"{len(parts)} {'seed' if len(parts) == 1 else 'seeds'}: too few for an interval",
             "verdict": None,
         },
-    }  # fmt: skip
+    }
 
 
 def _evaluation(point: Mapping[str, Any]) -> dict[str, Any]:
@@ -175,18 +175,29 @@ def _table(
         kl = [_evaluation(part["curve"][-1]).get("kl") for part in parts if part["curve"]]
         rows.append(
             [
-                _name(labels), str(len(parts)), summarise(finals[labels]).text(3), _reach(at, lambda p: p.step, 0),
-                _reach(at, lambda p: p.rollouts, 0), _reach(at, lambda p: p.seconds, 1),
+                _name(labels),
+                str(len(parts)),
+                summarise(finals[labels]).text(3),
+                _reach(at, lambda p: p.step, 0),
+                _reach(at, lambda p: p.rollouts, 0),
+                _reach(at, lambda p: p.seconds, 1),
                 summarise([value for value in kl if value is not None]).text(3)
                 + kl_mark(evaluation_of(part["curve"][-1]) for part in parts if part["curve"]),
                 summarise([part["totals"]["sampled"] for part in parts]).text(0),
                 summarise([part["totals"]["seconds"] for part in parts]).text(1),
             ]
-        )  # fmt: skip
+        )
     head = [
-        "group", "seeds", "accuracy at the end", f"steps to {name}", f"rollouts to {name}", f"seconds to {name}",
-        "KL at the end (nats a token)", "sampled rollouts", "training (s)",
-    ]  # fmt: skip
+        "group",
+        "seeds",
+        "accuracy at the end",
+        f"steps to {name}",
+        f"rollouts to {name}",
+        f"seconds to {name}",
+        "KL at the end (nats a token)",
+        "sampled rollouts",
+        "training (s)",
+    ]
     return {"head": head, "rows": rows}
 
 

@@ -15,9 +15,21 @@ from importlib.resources import files
 from typing import Any
 
 SCRIPTS = (
-    "dom", "format", "marks", "chart", "options", "summary", "curves", "diff", "tree", "grid", "samples", "config",
-    "live", "main",
-)  # fmt: skip
+    "dom",
+    "format",
+    "marks",
+    "chart",
+    "options",
+    "summary",
+    "curves",
+    "diff",
+    "tree",
+    "grid",
+    "samples",
+    "config",
+    "live",
+    "main",
+)
 LIBRARY = "vendor/echarts.common.min.js"
 STYLES = ("base.css", "parts.css")
 _UNSAFE = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}

@@ -21,9 +21,22 @@ _KEY_FORMATS = re.compile(
 _URL = re.compile(r"\b[a-z][a-z0-9+.-]*://\S+", re.IGNORECASE)
 _URL_USER = re.compile(r"(?<=://)[^/\s@]+(?=@)")
 _URL_QUERY = re.compile(r"(?i)([?&;][^=&\s]*(?:key|token|secret|passw|credential|auth|sig)[^=&\s]*=)[^&\s#]+")
-_SECRET_WORDS = {"key", "apikey", "token", "secret", "password", "passwd", "passphrase", "credential", "credentials"} | {
-    "auth", "authorization", "bearer", "cookie",
-}  # fmt: skip
+_SECRET_WORDS = {
+    "key",
+    "apikey",
+    "token",
+    "secret",
+    "password",
+    "passwd",
+    "passphrase",
+    "credential",
+    "credentials",
+} | {
+    "auth",
+    "authorization",
+    "bearer",
+    "cookie",
+}
 _DIRECTION = re.compile("[\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff]")
 
 

@@ -111,14 +111,19 @@ def _prompts(run: Run) -> dict[str, Any]:
 
 def _node(member: Member, parent: Member | None) -> dict[str, Any]:
     return {
-        "hash": member.hash, "parent": member.parent, "cycle": member.cycle,
-        "components": _texts(member), "edits": {} if parent is None else _edits(_texts(parent), _texts(member)),
-        "accepted": member.accepted, "mean": _digits(member.mean), "scored": len(member.scores),
+        "hash": member.hash,
+        "parent": member.parent,
+        "cycle": member.cycle,
+        "components": _texts(member),
+        "edits": {} if parent is None else _edits(_texts(parent), _texts(member)),
+        "accepted": member.accepted,
+        "mean": _digits(member.mean),
+        "scored": len(member.scores),
         "feedback": [_clip(text, LONGEST_FEEDBACK) for text in member.feedback],
         "events": [
             [event.cycle, event.accepted, event.reason, _digits(event.mean), event.count] for event in member.events
         ],
-    }  # fmt: skip
+    }
 
 
 def _texts(member: Member) -> dict[str, str]:
@@ -164,9 +169,12 @@ def _samples(run: Run) -> list[list[Any]]:
     for step, lines in run.samples.items():
         for line in lines:
             row = {
-                **line, "step": step, "text": _clip(line["text"], LONGEST_COMPLETION), "reward": _digits(line.get("reward")),
+                **line,
+                "step": step,
+                "text": _clip(line["text"], LONGEST_COMPLETION),
+                "reward": _digits(line.get("reward")),
                 "feedback": _clip(line.get("feedback") or "", LONGEST_FEEDBACK),
-            }  # fmt: skip
+            }
             rows.append([row.get(name) for name in SAMPLE])
     return rows
 

@@ -150,8 +150,11 @@ def _add(members: dict[str, Member], line: CandidateLine) -> None:
     event = Event(line["cycle"], bool(line["accepted"]), line["reason"], line["mean"])
     for before in known.events:
         if (before.cycle, before.accepted, before.reason, before.mean) == (
-            event.cycle, event.accepted, event.reason, event.mean,
-        ):  # fmt: skip
+            event.cycle,
+            event.accepted,
+            event.reason,
+            event.mean,
+        ):
             before.count += 1
             return
     known.events.append(event)

@@ -69,9 +69,15 @@ def evaluation_of(values: Mapping[str, Any]) -> Evaluation:
         else:
             (own if found.metric is m.VAL_TASK_OWN else tasks)[found.task] = value
     return Evaluation(
-        k, plain.get(m.VAL_MEAN), plain.get(m.VAL_BEST), plain.get(m.VAL_BY_KIND), tasks, own,
-        plain.get(m.KL, plain.get(m.KL_ESTIMATE)), m.KL not in plain and m.KL_ESTIMATE in plain,
-    )  # fmt: skip
+        k,
+        plain.get(m.VAL_MEAN),
+        plain.get(m.VAL_BEST),
+        plain.get(m.VAL_BY_KIND),
+        tasks,
+        own,
+        plain.get(m.KL, plain.get(m.KL_ESTIMATE)),
+        m.KL not in plain and m.KL_ESTIMATE in plain,
+    )
 
 
 def kl_name(evaluations: Iterable[Evaluation]) -> str:
@@ -159,9 +165,18 @@ class Totals:
 
 
 KEPT_TOTALS = (
-    "steps", "updates", "sampled", "sampled_gepa", "sampled_reflection", "reused", "seconds", "evolve_s", "sample_s",
-    "update_s", "evaluate_s",
-)  # fmt: skip
+    "steps",
+    "updates",
+    "sampled",
+    "sampled_gepa",
+    "sampled_reflection",
+    "reused",
+    "seconds",
+    "evolve_s",
+    "sample_s",
+    "update_s",
+    "evaluate_s",
+)
 """The totals that results files keep of a run."""
 
 

@@ -45,9 +45,13 @@ def build_engine(config: Config, *, checkpoint: Path | None = None, trains: bool
 
 def _own(config: Config, checkpoint: Path | None, trains: bool) -> PolicyEngine:
     given = {
-        "model": config.model, "slow": config.slow, "seed": config.seed, "threads": config.threads,
-        "checkpoint": checkpoint, "trains": trains,
-    }  # fmt: skip
+        "model": config.model,
+        "slow": config.slow,
+        "seed": config.seed,
+        "threads": config.threads,
+        "checkpoint": checkpoint,
+        "trains": trains,
+    }
     try:
         made: PolicyEngine = construct(config.engine, config.engine_options, "engine", key="name", given=given)
     except ConfigError as error:
@@ -106,9 +110,13 @@ def _remote(config: Config, checkpoint: Path | None, trains: bool) -> PolicyEngi
     if checkpoint is not None:
         read_state(checkpoint)
     return TinkerEngine(
-        config.model, config.slow, config.tinker, seed=config.seed, checkpoint=checkpoint,
+        config.model,
+        config.slow,
+        config.tinker,
+        seed=config.seed,
+        checkpoint=checkpoint,
         train=trains or checkpoint is not None,
-    )  # fmt: skip
+    )
 
 
 def _check_remote(config: Config, moves_weights: bool, needs_distributions: bool) -> None:

@@ -127,10 +127,14 @@ class MathVerify:
         if self._process is None or self._process.poll() is not None:
             self._process = subprocess.Popen(  # noqa: S603 (our own file)
                 [sys.executable, "-P", str(self.worker), str(self.limit_s)],
-                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, encoding="utf-8",
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                text=True,
+                encoding="utf-8",
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
                 start_new_session=True,  # Ctrl-C is for the run, which closes this process itself
-            )  # fmt: skip
+            )
             try:
                 reply = self._exchange(self._process, "", False)
             except _Died as died:

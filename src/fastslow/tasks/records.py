@@ -171,8 +171,9 @@ class RecordsTask(Task):
         if contrary:
             logger.warning(
                 "task.options.drop_duplicates: %d repeated questions have another answer than the first, which is kept: %s",
-                len(contrary), contrary[0],
-            )  # fmt: skip
+                len(contrary),
+                contrary[0],
+            )
         if broken and not problems:
             raise broken[0]
         if broken:

@@ -31,19 +31,32 @@ def check_observer(make: Make) -> None:
 def start(step: int = 0, max_rollouts: int | None = None) -> Event:
     """The first event of a run; `step` is where a resumed one goes on."""
     payload = {
-        "steps": 6, "max_rollouts": max_rollouts, "output": "runs/a-run", "step": step, "rollouts": 8 * step,
+        "steps": 6,
+        "max_rollouts": max_rollouts,
+        "output": "runs/a-run",
+        "step": step,
+        "rollouts": 8 * step,
         "engine": "local: 1 thread",
-    }  # fmt: skip
+    }
     return "start", payload
 
 
 def line(step: int, **more: float | None) -> Event:
     """A line of metrics; what a step did not measure is None."""
     record: dict[str, Any] = {
-        "step": step, "cycle": 1 + step // 2, "reward/mean": 0.25, "slow/loss": None if step == 0 else -0.5,
-        "kl/base": None, "rollouts/sampled": 8, "rollouts/sampled_total": 8 * step, "rollouts/reused": 0,
-        "time/sample_s": 0.5, "time/evolve_s": 0.0, "time/step_s": 1.0, **more,
-    }  # fmt: skip
+        "step": step,
+        "cycle": 1 + step // 2,
+        "reward/mean": 0.25,
+        "slow/loss": None if step == 0 else -0.5,
+        "kl/base": None,
+        "rollouts/sampled": 8,
+        "rollouts/sampled_total": 8 * step,
+        "rollouts/reused": 0,
+        "time/sample_s": 0.5,
+        "time/evolve_s": 0.0,
+        "time/step_s": 1.0,
+        **more,
+    }
     return "step", record
 
 

@@ -17,8 +17,18 @@ from fastslow.testing.contract import require, run_checks
 from fastslow.types import Problem, Score
 
 RUBBISH = (
-    "", " ", "rubbish", "</think>", "\\boxed{", "\\boxed{}", "```json\n{\n```", "{" * 5000, "\ud800", "9" * 5000, "\0",
-)  # fmt: skip
+    "",
+    " ",
+    "rubbish",
+    "</think>",
+    "\\boxed{",
+    "\\boxed{}",
+    "```json\n{\n```",
+    "{" * 5000,
+    "\ud800",
+    "9" * 5000,
+    "\0",
+)
 """Completions of a policy that is far from an answer."""
 
 

@@ -58,9 +58,16 @@ class TrainingSession:
         method = find_method(config.method)
         population = (task.seed_prompt,) * method.population_size(config)
         self.context = RunContext(
-            config, method, task, parts.engine, parts.run, observer, parts.room, LoopState(population=population),
+            config,
+            method,
+            task,
+            parts.engine,
+            parts.run,
+            observer,
+            parts.room,
+            LoopState(population=population),
             RolloutStore(config.loop.reuse_max_age),
-        )  # fmt: skip
+        )
         self.optimiser = parts.optimiser
         self.validation = Validation(config, task, parts.engine)
         self.checkpoints = Checkpoints(parts.run, parts.engine)

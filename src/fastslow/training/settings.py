@@ -47,9 +47,12 @@ class LoopConfig(Section):
     )
     problems_per_step: Positive = option(32, "B", unit="problems, B", source="settings: 32, Math 64")
     baseline: Literal["problem", "prompt"] = option(
-        "problem", "one mean and deviation a problem, or one a (problem, `prompt`)", unit="a name",
-        source="3.2 and the ablation on it", more="`prompt` needs G/K of 2 or more.",
-    )  # fmt: skip
+        "problem",
+        "one mean and deviation a problem, or one a (problem, `prompt`)",
+        unit="a name",
+        source="3.2 and the ablation on it",
+        more="`prompt` needs G/K of 2 or more.",
+    )
     divide_by_std: bool = option(
         True, "the paper's Math runs set it to false", unit="yes or no", source="3.2; settings: no for Math"
     )
@@ -60,6 +63,8 @@ class LoopConfig(Section):
         source="ScaleRL, arXiv 2510.13786",
     )
     reuse_max_age: NonNegative = option(
-        6, "policy versions for which a rollout is reused; 0 turns reuse off", unit="policy versions",
+        6,
+        "policy versions for which a rollout is reused; 0 turns reuse off",
+        unit="policy versions",
         source="appendix F: at most T steps old",
-    )  # fmt: skip
+    )

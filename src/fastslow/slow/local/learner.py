@@ -230,6 +230,15 @@ class _Sums:
         own = {name: total / count for name, (total, count) in self.measured.items()}
         clipped = own.pop("clip_fraction", NAN)
         return UpdateMetrics(
-            self.loss, grad_norm, self.ratio / n, self.ratio_max, clipped, self.entropy / n, self.penalty / n,
-            n, self.computed_tokens, not_finite, own,
-        )  # fmt: skip
+            self.loss,
+            grad_norm,
+            self.ratio / n,
+            self.ratio_max,
+            clipped,
+            self.entropy / n,
+            self.penalty / n,
+            n,
+            self.computed_tokens,
+            not_finite,
+            own,
+        )

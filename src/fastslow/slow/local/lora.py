@@ -33,10 +33,24 @@ TRAINED, BASE = "default", "base"
 # What may differ between two adapters that compute the same: where they come from and how they were trained. Rank, alpha
 # and layers are compared by themselves.
 INDIFFERENT = {
-    "auto_mapping", "base_model_name_or_path", "exclude_modules", "fan_in_fan_out", "inference_mode", "layers_pattern",
-    "layers_to_transform", "lora_alpha", "lora_dropout", "megatron_config", "megatron_core", "peft_type", "peft_version",
-    "r", "revision", "target_modules", "task_type",
-}  # fmt: skip
+    "auto_mapping",
+    "base_model_name_or_path",
+    "exclude_modules",
+    "fan_in_fan_out",
+    "inference_mode",
+    "layers_pattern",
+    "layers_to_transform",
+    "lora_alpha",
+    "lora_dropout",
+    "megatron_config",
+    "megatron_core",
+    "peft_type",
+    "peft_version",
+    "r",
+    "revision",
+    "target_modules",
+    "task_type",
+}
 PLAIN_STARTS = (True, False, None, "gaussian", "orthogonal")
 
 

@@ -165,7 +165,8 @@ def _rows(parts: Sequence[torch.Tensor]) -> torch.Tensor:
 def plain_logprobs(model: Any, sequences: Sequence[Sequence[int]]) -> torch.Tensor:
     """One pass over sequences of one length, nothing padded and nothing shared; (sequences, length, vocabulary)."""
     ids = torch.tensor([list(sequence) for sequence in sequences], device=model.device)
-    return model(input_ids=ids, use_cache=False).logits.float().log_softmax(-1)
+    logits: torch.Tensor = model(input_ids=ids, use_cache=False).logits
+    return logits.float().log_softmax(-1)
 
 
 @torch.no_grad()

@@ -69,7 +69,8 @@ class ForestScorer:
                     logits_to_keep=torch.tensor(kept, device=self.device),
                     use_cache=False,
                 )
-            return output.logits[0]
+            logits: torch.Tensor = output.logits[0]
+            return logits
 
         rows = [[row_of[node] for node in path] for path in predictors]
         return MicroBatch(forest.members, rows, forward, len(forest))
@@ -112,7 +113,8 @@ class PlainScorer:
                 logits_to_keep=torch.arange(first, width, device=self.device),
                 use_cache=False,
             )
-            return output.logits.flatten(0, 1)
+            logits: torch.Tensor = output.logits
+            return logits.flatten(0, 1)
 
         return MicroBatch(members, rows, forward, len(members) * width)
 
@@ -128,7 +130,8 @@ def token_logprobs(
     """
     rows = torch.tensor([row for rows in batch.rows for row in rows], device=logits.device)
     targets = [token for member in batch.members for token in sequences[member].completion_tokens]
-    chosen, entropy = _TokenLogprobs.apply(logits, rows, torch.tensor(targets, device=logits.device), temperature)
+    targets_N = torch.tensor(targets, device=logits.device)
+    chosen, entropy = _TokenLogprobs.apply(logits, rows, targets_N, temperature)  # type: ignore[no-untyped-call]
     return chosen, entropy[rows]
 
 
@@ -187,4 +190,5 @@ def kl_divergences(logits: torch.Tensor, base_logits: torch.Tensor) -> torch.Ten
 
 def _kl(logits: torch.Tensor, base_logits: torch.Tensor) -> torch.Tensor:
     logprobs = torch.log_softmax(logits, dim=-1)
-    return torch.linalg.vecdot(logprobs.exp(), logprobs - torch.log_softmax(base_logits, dim=-1)).clamp(min=0.0)
+    divergences: torch.Tensor = torch.linalg.vecdot(logprobs.exp(), logprobs - torch.log_softmax(base_logits, dim=-1))
+    return divergences.clamp(min=0.0)

@@ -105,7 +105,7 @@ class ForestDecoder:
     def prefill(self) -> torch.Tensor:
         """As `Decoder.prefill`."""
         logits = self._in_row_order(torch.cat([self._prefill(forest) for forest in self.forests]))
-        self.layers = [GrowingLayer() for _ in self.pools[0].keys]
+        self.layers = [GrowingLayer() for _ in self.pools[0].keys]  # type: ignore[no-untyped-call]
         self.cache = Cache(layers=list(self.layers))
         return logits
 
@@ -173,7 +173,8 @@ class ForestDecoder:
             )
         self.computed_tokens += len(forest)
         self.pools.append(pool)
-        return output.logits[0].repeat_interleave(counts, dim=0)
+        logits: torch.Tensor = output.logits[0]
+        return logits.repeat_interleave(counts, dim=0)
 
 
 class PlainDecoder:
@@ -211,7 +212,8 @@ class PlainDecoder:
             )
         self.cache.reorder_cache(rows)
         self.mask, self.positions = mask[rows], mask.sum(-1)[rows]
-        return output.logits[rows, -1]
+        logits: torch.Tensor = output.logits[rows, -1]
+        return logits
 
     def step(self, tokens: Sequence[int]) -> torch.Tensor:
         """As `Decoder.step`."""
@@ -225,7 +227,8 @@ class PlainDecoder:
         )
         self.computed_tokens += len(tokens)
         self.positions = self.positions + 1
-        return output.logits[:, -1]
+        logits: torch.Tensor = output.logits[:, -1]
+        return logits
 
     def keep(self, rows: Sequence[int]) -> None:
         """As `Decoder.keep`."""
