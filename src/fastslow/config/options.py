@@ -43,11 +43,6 @@ def parts() -> list[Part]:
     return list(_parts([("", Config)], ""))
 
 
-def all_options() -> list[Option]:
-    """Every option, in the order of the sections."""
-    return [option for part in parts() for option in part.options]
-
-
 def sections_of(annotation: Any) -> list[type[BaseModel]]:
     """The sections that an annotation allows, in order."""
     if isinstance(annotation, type):

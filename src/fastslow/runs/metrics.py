@@ -5,7 +5,6 @@ Whoever writes, reads, shows or explains a metric takes it from here. `docs/glos
 """
 
 import re
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from functools import cached_property, lru_cache
@@ -288,11 +287,6 @@ def find(key: str) -> Found | None:
 def of_group(group: str) -> list[Metric]:
     """The metrics whose names begin with `group/`, in their order."""
     return [metric for metric in METRICS if metric.name.startswith(f"{group}/")]
-
-
-def undeclared(lines: Iterable[Mapping[str, object]]) -> list[str]:
-    """Names in lines of `metrics.jsonl` that stand for no metric."""
-    return sorted({key for line in lines for key in line if find(key) is None})
 
 
 def is_evaluation(key: str) -> bool:

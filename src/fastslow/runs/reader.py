@@ -17,7 +17,6 @@ from fastslow.runs import metrics as m
 from fastslow.runs.files import (
     CANDIDATE_KEYS,
     CONFIG,
-    LIBRARY,
     METRICS,
     POPULATION,
     PROMPTS,
@@ -314,12 +313,6 @@ class Run:
     def by_kind(self) -> dict[str, str]:
         """By kind of problems, the hash of the member that is best for it; empty where there is one kind."""
         return dict(self._population.get("by_kind", {}))
-
-    @cached_property
-    def library(self) -> dict[str, list[Prompt]]:
-        """Of a stream, by task the population that it was left with, best first."""
-        record = read_record(self.path / LIBRARY)
-        return {task: [Prompt.from_dict(item["components"]) for item in members] for task, members in record.items()}
 
     @cached_property
     def samples(self) -> dict[int, list[SampleLine]]:

@@ -93,7 +93,7 @@ def tell(make: Make, events: Sequence[Event]) -> None:
 
 
 def takes_events_by_position(make: Make) -> None:
-    """The rule: it takes events by position."""
+    """A run calls `on_event` without keywords, so the names of its parameters are the author's to choose."""
     require(
         callable(getattr(make(), "on_event", None)),
         "an observer has a method `on_event(kind, payload)`, called by position",
@@ -101,27 +101,27 @@ def takes_events_by_position(make: Make) -> None:
 
 
 def hears_a_whole_run(make: Make) -> None:
-    """The rule: it hears a whole run."""
+    """Start, steps with and without an evaluation, a search, the end: none of them raises."""
     tell(make, whole_run())
 
 
 def hears_a_resumed_run(make: Make) -> None:
-    """The rule: it hears a resumed run."""
+    """The first step that it hears of is not step 0, and what came before went to another observer."""
     tell(make, [start(4), line(5), ("end", whole_run()[-1][1])])
 
 
 def hears_a_run_that_counts_rollouts(make: Make) -> None:
-    """The rule: it hears a run that counts rollouts."""
+    """Such a run has no number of steps, so a share of the steps done cannot be computed."""
     tell(make, [start(max_rollouts=64), line(0), line(1), whole_run()[-1]])
 
 
 def hears_a_run_that_an_error_ends(make: Make) -> None:
-    """The rule: it hears a run that an error ends."""
+    """`abort` comes in place of `end`; it has the error, and no totals."""
     tell(make, [start(), line(0), ("abort", {"error": "ServerError: the server is gone"})])
 
 
 def hears_a_run_that_an_error_ends_at_its_start(make: Make) -> None:
-    """The rule: it hears a run that an error ends at its start."""
+    """No line of metrics comes between the start and the error."""
     tell(make, [start(), ("abort", {"error": "OSError: another observer broke"})])
 
 
@@ -131,7 +131,7 @@ def hears_an_end_without_a_start(make: Make) -> None:
 
 
 def ignores_events_that_it_does_not_know(make: Make) -> None:
-    """The rule: it ignores events that it does not know."""
+    """A later version may send more kinds of events, and its observers go on to work."""
     tell(make, [start(), ("an-event-of-a-later-version", {"anything": [1]}), line(0), whole_run()[-1]])
 
 

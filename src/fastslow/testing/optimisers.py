@@ -54,13 +54,13 @@ def evolve(
     seed: int = 0,
     previous: Mapping[str, float] | None = None,
 ) -> Evolution:
-    """One cycle."""
+    """One cycle in this world, on six problems with one kind if no others are given."""
     anchors = problems_of(6) if problems is None else problems
     return optimiser.evolve(population, anchors, world.evaluate, size=size, seed=seed, previous_scores=previous or {})
 
 
 def returns_exactly_k_prompts(make: Make) -> None:
-    """The rule: it returns exactly k prompts."""
+    """The group of a problem takes one prompt a place, so a shorter or a longer population fits no step."""
     for population in ([SEED], [GOOD, FAIR, POOR]):
         for size in (1, 2, 5):
             found = evolve(new(make), World(), population, size=size).population
@@ -81,7 +81,7 @@ def puts_the_best_first(make: Make) -> None:
 
 
 def pads_with_the_best(make: Make) -> None:
-    """The rule: it pads with the best."""
+    """Where there are fewer prompts than places, copies fill the rest, and the first prompt has most of them."""
     population = evolve(new(make), World(lambda prompt, problem: 0.5), [GOOD, FAIR], size=7).population
     copies = Counter(population)
     require(
@@ -90,7 +90,7 @@ def pads_with_the_best(make: Make) -> None:
 
 
 def is_moved_by_its_seed_alone(make: Make) -> None:
-    """The rule: it is moved by its seed alone."""
+    """Global random state and the order of a set must not move a search: a run could not be repeated."""
     first, second = (evolve(new(make), World(), [GOOD, POOR], seed=5) for _ in range(2))
     require(first == second, "two new optimisers with the same arguments and seed must give the same Evolution")
 
@@ -104,7 +104,7 @@ def remembers_nothing(make: Make) -> None:
 
 
 def keeps_within_its_metric_calls(make: Make) -> None:
-    """The rule: it keeps within its metric calls."""
+    """The budget may be below one pass over the anchors, and is a ceiling there as well."""
     for budget in (1, 3, 7, 20, BUDGET):
         world = World()
         evolution = evolve(new(make, metric_calls=budget), world, [GOOD, FAIR, POOR], size=3)
@@ -117,7 +117,7 @@ def keeps_within_its_metric_calls(make: Make) -> None:
 
 
 def counts_a_pair_once_however_many_rollouts_it_has(make: Make) -> None:
-    """The rule: it counts a pair once however many rollouts it has."""
+    """Reused rollouts give a pair several rewards; the budget counts what was asked."""
     world = World(copies=3)
     evolution = evolve(new(make), world, [GOOD, POOR])
     require(
@@ -126,7 +126,7 @@ def counts_a_pair_once_however_many_rollouts_it_has(make: Make) -> None:
 
 
 def asks_for_the_anchors_alone(make: Make) -> None:
-    """The rule: it asks for the anchors alone."""
+    """Other problems may belong to validation or to a later step. One anchor alone is enough to search."""
     anchors, world = problems_of(4), World()
     evolve(new(make), world, [GOOD, POOR], problems=anchors)
     require(
@@ -137,7 +137,7 @@ def asks_for_the_anchors_alone(make: Make) -> None:
 
 
 def keeps_the_population_when_reflection_is_down(make: Make) -> None:
-    """The rule: it keeps the population when reflection is down."""
+    """A proposer that is out of reach costs a cycle, never a prompt, and the cycle says why."""
     down = Plus(ReflectionError("connection refused", Usage(calls=1, failures=1)))
     evolution = evolve(new(make, proposer=down), World(), [GOOD, FAIR, POOR], size=3)
     if down.asked:
@@ -150,7 +150,7 @@ def keeps_the_population_when_reflection_is_down(make: Make) -> None:
 
 
 def counts_what_reflection_costs(make: Make) -> None:
-    """The rule: it counts what reflection costs."""
+    """Metrics and the bill go by `usage`, so calls whose proposals are thrown away are in it."""
     proposer = Plus()
     evolution = evolve(new(make, proposer=proposer), World(), [GOOD, POOR])
     require(isinstance(evolution.usage, Usage), f"`usage` is a Usage, not {evolution.usage!r}")
@@ -159,7 +159,7 @@ def counts_what_reflection_costs(make: Make) -> None:
 
 
 def lets_a_defect_of_its_proposer_out(make: Make) -> None:
-    """The rule: it lets a defect of its proposer out."""
+    """A ReflectionError may be expected; any other error is a defect, and ends the run with its name."""
     broken = Plus(KeyError("a defect"))
     try:
         evolve(new(make, proposer=broken), World(), [GOOD, POOR])
@@ -169,7 +169,7 @@ def lets_a_defect_of_its_proposer_out(make: Make) -> None:
 
 
 def refuses_to_go_on_when_nothing_can_be_scored(make: Make) -> None:
-    """The rule: it refuses to go on when nothing can be scored."""
+    """Where every rollout is masked, no prompt is better than another: the scorer is broken."""
     world = World(lambda prompt, problem: None)
     try:
         evolve(new(make), world, [GOOD, POOR])
@@ -179,7 +179,7 @@ def refuses_to_go_on_when_nothing_can_be_scored(make: Make) -> None:
 
 
 def lets_an_error_of_the_policy_out(make: Make) -> None:
-    """The rule: it lets an error of the policy out."""
+    """An engine that is gone ends the run, which is resumed later; the search must not go on without it."""
 
     class Gone(World):
         def evaluate(self, pairs: Sequence[tuple[Prompt, Problem]]) -> list[Evaluation]:
@@ -216,7 +216,7 @@ def leaves_masked_rollouts_out_of_every_mean(make: Make) -> None:
 
 
 def leaves_its_arguments_alone(make: Make) -> None:
-    """The rule: it leaves its arguments alone."""
+    """The run still uses its lists and scores after the cycle, and writes them into its state."""
     population, problems, previous = [GOOD, POOR], problems_of(6), {GOOD.hash: 0.4, "0" * 12: 1.0}
     before = copy.deepcopy((population, problems, previous))
     evolve(new(make), World(), population, problems=problems, previous=previous)
@@ -224,7 +224,7 @@ def leaves_its_arguments_alone(make: Make) -> None:
 
 
 def keeps_the_components_of_its_prompts(make: Make) -> None:
-    """The rule: it keeps the components of its prompts."""
+    """A task fills in every component by name: a lost one breaks it, and it ignores a new one."""
     wide = Prompt.from_dict({SYSTEM: "seed", "skill": "count"})
     world = World()
     evolution = evolve(new(make, seed=wide), world, [wide])
@@ -234,7 +234,7 @@ def keeps_the_components_of_its_prompts(make: Make) -> None:
 
 
 def records_its_candidates(make: Make) -> None:
-    """The rule: it records its candidates."""
+    """`prompts.jsonl` and the family tree are made from `candidates`: each new member stands there with its scores."""
     anchors = problems_of(6)
     evolution = evolve(new(make), World(), [GOOD, POOR], problems=anchors)
     ids = {problem.id for problem in anchors}
@@ -251,7 +251,7 @@ def records_its_candidates(make: Make) -> None:
 
 
 def names_members_by_kind(make: Make) -> None:
-    """The rule: it names members by kind."""
+    """`by_kind` may be empty; what stands in it is kinds of the anchors, each with a member."""
     anchors: list[Any] = problems_of(6, kinds=("a", "b"))
     evolution = evolve(new(make), World(), [GOOD, POOR], problems=anchors)
     members = set(evolution.by_kind.values()) <= set(evolution.population)

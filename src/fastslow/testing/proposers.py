@@ -75,7 +75,7 @@ def keeps_to_the_form(outcome: Outcome, asked: ProposalRequest) -> None:
 
 
 def writes_a_new_text(case: ProposerCase) -> None:
-    """The rule: it writes a new text."""
+    """Two plain questions bring one proposal at least, unless the author expects none."""
     outcomes = [case.ask(request(seed)) for seed in (1, 2)]
     for outcome in outcomes:
         keeps_to_the_form(outcome, request())
@@ -84,7 +84,7 @@ def writes_a_new_text(case: ProposerCase) -> None:
 
 
 def an_error_says_whether_the_call_failed_or_was_refused(case: ProposerCase) -> None:
-    """The rule: it an error says whether the call failed or was refused."""
+    """A failed call may be tried again; a refused text was paid for. Metrics tell them apart."""
     for seed in (1, 2):
         error = case.ask(request(seed))
         spent = error.usage if isinstance(error, ReflectionError) else None
@@ -93,14 +93,14 @@ def an_error_says_whether_the_call_failed_or_was_refused(case: ProposerCase) -> 
 
 
 def asks_the_same_question_for_the_same_seed(case: ProposerCase) -> None:
-    """The rule: it asks the same question for the same seed."""
+    """Other questions in between change nothing. Holds where the author says that answers repeat."""
     if case.repeats:
         first, _, second = case.ask(request(7)), case.ask(request(8, rule=RULES[1])), case.ask(request(7))
         require(str(first) == str(second), f"same arguments, same seed, same outcome: {first}, then {second}")
 
 
 def leaves_its_arguments_alone(case: ProposerCase) -> None:
-    """The rule: it leaves its arguments alone."""
+    """The examples are shown to other proposals of the same cycle."""
     shown = list(examples())
     before = copy.deepcopy(shown)
     case.ask(ProposalRequest(PARENT, SYSTEM, shown, 1))  # type: ignore[arg-type]  # a list, which could be changed
@@ -108,7 +108,7 @@ def leaves_its_arguments_alone(case: ProposerCase) -> None:
 
 
 def writes_the_component_that_it_is_asked_for(case: ProposerCase) -> None:
-    """The rule: it writes the component that it is asked for."""
+    """A prompt of two components is changed in one; the other's text is not copied into it."""
     asked = request(3, parent=WIDER, component="skill")
     outcome = case.ask(asked)
     keeps_to_the_form(outcome, asked)
@@ -139,7 +139,7 @@ def takes_any_rollout(case: ProposerCase) -> None:
 
 
 def takes_a_batch_in_order(case: ProposerCase) -> None:
-    """The rule: it takes a batch in order."""
+    """Checked where the proposer has `propose_batch`: outcome i answers request i."""
     proposer = case.proposer
     if not isinstance(proposer, BatchProposer):
         return

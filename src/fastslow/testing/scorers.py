@@ -72,12 +72,12 @@ def check_scorer(
 
 
 def can_be_called(case: ScorerCase) -> None:
-    """The rule: it can be called."""
+    """Found by its name or import path, or given as an object, it becomes a function of (completion, record)."""
     case.judge()
 
 
 def scores_the_right_answer_with_1(case: ScorerCase) -> None:
-    """The rule: it scores the right answer with 1."""
+    """For every record: 1 is what full marks are in validation and in the report."""
     for record in case.records:
         score = case.verdict(case.right(record), record)
         require(score.reward == 1.0, f"the right answer to {record} must have reward 1.0, it has {score.reward}")
@@ -97,7 +97,7 @@ def takes_any_completion(case: ScorerCase) -> None:
 
 
 def tells_right_from_wrong(case: ScorerCase) -> None:
-    """The rule: it tells right from wrong."""
+    """A scorer that gives rubbish as much as the right answer teaches nothing."""
     for record in case.records:
         best = max(case.verdict(text, record).reward for text in RUBBISH)
         right = case.verdict(case.right(record), record).reward
@@ -105,7 +105,7 @@ def tells_right_from_wrong(case: ScorerCase) -> None:
 
 
 def says_the_same_twice(case: ScorerCase) -> None:
-    """The rule: it says the same twice."""
+    """Rewards are stored and reused, and a resumed run must get those of the uninterrupted one."""
     for record in case.records:
         for text in (case.right(record), "rubbish"):
             first, second = case.verdict(text, record), case.verdict(text, record)
@@ -113,7 +113,7 @@ def says_the_same_twice(case: ScorerCase) -> None:
 
 
 def leaves_the_record_alone(case: ScorerCase) -> None:
-    """The rule: it leaves the record alone."""
+    """A record is scored many times in a run, so a change would move later rewards."""
     for record in case.records:
         before = copy.deepcopy(record)
         used = dict(copy.deepcopy(record))

@@ -60,13 +60,13 @@ def check_task(
 
 
 def is_a_task_with_a_name(case: TaskCase) -> None:
-    """The rule: it is a task with a name."""
+    """Metrics, stores and checkpoints name the task."""
     require(isinstance(case.task, Task), "a task is a subclass of fastslow.Task")
     require(isinstance(case.task.name, str) and bool(case.task.name), "`name` is a text, and not empty")
 
 
 def splits_share_no_problem(case: TaskCase) -> None:
-    """The rule: it splits share no problem."""
+    """Neither an id nor a question stands in two places: validation would measure what was trained on."""
     check_splits(case.task)
     questions = [json.dumps([dict(message) for message in problem.messages]) for problem in case.problems]
     repeated = next((question for question in questions if questions.count(question) > 1), None)
@@ -74,7 +74,7 @@ def splits_share_no_problem(case: TaskCase) -> None:
 
 
 def problems_are_questions(case: TaskCase) -> None:
-    """The rule: it problems are questions."""
+    """An id, a kind, and messages that a user speaks in and the policy has to answer."""
     for problem in case.problems:
         where = f"problem {problem.id!r}"
         require(isinstance(problem.id, str) and bool(problem.id), f"{where}: the id is a text, and not empty")
@@ -114,7 +114,7 @@ def names_what_is_wrong(case: TaskCase) -> None:
 
 
 def scores_the_right_answer_with_1(case: TaskCase) -> None:
-    """The rule: it scores the right answer with 1."""
+    """Checked where the author tells what is right."""
     for problem in case.some if case.right else ():
         answer = case.right(problem) if case.right else ""
         (score,) = case.task.score_batch([problem], [answer])
@@ -123,7 +123,7 @@ def scores_the_right_answer_with_1(case: TaskCase) -> None:
 
 
 def scores_a_batch_in_order(case: TaskCase) -> None:
-    """The rule: it scores a batch in order."""
+    """Score i belongs to completion i, and is what the completion gets alone."""
     problems = [problem for problem in case.some[:4] for _ in case.completions(problem)]
     texts = [text for problem in case.some[:4] for text in case.completions(problem)]
     batch = case.task.score_batch(problems, texts)
@@ -134,7 +134,7 @@ def scores_a_batch_in_order(case: TaskCase) -> None:
 
 
 def says_the_same_twice(case: TaskCase) -> None:
-    """The rule: it says the same twice."""
+    """Rewards are stored and reused, and a resumed run must get those of the uninterrupted one."""
     for problem in case.some[:4]:
         texts = case.completions(problem)
         first, second = (case.task.score_batch([problem] * len(texts), texts) for _ in range(2))
@@ -142,7 +142,7 @@ def says_the_same_twice(case: TaskCase) -> None:
 
 
 def leaves_problems_alone(case: TaskCase) -> None:
-    """The rule: it leaves problems alone."""
+    """A problem is shown and scored many times in a run, so a change would move later rewards."""
     for problem in case.some[:4]:
         before = copy.deepcopy(problem)
         case.task.messages(problem, case.task.seed_prompt)
@@ -151,7 +151,7 @@ def leaves_problems_alone(case: TaskCase) -> None:
 
 
 def shows_the_prompt(case: TaskCase) -> None:
-    """The rule: it shows the prompt."""
+    """A prompt that the policy never sees cannot be evolved. Checked for prompts with a `system` component."""
     if SYSTEM not in case.task.seed_prompt.as_dict():
         return
     prompt = case.task.seed_prompt.replace(SYSTEM, EVOLVED)
@@ -166,7 +166,7 @@ def shows_the_prompt(case: TaskCase) -> None:
 
 
 def has_one_seed_prompt(case: TaskCase) -> None:
-    """The rule: it has one seed prompt."""
+    """Evolution starts from it and compares with it, so each access gives the same components."""
     seed = case.task.seed_prompt
     require(isinstance(seed, Prompt) and len(seed.components) > 0, f"`seed_prompt` is a fastslow.Prompt, not {seed!r}")
     require(
@@ -176,7 +176,7 @@ def has_one_seed_prompt(case: TaskCase) -> None:
 
 
 def takes_another_seed_prompt(case: TaskCase) -> None:
-    """The rule: it takes another seed prompt."""
+    """A run may set its own seed prompt: the problems stay, and components that do not fit are refused."""
     seed = case.task.seed_prompt
     name = seed.components[0][0]
     seeded = case.task.with_seed_prompt(seed.replace(name, EVOLVED))
@@ -191,7 +191,7 @@ def takes_another_seed_prompt(case: TaskCase) -> None:
 
 
 def has_parts_and_stages(case: TaskCase) -> None:
-    """The rule: it has parts and stages."""
+    """A plain task is its only part and stage. Every stage has problems to train on."""
     parts = list(case.task.parts)
     require(len(parts) > 0 and all(isinstance(part, Task) for part in parts), "`parts` are tasks, at least one")
     require(len({part.name for part in parts}) == len(parts), "`parts` have different names: metrics are named by them")
@@ -203,7 +203,7 @@ def has_parts_and_stages(case: TaskCase) -> None:
 
 
 def answers_of_others_are_judged_too(case: TaskCase) -> None:
-    """The rule: it answers of others are judged too."""
+    """The right answer to another problem is well formed, so it gets a score, not a failure of the scorer."""
     if case.right is None:
         return
     problems = case.some

@@ -81,11 +81,14 @@ def test_wrong_configs_say_what_is_wrong(tree: dict[str, object], message: str) 
         parse_config({**MINIMAL, **tree})
 
 
-def test_clips_at_their_defaults_stand_in_any_config() -> None:
-    for loss in ("cispo", "importance_sampling"):
-        tree = parse_config({**MINIMAL, "slow": {"loss": loss}}).model_dump(mode="json")
-        assert (tree["slow"]["clip_low"], tree["slow"]["clip_high"]) == (1.0, 3.0)
-        assert parse_config(tree).slow.loss == loss
+@pytest.mark.parametrize("loss", ["cispo", "importance_sampling"])
+def test_clips_at_their_defaults_stand_in_any_config(loss: str) -> None:
+    tree = parse_config({**MINIMAL, "slow": {"loss": loss}}).model_dump(mode="json")
+    assert (tree["slow"]["clip_low"], tree["slow"]["clip_high"]) == (1.0, 3.0)
+    assert parse_config(tree).slow.loss == loss
+
+
+def test_tau_is_one_above_the_upper_clip() -> None:
     assert parse_config({**MINIMAL, "slow": {"clip_low": 2.0, "clip_high": 0.2}}).slow.tau == 1.2
 
 
@@ -97,15 +100,21 @@ def test_everything_but_the_frozen_optimiser_searches() -> None:
     assert found == {"gepa": True, "frozen": False, "mine:Mine": True}
 
 
-def test_groups_that_can_teach_are_taken_and_so_is_what_an_earlier_run_was_made_with() -> None:
-    for tree in (
+@pytest.mark.parametrize(
+    "tree",
+    [
         {"loop": {"baseline": "prompt", "population_size": 4}},
         {"loop": {"baseline": "prompt"}, "fast": {"optimiser": "frozen"}},  # eight times the same prompt
         {"loop": {"baseline": "prompt"}, "method": "rl"},
         {"loop": {"group_size": 1}, "method": "prompt"},
         {"loop": {"group_size": 1}, "method": "distill", "distill": {"prompt": "Be brief."}},
-    ):
-        assert isinstance(parse_config({**MINIMAL, **tree}), Config)
+    ],
+)
+def test_groups_that_can_teach_are_taken(tree: dict[str, object]) -> None:
+    assert isinstance(parse_config({**MINIMAL, **tree}), Config)
+
+
+def test_a_group_that_an_earlier_run_was_made_with_is_taken() -> None:
     recorded = parse_config({**MINIMAL, "loop": {"baseline": "prompt"}}, recorded=True)
     assert with_overrides(recorded, ["steps=8"]).loop.baseline == "prompt"
 

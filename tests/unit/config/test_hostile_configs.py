@@ -91,9 +91,9 @@ def test_targets_that_no_layer_has_are_seen_in_a_dry_run(tmp_path: Path) -> None
         describe(config)
 
 
-def test_an_output_below_a_file_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("output", ["file", "file/run"])
+def test_an_output_below_a_file_is_refused(tmp_path: Path, output: str) -> None:
     (tmp_path / "file").write_text("", encoding="utf-8")
-    for path in (tmp_path / "file", tmp_path / "file" / "run"):
-        with pytest.raises(ConfigError, match="file' is no directory: take another path"):
-            RunDirectory(path).check_free()
+    with pytest.raises(ConfigError, match="file' is no directory: take another path"):
+        RunDirectory(tmp_path / output).check_free()
     RunDirectory(tmp_path / "new" / "run").check_free()

@@ -73,14 +73,21 @@ def test_the_full_recipe_starts_from_the_first_line() -> None:
     assert set(text.splitlines()[1:]) == {"Say done.", "Sort the items."}
 
 
-def test_a_file_is_read_and_a_broken_one_is_named(tmp_path: Path) -> None:
+def test_a_file_is_read(tmp_path: Path) -> None:
     path = tmp_path / "book.json"
     path.write_text(json.dumps({"phrases": ["Say done."], "synonyms": {"Words": ["done"]}}), encoding="utf-8")
     assert Phrasebook.read(path).translations("words") == {"Say done.": 1.0}
-    for text in ("no json", "[]", '{"phrases": []}', '{"phrases": ["a"], "synonyms": ["b"]}'):
-        path.write_text(text, encoding="utf-8")
-        with pytest.raises(ConfigError, match=r"fast\.proposer\.phrasebook"):
-            check_proposer(proposer_config(phrasebook=str(path)))
+
+
+@pytest.mark.parametrize("text", ["no json", "[]", '{"phrases": []}', '{"phrases": ["a"], "synonyms": ["b"]}'])
+def test_a_broken_file_is_named(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "book.json"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"fast\.proposer\.phrasebook"):
+        check_proposer(proposer_config(phrasebook=str(path)))
+
+
+def test_a_file_that_is_missing_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"missing\.json"):
         check_proposer(proposer_config(phrasebook=str(tmp_path / "missing.json")))
 

@@ -52,10 +52,12 @@ def test_its_options_go_to_its_constructor(shuffle: Path, tiny_model_dir: Path) 
         train(small_config(tiny_model_dir, shuffle / "other", steps=2, fast=fast | {"options": {"tires": 1}}))
 
 
-def test_the_frozen_optimiser_and_plain_rl_do_not_search(tiny_model_dir: Path, tmp_path: Path) -> None:
-    for name, method in (("frozen", "fst"), ("gepa", "rl")):
-        lines = run_with(name, tiny_model_dir, tmp_path / name, method=method)
-        assert sum(line["fast/metric_calls"] for line in lines) == 0
+@pytest.mark.parametrize(("name", "method"), [("frozen", "fst"), ("gepa", "rl")])
+def test_the_frozen_optimiser_and_plain_rl_do_not_search(
+    tiny_model_dir: Path, tmp_path: Path, name: str, method: str
+) -> None:
+    lines = run_with(name, tiny_model_dir, tmp_path / name, method=method)
+    assert sum(line["fast/metric_calls"] for line in lines) == 0
 
 
 @pytest.mark.parametrize(

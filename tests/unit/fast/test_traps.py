@@ -117,13 +117,11 @@ def test_lucky_hits_would_trap_a_search_that_takes_them_for_progress(monkeypatch
     assert sum(found) <= 3
 
 
-def test_after_a_task_switch_a_stale_population_gives_way_to_the_new_rules() -> None:
+@pytest.mark.parametrize("lucky", [(), ("p5",)])
+def test_after_a_task_switch_a_stale_population_gives_way_to_the_new_rules(lucky: tuple[str, ...]) -> None:
     old = Prompt.of("\n".join(["seed", "Turn it around.", "Add one.", "Use brackets."]))
-    for lucky in ((), ("p5",)):
-        found = [
-            solves(search(ExactWorld(RULES, lucky), [old], seed=seed, previous={old.hash: 0.9})) for seed in range(10)
-        ]
-        assert sum(found) >= 9, lucky
+    found = [solves(search(ExactWorld(RULES, lucky), [old], seed=seed, previous={old.hash: 0.9})) for seed in range(10)]
+    assert sum(found) >= 9
 
 
 def test_with_two_kinds_of_problems_each_gets_a_prompt_of_its_own() -> None:

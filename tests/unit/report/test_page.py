@@ -130,14 +130,24 @@ def test_the_command_writes_a_page(tmp_path: Path, capsys: pytest.CaptureFixture
     assert [panel["title"] for panel in data["panels"]] == ["this run", "r.jsonl · r · amber"]
 
 
-def test_the_command_says_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run = make_run(tmp_path / "run")
-    for arguments, message in (
-        ([str(tmp_path / "no")], "does not exist"),
-        ([str(run), "--output", str(tmp_path)], "is a directory"),
-        ([str(run), "--port", "80"], "add --live"),
-        ([str(run), "--live", "--output", "x.html"], "leave --output or --live out"),
-        ([str(run), "--live", "--port", "99999"], "is no port"),
-    ):
-        assert main(["report", *arguments]) == 2
-        assert message in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["no"], "does not exist"),
+        (["run", "--output", "."], "is a directory"),
+        (["run", "--port", "80"], "add --live"),
+        (["run", "--live", "--output", "x.html"], "leave --output or --live out"),
+        (["run", "--live", "--port", "99999"], "is no port"),
+    ],
+)
+def test_the_command_says_what_is_wrong(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    message: str,
+) -> None:
+    make_run(tmp_path / "run")
+    monkeypatch.chdir(tmp_path)
+    assert main(["report", *arguments]) == 2
+    assert message in capsys.readouterr().err

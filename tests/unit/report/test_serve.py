@@ -51,14 +51,18 @@ def test_the_page_is_not_cached_and_may_ask_its_own_server(server: Server) -> No
     assert 'data-live="true"' in page
 
 
-def test_only_requests_that_name_this_machine_are_answered(server: Server) -> None:
-    port = server.server_address[1]
+def test_requests_that_name_this_machine_are_answered(server: Server) -> None:
     assert server.server_address[0] == "127.0.0.1"
-    assert get(server, "/", f"localhost:{port}")[0].status == 200
-    for host in (f"attacker.example:{port}", "127.0.0.1", f"127.0.0.1:{port}.attacker.example", f"0.0.0.0:{port}"):
-        reply, text = get(server, "/data.json", host)
-        assert reply.status == 421
-        assert "runs" not in text
+    assert get(server, "/", f"localhost:{server.server_address[1]}")[0].status == 200
+
+
+@pytest.mark.parametrize(
+    "host", ["attacker.example:{port}", "127.0.0.1", "127.0.0.1:{port}.attacker.example", "0.0.0.0:{port}"]
+)
+def test_requests_that_name_another_machine_are_refused(server: Server, host: str) -> None:
+    reply, text = get(server, "/data.json", host.format(port=server.server_address[1]))
+    assert reply.status == 421
+    assert "runs" not in text
 
 
 def test_data_come_when_they_are_new(server: Server, run: Path) -> None:
@@ -76,9 +80,9 @@ def test_a_run_that_is_broken_for_a_moment_shows_what_was_last_known(server: Ser
     assert get(server, f"/data.json?mark={first['mark']}")[0].status == 204
 
 
-def test_there_is_nothing_but_the_report(server: Server) -> None:
-    for path in ("/etc/passwd", "/../config.yaml", "/assets/page.html"):
-        assert get(server, path)[0].status == 404
+@pytest.mark.parametrize("path", ["/etc/passwd", "/../config.yaml", "/assets/page.html"])
+def test_there_is_nothing_but_the_report(server: Server, path: str) -> None:
+    assert get(server, path)[0].status == 404
 
 
 def test_a_port_that_is_taken_is_named(server: Server, run: Path) -> None:

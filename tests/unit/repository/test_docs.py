@@ -13,7 +13,7 @@ import pytest
 
 from fastslow.cli.main import build_parser
 from fastslow.config import parse_config, read_yaml
-from fastslow.config.options import all_options
+from fastslow.config.options import parts
 from fastslow.runs.metrics import METRICS
 from fastslow.tasks.registry import find_factory
 
@@ -24,6 +24,7 @@ assert _SPEC is not None and _SPEC.loader is not None
 write_docs: Any = importlib.util.module_from_spec(_SPEC)
 _SPEC.loader.exec_module(write_docs)
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+OPTIONS = [option for part in parts() for option in part.options]
 
 
 @pytest.mark.parametrize("page", ["config.md", "glossary.md", "run-directory.md"])
@@ -33,9 +34,8 @@ def test_a_written_page_is_as_fresh_as_its_declarations(page: str) -> None:
 
 
 def test_every_option_has_a_meaning_a_unit_and_a_source() -> None:
-    options = all_options()
-    assert "fast.proposer.kind" in [option.key for option in options]
-    assert [option.key for option in options if not (option.meaning and option.unit and option.source)] == []
+    assert "fast.proposer.kind" in [option.key for option in OPTIONS]
+    assert [option.key for option in OPTIONS if not (option.meaning and option.unit and option.source)] == []
 
 
 def test_every_metric_has_a_meaning_a_unit_and_a_source() -> None:
@@ -44,7 +44,7 @@ def test_every_metric_has_a_meaning_a_unit_and_a_source() -> None:
 
 
 def test_the_written_pages_have_every_option_and_every_metric_once() -> None:
-    keys, metrics = [option.key for option in all_options()], [metric.name for metric in METRICS]
+    keys, metrics = [option.key for option in OPTIONS], [metric.name for metric in METRICS]
     assert sorted(row[0].strip("`") for row in rows_of("config.md") if "." in row[0] and row[0].strip("`") in keys) == (
         sorted(key for key in keys if "." in key)
     )
@@ -98,7 +98,7 @@ def undefined(code: str) -> list[str]:
 
 
 METHOD_KEYS = {
-    *(option.key for option in all_options()),
+    *(option.key for option in OPTIONS),
     "fast.*",
     "fast.proposer.*",
     "slow.*",

@@ -81,10 +81,13 @@ def test_no_prompts_make_no_tree() -> None:
     assert family_tree([]) == []
 
 
-def test_a_prompt_is_accepted_once_a_cycle_has_accepted_it() -> None:
-    for verdicts in ((False, True), (True, False)):
-        (root,) = family_tree([line("a", None, "x", accepted=verdict) for verdict in verdicts])
-        assert root.accepted is True
+@pytest.mark.parametrize("verdicts", [(False, True), (True, False)])
+def test_a_prompt_is_accepted_once_a_cycle_has_accepted_it(verdicts: tuple[bool, bool]) -> None:
+    (root,) = family_tree([line("a", None, "x", accepted=verdict) for verdict in verdicts])
+    assert root.accepted is True
+
+
+def test_a_prompt_that_no_cycle_has_accepted_is_not() -> None:
     (root,) = family_tree([line("a", None, "x"), line("a", None, "x")])
     assert root.accepted is False
 

@@ -3,6 +3,7 @@
 import ast
 import json
 import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 
 from fastslow.measuring.evaluation import KlResult
 from fastslow.runs import metrics as m
-from fastslow.runs.metrics import METRICS, Merge, Metric, find, undeclared
+from fastslow.runs.metrics import METRICS, Merge, Metric, find
 from fastslow.runs.reader import Step, curve_of, evaluation_of, kl_name, merged, totals_of
 from fastslow.runs.record import StepRecord
 
@@ -50,6 +51,11 @@ def recorded_lines() -> list[dict[str, Any]]:
     """The metrics of every golden run. They have no times, which differ between machines."""
     records = sorted((ROOT / "tests" / "golden" / "records").glob("*.json"))
     return [line for path in records for line in json.loads(path.read_text(encoding="utf-8"))["outcome"]["metrics"]]
+
+
+def undeclared(lines: Iterable[Mapping[str, object]]) -> list[str]:
+    """Names in lines of `metrics.jsonl` that stand for no metric."""
+    return sorted({key for line in lines for key in line if find(key) is None})
 
 
 def test_what_runs_write_is_declared_and_what_is_declared_is_written() -> None:

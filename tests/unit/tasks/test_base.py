@@ -110,8 +110,16 @@ def test_rewards_of_other_libraries_become_numbers_and_texts_do_not():
 
     (score,) = Fixed({"a": Score(np.float32(0.5), "x")}).score_batch([PROBLEM], ["a"])
     assert (type(score.reward), score) == (float, Score(0.5, "x"))
-    for reward in ("0.5", None, [0.5], np.array([0.5]), 1j):
-        with pytest.raises(TaskError, match=r"returned reward .* for problem 'p': a number is needed"):
-            Fixed({"a": Score(reward)}).score_batch([PROBLEM], ["a"])
+    with pytest.raises(TaskError, match=r"returned reward array\(\[0.5\]\) for problem 'p': a number is needed"):
+        Fixed({"a": Score(np.array([0.5]))}).score_batch([PROBLEM], ["a"])
+
+
+@pytest.mark.parametrize("reward", ["0.5", None, [0.5], 1j])
+def test_a_reward_that_is_no_number_is_named(reward):
+    with pytest.raises(TaskError, match=r"returned reward .* for problem 'p': a number is needed"):
+        Fixed({"a": Score(reward)}).score_batch([PROBLEM], ["a"])
+
+
+def test_feedback_that_is_no_text_is_named():
     with pytest.raises(TaskError, match="feedback for problem 'p' is None: a text is needed"):
         Fixed({"a": Score(0.5, None)}).score_batch([PROBLEM], ["a"])

@@ -152,9 +152,12 @@ def test_numbers_of_other_libraries_are_numbers():
 def test_options_that_do_not_fit():
     with pytest.raises(ConfigError, match="has 1 weights for 2 reward_functions"):
         RewardFunctions({"m:a": length, "m:b": matches}, weights=[1.0])
-    for bad in ([1.0, 0.0], [0.0], [0.0, 0.0]):
-        with pytest.raises(ConfigError, match=r"must be \[low, high\] with low < high"):
-            RewardFunctions({"m:a": length}, reward_range=bad)
+
+
+@pytest.mark.parametrize("bad", [[1.0, 0.0], [0.0], [0.0, 0.0]])
+def test_a_range_that_is_none_is_refused(bad):
+    with pytest.raises(ConfigError, match=r"must be \[low, high\] with low < high"):
+        RewardFunctions({"m:a": length}, reward_range=bad)
 
 
 def test_a_column_that_is_missing_is_named():

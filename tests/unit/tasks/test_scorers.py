@@ -164,9 +164,14 @@ def test_what_a_function_may_return():
     assert as_score(Score(0.25, "x"), "f") == Score(0.25, "x")
     assert as_score((1, None), "f") == Score(1.0)  # no feedback, not the text "None"
     assert as_score(True, "f") == Score(1.0)
-    for value in (None, "good", "0.5", ("1", "x"), (1, 2), (1, ["x"]), [1.0, "x"], (1, 2, 3), {"reward": 1}):
-        with pytest.raises(TaskError, match=r"'f' returned .*: return a reward, a Score or \(reward, feedback\)"):
-            as_score(value, "f")
+
+
+@pytest.mark.parametrize(
+    "value", [None, "good", "0.5", ("1", "x"), (1, 2), (1, ["x"]), [1.0, "x"], (1, 2, 3), {"reward": 1}]
+)
+def test_what_a_function_may_not_return(value):
+    with pytest.raises(TaskError, match=r"'f' returned .*: return a reward, a Score or \(reward, feedback\)"):
+        as_score(value, "f")
 
 
 def test_the_missing_package_is_named(monkeypatch):

@@ -70,10 +70,10 @@ def test_a_slice_of_problems_is_problems(task):
     assert [problem.id for problem in task.problems("test")[2:4]] == [task.problems("test")[i].id for i in (2, 3)]
 
 
-def test_splits_do_not_depend_on_the_training_size(task):
+@pytest.mark.parametrize("split", ["test", "validation"])
+def test_splits_do_not_depend_on_the_training_size(task, split):
     larger = StarGraphTask(d=4, p=3, n=15, train=90, validation=10, test=10)
-    for split in ("test", "validation"):
-        assert [p.id for p in larger.problems(split)] == [p.id for p in task.problems(split)]
+    assert [p.id for p in larger.problems(split)] == [p.id for p in task.problems(split)]
 
 
 def test_another_seed_gives_other_problems(task):

@@ -46,23 +46,27 @@ def test_a_prompt_is_resolved_to_its_text_wherever_it_comes_from(tmp_path: Path)
     assert evolved.distill.prompt == "evolve"
 
 
-def test_a_prompt_that_cannot_be_is_named(tmp_path: Path) -> None:
-    (tmp_path / "empty.txt").write_text("\n", encoding="utf-8")
-    young, stale = make_run(tmp_path / "young"), make_run(tmp_path / "stale", "go")
-    for given, message in (
-        ("@nowhere.txt", r"distill.prompt: the file 'nowhere.txt' does not exist"),
-        (f"@{tmp_path / 'empty.txt'}", r"distill.prompt: '@.*empty.txt' is empty: the teacher needs a prompt"),
-        ("runs/nowhere", r"distill.prompt: 'runs/nowhere' is neither evolve, @FILE, the directory of a run nor a text"),
-        ("", r"distill.prompt: '' is neither"),
-        (str(young), r"distill.prompt: .*young' has no population yet"),
-        (str(stale), r"distill.prompt: is the task's seed prompt, .*nothing to distil"),
-        (
-            {"skills": "Add."},
-            r"distill.prompt: has the components \['skills'\], those of task 'letters' are \['system'\]",
-        ),
-    ):
-        with pytest.raises(ConfigError, match=message):
-            check(config_of(given))
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("@nowhere.txt", r"the file 'nowhere.txt' does not exist"),
+        ("@empty.txt", r"'@empty.txt' is empty: the teacher needs a prompt"),
+        ("runs/nowhere", r"'runs/nowhere' is neither evolve, @FILE, the directory of a run nor a text"),
+        ("", r"'' is neither"),
+        ("./young", r".*young' has no population yet"),
+        ("./stale", r"is the task's seed prompt, .*nothing to distil"),
+        ({"skills": "Add."}, r"has the components \['skills'\], those of task 'letters' are \['system'\]"),
+    ],
+)
+def test_a_prompt_that_cannot_be_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str | dict[str, str], message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("empty.txt").write_text("\n", encoding="utf-8")
+    make_run(Path("young"))
+    make_run(Path("stale"), "go")
+    with pytest.raises(ConfigError, match=f"distill.prompt: {message}"):
+        check(config_of(given))
 
 
 @pytest.mark.parametrize("method", ["fst", "rl", "distill"])
