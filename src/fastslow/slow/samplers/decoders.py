@@ -155,15 +155,15 @@ class ForestDecoder:
 
     def _prefill(self, forest: Forest) -> torch.Tensor:
         """Logits of the pack's rows, (rows, vocabulary); leaves the pack's keys and values as a pool."""
-        counts = torch.tensor([self.counts[context] for context in forest.members], device=self.device)
-        visible = visible_nodes(forest)
-        mask = additive_mask(visible.to(self.device).repeat_interleave(counts, dim=0), self.model.dtype)
+        members = [place for place, context in enumerate(forest.members) for _ in range(self.counts[context])]
+        place_of_row = torch.tensor(members, device=self.device, dtype=torch.int64)
+        mask = additive_mask(visible_nodes(forest).to(self.device)[place_of_row], self.model.dtype)
         start = self.pools[-1].stop if self.pools else 0
         pool = PrefixPool(start, start + len(mask), mask)
         logits = prefill_pack(self.model, forest, pool)
         self.computed_tokens += len(forest)
         self.pools.append(pool)
-        return logits.repeat_interleave(counts, dim=0)
+        return logits[place_of_row]
 
 
 def visible_nodes(forest: Forest) -> torch.Tensor:

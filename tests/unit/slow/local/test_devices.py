@@ -1,0 +1,89 @@
+"""No tensor of the host meets one of the device: passes over fake tensors on another device, under a guard.
+
+Fake tensors have shapes and a device and no numbers, so nothing here needs a GPU. What looks at a number cannot run on them.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from transformers import AutoModelForCausalLM
+
+from architectures import ARCHITECTURES
+from fastslow.slow.engine import SamplingParams, TokenSequence
+from fastslow.slow.local import attention
+from fastslow.slow.local.scoring import ForestScorer, PlainScorer, token_logprobs
+from fastslow.slow.samplers.decoders import ForestDecoder, PlainDecoder
+from fastslow.slow.samplers.drawing import draw_at_width
+from fastslow.slow.samplers.static import StaticDecoder
+
+DEVICE = torch.device("meta")
+CONTEXTS, COUNTS = [[5, 6, 7], [5, 6, 9, 10, 11], [40]], [2, 1, 1]
+GIVEN = [TokenSequence((5, 6, 7), (8, 9)), TokenSequence((5, 6), (1, 2, 3))]
+
+
+class OneDevice(TorchDispatchMode):
+    """Refuses an operation on tensors of two devices. Copies from one to the other are what they are for; scalars may mix.
+
+    Indices on the host are legal for tensors of a GPU, and each costs a wait: they are refused, too.
+    """
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        found = {leaf.device for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor) and leaf.dim()}
+        if len(found) > 1 and func.overloadpacket.__name__ not in ("copy_", "_to_copy"):
+            raise RuntimeError(f"{func} on two devices: {found}")
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.fixture(params=["llama", "gpt2", "opt"])
+def model(request: pytest.FixtureRequest) -> Iterator[Any]:
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        with DEVICE:
+            made = AutoModelForCausalLM.from_config(ARCHITECTURES[request.param](101)).eval()
+        attention.use(made)
+        with OneDevice():
+            yield made
+
+
+def test_the_guard_notices_what_is_mixed(model: Any) -> None:
+    with pytest.raises(RuntimeError, match="two devices"):
+        model(input_ids=torch.tensor([[1, 2]]))
+    logits = torch.empty(4, 4, device=DEVICE)
+    with pytest.raises(RuntimeError, match="two devices"):
+        logits[torch.tensor([0, 1])]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", [ForestDecoder, PlainDecoder, StaticDecoder])
+def test_decoders_keep_to_the_device(model: Any, kind: type) -> None:
+    more = {ForestDecoder: (32,), PlainDecoder: (0,), StaticDecoder: (32, 8)}[kind]
+    decoder = kind(model, CONTEXTS, COUNTS, *more)
+    found = [decoder.prefill(), decoder.step([1, 2, 3, 4])]
+    decoder.keep([0, 2])
+    found.append(decoder.step([1, 2]))
+    assert [tuple(logits.shape) for logits in found] == [(4, 101), (4, 101), (2, 101)]
+    assert {logits.device for logits in found} == {DEVICE}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("params", [SamplingParams(8), SamplingParams(8, top_p=0.5), SamplingParams(8, temperature=0.0)])
+def test_draws_keep_to_the_device_and_look_at_no_number(model: Any, params: SamplingParams) -> None:
+    decoder = StaticDecoder(model, CONTEXTS, COUNTS, 32, 8)
+    logits = decoder.prefill()
+    noise = torch.zeros(4, 8, dtype=torch.float64, device=DEVICE)
+    tokens, logprobs, _ = draw_at_width(logits, noise[:, 0], params, 16)
+    assert tokens.device == logprobs.device == DEVICE
+    decoder.begin(tokens, noise)
+    for width in (16, None):
+        decoder._draw_one(64, params, width)
+
+
+def test_scorers_keep_to_the_device(model: Any) -> None:
+    for scorer in (ForestScorer(DEVICE, torch.float32), PlainScorer(DEVICE, 0)):
+        for batch in scorer.micro_batches(GIVEN, 32):
+            logprobs, entropy = token_logprobs(batch.forward(model), batch, GIVEN)
+            assert logprobs.device == entropy.device == DEVICE
