@@ -72,5 +72,3 @@ class CpuCapture:
 
     def reset(self) -> None:
         self.resets += 1
-
-

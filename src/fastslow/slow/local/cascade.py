@@ -71,9 +71,7 @@ def attend_part(
     return (weights.flatten(2, 3) @ values).unflatten(2, query.shape[2:4]), log_sum
 
 
-def merge_parts(
-    a: torch.Tensor, a_log_sum: torch.Tensor, b: torch.Tensor, b_log_sum: torch.Tensor
-) -> torch.Tensor:
+def merge_parts(a: torch.Tensor, a_log_sum: torch.Tensor, b: torch.Tensor, b_log_sum: torch.Tensor) -> torch.Tensor:
     """Attention over two sets of keys from attention over each. Shapes: (..., size), (...); returns (..., size) in float32."""
     total = torch.logaddexp(a_log_sum, b_log_sum)
     return a * (a_log_sum - total).exp()[..., None] + b * (b_log_sum - total).exp()[..., None]
@@ -94,9 +92,7 @@ def attend_in_cascade(
     outputs, log_sums = [], []
     for group in cascade.groups:
         by_slot = grouped[group.row_of_slot].transpose(1, 2)
-        output, log_sum = attend_part(
-            by_slot, group.keys[layer], group.values[layer], group.mask[:, None, :, None, :]
-        )
+        output, log_sum = attend_part(by_slot, group.keys[layer], group.values[layer], group.mask[:, None, :, None, :])
         outputs.append(output.transpose(1, 2).flatten(0, 1))
         log_sums.append(log_sum.transpose(1, 2).flatten(0, 1))
     prefix, prefix_log_sum = torch.cat(outputs)[cascade.slot_of_row], torch.cat(log_sums)[cascade.slot_of_row]

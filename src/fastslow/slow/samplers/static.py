@@ -135,7 +135,9 @@ class StaticDecoder:
         self._reserve(start + count)
         buffers.short.zero_()
         self._advance(count, params, NUCLEUS_CANDIDATES)
-        if params.top_p < 1.0 and bool(buffers.short):  # a nucleus was wider: the block again, over the whole vocabulary
+        if params.top_p < 1.0 and bool(
+            buffers.short
+        ):  # a nucleus was wider: the block again, over the whole vocabulary
             buffers.ids.copy_(ids)
             buffers.step.fill_(start)
             self.own_tokens = start
@@ -265,9 +267,7 @@ class StaticDecoder:
         # Padding looks into the first slot: what it left from before might be no slot any more.
         self._write(self.buffers.slot_of_row, slot_of_row + [0] * (self.rows - len(slot_of_row)))
 
-    def _views(
-        self, number: int, group: _Group, rows_of_slots: list[list[int]], seen: list[list[int]]
-    ) -> PoolGroup:
+    def _views(self, number: int, group: _Group, rows_of_slots: list[list[int]], seen: list[list[int]]) -> PoolGroup:
         """The group as attention sees it, in the corners of its buffers that are in use."""
         assert group.visible is not None
         buffers, slots = self.buffers, group.room * group.slots

@@ -114,7 +114,7 @@ class Buffers:
         self.layers: list[StaticLayer] = []
 
     def put_prefix(self, group: int, pool: int, keys: list[torch.Tensor], values: list[torch.Tensor]) -> None:
-        """Keys and values of a prefix, by layer (KV heads, N, size), into their place. What lies beyond N stays: it is masked."""
+        """Put keys and values of a prefix, by layer (KV heads, N, size), into their place. What is beyond N stays, masked."""
         pools, _, nodes = self.shape.groups[group]
         for buffers, parts in ((self.keys[group], keys), (self.values[group], values)):
             if not buffers:

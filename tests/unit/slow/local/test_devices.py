@@ -4,6 +4,7 @@ Fake tensors have shapes and a device and no numbers, so nothing here needs a GP
 """
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,11 +16,14 @@ from transformers import AutoModelForCausalLM
 
 from architectures import ARCHITECTURES
 from fastslow.slow.engine import SamplingParams, TokenSequence
-from fastslow.slow.local import attention
+from fastslow.slow.local import attention, loading, probe
+from fastslow.slow.local.engine import LocalEngine
+from fastslow.slow.local.precision import in_float32
 from fastslow.slow.local.scoring import ForestScorer, PlainScorer, token_logprobs
 from fastslow.slow.samplers.decoders import ForestDecoder, PlainDecoder
 from fastslow.slow.samplers.drawing import draw_at_width
 from fastslow.slow.samplers.static import StaticDecoder
+from fastslow.slow.settings import ModelConfig
 
 DEVICE = torch.device("meta")
 CONTEXTS, COUNTS = [[5, 6, 7], [5, 6, 9, 10, 11], [40]], [2, 1, 1]
@@ -70,7 +74,9 @@ def test_decoders_keep_to_the_device(model: Any, kind: type) -> None:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("params", [SamplingParams(8), SamplingParams(8, top_p=0.5), SamplingParams(8, temperature=0.0)])
+@pytest.mark.parametrize(
+    "params", [SamplingParams(8), SamplingParams(8, top_p=0.5), SamplingParams(8, temperature=0.0)]
+)
 def test_draws_keep_to_the_device_and_look_at_no_number(model: Any, params: SamplingParams) -> None:
     decoder = StaticDecoder(model, CONTEXTS, COUNTS, 32, 8)
     logits = decoder.prefill()
@@ -87,3 +93,48 @@ def test_scorers_keep_to_the_device(model: Any) -> None:
         for batch in scorer.micro_batches(GIVEN, 32):
             logprobs, entropy = token_logprobs(batch.forward(model), batch, GIVEN)
             assert logprobs.device == entropy.device == DEVICE
+
+
+# -- what is asked of a GPU --------------------------------------------------------------------------------------------
+
+
+def test_a_gpu_that_only_emulates_bfloat16_computes_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation)
+    config = ModelConfig(name="any", dtype="bfloat16")
+    assert loading.compute_dtype(config, torch.device("cuda")) == torch.float32
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: True)
+    assert loading.compute_dtype(config, torch.device("cuda")) == torch.bfloat16
+
+
+def test_comparisons_in_float32_are_none_in_tf32() -> None:
+    before = torch.get_float32_matmul_precision()
+    try:
+        torch.set_float32_matmul_precision("high")
+        with in_float32(torch.nn.Linear(2, 2)):
+            assert torch.get_float32_matmul_precision() == "highest"
+        assert torch.get_float32_matmul_precision() == "high"
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def test_want_of_memory_does_not_decide_how_a_model_is_packed(
+    tiny_model_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*given: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(probe, "_compare", full)
+    with pytest.raises(torch.OutOfMemoryError):
+        LocalEngine(ModelConfig(name=str(tiny_model_dir), device="cpu"))
+
+
+def test_a_checkpoint_passes_through_the_host_on_its_way_back(
+    tiny_model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = LocalEngine(ModelConfig(name=str(tiny_model_dir), device="cpu"))
+    engine.save(tmp_path, resumable=True)
+    engine.policy.base_model()
+    engine.policy.device = torch.device("meta")  # a model that went there would come back without numbers
+    expected = {name: value.clone() for name, value in engine.model.state_dict().items()}
+    engine.load(tmp_path)
+    assert all(torch.equal(expected[name], value) for name, value in engine.model.state_dict().items())

@@ -5,6 +5,7 @@ There is no GPU here: `recording.CpuCapture` does what a CUDA graph does. What o
 
 import logging
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any
 
 import pytest
@@ -31,7 +32,7 @@ from fastslow.types import Completion
 from recording import CpuCapture
 
 STOP = frozenset(STOP_TOKENS)
-# Shared prefixes, a prefix of another, a pack of its own (91 tokens), nothing asked for; 33 rows do not fill their bucket of 48.
+# Shared prefixes, a prefix of another, a pack of its own (91 tokens), nothing asked for; 33 rows in a bucket of 48.
 REQUESTS = [
     SampleRequest((10, 11, 12, 13, 14, 15, 16), 15, seed=1),
     SampleRequest((10, 11, 12, 40), 2, seed=2),
@@ -81,7 +82,7 @@ class Static:
 
 def assert_same(got: list[list[Completion]], expected: list[list[Completion]], atol: float = 1e-5) -> None:
     assert [len(group) for group in got] == [len(group) for group in expected]
-    for one, other in zip(sum(got, []), sum(expected, []), strict=True):
+    for one, other in zip(chain(*got), chain(*expected), strict=True):
         assert one.tokens == other.tokens
         assert one.finish_reason == other.finish_reason
         assert one.logprobs == pytest.approx(other.logprobs, abs=atol)
