@@ -49,7 +49,8 @@ class CudaCapture:
     def capture(self, step: Step) -> Step:
         """As `Capture.capture`."""
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self.pool, stream=self.stream):
+        # What other threads do on the GPU meanwhile is none of the recording's business.
+        with torch.cuda.graph(graph, pool=self.pool, stream=self.stream, capture_error_mode="thread_local"):
             step()
         return graph.replay
 

@@ -16,7 +16,7 @@ class ForestConfig(Section):
     kind: Literal["forest"] = option("forest", "over a prefix forest; or `package.module:Class`", unit="a name")
     decoder: Literal["auto", "growing", "static"] = option(
         "auto",
-        "`static` has fixed shapes, for CUDA graphs; `growing` a batch that shrinks",
+        "`static`: fixed shapes, CUDA graphs; `growing`: a batch that shrinks",
         unit="a name",
         more="`auto` is `static` on a GPU and `growing` on a CPU. Models that do not share prefixes have neither.",
     )
