@@ -9,21 +9,25 @@ from typing import Any
 
 import pytest
 import torch
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from transformers import AutoModelForCausalLM
 
 from architectures import ARCHITECTURES
-from fastslow.slow.engine import SamplingParams, TokenSequence
+from fastslow.slow.engine import Datum, LossSettings, SamplingParams, TokenSequence
 from fastslow.slow.local import attention, loading, probe
 from fastslow.slow.local.engine import LocalEngine
+from fastslow.slow.local.learner import LocalLearner
+from fastslow.slow.local.policy import LocalPolicy
 from fastslow.slow.local.precision import in_float32
+from fastslow.slow.local.probe import Sharing
 from fastslow.slow.local.scoring import ForestScorer, PlainScorer, token_logprobs
+from fastslow.slow.losses import LossInputs
 from fastslow.slow.samplers.decoders import ForestDecoder, PlainDecoder
 from fastslow.slow.samplers.drawing import draw_at_width
 from fastslow.slow.samplers.static import StaticDecoder
-from fastslow.slow.settings import ModelConfig
+from fastslow.slow.settings import ModelConfig, SlowConfig
 
 DEVICE = torch.device("meta")
 CONTEXTS, COUNTS = [[5, 6, 7], [5, 6, 9, 10, 11], [40]], [2, 1, 1]
@@ -33,10 +37,13 @@ GIVEN = [TokenSequence((5, 6, 7), (8, 9)), TokenSequence((5, 6), (1, 2, 3))]
 class OneDevice(TorchDispatchMode):
     """Refuses an operation on tensors of two devices. Copies from one to the other are what they are for; scalars may mix.
 
-    Indices on the host are legal for tensors of a GPU, and each costs a wait: they are refused, too.
+    Indices on the host are legal for tensors of a GPU, and each costs a wait: they are refused, too. Whoever looks at a
+    number sees one half.
     """
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func.overloadpacket.__name__ == "_local_scalar_dense":
+            return 0.5
         found = {leaf.device for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor) and leaf.dim()}
         if len(found) > 1 and func.overloadpacket.__name__ not in ("copy_", "_to_copy"):
             raise RuntimeError(f"{func} on two devices: {found}")
@@ -93,6 +100,33 @@ def test_scorers_keep_to_the_device(model: Any) -> None:
         for batch in scorer.micro_batches(GIVEN, 32):
             logprobs, entropy = token_logprobs(batch.forward(model), batch, GIVEN)
             assert logprobs.device == entropy.device == DEVICE
+
+
+@pytest.fixture
+def learner(model: Any, monkeypatch: pytest.MonkeyPatch) -> LocalLearner:
+    """A learner whose weights lie on the device. Lists of numbers that it reads are zeros, and no lengths are compared."""
+    for kind in (torch.Tensor, FakeTensor):
+        monkeypatch.setattr(kind, "tolist", lambda tensor: [0] * len(tensor))
+    monkeypatch.setattr(LossInputs, "__post_init__", lambda inputs: None)
+    policy = LocalPolicy.__new__(LocalPolicy)
+    policy.model = policy._base = model
+    policy.slow, policy.sharing, policy.context_limit = SlowConfig(microbatch_tokens=32), Sharing(None), 256
+    policy.device, policy.dtype = DEVICE, torch.float32
+    return LocalLearner(policy)
+
+
+def test_measuring_keeps_to_the_device(learner: LocalLearner) -> None:
+    assert [len(row) for row in learner.logprobs(GIVEN)] == [2, 3]
+    assert [len(row) for row in learner.kl_to_base(GIVEN)] == [2, 3]
+
+
+def test_updates_keep_to_the_device(learner: LocalLearner) -> None:
+    datums = [Datum(s.context_tokens, s.completion_tokens, (-1.0,) * len(s.completion_tokens), 1.0, 0.1) for s in GIVEN]
+    for temperature in (1.0, 0.7):
+        assert learner.train_step(datums, LossSettings(temperature=temperature), 1e-3).tokens == 5
+    assert learner.policy_version == 2
+    moments = [value for state in learner.optimiser.adam.state.values() for value in state.values() if value.dim()]
+    assert moments and {moment.device for moment in moments} == {DEVICE}
 
 
 # -- what is asked of a GPU --------------------------------------------------------------------------------------------
