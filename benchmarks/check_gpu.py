@@ -17,6 +17,7 @@ import datetime
 import importlib.util
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -61,14 +62,18 @@ def run_apart(part: str, options: argparse.Namespace, into: Path, seconds: float
     command = [sys.executable, str(Path(__file__).resolve()), "--run-part", part, "--into", str(into)]
     command += ["--device", options.device, *(["--tiny"] if options.tiny else [])]
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", **ENVIRONMENT.get(part, {})}
-    try:
-        done = subprocess.run(
-            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
-            timeout=seconds, check=False,
-        )  # fmt: skip
-    except subprocess.TimeoutExpired:
-        return "cut", f"not done after {seconds:.0f} s"
-    return ("done", "") if done.returncode == 0 else ("failed", "\n".join(done.stdout.splitlines()[-15:]))
+    # In a session of its own, so that a cut takes the processes along that the part has started.
+    with subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
+        start_new_session=True,
+    ) as process:  # fmt: skip
+        try:
+            said, _ = process.communicate(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
+            return "cut", f"not done after {seconds:.0f} s"
+    return ("done", "") if process.returncode == 0 else ("failed", "\n".join(said.splitlines()[-15:]))
 
 
 def run_part(part: str, options: argparse.Namespace, seconds: float) -> dict[str, Any]:
@@ -127,6 +132,7 @@ def tables(result: dict[str, Any]) -> str:
                 for part, r in speeds
             ],
         )  # fmt: skip
+    lines += ratios(speeds)
     rows = []
     for part, done in result["parts"].items():
         checks = [r for r in done["records"] if "ok" in r]
@@ -137,6 +143,33 @@ def tables(result: dict[str, Any]) -> str:
     lines += [f"- {part}: left out: {r['name']}: {r['why']}" for part, r in told if r["what"] == "left out"]
     lines += [f"- FAILS: {line.splitlines()[0]}" for line in failures(result)]
     return "\n".join(lines) + "\n"
+
+
+def ratios(speeds: list[tuple[str, dict[str, Any]]]) -> list[str]:
+    """How many times longer the others take: TRL for a whole step, transformers for its sampling."""
+    seconds = {(model, r["case"], r["part"], r["side"]): r["seconds"] for model, r in speeds}
+    rows = []
+    for model, case in dict.fromkeys((model, case) for model, case, _, _ in seconds):
+
+        def of(part: str, side: str, model: str = model, case: str = case) -> float:
+            return float(seconds.get((model, case, part, side), "nan"))
+
+        sampling = of("sampling", "fastslow, static")
+        step = sampling + of("training", "fastslow")
+        trl = of("sampling", "TRL") + of("training", "TRL")
+        others = [of("sampling", side) / sampling for side in ("fastslow, growing", "generate", "generate_batch")]
+        cells = [f"{value:.3g}" for value in (step, trl / step, *others)]
+        rows.append([model, case, *(cell.replace("nan", "-") for cell in cells)])
+    header = [
+        "model",
+        "case",
+        "step s",
+        "TRL / step",
+        "growing / static",
+        "generate / static",
+        "generate_batch / static",
+    ]
+    return _table(header, rows) if rows else []
 
 
 def _table(header: list[str], rows: list[list[str]]) -> list[str]:

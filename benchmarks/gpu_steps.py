@@ -1,6 +1,7 @@
 """The parts of check_gpu.py that are fast or slow: one RL step of models of real shapes, beside transformers and TRL."""
 
 import gc
+import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -113,16 +114,18 @@ def _measure_shape(shape: str, adapter_only: bool, root: Path, options: Options,
     engine.policy.stop = frozenset()  # every completion has the same length, on all sides
     record(what="engine", name=shape, described=engine.describe(), adapter=lora is not None)
     limits = limits_of(directory, measure_rates(device, engine.policy.dtype), engine.policy.dtype)
-    for name, workload in loads.items():
-        contexts = [engine.encode(messages) for messages in workload.messages_R()]
-        case = Case(name, workload, contexts, limits, record, device)
+    cases = [
+        Case(name, workload, [engine.encode(m) for m in workload.messages_R()], limits, record, device)
+        for name, workload in loads.items()
+    ]
+    for case in cases:
         completions = sample_ours(case, engine)
         if trains:
             train_ours(case, engine, completions)
         sample_transformers(case, engine)
     if shape in TRL_SHAPES:
         del engine
-        measure_trl(loads, root / "weights", directory, limits, options, record)
+        measure_trl(cases, root / "weights", directory, options, record)
 
 
 def requests_of(contexts_R: Sequence[tuple[int, ...]]) -> list[SampleRequest]:
@@ -226,9 +229,7 @@ def _generate_batch(model: Any, case: Case, pad: int, new_tokens: int) -> int:
     return sum(len(found.generated_tokens) for found in out.values())
 
 
-def measure_trl(
-    loads: dict[str, Workload], weights: Path, directory: Path, limits: Limits, options: Options, record: Record
-) -> None:
+def measure_trl(cases: Sequence[Case], weights: Path, directory: Path, options: Options, record: Record) -> None:
     """TRL's own step in a process of its own, on weights of the same shape."""
     if not has("trl"):
         record(what="left out", name="TRL", why="trl is not installed")
@@ -237,18 +238,16 @@ def measure_trl(
     model = random_model(directory, options.on, torch.bfloat16)
     model.save_pretrained(weights)
     del model
-    for path in directory.glob("*token*"):
-        (weights / path.name).write_bytes(path.read_bytes())
-    (weights / "chat_template.jinja").write_text((directory / "chat_template.jinja").read_text())
+    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+        shutil.copyfile(directory / name, weights / name)
     _free(options.on)
-    for name, workload in loads.items():
-        rows = min(TRL_ROWS, workload.problems * workload.group)
-        settings = Settings(
-            workload, str(weights), "bfloat16", torch.get_num_threads(), "wall", "weights", rows, options.on.type
-        )
+    for case in cases:
+        rows, threads = min(TRL_ROWS, len(case.contexts_R)), torch.get_num_threads()
+        settings = Settings(case.workload, str(weights), "bfloat16", threads, "wall", "weights", rows, options.on.type)
         worker = Worker(Side("trl_step.py", True), sys.executable, settings)
         try:
-            case = Case(name, workload, [tuple(c) for c in worker.ready["contexts"]], limits, record, options.on)
+            same = [tuple(context) for context in worker.ready["contexts"]] == case.contexts_R
+            record(what="check", name=f"case {case.name}: TRL sees the same tokens", ok=same)
             worker.step()
             step = worker.step()
         finally:

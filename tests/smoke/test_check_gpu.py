@@ -3,6 +3,7 @@
 import importlib
 import json
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -86,6 +87,28 @@ def test_a_part_has_a_process_of_its_own_and_a_limit(check_gpu: Any, tmp_path: P
     assert status == 1  # a check that was not made does not hold
 
 
+def test_a_cut_takes_along_what_the_part_has_started(
+    check_gpu: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = tmp_path / "part.py"
+    script.write_text("import subprocess\nsubprocess.run(['sleep', '60'])\n", encoding="utf-8")
+    monkeypatch.setattr(check_gpu, "__file__", str(script))
+    started = time.monotonic()
+    outcome = check_gpu.run_apart("machine", check_gpu.parse_options([]), tmp_path / "lines", 0.5)
+    assert outcome == ("cut", "not done after 0 s")
+    assert time.monotonic() - started < 20  # the sleeper holds the pipe: without it gone, this would take a minute
+
+
+def test_a_part_that_crashes_says_its_last_words(
+    check_gpu: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = tmp_path / "part.py"
+    script.write_text("print('a card on fire')\nraise SystemExit(3)\n", encoding="utf-8")
+    monkeypatch.setattr(check_gpu, "__file__", str(script))
+    outcome = check_gpu.run_apart("machine", check_gpu.parse_options([]), tmp_path / "lines", 30)
+    assert outcome == ("failed", "a card on fire")
+
+
 def test_what_was_written_before_a_cut_is_kept(check_gpu: Any, tmp_path: Path) -> None:
     (tmp_path / "lines").write_text('{"what": "check", "ok": true}\n{"what": "che', encoding="utf-8")
     assert check_gpu._read_lines(tmp_path / "lines") == [{"what": "check", "ok": True}]
@@ -117,6 +140,15 @@ def test_without_a_gpu_it_says_what_can_be_done(check_gpu: Any, capsys: pytest.C
         pytest.skip("a GPU is at hand")
     assert check_gpu.main([]) == 2
     assert "no GPU is at hand: --device cpu --tiny tries the logic on a CPU" in capsys.readouterr().err
+
+
+def test_ratios_by_hand(check_gpu: Any) -> None:
+    given = {("sampling", "fastslow, static"): 2.0, ("training", "fastslow"): 3.0, ("sampling", "fastslow, growing"): 8.0,
+             ("sampling", "generate"): 6.0, ("sampling", "TRL"): 7.0, ("training", "TRL"): 8.0}  # fmt: skip
+    speeds = [("0.6B", {"case": "a", "part": part, "side": side, "seconds": s}) for (part, side), s in given.items()]
+    assert check_gpu.ratios(speeds)[2] == "| 0.6B | a | 5 | 3 | 4 | 3 | - |"
+    assert check_gpu.ratios([("8B", {**speeds[0][1], "case": "b"})])[2] == "| 8B | b | - | - | - | - | - |"
+    assert check_gpu.ratios([]) == []
 
 
 def test_limits_by_hand(check_gpu: Any) -> None:

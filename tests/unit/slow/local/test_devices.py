@@ -50,7 +50,7 @@ class OneDevice(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-@pytest.fixture(params=["llama", "gpt2", "opt"])
+@pytest.fixture(params=["llama", "gpt2"])
 def model(request: pytest.FixtureRequest) -> Iterator[Any]:
     with FakeTensorMode(allow_non_fake_inputs=True):
         with DEVICE:
