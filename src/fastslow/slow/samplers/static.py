@@ -188,7 +188,8 @@ class StaticDecoder:
                 past_key_values=self.cache,
                 use_cache=True,
             )
-        return output.logits[:, -1]
+        logits: torch.Tensor = output.logits[:, -1]
+        return logits
 
     # -- a recording is compared once ----------------------------------------------------------------------------------
 

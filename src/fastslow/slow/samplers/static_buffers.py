@@ -25,7 +25,7 @@ class StaticLayer(CacheLayerMixin):
     """
 
     def __init__(self, at: torch.Tensor, full: tuple[int, int]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.at, self.full, self.seen = at, full, full
 
     def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
