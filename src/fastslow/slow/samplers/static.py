@@ -75,6 +75,7 @@ class StaticDecoder:
         self.buffers = buffers
         self.rows = shape.rows
         self.own_tokens = self.computed_tokens = 0
+        self.width: int | None = NUCLEUS_CANDIDATES
         self.cache: Cache | None = None
         self._pool_groups: list[PoolGroup] = []
 
@@ -134,22 +135,22 @@ class StaticDecoder:
         buffers, start, ids = self.buffers, self.own_tokens, self.buffers.ids.clone()
         self._reserve(start + count)
         buffers.short.zero_()
-        self._advance(count, params, NUCLEUS_CANDIDATES)
-        if params.top_p < 1.0 and bool(
-            buffers.short
-        ):  # a nucleus was wider: the block again, over the whole vocabulary
+        self._advance(count, params)
+        if params.top_p < 1.0 and bool(buffers.short):
+            # A nucleus was wider than that: the block again, and all that follow, over the whole vocabulary.
+            self.width = None
             buffers.ids.copy_(ids)
             buffers.step.fill_(start)
             self.own_tokens = start
-            self._advance(count, params, None)
+            self._advance(count, params)
         rows, drawn = len(self.context_of_row), slice(start + 1, start + count + 1)
         return buffers.tokens[:rows, drawn], buffers.logprobs[:rows, drawn]
 
-    def _advance(self, count: int, params: SamplingParams, width: int | None) -> None:
+    def _advance(self, count: int, params: SamplingParams) -> None:
         for _ in range(count):
-            room = self._room()
+            room, width = self._room(), self.width
 
-            def step(room: int = room) -> None:
+            def step(room: int = room, width: int | None = width) -> None:
                 self._draw_one(room, params, width)
 
             key = (self.rows, room, params, width, tuple(group.mask.shape for group in self._pool_groups))
