@@ -38,7 +38,7 @@ demo: $(READY)
 
 # What only a GPU can show, in less than nine minutes: contract, resume, speed. It takes the Python that is at hand.
 check-gpu:
-	PYTHONPATH=$(CURDIR)/src $(PYTHON) benchmarks/check_gpu.py
+	$(PYTHON) benchmarks/check_gpu.py
 
 # The peer of benchmarks/step_vs_trl.py, in an environment of its own.
 .venv-trl/.ready: benchmarks/trl-requirements.txt
