@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo golden mutants test test-tinker check setup
+.PHONY: check-gpu demo golden mutants test test-tinker check setup
 
 setup: $(READY)
 
@@ -35,6 +35,10 @@ test-tinker: $(READY) .venv-skyrl/.ready
 demo: $(READY)
 	rm -rf runs/demo
 	$(BIN)/fastslow lab demo --output runs/demo
+
+# What only a GPU can show, in less than nine minutes: contract, resume, speed. It takes the Python that is at hand.
+check-gpu:
+	$(PYTHON) benchmarks/check_gpu.py
 
 # The peer of benchmarks/step_vs_trl.py, in an environment of its own.
 .venv-trl/.ready: benchmarks/trl-requirements.txt

@@ -67,8 +67,12 @@ class OneStepAnOrder(TrainerCallback):
         self.started = Instant.now()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **unused: Any) -> None:
+        device = {}
+        if not args.use_cpu:
+            torch.cuda.synchronize()
+            device = {"peak_device_bytes": torch.cuda.max_memory_allocated()}
         times = step_times(self.started, self.trainer.sampled, Instant.now(), self.trainer.completion_tokens)
-        tell(event="step", **vars(times))
+        tell(event="step", **vars(times), **device)
 
 
 def build_trainer(settings: Settings, directory: str) -> TimedTrainer:
@@ -78,7 +82,7 @@ def build_trainer(settings: Settings, directory: str) -> TimedTrainer:
     rows = workload.messages_R()
     config = GRPOConfig(
         output_dir=directory,
-        use_cpu=True,
+        use_cpu=settings.device == "cpu",
         bf16=bfloat16,
         per_device_train_batch_size=settings.microbatch,
         gradient_accumulation_steps=len(rows) // settings.microbatch,

@@ -93,6 +93,7 @@ class Settings:
     clock: str
     variant: str
     microbatch: int
+    device: str = "cpu"
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))

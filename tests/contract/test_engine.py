@@ -9,7 +9,7 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -20,6 +20,7 @@ from fastslow.errors import TooLongError
 from fastslow.slow.engine import Datum, DistillDatum, LossSettings, SampleRequest, SamplingParams, TokenSequence
 from fastslow.slow.local import loading
 from fastslow.slow.local.engine import LocalEngine
+from fastslow.slow.samplers.settings import ForestConfig
 from fastslow.slow.settings import LoraConfig, ModelConfig, SlowConfig
 from fastslow.testing.engines import CHECKS, EngineCase
 
@@ -37,6 +38,7 @@ class Setup:
     dtype: str = "float32"
     prefix_sharing: bool = True
     unshared: str | None = None
+    decoder: Literal["auto", "static"] = "auto"
 
     @property
     def tolerance(self) -> float:
@@ -52,6 +54,8 @@ SETUPS = {
     "llama-lora-bfloat16": Setup(lora=LORA, dtype="bfloat16"),
     "llama-unshared": Setup(prefix_sharing=False, unshared=OFF),
     "llama-lora-unshared": Setup(lora=LORA, prefix_sharing=False, unshared=OFF),
+    "llama-static": Setup(decoder="static"),
+    "llama-lora-bfloat16-static": Setup(lora=LORA, dtype="bfloat16", decoder="static"),
     "tied": Setup("tied"),
     "qwen2": Setup("qwen2"),
     "qwen3": Setup("qwen3"),
@@ -102,7 +106,8 @@ def setup(request: pytest.FixtureRequest) -> Setup:
 
 def build(setup: Setup, model_dirs: dict[str, Path], **slow: Any) -> LocalEngine:
     model = ModelConfig(name=str(model_dirs[setup.architecture]), dtype=setup.dtype, device="cpu", lora=setup.lora)  # type: ignore[arg-type]
-    settings = SlowConfig(prefix_sharing=setup.prefix_sharing, microbatch_tokens=32, **slow)
+    sampler = ForestConfig(decoder=setup.decoder)
+    settings = SlowConfig(prefix_sharing=setup.prefix_sharing, microbatch_tokens=32, sampler=sampler, **slow)
     return LocalEngine(model, settings, seed=7)
 
 

@@ -3,7 +3,7 @@
 Two cases. A packed forest is computed block by block: a run of neighbouring nodes attends to its ancestors and to itself,
 not to the whole pack, so unrelated sequences in a pack cost each other nothing. A decoding step has one query a row: each
 row attends to a pool of prefix keys that all rows of its pack share (computed once, stored once, read once) and to the
-keys of its own completion.
+keys of its own completion. The decoder for a GPU does the latter at fixed shapes: see `cascade.py`.
 """
 
 from collections.abc import Iterator
@@ -18,6 +18,7 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from fastslow.slow.local.cascade import ACTIVE_CASCADE, attend_in_cascade
 from fastslow.slow.local.forest import Forest
 
 NAME = "fastslow"
@@ -119,10 +120,14 @@ def fastslow_attention(
             pool.keys.append(key[0].contiguous())
             pool.values.append(value[0].contiguous())
         return _attend_in_blocks(query, key, value, blocks, scaling).transpose(1, 2), None
-    if pools is None:
+    cascade = ACTIVE_CASCADE.get()
+    if pools is None and cascade is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
     scale = scaling if scaling is not None else query.shape[-1] ** -0.5
     layer: int = module.layer_idx  # type: ignore[assignment]
+    if cascade is not None:
+        return attend_in_cascade(cascade, layer, query, key, value, scale).transpose(1, 2), None
+    assert pools is not None
     output = query.new_empty(*query.shape[:-1], value.shape[-1])
     for pool in pools:
         rows = slice(pool.start, pool.stop)

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from peft import load_peft_weights, set_peft_model_state_dict
+import torch
 
 from fastslow.slow.finite import check_finite
 from fastslow.slow.local import loading, lora
@@ -43,6 +43,8 @@ class LocalCheckpoints:
     def _load_weights(self, directory: Path) -> None:
         policy = self.policy
         if policy.config.lora is not None:
+            from peft import load_peft_weights, set_peft_model_state_dict
+
             weights = load_peft_weights(str(directory), device=str(policy.device))
             check_finite(weights, f"the weights of the adapter {str(directory)!r}")
             set_peft_model_state_dict(policy.model, weights)
@@ -51,4 +53,5 @@ class LocalCheckpoints:
         saved = ModelConfig(
             name=str(directory), dtype=policy.config.dtype, trust_remote_code=policy.config.trust_remote_code
         )
-        policy.model.load_state_dict(loading.load_model(saved, policy.device, policy.dtype).state_dict())
+        # On the host: a GPU need not hold the weights twice.
+        policy.model.load_state_dict(loading.load_model(saved, torch.device("cpu"), policy.dtype).state_dict())

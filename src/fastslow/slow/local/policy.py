@@ -32,6 +32,8 @@ class LocalPolicy:
         self.device = loading.pick_device(config.device)
         if self.device.type == "cpu":
             keep_freed_memory()
+        elif self.device.index is not None:
+            torch.cuda.set_device(self.device)  # streams and graphs are made on the current device
         self.dtype = loading.compute_dtype(config, self.device)
         self.tokenizer = loading.load_tokenizer(config)
         start = loading.adapter_of(config)

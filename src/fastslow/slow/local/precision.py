@@ -12,7 +12,8 @@ from torch import nn
 def in_float32(model: nn.Module) -> Iterator[None]:
     """Inside, the model computes in float32. Afterwards every weight is what it was, to the last bit.
 
-    Layers are widened one at a time, while they compute, so that a model which fills half of a GPU can be compared there.
+    Products are real ones of float32, even where a GPU may round their factors to TF32. Layers are widened one at a time,
+    while they compute, so that a model which fills half of a GPU can be compared there.
     """
     layers = _layers(model)
     inside = {id(tensor) for layer in layers for tensor in _tensors([layer])}
@@ -26,11 +27,14 @@ def in_float32(model: nn.Module) -> Iterator[None]:
     def leave(layer: nn.Module, *_: Any) -> None:
         _narrow(open_layers.pop(layer, []))
 
+    products = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
     hooks = [layer.register_forward_pre_hook(enter) for layer in layers]
     hooks += [layer.register_forward_hook(leave) for layer in layers]
     try:
         yield
     finally:
+        torch.set_float32_matmul_precision(products)
         for hook in hooks:
             hook.remove()
         for layer in list(open_layers):  # a pass that raised left them wide

@@ -63,6 +63,8 @@ def decide_sharing(model: Any, tokenizer: PreTrainedTokenizerBase, longest_token
     sequences = _sequences(ordinary_tokens(model, tokenizer, 3 * LENGTH), longest_tokens)
     try:
         found = _compare(model, sequences, original)
+    except torch.OutOfMemoryError:
+        raise  # it says nothing of the model
     except Exception as error:  # whatever a foreign architecture raises, the answer is the same: do not pack it
         found = Sharing(f"{type(error).__name__}: {error}")
     if found.reason is None:

@@ -155,26 +155,39 @@ class ForestDecoder:
 
     def _prefill(self, forest: Forest) -> torch.Tensor:
         """Logits of the pack's rows, (rows, vocabulary); leaves the pack's keys and values as a pool."""
-        counts = torch.tensor([self.counts[context] for context in forest.members], device=self.device)
-        visible = torch.zeros(len(forest.paths), len(forest), dtype=torch.bool)
-        for row, path in enumerate(forest.paths):
-            visible[row, torch.tensor(path)] = True
-        mask = additive_mask(visible.to(self.device).repeat_interleave(counts, dim=0), self.model.dtype)
+        members = [place for place, context in enumerate(forest.members) for _ in range(self.counts[context])]
+        place_of_row = torch.tensor(members, device=self.device, dtype=torch.int64)
+        mask = additive_mask(visible_nodes(forest).to(self.device)[place_of_row], self.model.dtype)
         start = self.pools[-1].stop if self.pools else 0
         pool = PrefixPool(start, start + len(mask), mask)
-        ends = torch.tensor([path[-1] for path in forest.paths], device=self.device)
-        with attending(forest, self.device, self.model.dtype, pool) as blocks:
-            output = self.model(
-                input_ids=torch.tensor([forest.tokens], device=self.device),
-                position_ids=torch.tensor([forest.positions], device=self.device),
-                attention_mask=blocks,
-                use_cache=False,
-                logits_to_keep=ends,
-            )
+        logits = prefill_pack(self.model, forest, pool)
         self.computed_tokens += len(forest)
         self.pools.append(pool)
-        logits: torch.Tensor = output.logits[0]
-        return logits.repeat_interleave(counts, dim=0)
+        return logits[place_of_row]
+
+
+def visible_nodes(forest: Forest) -> torch.Tensor:
+    """Which nodes of a pack each of its contexts consists of, (contexts, N), bool, on the host."""
+    visible = torch.zeros(len(forest.paths), len(forest), dtype=torch.bool)
+    for row, path in enumerate(forest.paths):
+        visible[row, torch.tensor(path)] = True
+    return visible
+
+
+def prefill_pack(model: Any, forest: Forest, pool: PrefixPool) -> torch.Tensor:
+    """Next-token logits of a pack's contexts, (contexts, vocabulary), in the pack's order; fills the pool's keys and values."""
+    device = model.device
+    ends = torch.tensor([path[-1] for path in forest.paths], device=device)
+    with attending(forest, device, model.dtype, pool) as blocks:
+        output = model(
+            input_ids=torch.tensor([forest.tokens], device=device),
+            position_ids=torch.tensor([forest.positions], device=device),
+            attention_mask=blocks,
+            use_cache=False,
+            logits_to_keep=ends,
+        )
+    logits: torch.Tensor = output.logits[0]
+    return logits
 
 
 class PlainDecoder:

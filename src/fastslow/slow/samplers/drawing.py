@@ -74,26 +74,41 @@ def draw(logits: torch.Tensor, noise: torch.Tensor, params: SamplingParams) -> t
     The log-probability is that of the tempered distribution before the nucleus is cut out; greedy draws, which have
     none, report temperature 1.
     """
+    tokens, logprobs, short = draw_at_width(logits, noise, params, NUCLEUS_CANDIDATES)
+    if short is not None and bool(short):
+        tokens, logprobs, _ = draw_at_width(logits, noise, params, None)
+    return tokens, logprobs
+
+
+def draw_at_width(
+    logits: torch.Tensor, noise: torch.Tensor, params: SamplingParams, width: int | None
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+    """As `draw`, without looking at a number, so that a GPU need not wait: the nucleus is looked for among the `width`
+    likeliest tokens (None: among all), and the third result, (), bool, says whether some row's nucleus is wider. It is None
+    where no nucleus is cut out.
+    """
     scaled = logits.float() if params.temperature in (0.0, 1.0) else logits.float() / params.temperature
     peaks = scaled.max(-1, keepdim=True).values
     weights = _padded_weights(scaled, peaks)
     blocks = weights.view(len(weights), -1, BLOCK)
     sums = blocks.sum(-1).double()
     totals = sums.sum(-1)
+    short = None
     if params.temperature == 0.0:
         tokens = scaled.argmax(-1)
     elif params.top_p < 1.0:
-        tokens = _draw_from_nucleus(weights / totals[:, None].float(), noise, params.top_p)
+        tokens, short = _draw_from_nucleus(weights / totals[:, None].float(), noise, params.top_p, width)
     else:
         tokens = _draw_by_blocks(blocks, sums, noise * totals)
-    return tokens, scaled.gather(-1, tokens[:, None])[:, 0] - peaks[:, 0] - totals.log().float()
+    logprobs = scaled.gather(-1, tokens[:, None])[:, 0] - peaks[:, 0] - totals.log().float()
+    return tokens, logprobs, short
 
 
 def _padded_weights(scaled: torch.Tensor, peaks: torch.Tensor) -> torch.Tensor:
     """exp(scaled - peak), filled up with zeros to whole blocks."""
     vocabulary = scaled.shape[-1]
     weights = scaled.new_empty(len(scaled), -(-vocabulary // BLOCK) * BLOCK)
-    weights[:, vocabulary:] = 0.0
+    weights[:, vocabulary:].zero_()
     torch.sub(scaled, peaks, out=weights[:, :vocabulary])
     weights[:, :vocabulary].exp_()
     return weights
@@ -115,13 +130,17 @@ def _first_above(cumulative: torch.Tensor, targets: torch.Tensor) -> torch.Tenso
     return torch.minimum(found, last)
 
 
-def _draw_from_nucleus(probs: torch.Tensor, noise: torch.Tensor, top_p: float) -> torch.Tensor:
-    """Draw from the smallest set of most likely tokens whose mass reaches `top_p`."""
-    width = min(NUCLEUS_CANDIDATES, probs.shape[-1])
-    values, indices = probs.topk(width, dim=-1)
-    if bool((values.sum(-1) < top_p).any()):
+def _draw_from_nucleus(
+    probs: torch.Tensor, noise: torch.Tensor, top_p: float, width: int | None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Draw from the smallest set of most likely tokens whose mass reaches `top_p`; whether `width` is too few for a row."""
+    if width is None:
         values, indices = probs.sort(dim=-1, descending=True)
+        short = torch.zeros((), dtype=torch.bool, device=probs.device)
+    else:
+        values, indices = probs.topk(min(width, probs.shape[-1]), dim=-1)
+        short = (values.sum(-1) < top_p).any()
     before = values.cumsum(-1) - values
     nucleus = values.masked_fill(before >= top_p, 0.0)
     cumulative = nucleus.cumsum(-1, dtype=torch.float64)
-    return indices.gather(-1, _first_above(cumulative, noise * cumulative[:, -1])[:, None])[:, 0]
+    return indices.gather(-1, _first_above(cumulative, noise * cumulative[:, -1])[:, None])[:, 0], short

@@ -1,12 +1,26 @@
-"""Our sampler: completions of many contexts over a prefix forest, in chunks that memory holds."""
+"""Our sampler: completions of many contexts over a prefix forest, in chunks that memory holds.
 
+On a GPU it decodes at fixed shapes, in CUDA graphs (`static.py`); on a CPU in batches that shrink (`decoders.py`). The
+tokens are the same, but for rounding.
+"""
+
+import logging
 from collections.abc import Iterator, Sequence
+
+import torch
 
 from fastslow.slow.engine import SampleRequest, SamplingParams
 from fastslow.slow.local.policy import LocalPolicy
 from fastslow.slow.samplers.decoders import Decoder, ForestDecoder, PlainDecoder
 from fastslow.slow.samplers.drawing import sample_rows
+from fastslow.slow.samplers.graphs import Capture, CudaCapture, Replays
+from fastslow.slow.samplers.settings import ForestConfig
+from fastslow.slow.samplers.static import StaticDecoder
+from fastslow.slow.samplers.static_buffers import Buffers
+from fastslow.slow.samplers.static_loop import sample_static
 from fastslow.types import Completion
+
+logger = logging.getLogger(__name__)
 
 
 class ForestSampler:
@@ -15,15 +29,27 @@ class ForestSampler:
     def __init__(self, policy: LocalPolicy) -> None:
         self.policy = policy
         self.sampled_tokens = self.computed_tokens = 0
+        settings = policy.slow.sampler
+        wanted = settings.decoder if isinstance(settings, ForestConfig) else "auto"
+        on_gpu = policy.device.type == "cuda"
+        self.static = policy.unshared_reason is None and (wanted == "static" or (wanted == "auto" and on_gpu))
+        if wanted == "static" and not self.static:
+            logger.warning("slow.sampler.decoder: static shares prefixes, which this model must not: it is not used")
+        capture: Capture | None = CudaCapture() if self.static and on_gpu else None
+        self.replays = Replays(capture)
+        self._buffers: Buffers | None = None
 
     def sample(self, requests: Sequence[SampleRequest], params: SamplingParams) -> list[list[Completion]]:
         """As `Sampler.sample`."""
         order = sorted(range(len(requests)), key=lambda index: (requests[index].context_tokens, index))
         results: list[list[Completion]] = [[] for _ in requests]
-        for chunk in self._chunks(requests, order):
-            chosen = [requests[index] for index in chunk]
-            for index, completions in zip(chunk, self._sample_chunk(chosen, params), strict=True):
-                results[index] += completions
+        try:
+            for chunk in self._chunks(requests, order):
+                chosen = [requests[index] for index in chunk]
+                for index, completions in zip(chunk, self._sample_chunk(chosen, params), strict=True):
+                    results[index] += completions
+        finally:
+            self._free()
         return results
 
     def sync(self) -> None:
@@ -32,6 +58,8 @@ class ForestSampler:
     def decoder(self, contexts: Sequence[Sequence[int]], counts: Sequence[int]) -> Decoder:
         """What extends `counts[i]` rows of each context, in the layout that was chosen for this model."""
         policy = self.policy
+        if self.static:
+            return StaticDecoder(policy.model, contexts, counts, policy.slow.microbatch_tokens, 1)
         if policy.unshared_reason is None:
             return ForestDecoder(policy.model, contexts, counts, policy.slow.microbatch_tokens)
         return PlainDecoder(policy.model, contexts, counts, policy.pad_token)
@@ -54,7 +82,39 @@ class ForestSampler:
             decoders.append(self.decoder([r.context_tokens for r in requests], [r.n for r in requests]))
             return decoders[-1]
 
-        completions = sample_rows(requests, params, make_decoder, self.policy.stop)
+        def make_static(requests: Sequence[SampleRequest]) -> StaticDecoder:
+            decoder = self._static_decoder(requests, params.max_tokens)
+            decoders.append(decoder)
+            return decoder
+
+        if self.static:
+            completions = sample_static(requests, params, make_static, self.policy.stop)
+        else:
+            completions = sample_rows(requests, params, make_decoder, self.policy.stop)
         self.computed_tokens += sum(decoder.computed_tokens for decoder in decoders)
         self.sampled_tokens += sum(len(c.tokens) for row in completions for c in row)
         return completions
+
+    def _static_decoder(self, requests: Sequence[SampleRequest], max_tokens: int) -> StaticDecoder:
+        """In the buffers of the chunk before, where they fit: then its graphs serve this one, too."""
+        policy = self.policy
+        buffers, self._buffers = self._buffers, None
+        decoder = StaticDecoder(
+            policy.model,
+            [request.context_tokens for request in requests],
+            [request.n for request in requests],
+            policy.slow.microbatch_tokens,
+            max_tokens,
+            self.replays,
+            buffers,
+        )
+        self._buffers = decoder.buffers
+        return decoder
+
+    def _free(self) -> None:
+        """Give buffers and graphs back: the update needs the memory, and may move the weights to other addresses."""
+        if self._buffers is not None:
+            self._buffers = None
+            self.replays.forget()
+            if self.policy.device.type == "cuda":
+                torch.cuda.empty_cache()

@@ -14,6 +14,12 @@ class ForestConfig(Section):
     """How the local engine draws completions."""
 
     kind: Literal["forest"] = option("forest", "over a prefix forest; or `package.module:Class`", unit="a name")
+    decoder: Literal["auto", "growing", "static"] = option(
+        "auto",
+        "`static`: fixed shapes, CUDA graphs; `growing`: a batch that shrinks",
+        unit="a name",
+        more="`auto` is `static` on a GPU and `growing` on a CPU. Models that do not share prefixes have neither.",
+    )
 
 
 class OwnSamplerConfig(Section):
