@@ -227,7 +227,7 @@ MISMATCH_MAX = Metric(
 )  # fmt: skip
 MISMATCH_MASKED = Metric(
     "slow/mismatch_masked", "completions a step", "completions that `slow.mismatch_correction: mask` left out",
-    "Liu et al. 2025: [engine.md](engine.md#sampler-and-learner-differ)", Merge.SUM, Start.NULL,
+    "Liu et al. 2025", Merge.SUM, Start.NULL,
 )  # fmt: skip
 LEARNING_RATE = Metric(
     "slow/learning_rate", "per step", "after warm-up", "settings: warm-up, then constant", Merge.LAST, Start.NULL

@@ -121,14 +121,14 @@ class SlowConfig(Section):
         1.0, "longer gradients are scaled down to it; null: never", unit="norm"
     )
     mismatch_correction: Literal["none", "truncate", "mask"] = option(
-        "none", "where [sampler and learner differ](engine.md#sampler-and-learner-differ): `none`, `truncate` or `mask`",
-        unit="a name", source="truncate: Yao et al. 2025; mask: Liu et al. 2025, both linked there",
-        more="`truncate` weighs a token by the ratio of their probabilities, at most the upper bound. `mask` leaves out a "
-        "completion whose ratio lies outside the bounds.",
+        "none", "`none`, `truncate` or `mask`, where sampler and learner differ", unit="a name",
+        source="truncate: Yao et al. 2025; mask: Liu et al. 2025",
+        more="`truncate` weighs a token by learner / sampler, at most the upper bound. `mask` leaves out a completion whose "
+        "ratio lies outside the bounds. See [engine.md](engine.md#sampler-and-learner-differ).",
     )  # fmt: skip
     mismatch_bounds: Annotated[tuple[float, float], FROM_LIST] = option(
-        (0.0, 2.0), "of that ratio, the lower for `mask` alone", unit="ratio of probabilities",
-        source="TRL's default is 2 above, nothing below",
+        (0.0, 2.0), "of learner / sampler; the lower is for `mask` alone", unit="ratio of probabilities",
+        source="TRL: 2 above, nothing below",
     )  # fmt: skip
     microbatch_tokens: Positive = option(2048, "memory: tokens of a training pass", unit="tokens")
     sample_rows: Positive = option(128, "memory: completions sampled at a time", unit="completions")

@@ -215,7 +215,6 @@ def slow(**options: Any) -> SlowConfig:
         ({"mismatch_correction": "mask", "mismatch_bounds": (0.0, 1.0)}, True, "0 <= lower < 1 < upper"),
         ({"mismatch_correction": "mask", "mismatch_bounds": (1.0, 2.0)}, True, "0 <= lower < 1 < upper"),
         ({"mismatch_correction": "mask", "mismatch_bounds": (-0.1, 2.0)}, True, "0 <= lower < 1 < upper"),
-        ({"mismatch_correction": "mask", "mismatch_bounds": (math.nan, 2.0)}, True, "0 <= lower < 1 < upper"),
         (
             {"mismatch_correction": "truncate", "mismatch_bounds": (0.5, 2.0), "loss": "importance_sampling"}, True,
             "truncate cuts weights from above alone",
