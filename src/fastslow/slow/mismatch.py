@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from fastslow.config import Config
 from fastslow.errors import ConfigError
-from fastslow.slow.engine import Correction
+from fastslow.slow.engine import Correction, LossSettings
 from fastslow.slow.losses import LossInputs
 from fastslow.slow.samplers.settings import ForestConfig
 from fastslow.slow.settings import SlowConfig
@@ -147,9 +147,12 @@ def describe_correction(slow: SlowConfig) -> list[str]:
     return []
 
 
-def correction_of(slow: SlowConfig) -> Correction:
-    """The correction of a config."""
-    return Correction(slow.mismatch_correction, *slow.mismatch_bounds)
+def loss_settings(slow: SlowConfig, temperature: float) -> LossSettings:
+    """The loss of a config's updates, at the temperature of its rollouts, with its correction."""
+    correction = Correction(slow.mismatch_correction, *slow.mismatch_bounds)
+    return LossSettings(
+        slow.loss, slow.tau, slow.kl_coefficient, temperature, 1.0 - slow.clip_low, correction=correction
+    )
 
 
 def ways_out(config: Config) -> str:

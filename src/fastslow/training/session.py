@@ -21,8 +21,8 @@ from fastslow.runs.record import StepRecord
 from fastslow.seeding import derive_seed
 from fastslow.slow.advantages import AdvantageSettings, build_datums
 from fastslow.slow.distillation import build_distill_datums
-from fastslow.slow.engine import LossSettings, UpdateMetrics
-from fastslow.slow.mismatch import correction_of
+from fastslow.slow.engine import UpdateMetrics
+from fastslow.slow.mismatch import loss_settings
 from fastslow.training import divergence
 from fastslow.training.apart import MismatchWatch
 from fastslow.training.build import Parts, prepare
@@ -254,10 +254,7 @@ class TrainingSession:
         def step(learning_rate: float) -> tuple[UpdateMetrics, int]:
             settings = AdvantageSettings(loop.baseline, loop.divide_by_std, loop.batch_normalisation)
             datums = build_datums(groups, settings, engine.policy_version)
-            loss = LossSettings(
-                slow.loss, slow.tau, slow.kl_coefficient, config.sampling.temperature, 1.0 - slow.clip_low,
-                correction_of(slow),
-            )  # fmt: skip
+            loss = loss_settings(slow, config.sampling.temperature)
             return engine.train_step(datums, loss, learning_rate), len(datums)
 
         self._update(step)
