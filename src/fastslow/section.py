@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
 
 MOST = 10**9
 """No count of a config is larger: what lies beyond is a slip of the keyboard, and some of it would never end."""
@@ -12,6 +12,8 @@ NonNegative = Annotated[int, Field(ge=0, le=MOST)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 PositiveNumber = Annotated[float, Field(gt=0.0)]
 NonNegativeNumber = Annotated[float, Field(ge=0.0)]
+FROM_LIST = BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value)
+"""For an option that holds a tuple: YAML has lists alone."""
 OURS = "ours"
 """The source of what the paper leaves open."""
 

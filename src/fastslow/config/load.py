@@ -40,7 +40,7 @@ def parse_config(tree: dict[str, Any], *, recorded: bool = False) -> Config:
     Raises: ConfigError that names every wrong field, its value and the way out.
     """
     try:
-        return Config.model_validate(_lists_to_tuples(tree), context={"recorded": recorded})
+        return Config.model_validate(tree, context={"recorded": recorded})
     except ValidationError as error:
         raise ConfigError("\n".join(_explain(detail) for detail in error.errors())) from None
 
@@ -68,13 +68,6 @@ def apply_override(tree: dict[str, Any], override: str) -> None:
             raise ConfigError(f"--set {shown(override)}: {parent!r} holds the value {shown(child)}, not a section")
         node = child
     node[leaf] = read_yaml(text, f"--set {shown(override)}") if text else None
-
-
-def _lists_to_tuples(tree: dict[str, Any]) -> dict[str, Any]:
-    slow = tree.get("slow")
-    if isinstance(slow, dict) and isinstance(slow.get("betas"), list):
-        return {**tree, "slow": {**slow, "betas": tuple(slow["betas"])}}
-    return tree
 
 
 def _explain(detail: Any) -> str:

@@ -7,6 +7,7 @@ from typing import Protocol
 from fastslow.config import Config
 from fastslow.errors import ConfigError
 from fastslow.slow.losses import describe_loss, unused_clip_of_a_known_loss
+from fastslow.slow.mismatch import describe_correction
 from fastslow.tasks.base import Task
 from fastslow.types import Problem, Prompt, Rollout
 
@@ -185,7 +186,7 @@ def reinforcement(config: Config, population: int) -> list[str]:
             f"rollouts at temperature {config.sampling.temperature:g}: ratio, entropy and KL penalty are those of that "
             "distribution; the measured KL to the base is that of temperature 1"
         )
-    return [*lines, describe_loss(slow)]
+    return [*lines, describe_loss(slow), *describe_correction(slow)]
 
 
 def rollouts_a_step(config: Config) -> str:

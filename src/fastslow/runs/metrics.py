@@ -213,6 +213,21 @@ KL_PENALTY = Metric(
     "slow/kl_penalty", NATS, "estimate of KL(policy, base) on the trained tokens", "arXiv 2402.03300, eq. 4", Merge.MEAN,
     Start.NULL, more="0 where `slow.kl_coefficient` is 0; `null` in distillation.",
 )  # fmt: skip
+MISMATCH_KL = Metric(
+    "slow/mismatch_kl", NATS, "how far sampler and learner were apart before the update: an estimate of their KL",
+    "k3 estimate: arXiv 2402.03300, eq. 4", Merge.MEAN, Start.NULL,
+    more="It is the mean over the fresh tokens that were trained on; rounding for the forest sampler. Above 0.01 a run "
+    "warns. `null` where no fresh rollout was trained on, and in distillation. See "
+    "[engine.md](engine.md#sampler-and-learner-differ).",
+)  # fmt: skip
+MISMATCH_MAX = Metric(
+    "slow/mismatch_max", "nats", "the largest difference of their log-probabilities on one of these tokens", OURS, Merge.MAX,
+    Start.NULL, more="`null` as `slow/mismatch_kl`.",
+)  # fmt: skip
+MISMATCH_MASKED = Metric(
+    "slow/mismatch_masked", "completions a step", "completions that `slow.mismatch_correction: mask` left out",
+    "Liu et al. 2025", Merge.SUM, Start.NULL,
+)  # fmt: skip
 LEARNING_RATE = Metric(
     "slow/learning_rate", "per step", "after warm-up", "settings: warm-up, then constant", Merge.LAST, Start.NULL
 )

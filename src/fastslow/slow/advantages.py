@@ -49,10 +49,13 @@ def batch_normalise(advantages: Sequence[float]) -> list[float]:
     return [value / (math.sqrt(mean_square) + EPSILON) for value in advantages]
 
 
-def build_datums(groups: Sequence[Sequence[Rollout]], settings: AdvantageSettings) -> list[Datum]:
+def build_datums(
+    groups: Sequence[Sequence[Rollout]], settings: AdvantageSettings, policy_version: int | None = None
+) -> list[Datum]:
     """The datums of one update from the groups of one step, a group being all rollouts of one problem.
 
     Masked rollouts are left out of every mean. Each token weighs 1 / (tokens of its problem's rollouts * problems).
+    `policy_version` is that of the weights which are updated: their own rollouts are fresh. None: all are.
     """
     valid = [[rollout for rollout in group if rollout.reward is not None] for group in groups]
     valid = [group for group in valid if group]
@@ -73,6 +76,7 @@ def build_datums(groups: Sequence[Sequence[Rollout]], settings: AdvantageSetting
                         rollout.completion.logprobs,
                         advantage,
                         1.0 / (tokens * len(valid)),
+                        fresh=policy_version is None or rollout.policy_version == policy_version,
                     )
                 )
     return datums

@@ -9,6 +9,7 @@ log-probabilities or weights are not finite. An update whose loss or gradient is
 `UpdateMetrics.not_finite`.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -51,7 +52,8 @@ class Datum:
     """One rollout as the update sees it.
 
     `advantage` holds for each of its tokens. `token_weight` is the weight of each token in the step's loss:
-    1 / (tokens of its problem's group * problems) gives the paper's problem-level aggregation.
+    1 / (tokens of its problem's group * problems) gives the paper's problem-level aggregation. `fresh`: the weights that the
+    update starts from sampled it; false for a reused rollout of an older policy.
     """
 
     context_tokens: tuple[int, ...]
@@ -59,6 +61,7 @@ class Datum:
     sampler_logprobs: tuple[float, ...]
     advantage: float
     token_weight: float
+    fresh: bool = True
 
     def __post_init__(self) -> None:
         if not self.completion_tokens or len(self.completion_tokens) != len(self.sampler_logprobs):
@@ -89,6 +92,9 @@ class UpdateMetrics:
     """What one update did. Ratio, clip fraction, entropy (nats) and KL (nats a token) are means over tokens; NaN where the
     update has no such thing. `not_finite` says what was NaN or infinite, and is why the update was left out.
     `loss_metrics`: the means of what the loss measures besides its clip fraction.
+
+    `mismatch_kl` and `mismatch_max` say how far sampler and learner were apart on the fresh datums before the update, in nats
+    a token and in nats (`slow/mismatch.py`); NaN where that is not known. `masked`: completions that the correction left out.
     """
 
     loss: float
@@ -102,11 +108,25 @@ class UpdateMetrics:
     computed_tokens: int
     not_finite: str | None = None
     loss_metrics: Mapping[str, float] = field(default_factory=dict)
+    mismatch_kl: float = math.nan
+    mismatch_max: float = math.nan
+    masked: int = 0
 
 
-NAN = float("nan")
+NAN = math.nan
 NO_UPDATE = UpdateMetrics(0.0, 0.0, NAN, NAN, 0.0, NAN, 0.0, 0, 0)
 """What an update without any datum did."""
+
+
+@dataclass(frozen=True)
+class Correction:
+    """What an update does where sampler and learner differ, see `slow/mismatch.py`. `low` and `high` bound the ratio of their
+    probabilities: of a token for `truncate`, which has no lower bound, of a whole completion for `mask`.
+    """
+
+    kind: Literal["none", "truncate", "mask"] = "none"
+    low: float = 0.0
+    high: float = 2.0
 
 
 @dataclass(frozen=True)
@@ -115,7 +135,8 @@ class LossSettings:
     `1 - clip_low`.
 
     `temperature` is the one that the rollouts were sampled at. Log-probabilities, ratio, entropy and KL penalty are those
-    of softmax(logits / temperature), so that the ratio of a fresh rollout is 1.
+    of softmax(logits / temperature), so that the ratio of a fresh rollout is 1. An engine that cannot make the `correction`
+    refuses it.
     """
 
     name: str = "cispo"
@@ -123,6 +144,7 @@ class LossSettings:
     kl_coefficient: float = 1e-3
     temperature: float = 1.0
     floor: float = 0.0
+    correction: Correction = Correction()
 
 
 class Sampler(Protocol):
@@ -172,7 +194,7 @@ class Learner(Protocol):
     def train_step(self, datums: Sequence[Datum], loss: LossSettings, learning_rate: float) -> UpdateMetrics:
         """One optimiser step on the sum over tokens of `token_weight * loss`.
 
-        Raises: ConfigError, before anything moves, for a loss that it cannot run.
+        Raises: ConfigError, before anything moves, for a loss or a correction that it cannot run.
         """
         ...
 

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
-from fastslow.section import NonNegative, NonNegativeNumber, Positive, PositiveNumber, Section, option
+from fastslow.section import FROM_LIST, NonNegative, NonNegativeNumber, Positive, PositiveNumber, Section, option
 from fastslow.slow.samplers.settings import AnySampler, ForestConfig
 
 LORA_SOURCE = "ours: the paper trains every parameter"
@@ -113,11 +113,23 @@ class SlowConfig(Section):
         source="settings: 1e-6, full fine-tuning of 8 B",
     )  # fmt: skip
     warmup_steps: NonNegative = option(10, "linear, from zero", unit="steps", source="settings: 10")
-    betas: tuple[Beta, Beta] = option((0.9, 0.999), "AdamW", unit="number", source="settings: (0.9, 0.999)")
+    betas: Annotated[tuple[Beta, Beta], FROM_LIST] = option(
+        (0.9, 0.999), "AdamW", unit="number", source="settings: (0.9, 0.999)"
+    )
     weight_decay: NonNegativeNumber = option(0.0, "AdamW", unit="number", source="settings: 0")
     max_grad_norm: PositiveNumber | None = option(
         1.0, "longer gradients are scaled down to it; null: never", unit="norm"
     )
+    mismatch_correction: Literal["none", "truncate", "mask"] = option(
+        "none", "`none`, `truncate` or `mask`, where sampler and learner differ", unit="a name",
+        source="truncate: Yao et al. 2025; mask: Liu et al. 2025",
+        more="`truncate` weighs a token by learner / sampler, at most the upper bound. `mask` leaves out a completion whose "
+        "ratio lies outside the bounds. See [engine.md](engine.md#sampler-and-learner-differ).",
+    )  # fmt: skip
+    mismatch_bounds: Annotated[tuple[float, float], FROM_LIST] = option(
+        (0.0, 2.0), "of learner / sampler; the lower is for `mask` alone", unit="ratio of probabilities",
+        source="TRL: 2 above, nothing below",
+    )  # fmt: skip
     microbatch_tokens: Positive = option(2048, "memory: tokens of a training pass", unit="tokens")
     sample_rows: Positive = option(128, "memory: completions sampled at a time", unit="completions")
     prefix_sharing: bool = option(True, "off: plain batches, for comparison", unit="yes or no")

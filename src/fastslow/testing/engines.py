@@ -27,6 +27,10 @@ from fastslow.slow.engine import (
     check_protocol,
 )
 from fastslow.testing.contract import require, run_checks
+from fastslow.testing.mismatch import (
+    a_correction_is_made_or_refused,
+    an_update_says_how_far_sampler_and_learner_are_apart,
+)
 from fastslow.types import Completion, Message
 
 Rows = list[list[float]]
@@ -376,6 +380,8 @@ CHECKS: tuple[Callable[[EngineCase], None], ...] = (
     sampling_and_training_agree,
     an_update_moves_log_probabilities_with_their_advantages,
     the_metrics_of_an_update_are_those_of_its_datums,
+    an_update_says_how_far_sampler_and_learner_are_apart,
+    a_correction_is_made_or_refused,
     the_base_weights_stay,
     a_loss_that_it_cannot_run_is_refused,
     distillation_moves_towards_the_teacher_or_is_refused,

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fastslow.config import Config
 from fastslow.errors import ConfigError
@@ -14,16 +15,23 @@ from fastslow.slow.build import build_engine, check_engine
 from fastslow.slow.context_room import ContextRoom, context_room
 from fastslow.slow.engine import PolicyEngine
 from fastslow.slow.losses import check_loss
+from fastslow.slow.mismatch import check_correction
 from fastslow.tasks.base import Task, check_splits
 from fastslow.tasks.registry import build_task
 from fastslow.training.observer import Observer
 from fastslow.training.resume import check_complete
 from fastslow.training.tracking import check_tracker, make_tracker
 
+if TYPE_CHECKING:
+    from fastslow.slow.agreement import Agreement
+
 
 @dataclass(frozen=True)
 class Parts:
-    """What a training session is made of. In `config` a teacher's prompt stands as its text."""
+    """What a training session is made of. In `config` a teacher's prompt stands as its text. `longest_tokens`: of the longest
+    sequence that may come. `agreement`: how far sampler and learner are apart; None where no weights train, and of a resumed
+    run, whose weights are yet to be loaded.
+    """
 
     config: Config
     task: Task
@@ -32,6 +40,8 @@ class Parts:
     run: RunDirectory
     room: ContextRoom
     tracker: Observer
+    longest_tokens: int
+    agreement: "Agreement | None"
 
 
 def check(config: Config) -> tuple[Config, Task]:
@@ -42,6 +52,8 @@ def check(config: Config) -> tuple[Config, Task]:
     check_splits(task)
     method = find_method(config.method)
     config = method.prepare(config, task)
+    reinforces = method.moves_weights and not method.needs_distributions
+    check_correction(config.slow, config.method, reinforces=reinforces)
     if method.moves_weights:
         _check_sampling(config)
     if method.searches(config):
@@ -67,17 +79,30 @@ def _check_sampling(config: Config) -> None:
         )
 
 
-def _check_engine(config: Config, task: Task, engine: PolicyEngine) -> None:
-    """Raises ConfigError where the engine's sampler and its learner do not agree on this model."""
+def _check_model(config: Config, engine: PolicyEngine, longest_tokens: int) -> None:
+    """Raises ConfigError where cached sampling and whole sequences do not give the same policy of this model."""
     from fastslow.slow.local.engine import LocalEngine
 
     if isinstance(engine, LocalEngine):
-        from fastslow.slow.local.agreement import check_agreement, longest_sequence
+        from fastslow.slow.local.agreement import check_agreement
 
-        method = find_method(config.method)
-        prompts = [task.seed_prompt, *method.given_prompts(config).values()]
-        longest = longest_sequence(config, task, engine, prompts=prompts, searches=method.searches(config))
-        check_agreement(engine, longest, trains=method.moves_weights)
+        check_agreement(engine, longest_tokens, trains=find_method(config.method).moves_weights)
+
+
+def measure(config: Config, task: Task, engine: PolicyEngine, longest_tokens: int) -> "Agreement | None":
+    """How far the engine's sampler and its learner are apart; None where no weights train."""
+    from fastslow.slow.agreement import measure_agreement
+
+    trains = find_method(config.method).moves_weights
+    return measure_agreement(config, task, engine, longest_tokens) if trains else None
+
+
+def _longest(config: Config, task: Task, engine: PolicyEngine) -> int:
+    from fastslow.slow.agreement import longest_sequence
+
+    method = find_method(config.method)
+    prompts = [task.seed_prompt, *method.given_prompts(config).values()]
+    return longest_sequence(config, task, engine, prompts=prompts, searches=method.searches(config))
 
 
 def prepare(config: Config, *, resume: Path | None = None) -> Parts:
@@ -94,7 +119,11 @@ def prepare(config: Config, *, resume: Path | None = None) -> Parts:
     try:
         tracker = make_tracker(config)
         engine = build_engine(config)
-        _check_engine(config, task, engine)
+        longest = _longest(config, task, engine)
+        _check_model(config, engine, longest)
+        agreement = measure(config, task, engine, longest) if resume is None else None
+        if agreement is not None and agreement.complaint is not None:
+            raise ConfigError(agreement.complaint)
         searches = find_method(config.method).searches(config)
         optimiser = build_optimiser(config.fast, engine, task.seed_prompt, room) if searches else FrozenOptimiser()
     except BaseException:
@@ -102,4 +131,4 @@ def prepare(config: Config, *, resume: Path | None = None) -> Parts:
         raise
     if resume is None:
         run.create(config)
-    return Parts(config, task, engine, optimiser, run, room, tracker)
+    return Parts(config, task, engine, optimiser, run, room, tracker, longest, agreement)

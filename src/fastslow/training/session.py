@@ -21,8 +21,10 @@ from fastslow.runs.record import StepRecord
 from fastslow.seeding import derive_seed
 from fastslow.slow.advantages import AdvantageSettings, build_datums
 from fastslow.slow.distillation import build_distill_datums
-from fastslow.slow.engine import LossSettings, UpdateMetrics
+from fastslow.slow.engine import UpdateMetrics
+from fastslow.slow.mismatch import loss_settings
 from fastslow.training import divergence
+from fastslow.training.apart import MismatchWatch
 from fastslow.training.build import Parts, prepare
 from fastslow.training.checkpoints import Checkpoints, Mark
 from fastslow.training.context import RunContext, fitting
@@ -74,6 +76,7 @@ class TrainingSession:
         self.interrupts = Interrupts(self.context.warn)
         self._sampling = Sampling(self.context)
         self._population = Population(self.context)
+        self._mismatch = MismatchWatch(self.context, parts)
         self._curricula: dict[int, Curriculum] = {}
         self._groups: Sequence[Group] = ()
         self._last_record: dict[str, Any] = {}
@@ -90,7 +93,12 @@ class TrainingSession:
         parts = prepare(config, resume=resume)
         session = cls(parts, Observers([observer or SilentObserver(), parts.tracker]))
         if resume is not None:
-            session._restore()
+            try:
+                session._restore()
+                session._mismatch.look_again()
+            except BaseException:
+                parts.run.close()
+                raise
         return session
 
     def __enter__(self) -> "TrainingSession":
@@ -105,9 +113,10 @@ class TrainingSession:
                     "output": str(context.run.path),
                     "step": state.step,
                     "rollouts": state.sampled_total,
-                    "engine": context.engine.describe(),
+                    "engine": self._mismatch.first_line(),
                 },
             )
+            self._mismatch.begin()
             if self._closing:
                 self._finish_closing()
             elif state.step == 0 and not self._last_record:
@@ -244,10 +253,8 @@ class TrainingSession:
 
         def step(learning_rate: float) -> tuple[UpdateMetrics, int]:
             settings = AdvantageSettings(loop.baseline, loop.divide_by_std, loop.batch_normalisation)
-            datums = build_datums(groups, settings)
-            loss = LossSettings(
-                slow.loss, slow.tau, slow.kl_coefficient, config.sampling.temperature, 1.0 - slow.clip_low
-            )
+            datums = build_datums(groups, settings, engine.policy_version)
+            loss = loss_settings(slow, config.sampling.temperature)
             return engine.train_step(datums, loss, learning_rate), len(datums)
 
         self._update(step)
@@ -290,6 +297,7 @@ class TrainingSession:
             metrics, datums = step(learning_rate)
         context.record.update(metrics, learning_rate, datums)
         divergence.count_stuck(context, metrics, version)
+        self._mismatch.see(metrics)
 
     # -- measuring and logging -----------------------------------------------------------------------------------------
 

@@ -1,6 +1,7 @@
 """Advantages and token weights against values worked out by hand."""
 
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -133,3 +134,11 @@ def test_a_datum_holds_what_the_sampler_saw_and_said() -> None:
     first, second = build_datums([[rollout(1.0, 2), rollout(0.0, 3)]], RAW)
     assert (first.context_tokens, first.completion_tokens, first.sampler_logprobs) == ((1, 2), (5, 5), (-1.0, -1.0))
     assert (second.context_tokens, second.completion_tokens) == ((1, 2), (5, 5, 5))
+
+
+def test_rollouts_of_the_weights_that_are_updated_are_fresh() -> None:
+    """Whoever sampled them, the search or the training; where no version is given, all are."""
+    versions = {0: "rl", 2: "gepa", 3: "gepa"}
+    group = [replace(rollout(float(v > 1)), policy_version=v, source=s) for v, s in versions.items()]  # type: ignore[arg-type]
+    assert [datum.fresh for datum in build_datums([group], RAW, 3)] == [False, False, True]
+    assert [datum.fresh for datum in build_datums([group], RAW)] == [True, True, True]

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from fastslow.slow.engine import SampleRequest, SamplingParams, TokenSequence, Weights
+from fastslow.slow.engine import Correction, SampleRequest, SamplingParams, TokenSequence, Weights
 from fastslow.slow.local.engine import LocalEngine
 from fastslow.slow.settings import ModelConfig
 from fastslow.testing.engines import check_engine
@@ -33,6 +33,29 @@ class Stale(LocalEngine):
             ]
             for request, group in zip(requests, groups, strict=True)
         ]
+
+
+class Lying(LocalEngine):
+    """Says that what it drew was a little likelier than it was."""
+
+    def sample(self, requests: Sequence[SampleRequest], params: SamplingParams) -> list[list[Completion]]:
+        groups = super().sample(requests, params)
+        return [[replace(c, logprobs=tuple(0.9 * v for v in c.logprobs)) for c in group] for group in groups]
+
+
+class Trusting(LocalEngine):
+    """Never looks at what the sampler reported."""
+
+    def train_step(self, datums: Any, loss: Any, learning_rate: float) -> Any:
+        metrics = super().train_step(datums, loss, learning_rate)
+        return replace(metrics, mismatch_kl=0.0, mismatch_max=0.0)
+
+
+class Careless(LocalEngine):
+    """Makes no correction and does not say so."""
+
+    def train_step(self, datums: Any, loss: Any, learning_rate: float) -> Any:
+        return super().train_step(datums, replace(loss, correction=Correction()), learning_rate)
 
 
 class Miscounting(LocalEngine):
@@ -69,6 +92,9 @@ class Obliging(LocalEngine):
 BROKEN = {
     Deaf: "another seed gives other completions",
     Stale: "after an update the sampler's log-probabilities are the learner's",
+    Lying: "before an update the sampler's log-probabilities are the learner's: they are ",
+    Trusting: "mismatch_kl is the mean of exp(d) - d - 1 over the tokens of fresh datums",
+    Careless: "masked counts the completions that the correction left out",
     Miscounting: "an update without datums adds nothing to policy_version",
     Drifting: "an update leaves the base weights alone",
     Forgetful: "load brings the optimiser back",

@@ -1,4 +1,5 @@
-"""Whether sampler and learner speak of the same policy at every length that a run will see; asked once, before the first step.
+"""Whether our sampler and the learner compute the same policy at every length that a run will see; asked once, before the
+first step. `slow/agreement.py` compares what a sampler reports of its own tokens, whichever sampler that is.
 
 The sampler extends a cache token by token, the learner computes whole sequences. Most models give the same numbers either
 way. Some do not: rotary factors that change with the length of a pass (long rope, dynamic rope), windows that a cache
@@ -8,34 +9,28 @@ that something changes, and at full length where it says so at all or the model 
 """
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any
 
 import torch
 
-from fastslow.config import Config
 from fastslow.errors import ConfigError
 from fastslow.slow.engine import TokenSequence
 from fastslow.slow.local.engine import LocalEngine
 from fastslow.slow.local.precision import in_float32
 from fastslow.slow.local.probe import (
     FLOAT32_TOLERANCE,
-    TEXT,
     decoded_logprobs,
     ordinary_tokens,
     scored_logprobs,
     worst_difference,
 )
 from fastslow.slow.samplers.forest import ForestSampler
-from fastslow.tasks.base import Task
-from fastslow.types import Prompt
 
 logger = logging.getLogger(__name__)
 
 SHORT, SHORTER, FEW, ACROSS = 64, 24, 4, 16
-PROBLEMS, LONGEST_PROBLEMS = 2000, 16
 ROPES = ("longrope", "dynamic")
 
 
@@ -54,27 +49,8 @@ class Comparison:
         return self.difference <= self.allowed  # a NaN does not
 
 
-def longest_sequence(
-    config: Config, task: Task, engine: LocalEngine, *, prompts: Sequence[Prompt], searches: bool
-) -> int:
-    """Tokens of the longest context and completion that the run may see: bounded by the config, and by the model.
-
-    `prompts` are those that it begins with; `searches`: it writes longer ones.
-    """
-    problems = [*islice(task.problems("train"), PROBLEMS), *islice(task.problems("validation"), PROBLEMS)]
-    found = [task.messages(problem, prompt) for prompt in prompts for problem in problems]
-    found.sort(key=lambda messages: -sum(len(str(message["content"])) for message in messages))
-    longest = max(len(engine.encode(messages)) for messages in found[:LONGEST_PROBLEMS])
-    if searches:
-        tokens_per_character = len(engine.tokenizer(TEXT, add_special_tokens=False)["input_ids"]) / len(TEXT)
-        written = config.fast.proposer.max_prompt_chars * len(task.seed_prompt.components)
-        longest += int(written * tokens_per_character)
-    longest += config.sampling.max_tokens
-    return min(longest, engine.context_limit or longest)
-
-
 def check_agreement(engine: LocalEngine, longest_tokens: int, *, trains: bool) -> None:
-    """Compare our sampler and the learner up to `longest_tokens`; what another sampler draws from is its author's business.
+    """Compare our sampler and the learner up to `longest_tokens`; what another sampler computes can only be seen in its draws.
 
     Raises: ConfigError where they differ and weights are trained; without training it is a warning.
     """
@@ -109,6 +85,12 @@ def lengths(config: Any, longest_tokens: int, *, own_code: bool) -> Iterator[tup
         yield limit - ACROSS // 2, min(ACROSS, longest_tokens - limit + ACROSS // 2)
     if longest_tokens > short and (limits or own_code):
         yield longest_tokens - FEW, FEW
+
+
+def length_matters(engine: LocalEngine, longest_tokens: int) -> bool:
+    """Whether the model may compute otherwise at `longest_tokens` than at a few tokens."""
+    config = engine.model.config.get_text_config()
+    return len(list(lengths(config, longest_tokens, own_code=engine.policy.config.trust_remote_code))) > 1
 
 
 def changing_lengths(config: Any) -> list[int]:

@@ -28,6 +28,7 @@ from fastslow.slow.local.adamw import MasterAdamW
 from fastslow.slow.local.policy import LocalPolicy
 from fastslow.slow.local.scoring import MicroBatch, kl_divergences, token_logprobs
 from fastslow.slow.losses import Loss, LossInputs, find_loss, importance_ratio, kl_penalty
+from fastslow.slow.mismatch import Mismatch, correct
 
 
 class LocalLearner:
@@ -55,12 +56,14 @@ class LocalLearner:
     # -- measuring -----------------------------------------------------------------------------------------------------
 
     @torch.no_grad()
-    def logprobs(self, sequences: Sequence[TokenSequence], weights: Weights = "current") -> list[list[float]]:
-        """As `Learner.logprobs`."""
+    def logprobs(
+        self, sequences: Sequence[TokenSequence], weights: Weights = "current", temperature: float = 1.0
+    ) -> list[list[float]]:
+        """As `Learner.logprobs`; at another `temperature` where one is given."""
         results: list[list[float]] = [[] for _ in sequences]
         with self.policy.weights(weights) as model:
             for batch in self.policy.micro_batches(sequences):
-                values, _ = token_logprobs(batch.forward(model), batch, sequences)
+                values, _ = token_logprobs(batch.forward(model), batch, sequences, temperature)
                 for member, part in zip(batch.members, values.split([len(rows) for rows in batch.rows]), strict=True):
                     results[member] = part.tolist()
         check_logprobs(results, f"log-probabilities under the {weights} weights")
@@ -132,10 +135,15 @@ class LocalLearner:
             torch.tensor([len(datum.completion_tokens) for datum in members], device=self.policy.device),
             settings,
         )
-        output = loss(inputs)
+        fresh = torch.tensor([datum.fresh for datum in members], device=self.policy.device)
+        corrected = correct(inputs, fresh)
+        output = loss(corrected.inputs)
         penalty = torch.zeros_like(learner) if base_logprobs is None else kl_penalty(learner, base_logprobs)
-        total = (inputs.token_weights_N * (output.loss + settings.kl_coefficient * penalty)).sum()
+        policy_loss = corrected.factor_N * output.loss
+        total = (corrected.inputs.token_weights_N * (policy_loss + settings.kl_coefficient * penalty)).sum()
         ratio = importance_ratio(learner, inputs.sampler_logprobs_N)
+        sums.mismatch.add((learner.detach() - inputs.sampler_logprobs_N)[inputs.to_tokens(fresh)])
+        sums.masked += corrected.masked
         total.backward()
         sums.add(total, ratio, output.metrics, entropy, penalty, batch.computed_tokens)
 
@@ -200,7 +208,8 @@ class _Sums:
 
     def __init__(self) -> None:
         self.loss = self.ratio = self.ratio_max = self.entropy = self.penalty = 0.0
-        self.tokens = self.computed_tokens = 0
+        self.tokens = self.computed_tokens = self.masked = 0
+        self.mismatch = Mismatch()
         self.measured: dict[str, tuple[float, int]] = defaultdict(lambda: (0.0, 0))
 
     def add(
@@ -241,4 +250,7 @@ class _Sums:
             self.computed_tokens,
             not_finite,
             own,
+            self.mismatch.kl,
+            self.mismatch.max,
+            self.masked,
         )

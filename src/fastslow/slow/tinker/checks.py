@@ -43,6 +43,7 @@ def check_remote(config: Config) -> None:
     if model.lora is None and tinker.backend in ("hosted", "jax"):
         raise ConfigError(f"model.lora: is missing: tinker.backend {tinker.backend!r} trains LoRA adapters alone")
     server_loss(config.slow.loss)
+    check_no_correction(config.slow.mismatch_correction)
     measures = config.slow.kl_coefficient > 0 or (config.evaluation.every > 0 and config.evaluation.kl_problems > 0)
     if model.lora is None and measures:
         raise ConfigError(
@@ -58,6 +59,16 @@ def check_temperature(temperature: float) -> None:
         raise ConfigError(
             f"sampling.temperature: {temperature:g} with engine: tinker: the server's training log-probabilities are those of "
             "temperature 1, so the importance ratio of a fresh rollout would not be 1. Set it to 1.0, or use engine: local"
+        )
+
+
+def check_no_correction(kind: str) -> None:
+    """Raises ConfigError for a correction of the mismatch: the server's learner speaks with its update, not before it."""
+    if kind != "none":
+        raise ConfigError(
+            f"slow.mismatch_correction: {kind!r} with engine: tinker: it needs the learner's log-probabilities before the "
+            "update, and the Tinker API gives them with it. Leave it out and take slow.loss: cispo, whose weight the server "
+            "truncates at 1 + slow.clip_high, or use engine: local"
         )
 
 

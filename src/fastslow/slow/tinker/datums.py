@@ -18,6 +18,7 @@ import torch
 from fastslow.errors import ConfigError
 from fastslow.slow.engine import NAN, Datum, LossSettings, TokenSequence, UpdateMetrics
 from fastslow.slow.losses import LOSSES, LossInputs, find_loss, importance_ratio
+from fastslow.slow.mismatch import Mismatch
 
 Reduction = Literal["tokens", "sequences"]
 
@@ -149,6 +150,9 @@ def update_metrics(
     penalty = torch.zeros_like(learner)
     if base_logprobs is not None:
         penalty = _flat([kl_estimates(c, b) for c, b in zip(learner_logprobs, base_logprobs, strict=True)])
+    mismatch = Mismatch()
+    fresh = torch.tensor([datum.fresh for datum in datums])
+    mismatch.add((learner - inputs.sampler_logprobs_N)[inputs.to_tokens(fresh)])
     own = {name: float(values.double().mean()) for name, values in output.metrics.items()}
     computed = sum(len(datum.context_tokens) + len(datum.completion_tokens) for datum in datums)
     return UpdateMetrics(
@@ -162,6 +166,8 @@ def update_metrics(
         tokens=len(learner),
         computed_tokens=computed * (1 if base_logprobs is None else 2),
         loss_metrics=own,
+        mismatch_kl=mismatch.kl,
+        mismatch_max=mismatch.max,
     )
 
 

@@ -40,7 +40,14 @@ from fastslow.slow.limits import check_lengths
 from fastslow.slow.local import loading
 from fastslow.slow.local.adapter_files import complete_adapter
 from fastslow.slow.settings import ModelConfig, SlowConfig
-from fastslow.slow.tinker.checks import STATE, check_temperature, read_state, server_limit, server_name
+from fastslow.slow.tinker.checks import (
+    STATE,
+    check_no_correction,
+    check_temperature,
+    read_state,
+    server_limit,
+    server_name,
+)
 from fastslow.slow.tinker.datums import (
     DIALECTS,
     ServerDatum,
@@ -212,6 +219,7 @@ class TinkerEngine:
         """As `Learner.train_step`, of the losses of the Tinker API."""
         name = server_loss(loss.name)
         check_temperature(loss.temperature)
+        check_no_correction(loss.correction.kind)
         if not datums:
             return NO_UPDATE
         sequences = [TokenSequence(datum.context_tokens, datum.completion_tokens) for datum in datums]

@@ -7,14 +7,12 @@ import pytest
 import torch
 
 from architectures import ARCHITECTURES, POSITIONS, ROPE_LIMIT, make_architecture_dir
-from fastslow.config import Config
 from fastslow.errors import ConfigError
 from fastslow.loop import train
 from fastslow.slow.local import loading
-from fastslow.slow.local.agreement import changing_lengths, check_agreement, compare, lengths, longest_sequence
+from fastslow.slow.local.agreement import changing_lengths, check_agreement, compare, length_matters, lengths
 from fastslow.slow.local.engine import LocalEngine
 from fastslow.slow.settings import LoraConfig, ModelConfig, SlowConfig
-from fastslow.tasks.registry import build_task
 
 from runs import small_config
 
@@ -101,19 +99,7 @@ def test_only_lengths_at_which_something_changes_are_tried(tmp_path: Path) -> No
     assert changing_lengths(dynamic) == [64]
 
 
-def test_the_longest_sequence_counts_problem_prompt_and_completion(tiny_model_dir: Path, tmp_path: Path) -> None:
-    engine = LocalEngine(ModelConfig(name=str(tiny_model_dir), device="cpu"), threads=1)
-    plain = small_config(tiny_model_dir, tmp_path, method="rl")
-    task = build_task(plain.task)
-    contexts = [len(engine.encode(task.messages(p, task.seed_prompt))) for p in task.problems("train")]
-
-    def longest(config: Config, searches: bool) -> int:
-        return longest_sequence(config, task, engine, prompts=[task.seed_prompt], searches=searches)
-
-    assert longest(plain, False) >= max(contexts) + plain.sampling.max_tokens
-    assert longest(plain, False) < max(contexts) + plain.sampling.max_tokens + 20
-    proposer = {"max_prompt_chars": 100}
-    searching = small_config(tiny_model_dir, tmp_path, fast={"proposer": proposer})
-    # The test tokenizer has a token for each character.
-    assert longest(searching, True) == longest(plain, False) + 100
-    assert longest(small_config(tiny_model_dir, tmp_path), True) == engine.context_limit
+def test_a_length_matters_where_something_changes_before_it(tmp_path: Path) -> None:
+    engine = engine_of(tmp_path, "phi3_longrope")
+    assert length_matters(engine, POSITIONS) and not length_matters(engine, ROPE_LIMIT)
+    assert not length_matters(engine_of(tmp_path, "llama"), POSITIONS)

@@ -13,7 +13,7 @@ import pytest
 from fastslow.config import Config
 from fastslow.errors import ConfigError, DivergedError
 from fastslow.slow.build import check_engine
-from fastslow.slow.engine import Datum, LossSettings
+from fastslow.slow.engine import Correction, Datum, LossSettings
 from fastslow.slow.tinker.checks import check_remote, read_state, server_limit
 from fastslow.slow.tinker.server import api_key, check_server
 from fastslow.slow.tinker.settings import TinkerConfig
@@ -84,6 +84,7 @@ def test_wrong_sections_say_what_is_wrong(overrides: dict[str, Any], message: st
         ({"model": {"lora": None}}, "model.lora: is missing: tinker.backend 'jax' trains LoRA adapters alone"),
         ({"model": {"lora": None}, "tinker": {"backend": "fsdp"}}, "slow.kl_coefficient, evaluation.kl_problems"),
         ({"slow": {"loss": "my_loss"}}, "slow.loss: 'my_loss' is not a loss of the Tinker API"),
+        ({"slow": {"mismatch_correction": "mask"}}, "slow.mismatch_correction: 'mask' with engine: tinker: it needs"),
         ({}, "tinker.base_url: no server answers at http://127.0.0.1:9 within 0.2 s"),
         ({"tinker": {"base_url": "localhost:8000"}}, "'localhost:8000' is no address"),
         ({"tinker": {"base_url": "http://me:secret@host"}}, "holds a user name or a password"),
@@ -193,7 +194,11 @@ def test_what_a_server_says_of_an_update_tells_whether_it_was_finite(
     engine.server = SimpleNamespace(wait=lambda futures: answers)
     monkeypatch.setattr(tinker, "_sent", lambda datum: datum)
     monkeypatch.setattr(engine, "_adam", lambda rate: None, raising=False)
-    metrics = engine.train_step([Datum((1, 2), (4, 5), (-1.0, -2.0), 1.0, 0.5)], LossSettings(kl_coefficient=0.0), 0.1)
+    datums = [Datum((1, 2), (4, 5), (-1.0, -2.0), 1.0, 0.5)]
+    with pytest.raises(ConfigError, match=r"slow.mismatch_correction: 'mask' with engine: tinker"):
+        engine.train_step(datums, LossSettings(kl_coefficient=0.0, correction=Correction("mask")), 0.1)
+    assert engine.policy_version == 3
+    metrics = engine.train_step(datums, LossSettings(kl_coefficient=0.0), 0.1)
     assert metrics.not_finite == not_finite
     assert engine.policy_version == 4  # the server may have moved the weights
 

@@ -1,6 +1,7 @@
 """What is sent to a server: by hand, and as an equality of gradients with the local engine's loss."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -106,6 +107,17 @@ def test_metrics_by_hand() -> None:
     assert metrics.ratio_mean == pytest.approx((1 + 8 + 1 + 1 + 1) / 5)
     assert (metrics.tokens, metrics.computed_tokens, metrics.grad_norm) == (5, 10, 0.5)
     assert math.isnan(metrics.entropy)
+
+
+def test_the_mismatch_of_fresh_datums_by_hand() -> None:
+    """The learner before the update against what the server's sampler reported: d = 0, log 8 and, reused, 0, 0, 1."""
+    learner = [[-1.0, -2.0 + math.log(8.0)], [-0.5, -1.0, -2.0]]
+    reused = [DATUMS[0], replace(DATUMS[1], fresh=False)]
+    for datums, tokens, more in ((reused, 2, 0.0), (DATUMS, 5, math.e - 2.0)):
+        metrics = update_metrics(datums, learner, None, LOSS, 0.5)
+        assert metrics.mismatch_kl == pytest.approx((8.0 - math.log(8.0) - 1.0 + more) / tokens)
+        assert metrics.mismatch_max == pytest.approx(math.log(8.0))
+        assert metrics.masked == 0
 
 
 def test_metrics_of_plain_importance_sampling_by_hand() -> None:
