@@ -131,6 +131,12 @@ class SlowConfig(Section):
         source="TRL: 2 above, nothing below",
     )  # fmt: skip
     microbatch_tokens: Positive = option(2048, "memory: tokens of a training pass", unit="tokens")
+    activation_checkpointing: bool = option(
+        False,
+        "memory: layers are computed twice in an update instead of kept",
+        unit="yes or no",
+        more="About a third more work, and the same gradients.",
+    )
     sample_rows: Positive = option(128, "memory: completions sampled at a time", unit="completions")
     prefix_sharing: bool = option(True, "off: plain batches, for comparison", unit="yes or no")
 

@@ -112,8 +112,10 @@ class MasterAdamW:
     def _accumulator(master: torch.nn.Parameter) -> Any:
         def accumulate(parameter: torch.Tensor) -> None:
             if parameter.grad is not None:
-                gradient = parameter.grad.float()
-                master.grad = gradient if master.grad is None else master.grad + gradient
+                if master.grad is None:
+                    master.grad = parameter.grad.float()
+                else:
+                    master.grad.add_(parameter.grad)  # in place: a copy would be as large as the model's largest matrix
                 parameter.grad = None
 
         return accumulate

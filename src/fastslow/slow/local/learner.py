@@ -7,11 +7,12 @@ weights, optimiser state and policy version as they are, and so does one whose l
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Any
 
 import torch
 
 from fastslow.errors import DivergedError
-from fastslow.slow.distillation import reverse_kl
 from fastslow.slow.engine import (
     NAN,
     NO_UPDATE,
@@ -25,8 +26,10 @@ from fastslow.slow.engine import (
 from fastslow.slow.finite import check_logprobs
 from fastslow.slow.limits import check_lengths
 from fastslow.slow.local.adamw import MasterAdamW
+from fastslow.slow.local.head import outputs
 from fastslow.slow.local.policy import LocalPolicy
-from fastslow.slow.local.scoring import MicroBatch, kl_divergences, token_logprobs
+from fastslow.slow.local.scoring import MicroBatch
+from fastslow.slow.local.sliced import backward_reverse_kl, output_divergences, output_logprobs
 from fastslow.slow.losses import Loss, LossInputs, find_loss, importance_ratio, kl_penalty
 from fastslow.slow.mismatch import Mismatch, correct
 
@@ -63,7 +66,7 @@ class LocalLearner:
         results: list[list[float]] = [[] for _ in sequences]
         with self.policy.weights(weights) as model:
             for batch in self.policy.micro_batches(sequences):
-                values, _ = token_logprobs(batch.forward(model), batch, sequences, temperature)
+                values, _ = output_logprobs(outputs(model, batch.forward), batch, sequences, temperature)
                 for member, part in zip(batch.members, values.split([len(rows) for rows in batch.rows]), strict=True):
                     results[member] = part.tolist()
         check_logprobs(results, f"log-probabilities under the {weights} weights")
@@ -74,9 +77,10 @@ class LocalLearner:
         """As `Learner.kl_to_base`, over the full vocabulary."""
         results: list[list[float]] = [[] for _ in sequences]
         for batch in self.policy.micro_batches(sequences):
-            logits = batch.forward(self.policy.model)
-            with self.policy.weights("base") as base:
-                divergences = kl_divergences(logits, batch.forward(base))
+            current = outputs(self.policy.model, batch.forward)
+            with self.policy.weights("base") as model:
+                base = outputs(model, batch.forward)
+            divergences = output_divergences(current, base, self._base_weights)
             for member, rows in zip(batch.members, batch.rows, strict=True):
                 results[member] = divergences[torch.tensor(rows, device=self.policy.device)].tolist()
         check_logprobs(results, "divergences of the current from the base weights")
@@ -123,9 +127,10 @@ class LocalLearner:
         base_logprobs = None
         if settings.kl_coefficient:
             with torch.no_grad(), self.policy.weights("base") as base:
-                base_logprobs, _ = token_logprobs(batch.forward(base), batch, sequences, settings.temperature)
-        logits = batch.forward(self.policy.model)
-        learner, entropy = token_logprobs(logits, batch, sequences, settings.temperature)
+                passed = outputs(base, batch.forward)
+                base_logprobs, _ = output_logprobs(passed, batch, sequences, settings.temperature)
+        current = outputs(self.policy.model, batch.forward)
+        learner, entropy = output_logprobs(current, batch, sequences, settings.temperature)
         members = [datums[index] for index in batch.members]
         inputs = LossInputs(
             learner,
@@ -171,28 +176,30 @@ class LocalLearner:
     ) -> tuple[float, float, int, int]:
         """Gradients from the datums of one micro-batch of the teacher; sums of loss and entropy, tokens, computed tokens."""
         with torch.no_grad(), self.policy.weights("base") as base:
-            teacher_logits = teacher.forward(base)
+            taught = outputs(base, teacher.forward)
         loss = entropy = 0.0
         tokens, computed = 0, teacher.computed_tokens
         for batch in self.policy.micro_batches([TokenSequence(d.context_tokens, d.completion_tokens) for d in datums]):
             members = [datums[index] for index in batch.members]
             weights = self._flat([datum.token_weight for datum in members for _ in datum.completion_tokens])
             teacher_rows = [teacher.rows[index] for index in batch.members]
-            logits = batch.forward(self.policy.model)
-            divergences, entropies = reverse_kl(
-                logits.detach(),
-                teacher_logits,
+            divergences, entropies = backward_reverse_kl(
+                outputs(self.policy.model, batch.forward),
+                taught,
+                self._base_weights,
                 self._indices(batch.rows),
                 self._indices(teacher_rows),
                 weights,
                 temperature,
             )
-            logits.backward(logits.detach())
             loss += float((weights * divergences).sum())
             entropy += float(entropies.sum())
             tokens += len(divergences)
             computed += batch.computed_tokens
         return loss, entropy, tokens, computed
+
+    def _base_weights(self) -> AbstractContextManager[Any]:
+        return self.policy.weights("base")
 
     # -- inside --------------------------------------------------------------------------------------------------------
 
@@ -225,7 +232,7 @@ class _Sums:
         self.loss += float(loss.detach())
         self.ratio += float(ratio.sum())
         self.ratio_max = max(self.ratio_max, float(ratio.max()))
-        self.entropy += float(entropy.sum())
+        self.entropy += float(entropy.detach().sum())
         self.penalty += float(penalty.detach().sum())
         self.tokens += len(ratio)
         self.computed_tokens += computed_tokens

@@ -12,6 +12,7 @@ from fastslow.slow.engine import TokenSequence, Weights
 from fastslow.slow.local import attention, loading, lora
 from fastslow.slow.local.cpu_memory import keep_freed_memory
 from fastslow.slow.local.probe import Sharing, decide_sharing
+from fastslow.slow.local.recompute import checkpoint_layers
 from fastslow.slow.local.scoring import ForestScorer, MicroBatch, PlainScorer, Scorer
 from fastslow.slow.settings import ModelConfig, SlowConfig
 
@@ -44,6 +45,8 @@ class LocalPolicy:
         self.stop = loading.stop_tokens(network, self.tokenizer)
         self.sharing = self._choose_layout(network)
         self.model: Any = self._with_adapter(network, adapter, start, seed)
+        if slow.activation_checkpointing:
+            checkpoint_layers(self.model)
         self._base: Any = None
 
     def __str__(self) -> str:

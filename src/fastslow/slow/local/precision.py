@@ -15,7 +15,7 @@ def in_float32(model: nn.Module) -> Iterator[None]:
     Products are real ones of float32, even where a GPU may round their factors to TF32. Layers are widened one at a time,
     while they compute, so that a model which fills half of a GPU can be compared there.
     """
-    layers = _layers(model)
+    layers = decoder_layers(model)
     inside = {id(tensor) for layer in layers for tensor in _tensors([layer])}
     outside = [tensor for tensor in _tensors([model]) if id(tensor) not in inside]
     kept = _widen(outside)
@@ -42,7 +42,7 @@ def in_float32(model: nn.Module) -> Iterator[None]:
         _narrow(kept)
 
 
-def _layers(model: nn.Module) -> list[nn.Module]:
+def decoder_layers(model: nn.Module) -> list[nn.Module]:
     """The members of the longest list of modules: a decoder's layers."""
     lists = [module for module in model.modules() if isinstance(module, nn.ModuleList)]
     longest = max(lists, key=lambda found: sum(p.numel() for p in found.parameters()), default=None)

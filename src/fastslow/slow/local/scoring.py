@@ -128,11 +128,26 @@ def token_logprobs(
     Shapes: logits (rows, vocabulary); returns (N,) with gradient and (N,) without. Float32 whatever the logits are.
     Backward turns the logits into their own gradient in place: do not use them after it.
     """
-    rows = torch.tensor([row for rows in batch.rows for row in rows], device=logits.device)
-    targets = [token for member in batch.members for token in sequences[member].completion_tokens]
-    targets_N = torch.tensor(targets, device=logits.device)
-    chosen, entropy = _TokenLogprobs.apply(logits, rows, targets_N, temperature)  # type: ignore[no-untyped-call]
+    rows, targets = flat_tokens(batch, sequences, logits.device)
+    chosen, entropy = row_logprobs(logits, rows, targets, temperature)
     return chosen, entropy[rows]
+
+
+def flat_tokens(
+    batch: MicroBatch, sequences: Sequence[TokenSequence], device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The row of logits and the token of each completion token of a micro-batch, member after member; (N,) and (N,)."""
+    rows = [row for rows in batch.rows for row in rows]
+    targets = [token for member in batch.members for token in sequences[member].completion_tokens]
+    return torch.tensor(rows, device=device), torch.tensor(targets, device=device)
+
+
+def row_logprobs(
+    logits: torch.Tensor, rows: torch.Tensor, targets: torch.Tensor, temperature: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """As `token_logprobs`, with the entropy of each row: logits (R, V), rows and targets (N,); returns (N,) and (R,)."""
+    chosen, entropies = _TokenLogprobs.apply(logits, rows, targets, temperature)  # type: ignore[no-untyped-call]
+    return chosen, entropies
 
 
 class _TokenLogprobs(torch.autograd.Function):
