@@ -38,7 +38,7 @@ class VllmConfig(Section):
         False,
         "no compilation and no CUDA graphs",
         unit="yes or no",
-        more="vLLM then starts sooner and draws more slowly.",
+        more="Starting takes less time then, and drawing more.",
     )
     sleep: bool = option(
         False, "vLLM gives its GPU memory back during updates", unit="yes or no", more="Refused without a GPU."

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -38,7 +38,7 @@ REQUESTS = [SampleRequest((10, 11), 2, seed=5), SampleRequest((20,), 0, seed=6),
 class FakeLLM:
     """Stands in for vllm.LLM: writes down what it is asked, and answers every request with token 60 and the end."""
 
-    made: "list[FakeLLM]" = []
+    made: ClassVar[list["FakeLLM"]] = []
 
     def __init__(self, **settings: Any) -> None:
         self.settings, self.calls, self.sent = settings, [], []
@@ -187,7 +187,7 @@ def test_a_kind_has_its_own_keys(tiny_model_dir: Path) -> None:
     # A run that vLLM has sampled is evaluated with ours by one key.
     found = sampler.validate_python({**given, "kind": "forest"}, context={"recorded": True})
     assert found == ForestConfig()
-    with pytest.raises(ConfigError, match="slow.sampler.*kv_cache"):
+    with pytest.raises(ConfigError, match=r"slow.sampler.*kv_cache"):
         parse_config({"model": {"name": "m"}, "task": {"name": "t"},
                       "slow": {"sampler": {"kind": "vllm", "kv_cache": 1}}})  # fmt: skip
 
