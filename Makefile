@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: check-gpu demo golden mutants test test-tinker check setup
+.PHONY: check-gpu demo golden mutants test test-tinker test-vllm check setup
 
 setup: $(READY)
 
@@ -30,6 +30,18 @@ test-tinker: $(READY) .venv-skyrl/.ready
 	$(PYTHON) -m venv .venv-skyrl
 	.venv-skyrl/bin/python -m pip install --quiet --requirement tests/tinker/skyrl/requirements.txt
 	touch .venv-skyrl/.ready
+
+# vLLM as the local engine's sampler, on the CPU, in an environment of its own.
+test-vllm: .venv-vllm/.ready
+	OMP_NUM_THREADS=1 .venv-vllm/bin/python -m pytest -rs tests/vllm_sampler
+
+# Three of the packages that vLLM brings do not fit its torch on a CPU, and break its import. Nothing here needs them.
+.venv-vllm/.ready: tests/vllm_sampler/requirements.txt pyproject.toml
+	$(PYTHON) -m venv .venv-vllm
+	.venv-vllm/bin/python -m pip install --quiet --requirement tests/vllm_sampler/requirements.txt
+	.venv-vllm/bin/python -m pip install --quiet --requirement tests/vllm_sampler/requirements.txt --editable .
+	.venv-vllm/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	touch .venv-vllm/.ready
 
 # FST and RL alone side by side, on a task and with a model that come with the package.
 demo: $(READY)

@@ -88,7 +88,7 @@ def _check_local(config: Config) -> None:
     from fastslow.slow.local.lora import check_settings
     from fastslow.slow.samplers.registry import check_sampler
 
-    check_sampler(config.slow.sampler)
+    check_sampler(config.slow.sampler, config.model)
     if not Path(config.model.name).is_dir():
         return  # nothing on this machine: loading will tell
     adapter = adapter_of(config.model)

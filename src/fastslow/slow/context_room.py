@@ -9,6 +9,7 @@ from functools import cached_property
 from fastslow.config import Config
 from fastslow.errors import ConfigError
 from fastslow.slow.limits import excess, fits
+from fastslow.slow.samplers.settings import sampling_limit
 from fastslow.tasks.base import Split, Task
 from fastslow.types import Message, Problem, Prompt
 
@@ -110,7 +111,7 @@ def context_room(config: Config, task: Task) -> ContextRoom:
     from fastslow.slow.local import loading
 
     renderer = ChatRenderer(loading.load_tokenizer(config.model), config.model.chat_template_kwargs)
-    limit = loading.context_limit(loading.load_text_config(config.model))
+    limit = sampling_limit(config.slow.sampler, loading.context_limit(loading.load_text_config(config.model)))
     if config.engine == "tinker" and config.tinker is not None:
         from fastslow.slow.tinker.checks import server_limit
 

@@ -1,6 +1,6 @@
 """The local engine: PyTorch and transformers, on a CPU or one GPU.
 
-It is a learner (`learner.py`), checkpoints (`checkpoints.py`) and a sampler (`slow.sampler`, ours in `samplers/forest.py`)
+It is a learner (`learner.py`), checkpoints (`checkpoints.py`) and a sampler (`slow.sampler`: ours is `samplers/forest.py`)
 around one network (`policy.py`).
 
 It is fast because it does no needless work. Sampling and training both run on packed forests, so a context is computed
@@ -32,6 +32,7 @@ from fastslow.slow.local.checkpoints import LocalCheckpoints
 from fastslow.slow.local.learner import LocalLearner
 from fastslow.slow.local.policy import LocalPolicy
 from fastslow.slow.samplers.registry import build_sampler
+from fastslow.slow.samplers.settings import sampling_limit
 from fastslow.slow.settings import ModelConfig, SlowConfig
 from fastslow.types import Completion, Message
 
@@ -76,8 +77,8 @@ class LocalEngine:
 
     @property
     def context_limit(self) -> int | None:
-        """Positions of the model's context."""
-        return self.policy.context_limit
+        """Positions of the model's context, or fewer where the sampler has fewer."""
+        return sampling_limit(self.policy.slow.sampler, self.policy.context_limit)
 
     @property
     def policy_version(self) -> int:
@@ -90,8 +91,9 @@ class LocalEngine:
         return self.learner.intact
 
     def describe(self) -> str:
-        """Precision, device, and whether prefixes are shared."""
-        return str(self.policy)
+        """Precision, device, whether prefixes are shared, and what a sampler says of itself."""
+        told = getattr(self.sampler, "describe", None)
+        return str(self.policy) if told is None else f"{self.policy}; {told()}"
 
     # -- text ----------------------------------------------------------------------------------------------------------
 
@@ -114,6 +116,12 @@ class LocalEngine:
         """As `Sampler.sync`."""
         self.sampler.sync()
 
+    def _make_room(self) -> None:
+        """A sampler with a `rest` gives memory back until it is synced."""
+        rest = getattr(self.sampler, "rest", None)
+        if rest is not None:
+            rest()
+
     # -- learning ------------------------------------------------------------------------------------------------------
 
     def logprobs(self, sequences: Sequence[TokenSequence], weights: Weights = "current") -> list[list[float]]:
@@ -126,6 +134,7 @@ class LocalEngine:
 
     def train_step(self, datums: Sequence[Datum], loss: LossSettings, learning_rate: float) -> UpdateMetrics:
         """As `Learner.train_step`."""
+        self._make_room()
         metrics = self.learner.train_step(datums, loss, learning_rate)
         self.sync()
         return metrics
@@ -134,6 +143,7 @@ class LocalEngine:
         self, datums: Sequence[DistillDatum], learning_rate: float, temperature: float = 1.0
     ) -> UpdateMetrics:
         """As `Learner.distill_step`."""
+        self._make_room()
         metrics = self.learner.distill_step(datums, learning_rate, temperature)
         self.sync()
         return metrics

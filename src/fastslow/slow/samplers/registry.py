@@ -3,19 +3,26 @@
 from fastslow.errors import ConfigError
 from fastslow.extension import construct, load_object
 from fastslow.slow.engine import Sampler, check_protocol
+from fastslow.slow.local.loading import pick_device
 from fastslow.slow.local.policy import LocalPolicy
 from fastslow.slow.samplers.forest import ForestSampler
-from fastslow.slow.samplers.settings import AnySampler, OwnSamplerConfig
+from fastslow.slow.samplers.settings import AnySampler, OwnSamplerConfig, VllmConfig
+from fastslow.slow.samplers.vllm import VllmSampler, check_vllm
+from fastslow.slow.settings import ModelConfig
 
 
-def check_sampler(config: AnySampler) -> None:
-    """Raises ConfigError for what can be known to fail before any model loads."""
-    if isinstance(config, OwnSamplerConfig) and not callable(load_object(config.kind, "slow.sampler.kind")):
+def check_sampler(config: AnySampler, model: ModelConfig) -> None:
+    """Raises ConfigError for what can be known to fail before the model loads."""
+    if isinstance(config, VllmConfig):
+        check_vllm(config, pick_device(model.device))
+    elif isinstance(config, OwnSamplerConfig) and not callable(load_object(config.kind, "slow.sampler.kind")):
         raise ConfigError(f"slow.sampler.kind: {config.kind!r} cannot be called: name a class with `sample` and `sync`")
 
 
 def build_sampler(config: AnySampler, policy: LocalPolicy) -> Sampler:
     """The sampler of a policy. One of your own gets `policy` where its constructor has a parameter of that name."""
+    if isinstance(config, VllmConfig):
+        return VllmSampler(policy, config)
     if not isinstance(config, OwnSamplerConfig):
         return ForestSampler(policy)
     made: Sampler = construct(config.kind, config.options, "slow.sampler", key="kind", given={"policy": policy})
