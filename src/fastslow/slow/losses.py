@@ -51,7 +51,9 @@ class LossInputs:
     @cached_property
     def sequence_N(self) -> torch.Tensor:
         """The number, from 0, of the completion that each token belongs to; shape (N,), int64."""
-        return self.lengths_S.new_tensor(range(len(self.lengths_S))).repeat_interleave(self.lengths_S)
+        numbers_S = self.lengths_S.new_tensor(range(len(self.lengths_S)))
+        # Without its size given, a GPU would have to be waited for.
+        return numbers_S.repeat_interleave(self.lengths_S, output_size=len(self.learner_logprobs_N))
 
     def sequence_sums(self, values_N: torch.Tensor) -> torch.Tensor:
         """Sums over the tokens of each completion; (N,) to (S,)."""

@@ -147,7 +147,10 @@ class LocalLearner:
         policy_loss = corrected.factor_N * output.loss
         total = (corrected.inputs.token_weights_N * (policy_loss + settings.kl_coefficient * penalty)).sum()
         ratio = importance_ratio(learner, inputs.sampler_logprobs_N)
-        sums.mismatch.add((learner.detach() - inputs.sampler_logprobs_N)[inputs.to_tokens(fresh)])
+        # Places, not a mask, whose number of tokens a GPU would have to be asked for.
+        fresh_tokens = [at for at, datum in enumerate(d for d in members for _ in d.completion_tokens) if datum.fresh]
+        places = torch.tensor(fresh_tokens, dtype=torch.long, device=self.policy.device)
+        sums.mismatch.add((learner.detach() - inputs.sampler_logprobs_N)[places])
         sums.masked += corrected.masked
         total.backward()
         sums.add(total, ratio, output.metrics, entropy, penalty, batch.computed_tokens)
