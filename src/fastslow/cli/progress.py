@@ -130,7 +130,7 @@ class _Clock:
         return (time.monotonic() - self.started) / made * max(0, self.total - self.done)
 
 
-def summary(record: dict[str, Any]) -> dict[str, str]:
+def summary(record: dict[str, object]) -> dict[str, str]:
     """The numbers of a step that people watch, as text."""
     step = Step(record)
     found = step.evaluation

@@ -34,7 +34,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     return parse_config(tree)
 
 
-def parse_config(tree: dict[str, Any], *, recorded: bool = False) -> Config:
+def parse_config(tree: dict[str, object], *, recorded: bool = False) -> Config:
     """A validated config; `recorded` is that of a run that exists, and need not learn anything.
 
     Raises: ConfigError that names every wrong field, its value and the way out.
@@ -53,7 +53,7 @@ def with_overrides(config: Config, overrides: Sequence[str]) -> Config:
     return parse_config(tree, recorded=True)
 
 
-def apply_override(tree: dict[str, Any], override: str) -> None:
+def apply_override(tree: dict[str, object], override: str) -> None:
     """Set one `key.path=value` in a config tree; the value is read as YAML. Raises ConfigError for anything else."""
     key, separator, text = override.partition("=")
     if not separator or not key:
@@ -88,7 +88,7 @@ def _explain(detail: Any) -> str:
     return f"{field}: {detail['msg']}, got {shown(value)}"
 
 
-def _walk(location: Sequence[Any]) -> tuple[list[str], type[BaseModel] | None, list[type[BaseModel]]]:
+def _walk(location: Sequence[object]) -> tuple[list[str], type[BaseModel] | None, list[type[BaseModel]]]:
     """The keys of an error's place, without the tags of sections that come in kinds; the section that it is in, and, where
     that comes in kinds, all of them.
     """
@@ -108,11 +108,11 @@ def _walk(location: Sequence[Any]) -> tuple[list[str], type[BaseModel] | None, l
     return keys, section, others
 
 
-def _field(location: Sequence[Any]) -> str:
+def _field(location: Sequence[object]) -> str:
     return ".".join(_walk(location)[0])
 
 
-def _nearest(location: Sequence[Any]) -> str:
+def _nearest(location: Sequence[object]) -> str:
     keys, _, _ = _walk(location)
     _, section, others = _walk(location[:-1])
     names = list(section.model_fields) if section is not None else []

@@ -43,14 +43,14 @@ def parts() -> list[Part]:
     return list(_parts([("", Config)], ""))
 
 
-def sections_of(annotation: Any) -> list[type[BaseModel]]:
+def sections_of(annotation: object) -> list[type[BaseModel]]:
     """The sections that an annotation allows, in order."""
     if isinstance(annotation, type):
         return [annotation] if issubclass(annotation, BaseModel) else []
     return [section for inner in get_args(annotation) for section in sections_of(inner)]
 
 
-def kinds_of(annotation: Any) -> dict[str, type[BaseModel]]:
+def kinds_of(annotation: object) -> dict[str, type[BaseModel]]:
     """Of a section that comes in kinds, each kind's section by its tag."""
     found: dict[str, type[BaseModel]] = {}
     for inner in get_args(annotation):

@@ -282,7 +282,7 @@ def _append(path: Path, record: Mapping[str, object]) -> None:
 # -- one part, in a process of its own ---------------------------------------------------------------------------------
 
 
-def run_part(tree: dict[str, Any], measures: Sequence[Measure], start: str | None) -> Outcome:
+def run_part(tree: dict[str, object], measures: Sequence[Measure], start: str | None) -> Outcome:
     """Train one part, or go on with it, and measure it. What comes in and goes out crosses a process boundary."""
     from fastslow.loop import train
 

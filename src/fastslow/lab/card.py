@@ -157,7 +157,7 @@ def file_hash(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def write_card(directory: Path, recipe: Recipe, pretraining: dict[str, Any], measured: dict[str, Any]) -> None:
+def write_card(directory: Path, recipe: Recipe, pretraining: dict[str, object], measured: dict[str, object]) -> None:
     """card.json, which the test reads, and README.md, which people read."""
     card = {"recipe": asdict(recipe), "pretraining": pretraining, **measured}
     write_atomically(directory / CARD, json.dumps(card, indent=1) + "\n")

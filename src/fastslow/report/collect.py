@@ -208,7 +208,7 @@ def _neither(path: Path) -> ConfigError:
     return ConfigError(f"{name} is neither a run nor an experiment: {expected}")
 
 
-def _clean(value: Any) -> Any:
+def _clean(value: object) -> Any:
     """No key, no control character, no NaN in any text or number of the page."""
     if isinstance(value, str):
         return visible(redact_text(value))

@@ -116,11 +116,11 @@ def _series(labels: Group, parts: Sequence[Part]) -> dict[str, Any]:
     }
 
 
-def _evaluation(point: Mapping[str, Any]) -> dict[str, Any]:
+def _evaluation(point: Mapping[str, object]) -> dict[str, Any]:
     return shown(evaluation_of(point))
 
 
-def _point(point: Mapping[str, Any]) -> dict[str, Any]:
+def _point(point: Mapping[str, object]) -> dict[str, Any]:
     at = {name: point[name] for name in ("step", "rollouts", "seconds")}
     return at | _evaluation(point)
 

@@ -12,7 +12,6 @@ import re
 from collections.abc import Mapping
 from functools import cache
 from importlib.resources import files
-from typing import Any
 
 SCRIPTS = (
     "dom",
@@ -35,7 +34,7 @@ STYLES = ("base.css", "parts.css")
 _UNSAFE = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
 
 
-def render(data: Mapping[str, Any], *, live: bool = False) -> str:
+def render(data: Mapping[str, object], *, live: bool = False) -> str:
     """The page. `live` allows it to ask the server that it came from, and no other, for newer data."""
     library, application = asset(LIBRARY), _application()
     parts = {
@@ -50,7 +49,7 @@ def render(data: Mapping[str, Any], *, live: bool = False) -> str:
     return re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], asset("page.html"))
 
 
-def encode(value: Any) -> str:
+def encode(value: object) -> str:
     """JSON that can stand in a script element: nothing in it can end the element or begin a comment."""
     text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return re.sub("[<>&\u2028\u2029]", lambda match: _UNSAFE[match[0]], text)

@@ -45,7 +45,7 @@ def redact_text(text: str) -> str:
     return _URL.sub(lambda match: _redact_url(match[0]), _KEY_FORMATS.sub(REDACTED, text))
 
 
-def redact_config(value: Any, name: str = "") -> Any:
+def redact_config(value: object, name: str = "") -> Any:
     """A config without secrets: every text under a name that says so, and every text that looks like a key.
 
     The name of an environment variable (`api_key_env`) is no secret; a key that was put there by mistake is.

@@ -186,12 +186,12 @@ def _clip(text: str, longest: int) -> str:
     return text if len(text) <= longest else f"{text[:longest]} … ({len(text) - longest} more characters)"
 
 
-def _short(value: Any) -> str:
+def _short(value: object) -> str:
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 40 else f"{text[:37]}..."
 
 
-def _digits(value: Any) -> Any:
+def _digits(value: object) -> Any:
     """Six significant digits are more than a page can show, and a third of the bytes."""
     if isinstance(value, float):
         return float(f"{value:.6g}") if math.isfinite(value) else None

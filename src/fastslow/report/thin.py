@@ -37,7 +37,7 @@ def fit(data: dict[str, Any], budget: int = BUDGET) -> dict[str, Any]:
     return data
 
 
-def evenly(items: Sequence[Any], count: int) -> list[Any]:
+def evenly(items: Sequence[object], count: int) -> list[Any]:
     """`count` of the items, the first and the last among them, with equal distances between."""
     if count >= len(items):
         return list(items)
@@ -103,7 +103,7 @@ def _thin_grids(run: dict[str, Any], allowed: int) -> None:
     run["grids"] = [*kept_grids, last]
 
 
-def _reduced(items: Sequence[Any], allowed: int) -> list[Any]:
+def _reduced(items: Sequence[object], allowed: int) -> list[Any]:
     """As many of the items as fit, spread evenly."""
     kept, size = list(items), _size(items)
     while kept and size > allowed:
@@ -127,5 +127,5 @@ def _note(run: dict[str, Any], name: str, count: int) -> None:
         run["left_out"][name] = count
 
 
-def _size(value: Any) -> int:
+def _size(value: object) -> int:
     return len(encode(value).encode("utf-8", "replace"))

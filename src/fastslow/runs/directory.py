@@ -107,7 +107,7 @@ class RunDirectory:
 
     # -- writing -------------------------------------------------------------------------------------------------------
 
-    def append_metrics(self, record: Mapping[str, Any]) -> None:
+    def append_metrics(self, record: Mapping[str, object]) -> None:
         """One line of metrics.jsonl; NaN and infinities, which JSON lacks, become null."""
         self._append(METRICS, [record])
 
@@ -175,7 +175,7 @@ class RunDirectory:
         (self.path / SAMPLES).mkdir(exist_ok=True)
         write_atomically(self.path / SAMPLES / f"step_{step}.jsonl", "".join(map(_line, records)))
 
-    def _append(self, name: str, records: Sequence[Mapping[str, Any]]) -> None:
+    def _append(self, name: str, records: Sequence[Mapping[str, object]]) -> None:
         with (self.path / name).open("ab") as file:
             file.write("".join(map(_line, records)).encode())
             file.flush()
@@ -272,11 +272,11 @@ def write_atomically(path: Path, text: str) -> None:
     temporary.replace(path)
 
 
-def _line(record: Mapping[str, Any]) -> str:
+def _line(record: Mapping[str, object]) -> str:
     return json.dumps(finite(record), ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def finite(value: Any) -> Any:
+def finite(value: object) -> Any:
     """Plain values with None for every number that JSON does not have."""
     if isinstance(value, float) and not math.isfinite(value):
         return None
@@ -291,7 +291,7 @@ def _may_change(key: str) -> bool:
     return key in RESUMABLE_KEYS or key.startswith(RESUMABLE_PREFIX)
 
 
-def _differences(before: Mapping[str, Any], after: Mapping[str, Any], prefix: str = "") -> list[str]:
+def _differences(before: Mapping[str, object], after: Mapping[str, object], prefix: str = "") -> list[str]:
     """Dotted keys whose values differ."""
     keys: list[str] = []
     for key in dict.fromkeys([*before, *after]):

@@ -119,7 +119,7 @@ def step_of(path: Path) -> int:
     return int(path.stem.removeprefix("step_"))
 
 
-def _check_keys(record: Any, needed: Sequence[str], where: str) -> None:
+def _check_keys(record: object, needed: Sequence[str], where: str) -> None:
     missing = [key for key in needed if not isinstance(record, dict) or key not in record]
     if missing:
         raise ConfigError(f"{where}: {missing[0]!r} is missing: this is not the file of a run")

@@ -128,7 +128,7 @@ class StepRecord:
         return {name: copy.deepcopy(getattr(self, name)) for name in names}
 
     @classmethod
-    def from_json(cls, fields: Mapping[str, Any]) -> "StepRecord":
+    def from_json(cls, fields: Mapping[str, object]) -> "StepRecord":
         """A record as `to_json` left it."""
         record = cls()
         for name, value in fields.items():
@@ -167,7 +167,7 @@ class StepRecord:
         begun = {metric.name: value for metric, value in counts.items()}
         return {**begun, **self.values, m.STEP_S.name: time.perf_counter() - self.started}
 
-    def _put(self, values: Mapping[m.Metric, Any]) -> None:
+    def _put(self, values: Mapping[m.Metric, object]) -> None:
         self.values |= {metric.name: value for metric, value in values.items()}
 
     def _count(self, source: str, sampled: Sequence[Rollout], reused: int) -> None:

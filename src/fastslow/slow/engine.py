@@ -13,7 +13,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 from fastslow.errors import ConfigError
 from fastslow.types import Completion, Message
@@ -243,7 +243,7 @@ class PolicyEngine(Sampler, Learner, Checkpoints, Protocol):
         ...
 
 
-def check_protocol(made: Any, protocol: type, what: str) -> None:
+def check_protocol(made: object, protocol: type, what: str) -> None:
     """Raises ConfigError, which begins with `what`, where an object lacks members of one of these protocols; it names them."""
     wanted = {
         name

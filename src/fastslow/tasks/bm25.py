@@ -82,7 +82,7 @@ class PageIndex:
             texts, stopwords="en", stemmer=self._stemmer, return_ids=return_ids, show_progress=False
         )
 
-    def _make(self, corpus: str, path: Path, settings: dict[str, Any]) -> None:
+    def _make(self, corpus: str, path: Path, settings: dict[str, object]) -> None:
         """The index appears in its place when it is complete."""
         if path.exists() and any(path.iterdir()):
             raise TaskError(f"task.options.index: {str(path)!r} holds other files: name a new directory")
@@ -184,7 +184,7 @@ def _opened(path: Path) -> Iterator[Iterator[bytes]]:
     raise TaskError(f"task.options.corpus: {str(path)!r} holds no .jsonl file")
 
 
-def _check_settings(path: Path, wanted: dict[str, Any]) -> None:
+def _check_settings(path: Path, wanted: dict[str, object]) -> None:
     try:
         found = json.loads((path / SETTINGS_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

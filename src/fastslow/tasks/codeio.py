@@ -11,7 +11,6 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from fastslow.errors import TaskError
 from fastslow.tasks.base import SPLITS, Split, Task
@@ -97,7 +96,7 @@ def _read(path: Path) -> dict[str, list[Problem]]:
     return functions
 
 
-def _problem(record: Mapping[str, Any]) -> Problem:
+def _problem(record: Mapping[str, object]) -> Problem:
     shown = json.dumps(record["input"], ensure_ascii=False)
     question = QUESTION.format(**{**{field: record[field] for field in FIELDS}, "input": shown})
     return Problem(

@@ -53,7 +53,7 @@ def read_json(text: str) -> Any:
         raise ValueError("nested too deeply") from None
 
 
-def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def unique_keys(pairs: list[tuple[str, object]]) -> dict[str, Any]:
     """An object of JSON. Raises ValueError where a key stands twice: which of the values counts is anybody's guess."""
     found = dict(pairs)
     if len(found) < len(pairs):
@@ -74,7 +74,7 @@ def json_value_text(completion: str) -> str | None:
     return (blocks[-1] if blocks else part).strip() or None
 
 
-def same_json(one: Any, other: Any) -> bool:
+def same_json(one: object, other: object) -> bool:
     """Whether two JSON values are equal: 1 equals 1.0, true does not equal 1, a fraction may be off by a relative 1e-9."""
     if isinstance(one, bool) or isinstance(other, bool):
         return one is other

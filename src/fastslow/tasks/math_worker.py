@@ -81,7 +81,7 @@ def limit(cpu_s: float) -> None:
 def serve(requests: TextIO, replies: TextIO, cpu_s: float) -> None:
     """Answer requests until there are no more."""
 
-    def reply(line: dict[str, Any]) -> None:
+    def reply(line: dict[str, object]) -> None:
         replies.write(json.dumps(line) + "\n")
         replies.flush()
 

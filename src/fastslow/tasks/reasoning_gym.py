@@ -44,7 +44,7 @@ class ReasoningGymTask(Task):
     def __init__(
         self,
         generator: str,
-        params: dict[str, Any] | None = None,
+        params: dict[str, object] | None = None,
         answer_format: str = "plain",
         train: int = 2000,
         validation: int = 100,
@@ -80,7 +80,7 @@ class ReasoningGymTask(Task):
         verdict = "it is not correct" if right is None else f"the correct one is {shorten(str(right))}"
         return Score(0.0 if self.exact else reward, f"The answer was {shorten(answer)}, {verdict}.")
 
-    def _judge(self, answer: str, entry: dict[str, Any]) -> float:
+    def _judge(self, answer: str, entry: dict[str, object]) -> float:
         """The verifier's verdict, clipped to [0, 1]; 0 where it trips over the answer.
 
         Verifiers are pure, and several raise on an answer of the wrong shape: that is a wrong answer. Where one raises on
@@ -118,7 +118,7 @@ class ReasoningGymTask(Task):
         return splits
 
 
-def _create(generator: str, params: dict[str, Any]) -> Any:
+def _create(generator: str, params: dict[str, object]) -> Any:
     package = import_reasoning_gym()
     known = package.factory.DATASETS
     if generator not in known:

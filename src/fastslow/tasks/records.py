@@ -46,7 +46,7 @@ class RecordsTask(Task):
         id: str | None = None,
         kind: str | None = None,
         choices: str | None = None,
-        where: dict[str, Any] | None = None,
+        where: dict[str, object] | None = None,
         scorer: str | None = None,
         answer_format: str | None = None,
         reward_functions: list[str] | None = None,
@@ -180,11 +180,11 @@ class RecordsTask(Task):
             logger.warning("task.options.skip_broken: %d of %d records left out: %s", len(broken), len(rows), broken[0])
         return problems
 
-    def _answer_text(self, record: Mapping[str, Any]) -> str:
+    def _answer_text(self, record: Mapping[str, object]) -> str:
         column = self.columns["answer"]
         return "" if column is None else repr(record.get(column))
 
-    def _make_problem(self, where: str, record: dict[str, Any]) -> Problem:
+    def _make_problem(self, where: str, record: dict[str, object]) -> Problem:
         answer = self.columns["answer"]
         if self.choices is not None and answer is not None:
             self._messages(where, record)  # the options need a question that is one
@@ -196,7 +196,7 @@ class RecordsTask(Task):
         kind = "" if self.columns["kind"] is None else self._name(where, record, "kind")
         return Problem(f"{ID}{identity}", messages, self._data(where, record), kind)
 
-    def _data(self, where: str, record: dict[str, Any]) -> dict[str, Any]:
+    def _data(self, where: str, record: dict[str, object]) -> dict[str, Any]:
         if self.columns["answer"] is None:
             return {"record": record}
         answer = self._value(where, record, "answer")
@@ -208,7 +208,7 @@ class RecordsTask(Task):
             reason = str(error) if isinstance(error, TaskError) else f"the answer {answer!r} {error}"
             raise TaskError(f"{where}: {reason} (column {self.columns['answer']!r})") from error
 
-    def _value(self, where: str, record: Mapping[str, Any], option: str) -> Any:
+    def _value(self, where: str, record: Mapping[str, object], option: str) -> Any:
         column = self.columns[option]
         if column is None or column not in record:
             raise TaskError(
@@ -216,7 +216,7 @@ class RecordsTask(Task):
             )
         return record[column]
 
-    def _name(self, where: str, record: Mapping[str, Any], option: str) -> str:
+    def _name(self, where: str, record: Mapping[str, object], option: str) -> str:
         """The id or kind of a record: a text or a number that says something."""
         value = self._value(where, record, option)
         if _is_missing(value) or not isinstance(value, str | int | float) or not str(value).strip():
@@ -226,7 +226,7 @@ class RecordsTask(Task):
             )
         return str(value)
 
-    def _messages(self, where: str, record: Mapping[str, Any]) -> tuple[Message, ...]:
+    def _messages(self, where: str, record: Mapping[str, object]) -> tuple[Message, ...]:
         value = self._value(where, record, "prompt")
         if isinstance(value, str) and value.strip():
             return ({"role": "user", "content": value},)
@@ -305,13 +305,13 @@ def _load_function(path: str) -> Callable[..., Any]:
     return function
 
 
-def _is_message(message: Any) -> bool:
+def _is_message(message: object) -> bool:
     if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
         return False
     return message["role"] in ROLES and isinstance(message.get("content"), str)
 
 
-def _is_missing(value: Any) -> bool:
+def _is_missing(value: object) -> bool:
     """Whether a cell is empty: null, or the NaN that tables of numbers have for it."""
     return value is None or (isinstance(value, float) and not math.isfinite(value))
 

@@ -67,7 +67,7 @@ def find_factory(name: str) -> Callable[..., Any]:
     )
 
 
-def construct_task(factory: Callable[..., Any], name: str, options: Mapping[str, Any]) -> Task:
+def construct_task(factory: Callable[..., object], name: str, options: Mapping[str, object]) -> Task:
     """The task that a factory makes of the options. Raises ConfigError for options that do not fit its signature."""
     task = call(factory, name, options, "task", key="name")
     if not isinstance(task, Task):
@@ -75,5 +75,5 @@ def construct_task(factory: Callable[..., Any], name: str, options: Mapping[str,
     return task
 
 
-def _first_line(documented: Any) -> str:
+def _first_line(documented: object) -> str:
     return (inspect.getdoc(documented) or "").split("\n")[0]

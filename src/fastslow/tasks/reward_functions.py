@@ -62,7 +62,7 @@ class RewardFunctions:
                     )
 
     def score(
-        self, prompts: Sequence[Any], completions: Sequence[Any], columns: Mapping[str, Sequence[Any]]
+        self, prompts: Sequence[object], completions: Sequence[object], columns: Mapping[str, Sequence[object]]
     ) -> list[Score | ScoringFailure]:
         """One score a row. A row that a function breaks on is a failure. Raises TaskError for rewards that cannot be."""
         arguments: dict[str, Sequence[Any]] = {**columns, "prompts": prompts, "completions": completions}
@@ -90,7 +90,7 @@ class RewardFunctions:
 
 
 def _call(
-    name: str, function: RewardFunction, arguments: Mapping[str, Sequence[Any]], size: int
+    name: str, function: RewardFunction, arguments: Mapping[str, Sequence[object]], size: int
 ) -> list[float | ScoringFailure | None]:
     """One function's rewards. Where the batch breaks it, rows go in one at a time, so that one bad row costs one row.
 
@@ -114,7 +114,7 @@ def _call(
 
 
 def _rewards(
-    name: str, function: RewardFunction, arguments: Mapping[str, Sequence[Any]], size: int
+    name: str, function: RewardFunction, arguments: Mapping[str, Sequence[object]], size: int
 ) -> list[float | None]:
     returned = function(**_accepted(function, arguments))
     if inspect.iscoroutine(returned):
@@ -136,7 +136,7 @@ def _as_list(returned: Any) -> list[Any] | None:
         return None
 
 
-def _reward(name: str, value: Any) -> float | None:
+def _reward(name: str, value: object) -> float | None:
     if value is None:
         return None
     try:
@@ -150,13 +150,13 @@ def _reward(name: str, value: Any) -> float | None:
     return reward
 
 
-def _accepted(function: RewardFunction, arguments: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
+def _accepted(function: RewardFunction, arguments: Mapping[str, Sequence[object]]) -> dict[str, list[Any]]:
     parameters = inspect.signature(function).parameters
     takes_all = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
     return {key: list(values) for key, values in arguments.items() if takes_all or key in parameters}
 
 
-def _wait_for(coroutine: Coroutine[Any, Any, Any]) -> Any:
+def _wait_for(coroutine: Coroutine[object, object, object]) -> Any:
     try:
         asyncio.get_running_loop()
     except RuntimeError:

@@ -72,7 +72,7 @@ def verdict(correct: bool, given: str, expected: str) -> Score:
     return Score(0.0, f"The answer was {shorten(given)}, the correct one is {shorten(expected)}.")
 
 
-def _text(answer: Any) -> str:
+def _text(answer: object) -> str:
     """The answer as text. Raises ValueError where there is none, or where it is not one value."""
     if answer is None or (isinstance(answer, float) and not math.isfinite(answer)):
         raise ValueError("is missing: fill it in, or leave the record out")
@@ -89,7 +89,7 @@ def _exact(completion: str, right: str, form: AnswerFormat) -> Score:
     return Score(0.0, form.rule) if given is None else verdict(given == right, given, right)
 
 
-def _prepare_number(answer: Any) -> Number:
+def _prepare_number(answer: object) -> Number:
     value = last_number(_text(answer))
     if value is None:
         raise ValueError("holds no number")
@@ -123,7 +123,7 @@ def _letter(text: str) -> str | None:
     return found.group(1).upper()
 
 
-def _prepare_choice(answer: Any) -> str:
+def _prepare_choice(answer: object) -> str:
     """A letter, or the index of the right option, counted from 0."""
     if isinstance(answer, int) and not isinstance(answer, bool) and 0 <= answer < 26:
         return chr(ord("A") + answer)
@@ -141,7 +141,7 @@ def _choice(completion: str, right: str, form: AnswerFormat) -> Score:
     return Score(0.0, CHOICE_RULE) if letter is None else verdict(letter == right, letter, right)
 
 
-def _prepare_json(answer: Any) -> Any:
+def _prepare_json(answer: object) -> Any:
     """A text that is JSON stands for its value; any other text for itself."""
     if answer is None:
         raise ValueError("is missing: fill it in (the text 'null' stands for JSON's null), or leave the record out")
@@ -156,7 +156,7 @@ def _prepare_json(answer: Any) -> Any:
         return answer
 
 
-def _json(completion: str, right: Any, form: AnswerFormat) -> Score:
+def _json(completion: str, right: object, form: AnswerFormat) -> Score:
     text = json_value_text(completion) or ""
     try:
         value = read_json(text)
@@ -165,7 +165,7 @@ def _json(completion: str, right: Any, form: AnswerFormat) -> Score:
     return verdict(same_json(value, right), text, json.dumps(right))
 
 
-def _prepare_math(answer: Any) -> str:
+def _prepare_math(answer: object) -> str:
     """The answer as LaTeX: a whole solution stands for what it boxes."""
     if isinstance(answer, bool):
         raise ValueError("is no mathematics")
@@ -241,7 +241,7 @@ def _start_math_verify() -> None:
         raise ConfigError(f"task.options.scorer: {error}") from error
 
 
-def from_function(function: Callable[..., Any], name: str, answer_column: str | None) -> ScoreRecord:
+def from_function(function: Callable[..., object], name: str, answer_column: str | None) -> ScoreRecord:
     """A scorer made of `function(completion, answer)` or `function(completion, record)`.
 
     Which of the two is told by the second parameter's name, `record` or anything else. It returns a reward, a
@@ -265,7 +265,7 @@ def from_function(function: Callable[..., Any], name: str, answer_column: str | 
     return score
 
 
-def as_score(value: Any, name: str) -> Score:
+def as_score(value: object, name: str) -> Score:
     """What a user's scorer returned, as a `Score`. Raises TaskError for anything but the three forms."""
     if isinstance(value, Score):
         return value

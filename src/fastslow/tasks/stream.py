@@ -22,7 +22,7 @@ class StreamTask(Task):
 
     name = "stream"
 
-    def __init__(self, tasks: list[dict[str, Any]], steps: int) -> None:
+    def __init__(self, tasks: list[dict[str, object]], steps: int) -> None:
         from fastslow.tasks.registry import build_task
         from fastslow.tasks.settings import TaskConfig
 
@@ -82,7 +82,7 @@ class StreamTask(Task):
         """Those of the problem's own task."""
         return self._owner[problem.id].messages(problem, prompt)
 
-    def _distinct(self, specs: Sequence[Any]) -> tuple[Task, ...]:
+    def _distinct(self, specs: Sequence[object]) -> tuple[Task, ...]:
         """The tasks without their repetitions. Raises TaskError where two that differ have one name."""
         first: dict[str, tuple[Task, Any]] = {}
         for task, spec in zip(self.tasks, specs, strict=True):

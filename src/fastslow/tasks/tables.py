@@ -118,7 +118,7 @@ def read_source(
     return {split: read_dataset(data, str(splits[split]), subset, revision) for split in SPLITS if split in splits}
 
 
-def matching(rows: list[Row], where: Mapping[str, Any]) -> list[Row]:
+def matching(rows: list[Row], where: Mapping[str, object]) -> list[Row]:
     """The rows whose columns have the values of `where`; `details.level` is the field `level` of column `details`.
 
     Raises: TaskError where no row has such a column, or none is left.
@@ -136,7 +136,7 @@ def matching(rows: list[Row], where: Mapping[str, Any]) -> list[Row]:
     return rows
 
 
-def _field(record: Mapping[str, Any], column: str) -> tuple[bool, Any]:
+def _field(record: Mapping[str, object], column: str) -> tuple[bool, Any]:
     value: Any = record
     for name in column.split("."):
         if not isinstance(value, Mapping) or name not in value:
@@ -145,7 +145,7 @@ def _field(record: Mapping[str, Any], column: str) -> tuple[bool, Any]:
     return True, value
 
 
-def with_choices(where: str, record: Mapping[str, Any], prompt: str, choices: str, answer: str) -> dict[str, Any]:
+def with_choices(where: str, record: Mapping[str, object], prompt: str, choices: str, answer: str) -> dict[str, Any]:
     """The record with its options under its question, one a line from A on, and with the right letter as its answer.
 
     The options are a list of texts, or {text, label} as in ARC and SciKnowEval, whose answer is one of the labels. Of a chat
@@ -190,11 +190,11 @@ def _extended(where: str, question: Any, column: str, lines: str) -> Any:
     return [*before, {**last, "content": f"{last['content']}\n\n{lines}"}]
 
 
-def _is_text(value: Any) -> bool:
+def _is_text(value: object) -> bool:
     return isinstance(value, str) and bool(value.strip())
 
 
-def _check_names(option: str, given: Mapping[str, Any]) -> None:
+def _check_names(option: str, given: Mapping[str, object]) -> None:
     for name in given:
         if name not in SPLITS:
             raise ConfigError(f"task.options.{option}: {name!r} is not a split: take {', '.join(SPLITS)}")

@@ -1,7 +1,7 @@
 """What a run tells while it goes on: observers show it, send it on, or keep silent."""
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 
 class Observer(Protocol):
@@ -12,7 +12,7 @@ class Observer(Protocol):
     `end` {result}, or `abort` {error} where an exception ends the run.
     """
 
-    def on_event(self, kind: str, payload: dict[str, Any]) -> None:
+    def on_event(self, kind: str, payload: dict[str, object]) -> None:
         """Hear of one event; several observers get the same payload."""
         ...
 
@@ -20,7 +20,7 @@ class Observer(Protocol):
 class SilentObserver:
     """Shows nothing."""
 
-    def on_event(self, kind: str, payload: dict[str, Any]) -> None:
+    def on_event(self, kind: str, payload: dict[str, object]) -> None:
         """One event of the run, in the order in which they happen."""
         return None
 
@@ -31,7 +31,7 @@ class Observers:
     def __init__(self, observers: Sequence[Observer]) -> None:
         self.observers = list(observers)
 
-    def on_event(self, kind: str, payload: dict[str, Any]) -> None:
+    def on_event(self, kind: str, payload: dict[str, object]) -> None:
         """Nothing."""
         for observer in self.observers:
             observer.on_event(kind, payload)

@@ -15,7 +15,7 @@ SHOWN = 5
 
 
 def write_resume(
-    run: RunDirectory, directory: Path, step: int, loop: Mapping[str, Any], store: Sequence[Mapping[str, Any]]
+    run: RunDirectory, directory: Path, step: int, loop: Mapping[str, object], store: Sequence[Mapping[str, object]]
 ) -> None:
     """Write the loop's record, the store's, and the lengths of files, into the directory of a checkpoint after `step`."""
     resume = directory / "resume"

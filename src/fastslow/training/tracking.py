@@ -50,7 +50,7 @@ def make_tracker(config: Config) -> Observer:
     return observer
 
 
-def _parameters(name: str, factory: Any) -> Mapping[str, inspect.Parameter]:
+def _parameters(name: str, factory: object) -> Mapping[str, inspect.Parameter]:
     """What the constructor of a tracker takes. Raises ConfigError where it wants more than the config."""
     if not callable(factory):
         raise ConfigError(f"{FIELD}: {name!r} is {factory!r}, which cannot be called: name a class with `on_event`")
@@ -91,7 +91,7 @@ class WandbObserver:
         self.config = config
         self.client: Any = None
 
-    def on_event(self, kind: str, payload: Mapping[str, Any]) -> None:
+    def on_event(self, kind: str, payload: Mapping[str, object]) -> None:
         if kind == "start":
             self._start()
         elif kind == "step":
@@ -110,6 +110,6 @@ class WandbObserver:
         self.client = client
 
 
-def scalars(record: Mapping[str, Any]) -> dict[str, float]:
+def scalars(record: Mapping[str, object]) -> dict[str, float]:
     """The numbers of a metrics line; what was not measured in a step is left out."""
     return {name: value for name, value in record.items() if isinstance(value, int | float) and name != STEP.name}

@@ -2,7 +2,6 @@
 
 import random
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from gepa.core.callbacks import IterationStartEvent, ValsetEvaluatedEvent
 from gepa.core.data_loader import DataLoader
@@ -75,7 +74,7 @@ class Reflection:
     def reflect(
         self,
         candidate: dict[str, str],
-        reflective_dataset: Mapping[str, Sequence[Mapping[str, Any]]],
+        reflective_dataset: Mapping[str, Sequence[Mapping[str, object]]],
         components_to_update: list[str],
     ) -> tuple[ReflectionProposal, "Reflection"]:
         """One proposal."""

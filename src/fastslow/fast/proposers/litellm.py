@@ -74,7 +74,7 @@ class LiteLLMChat:
         usage = usage_of(config, getattr(response, "usage", None), lambda: self._list_price(response))
         return read_completion(response, usage)
 
-    def _list_price(self, response: Any) -> float | None:
+    def _list_price(self, response: object) -> float | None:
         try:
             return float(self._litellm.completion_cost(completion_response=response))
         except Exception:  # LiteLLM raises a bare Exception for a model without a price: the cost is unknown

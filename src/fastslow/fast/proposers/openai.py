@@ -63,7 +63,7 @@ class OpenAIChat:
         return read_completion(response, usage_of(self.config, getattr(response, "usage", None), lambda: None))
 
 
-def read_completion(response: Any, usage: Usage) -> Reply:
+def read_completion(response: object, usage: Usage) -> Reply:
     """The reply of a chat completion. Raises a retryable CallError where the response holds none."""
     choices = getattr(response, "choices", None)
     if not choices:

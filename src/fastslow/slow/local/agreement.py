@@ -73,7 +73,7 @@ def check_agreement(engine: LocalEngine, longest_tokens: int, *, trains: bool) -
         before = context + completion
 
 
-def lengths(config: Any, longest_tokens: int, *, own_code: bool) -> Iterator[tuple[int, int]]:
+def lengths(config: object, longest_tokens: int, *, own_code: bool) -> Iterator[tuple[int, int]]:
     """Lengths of context and completion to compare at, ascending: short ones, up to and across each length at which the
     config says that something changes, and the full length.
     """

@@ -133,7 +133,7 @@ def load_settings(config: ModelConfig) -> tuple[Any, Any]:
     return settings.get_text_config(), generation
 
 
-def context_limit(settings: Any) -> int | None:
+def context_limit(settings: object) -> int | None:
     """Positions of a text model's context; None where its config does not say."""
     limit: int | None = getattr(settings, "max_position_embeddings", None)
     return limit

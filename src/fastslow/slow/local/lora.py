@@ -156,7 +156,7 @@ def check_settings(config: LoraConfig, adapter: Adapter) -> None:
         raise _other(adapter, "model.lora: trains plain LoRA", ", ".join(f"{k} {v!r}" for k, v in strange.items()))
 
 
-def _strange(settings: dict[str, Any]) -> dict[str, Any]:
+def _strange(settings: dict[str, object]) -> dict[str, Any]:
     """What a saved adapter has that makes it another function than plain LoRA of its rank, alpha and layers."""
     from peft import LoraConfig as PeftLoraConfig
 
@@ -177,16 +177,16 @@ def _other(adapter: Adapter, wanted: str, found: str) -> ConfigError:
     )
 
 
-def _layers(weights: dict[str, Any]) -> str:
+def _layers(weights: dict[str, object]) -> str:
     return ", ".join(sorted({key.split(".lora_")[0].rsplit(".", 1)[-1] for key in weights})) or "none"
 
 
-def load_adapter(model: Any, directory: Path) -> Any:
+def load_adapter(model: object, directory: Path) -> Any:
     """The model with a saved adapter, trainable. Raises ConfigError where the directory holds none that fits."""
     return _with_saved(model, str(directory), None)
 
 
-def merge(model: Any, adapter: Adapter) -> Any:
+def merge(model: object, adapter: Adapter) -> Any:
     """The model with an adapter in its own weights, which can be trained. Raises ConfigError where they do not fit."""
     merged = _with_saved(model, adapter.name, adapter.revision).merge_and_unload().eval()
     for parameter in merged.parameters():

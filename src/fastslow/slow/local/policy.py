@@ -80,7 +80,7 @@ class LocalPolicy:
         """Sequences in passes of at most `slow.microbatch_tokens` tokens."""
         return self.scorer(self.dtype).micro_batches(sequences, self.slow.microbatch_tokens) if sequences else []
 
-    def _choose_layout(self, network: Any) -> Sharing:
+    def _choose_layout(self, network: object) -> Sharing:
         if not self.slow.prefix_sharing:
             return Sharing("slow.prefix_sharing is off")
         sharing = decide_sharing(network, self.tokenizer, self.context_limit or 0)
@@ -109,7 +109,7 @@ class LocalPolicy:
                 attention.use(self._base)
         return self._base
 
-    def _with_adapter(self, network: Any, saved: Path | None, start: lora.Adapter | None, seed: int) -> Any:
+    def _with_adapter(self, network: object, saved: Path | None, start: lora.Adapter | None, seed: int) -> Any:
         """The network with the adapter that is trained, and where the run starts from one, that one beside it, frozen."""
         settings = self.config.lora
         if saved is not None:

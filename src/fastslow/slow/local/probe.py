@@ -74,7 +74,7 @@ def decide_sharing(model: Any, tokenizer: PreTrainedTokenizerBase, longest_token
     return found
 
 
-def restricted_layers(config: Any, longest_tokens: int) -> str | None:
+def restricted_layers(config: object, longest_tokens: int) -> str | None:
     """What the config says about layers that do not see every earlier token."""
     layer_types = set(getattr(config, "layer_types", None) or [])
     other = layer_types - {"full_attention", "sliding_attention", "chunked_attention"}
@@ -181,7 +181,7 @@ def decoded_logprobs(decoder: Decoder, tails: Sequence[Sequence[int]], steps: in
 
 @torch.no_grad()
 def scored_logprobs(
-    scorer: Scorer, model: Any, given: Sequence[TokenSequence], budget_tokens: int
+    scorer: Scorer, model: object, given: Sequence[TokenSequence], budget_tokens: int
 ) -> list[torch.Tensor]:
     """What the learner sees: of each sequence, (completion tokens, vocabulary)."""
     found: dict[int, torch.Tensor] = {}

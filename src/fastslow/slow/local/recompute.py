@@ -21,7 +21,7 @@ def checkpoint_layers(model: torch.nn.Module) -> None:
         layer.forward = _checkpointed(layer.forward)  # type: ignore[method-assign]
 
 
-def _checkpointed(forward: Callable[..., Any]) -> Callable[..., Any]:
+def _checkpointed(forward: Callable[..., object]) -> Callable[..., Any]:
     @wraps(forward)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
         if not torch.is_grad_enabled():

@@ -247,7 +247,7 @@ def _network(model: Any) -> Any:
     return model.get_base_model() if hasattr(model, "disable_adapter") else model
 
 
-def checkpoint_tensors(model: Any) -> dict[str, torch.Tensor]:
+def checkpoint_tensors(model: object) -> dict[str, torch.Tensor]:
     """The weights of a model, without adapters, under the names that a checkpoint has them by; nothing is copied.
 
     The tied output head is among them.

@@ -81,7 +81,7 @@ class Server:
             tinker.ServiceClient, base_url=config.base_url, api_key=key, default_headers={"X-API-Key": key}
         )
 
-    def call(self, function: Callable[..., Any], *arguments: Any, **keywords: Any) -> Any:
+    def call(self, function: Callable[..., object], *arguments: Any, **keywords: Any) -> Any:
         """The result of an SDK call that blocks."""
         future: Future[Any] = Future()
 
@@ -95,7 +95,7 @@ class Server:
         threading.Thread(target=run, daemon=True).start()
         return self.wait([future])[0]
 
-    def wait(self, futures: Sequence[Any]) -> list[Any]:
+    def wait(self, futures: Sequence[object]) -> list[Any]:
         """The results of requests that have all been submitted.
 
         Raises: RefusedError for what the server refuses; ServerError when it has not been reachable for
