@@ -1,4 +1,7 @@
-"""Everything that is sampled from the policy while it trains is counted, whoever asked for it."""
+"""Everything that is sampled from the policy while it trains is counted, whoever asked for it.
+
+What the comparison of sampler and learner draws before the first step is not: nothing of it is scored or trained on.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,6 +10,7 @@ from typing import Any
 import pytest
 
 from fastslow.loop import train
+from fastslow.slow.agreement import measure_agreement
 from fastslow.slow.local.engine import LocalEngine
 
 from runs import metrics_of, small_config
@@ -25,7 +29,14 @@ def test_the_total_is_what_the_engine_sampled(
         made["tokens"] += sum(len(completion.tokens) for group in completions for completion in group)
         return completions
 
+    def compared(*arguments: Any) -> Any:
+        found = measure_agreement(*arguments)
+        assert 0 < made["completions"] <= 16
+        made.update(completions=0, tokens=0)
+        return found
+
     monkeypatch.setattr(LocalEngine, "sample", counted)
+    monkeypatch.setattr("fastslow.slow.agreement.measure_agreement", compared)
     fast = {"anchor_problems": 6, "metric_calls": 24, "reflection_minibatch": 3}
     own = {"max_tokens": 16} if kind == "policy" else {}
     settings: dict[str, Any] = {
