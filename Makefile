@@ -39,7 +39,7 @@ test-vllm: .venv-vllm/.ready
 .venv-vllm/.ready: tests/vllm_sampler/requirements.txt pyproject.toml
 	$(PYTHON) -m venv .venv-vllm
 	.venv-vllm/bin/python -m pip install --quiet --requirement tests/vllm_sampler/requirements.txt
-	.venv-vllm/bin/python -m pip install --quiet --requirement tests/vllm_sampler/requirements.txt --editable .
+	.venv-vllm/bin/python -m pip install --quiet --constraint tests/vllm_sampler/requirements.txt --editable .
 	.venv-vllm/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
 	touch .venv-vllm/.ready
 

@@ -16,12 +16,15 @@ softmax(logits / temperature); of greedy tokens at temperature 1. Deviation from
 training has, they are of the nucleus alone.
 """
 
+import gc
 import os
 import random
 import warnings
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from importlib import import_module
 from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
@@ -161,10 +164,12 @@ class VllmSampler:
             rank = policy.model.peft_config[lora.TRAINED].r
             room = next((allowed for allowed in LORA_RANKS if allowed >= rank), rank)
             adapters = {"enable_lora": True, "max_loras": 1, "max_lora_rank": room}
+        # Engines of samplers that are gone end here, with their memory and process groups. vLLM freezes what is there when
+        # it starts, so that nothing of it would be collected.
+        gc.unfreeze()
+        gc.collect()
         with _undisturbed():
-            from vllm import LLM
-
-            return LLM(
+            return _llm_class()(
                 model=str(config), load_format="dummy", skip_tokenizer_init=True, generation_config="vllm",
                 trust_remote_code=policy.config.trust_remote_code, dtype=str(policy.dtype).removeprefix("torch."),
                 max_model_len=sampling_limit(settings, policy.context_limit), max_num_seqs=settings.max_num_seqs,
@@ -268,6 +273,14 @@ def _gpu_memory(policy: LocalPolicy, kv_cache: int) -> dict[str, float]:
         return {}
     weights = sum(tensor.numel() * tensor.element_size() for tensor in policy.model.state_dict().values())
     return {"gpu_memory_utilization": min(0.95, (weights + kv_cache) / torch.cuda.mem_get_info()[1])}
+
+
+def _llm_class() -> Any:
+    """vLLM's engine class, imported in a thread of its own: exceptions that its import keeps hold the frames of whoever
+    imports it, and the sampler with its model would live for ever.
+    """
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(lambda: import_module("vllm").LLM).result()
 
 
 def _set_environment() -> None:
