@@ -47,6 +47,8 @@ from fastslow.types import Completion, FinishReason
 GIB = 2**30
 LOWEST_TEMPERATURE = 0.01
 """vLLM raises a lower one to this, and only says so in its log."""
+EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
+"""What configs call the number of experts."""
 LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 """Ranks that vLLM makes room for."""
 ENVIRONMENT = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_NO_USAGE_STATS": "1", "VLLM_DO_NOT_TRACK": "1"}
@@ -84,6 +86,7 @@ class VllmSampler:
 
     def __init__(self, policy: LocalPolicy, settings: VllmConfig) -> None:
         check_vllm(settings, policy.device)
+        _check_experts(policy)
         self.policy, self.settings = policy, settings
         self.sampled_tokens = 0
         self._files = TemporaryDirectory(prefix="fastslow-vllm-")
@@ -245,6 +248,18 @@ def _shut_down(core: Any) -> None:
         core.scheduler.shutdown()
     else:
         core.shutdown()
+
+
+def _check_experts(policy: LocalPolicy) -> None:
+    """Raises ConfigError for experts on a CPU: vLLM 0.32 lays theirs out at the first loading alone, and computes something
+    else after the next one.
+    """
+    settings = _network(policy.model).config.get_text_config()
+    if policy.device.type == "cpu" and any(getattr(settings, name, None) for name in EXPERTS):
+        raise ConfigError(
+            f"slow.sampler.kind: 'vllm' on a CPU takes no new weights of models with experts, as {policy.config.name!r} is "
+            "one: take kind: forest"
+        )
 
 
 def _network(model: Any) -> Any:

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from pydantic import TypeAdapter
+from safetensors.torch import load_file
 
 from architectures import make_architecture_dir
 from fastslow.config import parse_config
@@ -214,6 +215,22 @@ def test_all_tensors_are_sent_under_a_checkpoints_names(fake_vllm: Callable[[str
     assert all(torch.equal(tensor, sent[name]) for name, tensor in other.sent[0].items())
     tensors = vllm.checkpoint_tensors(adapted.model)
     assert tensors["lm_head.weight"].data_ptr() == adapted.model.get_base_model().lm_head.weight.data_ptr()
+
+
+def test_experts_have_the_names_of_a_checkpoint_and_are_refused_on_a_cpu(
+    fake_vllm: Callable[[str], None], tmp_path: Path
+) -> None:
+    """transformers holds all experts of a layer in one tensor; a checkpoint, which vLLM reads, has one tensor for each."""
+    fake_vllm("cpu")
+    directory = make_architecture_dir(tmp_path, "qwen3_moe")
+    plain = LocalEngine(ModelConfig(name=str(directory), device="cpu"), SlowConfig(prefix_sharing=False))
+    saved = load_file(directory / "model.safetensors")
+    sent = vllm.checkpoint_tensors(plain.model)
+    assert sent.keys() == saved.keys() and any("experts.3." in name for name in sent)
+    assert all(torch.equal(tensor, saved[name]) for name, tensor in sent.items())
+    with pytest.raises(ConfigError, match="'vllm' on a CPU takes no new weights of models with experts"):
+        make_engine(directory)
+    assert FakeLLM.made == []
 
 
 def test_weights_are_sent_after_every_update_and_after_a_load(
