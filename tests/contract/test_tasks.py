@@ -7,6 +7,7 @@ import pytest
 from fastslow.tasks.base import SPLITS, ScoringFailure, Task, check_splits
 from fastslow.tasks.registry import build_task
 from fastslow.tasks.settings import TaskConfig
+from fastslow.testing.scorers import RUBBISH
 from fastslow.testing.tasks import check_task
 from fastslow.types import Problem, Score
 
@@ -21,19 +22,6 @@ GENERATORS = [
     "countdown",
     "word_sorting",
     "maze",
-]
-RUBBISH = [
-    "",
-    " ",
-    "rubbish",
-    "</think>",
-    "\\boxed{",
-    "\\boxed{}",
-    "```json\n{\n```",
-    "{" * 5000,
-    "\ud800",
-    "9" * 5000,
-    "\0",
 ]
 
 

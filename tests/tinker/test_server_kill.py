@@ -4,40 +4,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from fastslow.config import Config, parse_config
 from fastslow.errors import ServerError
 from fastslow.loop import train
 from fastslow.measuring.evaluate import evaluate
-from fastslow.resources import resolve_path
 from fastslow.runs.reader import read_metrics
+from lab_runs import STATED_RULES, float32_lab_model
 
 from skyrl_server import SkyrlServer
 
 pytestmark = pytest.mark.slow
 
 STEPS, KILLED_AFTER = 5, 3
-# The task's four rules are stated, so that most answers are right, some are wrong, and groups have a signal.
-SEED_PROMPT = "\n".join(
-    (
-        "You are a helpful assistant.",
-        "Put commas between the items.",
-        "Drop repeated items.",
-        "Write answer tags around it.",
-        "Sort the items downwards.",
-    )
-)
-
-
-def float32_model(directory: Path) -> Path:
-    """The lab's model as the server loads it: it is kept in half precision, which is too coarse to compare by."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    source = resolve_path("package:fastslow.lab/model", "model.name")
-    AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32).save_pretrained(directory)
-    AutoTokenizer.from_pretrained(source).save_pretrained(directory)
-    return directory
 
 
 def config_of(server: SkyrlServer, output: Path) -> Config:
@@ -46,7 +25,7 @@ def config_of(server: SkyrlServer, output: Path) -> Config:
             "engine": "tinker",
             "tinker": {"base_url": server.url, "backend": "jax", "outage_s": 4.0},
             "model": {"name": str(server.model), "lora": {"rank": 4}},
-            "task": {"name": "lab", "options": {"world": "amber"}, "seed_prompt": SEED_PROMPT},
+            "task": {"name": "lab", "options": {"world": "amber"}, "seed_prompt": STATED_RULES},
             "output": str(output),
             "steps": STEPS,
             "checkpoint_every": 2,
@@ -78,7 +57,7 @@ def lines_of(run: Path) -> list[dict[str, Any]]:
 
 
 def test_a_run_outlives_its_server(python: Path, tmp_path: Path) -> None:
-    server = SkyrlServer(float32_model(tmp_path / "model"), tmp_path / "server", python)
+    server = SkyrlServer(float32_lab_model(tmp_path / "model"), tmp_path / "server", python)
     output = tmp_path / "run"
     try:
         server.start()

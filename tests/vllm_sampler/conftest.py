@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from vllm_cases import lab_model, tiny_model
+from lab_runs import float32_lab_model
+
+from vllm_cases import tiny_model
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -17,4 +19,4 @@ def with_vllm() -> None:
 @pytest.fixture(scope="session")
 def model_dirs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     root = tmp_path_factory.mktemp("models")
-    return {"lab": lab_model(root / "lab"), "tiny": tiny_model(root / "tiny")}
+    return {"lab": float32_lab_model(root / "lab"), "tiny": tiny_model(root / "tiny")}

@@ -2,6 +2,7 @@
 that is killed and resumed ends as the uninterrupted one, to the last bit.
 """
 
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -58,10 +59,12 @@ def test_a_run_learns_agrees_and_outlives_a_kill(
     assert sum(line["rollouts/reused"] for line in lines) > 0
 
     command = [sys.executable, str(SCRIPT), str(model_dirs["lab"]), str(killed), "lora" if lora else "full"]
-    first = subprocess.run([*command, str(KILLED_AFTER)], capture_output=True, text=True)
+    found = os.pathsep.join(filter(None, [str(SCRIPT.parents[1]), os.environ.get("PYTHONPATH")]))
+    environment = {**os.environ, "PYTHONPATH": found}
+    first = subprocess.run([*command, str(KILLED_AFTER)], capture_output=True, text=True, env=environment)
     assert first.returncode == -9, first.stderr[-2000:]
     assert [line["step"] for line in metrics_of(killed)] == list(range(KILLED_AFTER + 1))
-    second = subprocess.run(command, capture_output=True, text=True)
+    second = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert second.returncode == 0, second.stderr[-2000:]
     assert record_of(killed) == record_of(whole)
 

@@ -11,15 +11,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from fastslow.config import Config, parse_config
 from fastslow.loop import train
-from fastslow.resources import resolve_path
 from fastslow.slow.engine import Datum, SampleRequest, SamplingParams, TokenSequence
 from fastslow.slow.local.engine import LocalEngine
 from fastslow.slow.samplers.settings import VllmConfig
 from fastslow.slow.settings import LoraConfig, ModelConfig, SlowConfig
+from lab_runs import STATED_RULES
 
 SAMPLER: dict[str, Any] = {"kind": "vllm", "kv_cache_gib": 0.125, "max_num_seqs": 32, "enforce_eager": True}
 LORA = LoraConfig(rank=4, alpha=8)
@@ -33,26 +31,6 @@ REQUESTS = [
 TOLERANCE = 1e-4
 """Nats, in float32: ten times what is seen, a tenth of what is promised."""
 STEPS = 6
-# The task's four rules are stated, so that most answers are right, some are wrong, and groups have a signal.
-SEED_PROMPT = "\n".join(
-    (
-        "You are a helpful assistant.",
-        "Put commas between the items.",
-        "Drop repeated items.",
-        "Write answer tags around it.",
-        "Sort the items downwards.",
-    )
-)
-
-
-def lab_model(directory: Path) -> Path:
-    """The model that comes with the package: a Llama of four layers whose output head is tied."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    source = resolve_path("package:fastslow.lab/model", "model.name")
-    AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32).save_pretrained(directory)
-    AutoTokenizer.from_pretrained(source).save_pretrained(directory)
-    return directory
 
 
 def tiny_model(directory: Path) -> Path:
@@ -98,7 +76,7 @@ def config_of(model: Path, output: Path, *, lora: bool) -> Config:
     return parse_config(
         {
             "model": {"name": str(model), **({"lora": {"rank": 4}} if lora else {})},
-            "task": {"name": "lab", "options": {"world": "amber"}, "seed_prompt": SEED_PROMPT},
+            "task": {"name": "lab", "options": {"world": "amber"}, "seed_prompt": STATED_RULES},
             "output": str(output),
             "seed": 3,
             "steps": STEPS,

@@ -122,19 +122,11 @@ def _continual(lines: Lines, results: Path) -> list[str]:
     ]
 
 
-# Said of the stored lines, until the ablation is run again as a whole.
-BUSY = (
-    "A quarter of these runs were made later than the others, beside other work on the same machine. So compare rollouts here; "
-    "seconds of rows with wide brackets say little.",
-)
-
-
 def _ablate(lines: Lines, results: Path) -> list[str]:
     return [
         f"## Ablations of FST on {plan.ABLATED}, {plan.ABLATION_STEPS} steps",
         "",
         "One setting at a time; the default is K = 4, T = 5, problem baseline, light recipe, reuse, search when it pays.",
-        *BUSY,
         "",
         *sections.ablation(lines, {key: list(values) for key, values in plan.ABLATIONS.items()}, 0.9),
     ]

@@ -5,6 +5,7 @@ the run's precision and at its temperature. The learner then measures the same t
 derived from a name of its own, so that the run draws what it would have drawn.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -149,7 +150,8 @@ class _Apart:
     @property
     def worst(self) -> Mismatch:
         """The part with the highest mismatch KL: few tokens after a long context must not drown among the others."""
-        return self.long if self.long.tokens and not self.long.kl <= self.problems.kl else self.problems
+        parts = [part for part in (self.problems, self.long) if part.tokens]
+        return max(parts, key=lambda part: math.inf if math.isnan(part.kl) else part.kl)
 
 
 def _compare(

@@ -1,5 +1,6 @@
 """Before the first step a sampler's own draws are held against the learner, whichever sampler and engine it is."""
 
+import math
 import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -12,10 +13,11 @@ import torch
 from fastslow.config import Config
 from fastslow.errors import ConfigError, DivergedError, ServerError
 from fastslow.loop import train
-from fastslow.slow.agreement import Agreement, longest_sequence, measure_agreement
+from fastslow.slow.agreement import Agreement, _Apart, longest_sequence, measure_agreement
 from fastslow.slow.engine import SampleRequest, SamplingParams, TokenSequence
 from fastslow.slow.local import loading
 from fastslow.slow.local.engine import LocalEngine
+from fastslow.slow.mismatch import Mismatch
 from fastslow.slow.settings import ModelConfig, SlowConfig
 from fastslow.tasks.registry import build_task
 from fastslow.types import Completion
@@ -310,3 +312,12 @@ def test_the_longest_sequence_counts_problem_prompt_and_completion(tiny_model_di
     # The test tokenizer has a token for each character.
     assert longest(searching, True) == longest(plain, False) + 100
     assert longest(small_config(tiny_model_dir, tmp_path), True) == engine.context_limit
+
+
+@pytest.mark.parametrize("problems", [True, False])
+def test_what_is_not_a_number_counts_as_the_worst(problems: bool) -> None:
+    sound, broken = Mismatch(), Mismatch()
+    sound.add(torch.full((4,), 1e-6))
+    broken.add(torch.tensor([1e-6, math.nan]))
+    apart = _Apart(broken, sound, broken) if problems else _Apart(sound, broken, broken)
+    assert math.isnan(apart.worst.kl)

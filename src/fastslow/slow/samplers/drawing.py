@@ -17,11 +17,32 @@ BLOCK = 512
 
 
 @dataclass
-class _Row:
-    noise: np.ndarray
+class Row:
+    """What was drawn of one completion so far."""
+
     tokens: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     finish_reason: FinishReason = "length"
+
+    def take(self, token: int, logprob: float, stop: frozenset[int]) -> None:
+        """Append one draw; after the first token that ends the row nothing is taken any more."""
+        if self.finish_reason == "stop":
+            return
+        self.tokens.append(token)
+        self.logprobs.append(logprob)
+        if token in stop:
+            self.finish_reason = "stop"
+
+
+@dataclass
+class _NoisyRow(Row):
+    noise: np.ndarray = field(default_factory=lambda: np.empty(0))
+
+
+def completions_of(requests: Sequence[SampleRequest], rows: Sequence[Row]) -> list[list[Completion]]:
+    """The rows as completions of their requests, in order."""
+    completions = iter(Completion(tuple(row.tokens), tuple(row.logprobs), row.finish_reason) for row in rows)
+    return [[next(completions) for _ in range(request.n)] for request in requests]
 
 
 @torch.inference_mode()
@@ -36,15 +57,16 @@ def sample_rows(
     Raises: DivergedError where logits are not finite: nothing can be drawn from them.
     """
     rows = [
-        _Row(uniforms(request.seed, index, params.max_tokens)) for request in requests for index in range(request.n)
+        _NoisyRow(noise=uniforms(request.seed, index, params.max_tokens))
+        for request in requests
+        for index in range(request.n)
     ]
     if rows:
         _decode(rows, make_decoder(requests), params, stop)
-    completions = iter(Completion(tuple(row.tokens), tuple(row.logprobs), row.finish_reason) for row in rows)
-    return [[next(completions) for _ in range(request.n)] for request in requests]
+    return completions_of(requests, rows)
 
 
-def _decode(rows: list[_Row], decoder: Decoder, params: SamplingParams, stop: frozenset[int]) -> None:
+def _decode(rows: list[_NoisyRow], decoder: Decoder, params: SamplingParams, stop: frozenset[int]) -> None:
     active = rows
     logits = decoder.prefill()
     for position in range(params.max_tokens):
@@ -54,10 +76,7 @@ def _decode(rows: list[_Row], decoder: Decoder, params: SamplingParams, stop: fr
         # NaN and infinity among a row's logits make the log-probability of any draw from it NaN.
         check_logprobs([drawn], "the policy's logits")
         for row, token, logprob in zip(active, chosen, drawn, strict=True):
-            row.tokens.append(token)
-            row.logprobs.append(logprob)
-            if token in stop:
-                row.finish_reason = "stop"
+            row.take(token, logprob, stop)
         going = [index for index, row in enumerate(active) if row.finish_reason != "stop"]
         if not going or position + 1 == params.max_tokens:
             return

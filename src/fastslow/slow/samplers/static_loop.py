@@ -8,31 +8,13 @@ import torch
 from fastslow.seeding import uniforms
 from fastslow.slow.engine import SampleRequest, SamplingParams
 from fastslow.slow.finite import check_logprobs
-from fastslow.slow.samplers.drawing import draw
+from fastslow.slow.samplers.drawing import Row, completions_of, draw
 from fastslow.slow.samplers.static import StaticDecoder
 from fastslow.slow.samplers.static_buffers import bucket
-from fastslow.types import Completion, FinishReason
+from fastslow.types import Completion
 
 # Steps between two looks. A row that ends is computed for half as many steps too long, on average.
 LOOK_EVERY = 8
-
-
-class _Row:
-    def __init__(self) -> None:
-        self.tokens: list[int] = []
-        self.logprobs: list[float] = []
-        self.finish_reason: FinishReason = "length"
-
-    def take(self, tokens: Sequence[int], logprobs: Sequence[float], stop: frozenset[int]) -> None:
-        """Append what was drawn, up to the first token that ends the row."""
-        if self.finish_reason == "stop":
-            return
-        for token, logprob in zip(tokens, logprobs, strict=True):
-            self.tokens.append(token)
-            self.logprobs.append(logprob)
-            if token in stop:
-                self.finish_reason = "stop"
-                return
 
 
 @torch.inference_mode()
@@ -47,16 +29,15 @@ def sample_static(
     Raises: DivergedError where logits are not finite: nothing can be drawn from them.
     """
     asked = [request for request in requests if request.n]
-    rows = [_Row() for request in asked for _ in range(request.n)]
+    rows = [Row() for request in asked for _ in range(request.n)]
     if rows:
         noise = [uniforms(request.seed, i, params.max_tokens) for request in asked for i in range(request.n)]
         _decode(rows, np.array(noise), make_decoder(asked), params, stop)
-    completions = iter(Completion(tuple(row.tokens), tuple(row.logprobs), row.finish_reason) for row in rows)
-    return [[next(completions) for _ in range(request.n)] for request in requests]
+    return completions_of(requests, rows)
 
 
 def _decode(
-    rows: list[_Row], noise: np.ndarray, decoder: StaticDecoder, params: SamplingParams, stop: frozenset[int]
+    rows: list[Row], noise: np.ndarray, decoder: StaticDecoder, params: SamplingParams, stop: frozenset[int]
 ) -> None:
     logits = decoder.prefill()
     noise_on_device = torch.from_numpy(noise).to(logits.device)
@@ -73,12 +54,13 @@ def _decode(
         done += count
 
 
-def _take(rows: list[_Row], tokens: torch.Tensor, logprobs: torch.Tensor, stop: frozenset[int]) -> list[_Row]:
+def _take(rows: list[Row], tokens: torch.Tensor, logprobs: torch.Tensor, stop: frozenset[int]) -> list[Row]:
     """Give each row its tokens, the one moment at which the host waits for the device; the rows that go on."""
     chosen, drawn = tokens.tolist(), logprobs.tolist()
     going = [row.finish_reason != "stop" for row in rows]
     # NaN and infinity among a row's logits make the log-probability of any draw from it NaN. Padding does not count.
     check_logprobs([part for part, goes in zip(drawn, going, strict=True) if goes], "the policy's logits")
     for row, ids, values in zip(rows, chosen, drawn, strict=True):
-        row.take(ids, values, stop)
+        for token, logprob in zip(ids, values, strict=True):
+            row.take(token, logprob, stop)
     return [row for row in rows if row.finish_reason != "stop"]
