@@ -203,7 +203,9 @@ RATIO_MAX = Metric(
 )  # fmt: skip
 CLIP_FRACTION = Metric(
     "slow/clip_fraction", "share of tokens, 0 to 1", "share of tokens whose ratio is above tau", "3.2: `rho` above `tau`",
-    Merge.MEAN, Start.NULL, more="`null` in distillation.",
+    Merge.MEAN, Start.NULL,
+    more="With `ppo`, `dapo` and `dr_grpo` the share of tokens whose gradient the clip takes away, with `gspo` that of "
+    "completions. `null` in distillation.",
 )  # fmt: skip
 ENTROPY = Metric(
     "slow/entropy", NATS, "of the policy at completion positions, at the rollouts' temperature", OURS, Merge.MEAN,

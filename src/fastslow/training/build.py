@@ -56,6 +56,11 @@ def check(config: Config) -> tuple[Config, Task]:
     check_correction(config.slow, config.method, reinforces=reinforces)
     if method.moves_weights:
         _check_sampling(config)
+    if method.needs_distributions and config.slow.entropy_coefficient:
+        raise ConfigError(
+            f"slow.entropy_coefficient: {config.slow.entropy_coefficient:g} is for a policy loss, and method {config.method!r} "
+            "has none: set it to 0"
+        )
     if method.searches(config):
         check_optimiser(config.fast)
     check_engine(config, moves_weights=method.moves_weights, needs_distributions=method.needs_distributions)

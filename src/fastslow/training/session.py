@@ -252,7 +252,13 @@ class TrainingSession:
         loop, slow = config.loop, config.slow
 
         def step(learning_rate: float) -> tuple[UpdateMetrics, int]:
-            settings = AdvantageSettings(loop.baseline, loop.divide_by_std, loop.batch_normalisation)
+            settings = AdvantageSettings(
+                loop.baseline,
+                loop.divide_by_std,
+                loop.batch_normalisation,
+                slow.aggregation,
+                config.sampling.max_tokens,
+            )
             datums = build_datums(groups, settings, engine.policy_version)
             loss = loss_settings(slow, config.sampling.temperature)
             return engine.train_step(datums, loss, learning_rate), len(datums)
