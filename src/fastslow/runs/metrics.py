@@ -231,7 +231,12 @@ MISMATCH_MASKED = Metric(
     "Liu et al. 2025", Merge.SUM, Start.NULL,
 )  # fmt: skip
 LEARNING_RATE = Metric(
-    "slow/learning_rate", "per step", "after warm-up", "settings: warm-up, then constant", Merge.LAST, Start.NULL
+    "slow/learning_rate",
+    "per step",
+    "by warm-up and schedule",
+    "settings: warm-up, then constant",
+    Merge.LAST,
+    Start.NULL,
 )
 DATUMS = Metric("slow/datums", COUNT_A_STEP, "rollouts that were trained on", OURS, Merge.SUM, Start.NULL)
 TOKENS = Metric("slow/tokens", "tokens a step", "completion tokens that were trained on", OURS, Merge.SUM, Start.NULL)

@@ -8,6 +8,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from fastslow.config import Config
 from fastslow.slow.engine import Datum
 from fastslow.slow.settings import Aggregation
 from fastslow.types import Rollout
@@ -26,6 +27,14 @@ class AdvantageSettings:
     batch_normalisation: bool = True
     aggregation: Aggregation = "problem"
     max_tokens: int = 0
+
+
+def advantage_settings(config: Config) -> AdvantageSettings:
+    """Those of a run."""
+    loop, slow = config.loop, config.slow
+    return AdvantageSettings(
+        loop.baseline, loop.divide_by_std, loop.batch_normalisation, slow.aggregation, config.sampling.max_tokens
+    )
 
 
 def group_advantages(rewards_G: Sequence[float], divide_by_std: bool = True) -> list[float]:

@@ -150,14 +150,8 @@ def describe_correction(slow: SlowConfig) -> list[str]:
 def loss_settings(slow: SlowConfig, temperature: float) -> LossSettings:
     """The loss of a config's updates, at the temperature of its rollouts, with its correction."""
     correction = Correction(slow.mismatch_correction, *slow.mismatch_bounds)
-    bounds = {"tau": slow.tau, "floor": 1.0 - slow.clip_low}
     return LossSettings(
-        slow.loss,
-        kl_coefficient=slow.kl_coefficient,
-        temperature=temperature,
-        correction=correction,
-        entropy_coefficient=slow.entropy_coefficient,
-        **bounds,
+        slow.loss, slow.tau, slow.kl_coefficient, temperature, 1.0 - slow.clip_low, correction, slow.entropy_coefficient
     )
 
 

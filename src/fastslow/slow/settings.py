@@ -158,6 +158,27 @@ class SlowConfig(Section):
         source="settings: 1e-6, full fine-tuning of 8 B",
     )  # fmt: skip
     warmup_steps: NonNegative = option(10, "linear, from zero", unit="steps", source="settings: 10")
+    schedule: Literal["constant", "linear", "cosine"] = option(
+        "constant", "after the warm-up: `constant`, or `linear` or `cosine` towards 0", unit="a name",
+        source="settings: constant",
+        more="The [length](engine.md#the-learning-rate) is that of the run: all of its training steps.",
+    )  # fmt: skip
+    schedule_steps: Positive | None = option(
+        None,
+        "training steps until `schedule` is at 0; null: those of the run",
+        unit="steps",
+        more="Not below those of the run. A run whose `steps` may grow when it is resumed needs it.",
+    )
+    optimiser: Literal["adamw", "adamw_8bit", "paged_adamw_8bit"] = option(
+        "adamw", "the last two: 8-bit moments, in memory that may be paged; extra `8bit`", unit="a name",
+        source="settings: AdamW; 8-bit: arXiv 2110.02861",
+        more="8-bit moments are for `engine: local` on a GPU, by bitsandbytes. Embeddings keep moments of 32 bits.",
+    )  # fmt: skip
+    freeze: Annotated[tuple[str, ...], FROM_LIST] = option(
+        (), "patterns of parameter names that stay as they are, such as `model.layers.0.*`", unit="patterns of names",
+        more="`*` stands for anything. A pattern without a match is refused. Tied weights are named by all of their names. For "
+        "`engine: local` without `model.lora`.",
+    )  # fmt: skip
     betas: Annotated[tuple[Beta, Beta], FROM_LIST] = option(
         (0.9, 0.999), "AdamW", unit="number", source="settings: (0.9, 0.999)"
     )

@@ -45,6 +45,11 @@ def check_remote(config: Config) -> None:
     server_loss(config.slow.loss)
     check_no_correction(config.slow.mismatch_correction)
     check_entropy(config.slow.entropy_coefficient)
+    for key, value, plain in (("optimiser", config.slow.optimiser, "adamw"), ("freeze", config.slow.freeze, ())):
+        if value != plain:
+            raise ConfigError(
+                f"slow.{key}: {value!r} is for engine: local, the Tinker API has no such thing: leave it out"
+            )
     measures = config.slow.kl_coefficient > 0 or (config.evaluation.every > 0 and config.evaluation.kl_problems > 0)
     if model.lora is None and measures:
         raise ConfigError(
