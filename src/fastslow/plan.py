@@ -7,16 +7,22 @@ from pathlib import Path
 import torch
 
 from fastslow.config import Config
-from fastslow.errors import ConfigError
 from fastslow.methods.registry import find_method
 from fastslow.runs.directory import RunDirectory
 from fastslow.slow.context_room import ContextRoom, context_room
 from fastslow.slow.local import loading, lora
+from fastslow.slow.local.frozen import empty_model, frozen_parameters
+from fastslow.slow.schedule import describe_schedule
 from fastslow.tasks.base import SPLITS, Task
 from fastslow.training.build import check, check_lengths
 from fastslow.training.resume import check_complete
 
 CONTEXT_SAMPLE = 32
+ADAMS = {
+    "adamw": "AdamW",
+    "adamw_8bit": "AdamW with 8-bit moments",
+    "paged_adamw_8bit": "AdamW with paged 8-bit moments",
+}
 # Of the arithmetic limit; docs/performance.md has measured shares.
 TYPICAL_SHARE = 0.5
 
@@ -65,16 +71,7 @@ def count_parameters(config: Config) -> tuple[int, int]:
     """Parameters of the model, and those of them that a token is multiplied with: an input embedding that is not the
     head as well is only looked up. From the model's config alone. Raises ConfigError where there is none.
     """
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    name, kwargs = loading.source_of(loading.without_adapter(config.model))
-    try:
-        settings = AutoConfig.from_pretrained(name, **kwargs)
-        with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(settings)  # type: ignore[no-untyped-call]
-            model.tie_weights()
-    except (OSError, ValueError, KeyError) as error:
-        raise ConfigError(f"model.name: no causal language model at {config.model.name!r}: {error}") from error
+    model = empty_model(config.model)
     total = sum(parameter.numel() for parameter in model.parameters())
     table = model.get_input_embeddings().weight
     tied = model.get_output_embeddings() is not None and model.get_output_embeddings().weight is table
@@ -162,6 +159,9 @@ def _model(config: Config, device: torch.device | None, parameters: int) -> list
     dtype = str(loading.compute_dtype(model, device)).removeprefix("torch.")
     lora, start = model.lora, loading.adapter_of(model)
     trained = "all of them are trained" if lora is None else f"a LoRA adapter of rank {lora.rank} is trained"
+    if config.slow.freeze:
+        frozen = sum(parameter.numel() for parameter in frozen_parameters(empty_model(model), config.slow.freeze))
+        trained = f"all but {frozen / 1e6:.2f} M of them are trained"
     base = "its frozen copy" if lora is None else "the model without its adapter"
     name = model.name if start is None else f"{model.name}, an adapter of {start.base}"
     if start is not None:
@@ -190,10 +190,8 @@ def _slow(config: Config) -> list[str]:
     if not method.moves_weights:
         return [f"frozen: method is {config.method}"]
     clip = f"{slow.max_grad_norm:g}" if slow.max_grad_norm else "none"
-    adam = (
-        f"AdamW: learning rate {slow.learning_rate:g} after {slow.warmup_steps} steps of warm-up, "
-        f"gradient norm at most {clip}"
-    )
+    rate = describe_schedule(slow, config.steps - method.search_steps(config))
+    adam = f"{ADAMS[slow.optimiser]}: {rate}, gradient norm at most {clip}"
     if not method.needs_distributions:
         adam += f"; KL penalty towards the base: {f'{slow.kl_coefficient:g}' if slow.kl_coefficient else 'none'}"
     return [*method.of_an_update(config), adam]

@@ -59,9 +59,10 @@ def assert_equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> None
 
 
 def reference_gradients(
-    directory: Path, datums: Sequence[Datum], temperature: float = 1.0
+    directory: Path, datums: Sequence[Datum], temperature: float = 1.0, bonus: float = 0.0
 ) -> tuple[dict[str, torch.Tensor], float]:
-    """CISPO with KL penalty as the paper writes it, in float64, one sequence a pass, nothing of the engine in it.
+    """CISPO with KL penalty as the paper writes it, in float64, one sequence a pass, nothing of the engine in it; `bonus` times
+    the entropy is taken off.
 
     The policy, and the base, are softmax(logits / temperature).
     """
@@ -71,11 +72,13 @@ def reference_gradients(
         tokens = torch.tensor([[*datum.context_tokens, *datum.completion_tokens]])
         logits = model(input_ids=tokens).logits[0, len(datum.context_tokens) - 1 : -1]
         targets = torch.tensor(datum.completion_tokens)[:, None]
-        learner = (logits / temperature).log_softmax(-1).gather(1, targets)[:, 0]
+        logprobs = (logits / temperature).log_softmax(-1)
+        learner, entropy = logprobs.gather(1, targets)[:, 0], -(logprobs.exp() * logprobs).sum(-1)
         ratio = (learner.detach() - torch.tensor(datum.sampler_logprobs)).exp().clamp(max=4.0)
         difference = learner.detach() - learner  # the base is the model itself before the update
         penalty = difference.exp() - difference - 1
-        loss = loss + datum.token_weight * (KL * penalty - ratio * datum.advantage * learner).sum()
+        policy = KL * penalty - ratio * datum.advantage * learner - bonus * entropy
+        loss = loss + datum.token_weight * policy.sum()
     loss.backward()
     return {name: p.grad.float() for name, p in model.named_parameters() if p.grad is not None}, loss.item()
 
@@ -106,6 +109,20 @@ def test_an_update_is_that_of_the_policy_at_the_rollouts_temperature(
     expected, value = reference_gradients(tiny_model_dir, datums, temperature)
     assert_equal(expected, got)
     assert metrics.loss == pytest.approx(value, abs=1e-5)
+
+
+@pytest.mark.parametrize(("sharing", "temperature"), [(True, 1.0), (False, 0.6)])
+def test_the_gradient_of_an_entropy_bonus_goes_through_the_whole_distribution(
+    tiny_model_dir: Path, datums: list[Datum], tmp_path: Path, sharing: bool, temperature: float
+) -> None:
+    engine = make(tiny_model_dir, prefix_sharing=sharing, microbatch_tokens=40)
+    loss = LossSettings(kl_coefficient=KL, temperature=temperature, entropy_coefficient=0.5)
+    got, metrics = gradients(engine, datums, tmp_path, loss)
+    expected, value = reference_gradients(tiny_model_dir, datums, temperature, bonus=0.5)
+    assert_equal(expected, got)
+    assert metrics.loss == pytest.approx(value, abs=1e-5)
+    without, _ = reference_gradients(tiny_model_dir, datums, temperature)
+    assert max(float((expected[name] - without[name]).abs().max()) for name in expected) > 0.01
 
 
 @pytest.mark.parametrize("sharing", [True, False])

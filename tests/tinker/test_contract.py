@@ -125,9 +125,18 @@ def pair(server: SkyrlServer, tmp_path: Path) -> Iterator[Pair]:
     yield Pair(LocalEngine(model_config(server.model), SLOW, adapter=tmp_path / "fresh"), remote)
 
 
-@pytest.mark.parametrize("coefficient", [0.0, 0.5])
-def test_log_probabilities_gradients_and_directions_agree(pair: Pair, coefficient: float) -> None:
-    loss = LossSettings(kl_coefficient=coefficient)
+@pytest.mark.parametrize(
+    "loss",
+    [
+        LossSettings(kl_coefficient=0.0),
+        LossSettings(kl_coefficient=0.5),
+        LossSettings("dapo", 1.28, 0.0, floor=0.8),
+        LossSettings("ppo", 1.05, 0.5, floor=0.95),
+    ],
+    ids=["cispo", "cispo with a penalty", "dapo", "ppo with a penalty"],
+)
+def test_log_probabilities_gradients_and_directions_agree(pair: Pair, loss: LossSettings) -> None:
+    coefficient = loss.kl_coefficient
     before = [engine.logprobs(GIVEN) for engine in (pair.local, pair.remote)]
     assert worst(*before) < TOLERANCE
     # Off-policy on purpose: one rollout is clipped, and lengths and weights differ.

@@ -12,6 +12,7 @@ from fastslow.config.run import Config
 from fastslow.config.yaml_text import read_yaml
 from fastslow.errors import ConfigError
 from fastslow.resources import resolve_path
+from fastslow.slow.settings import loss_defaults
 from fastslow.text import shortened, shown
 
 LONGEST_MESSAGE = 1000
@@ -67,7 +68,21 @@ def apply_override(tree: dict[str, object], override: str) -> None:
         if not isinstance(child, dict):
             raise ConfigError(f"--set {shown(override)}: {parent!r} holds the value {shown(child)}, not a section")
         node = child
+    if key == "slow.loss":
+        _forget_defaults(tree)
     node[leaf] = read_yaml(text, f"--set {shown(override)}") if text else None
+
+
+def _forget_defaults(tree: dict[str, Any]) -> None:
+    """Take out what stands at the default of the tree's loss: another one has others."""
+    slow, loop = tree["slow"], tree.get("loop")
+    own = loss_defaults(slow.get("loss"))
+    for key in ("clip_low", "clip_high", "aggregation"):
+        if slow.get(key) == getattr(own, key):
+            del slow[key]
+    for key in ("divide_by_std", "batch_normalisation"):
+        if isinstance(loop, dict) and loop.get(key) == (not own.unscaled):
+            del loop[key]
 
 
 def _explain(detail: Any) -> str:

@@ -5,6 +5,7 @@ Defaults are the paper's (arXiv 2605.12484) where it gives one. Ours, where it i
 `distill.cycles`. The section `tinker` is ours altogether.
 """
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Protocol
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
@@ -15,7 +16,7 @@ from fastslow.fast.settings import AnyOptimiser, GepaConfig
 from fastslow.measuring.settings import EvaluationConfig
 from fastslow.methods.settings import METHODS, DistillConfig
 from fastslow.section import Fraction, NonNegative, Positive, Section, option
-from fastslow.slow.settings import ModelConfig, SamplingConfig, SlowConfig
+from fastslow.slow.settings import ModelConfig, SamplingConfig, SlowConfig, loss_defaults
 from fastslow.slow.tinker.settings import TinkerConfig
 from fastslow.tasks.settings import TaskConfig
 from fastslow.training.settings import NO_TRACKER, LoopConfig, Tracker
@@ -86,6 +87,16 @@ class Config(Section):
     fast: AnyOptimiser = Field(default_factory=GepaConfig)
     distill: DistillConfig = Field(default_factory=DistillConfig)
     evaluation: EvaluationConfig = Field(default_factory=EvaluationConfig)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_the_losses_own(cls, values: Any) -> Any:
+        slow = values.get("slow") if isinstance(values, Mapping) else None
+        loss = slow.get("loss") if isinstance(slow, Mapping) else getattr(slow, "loss", None)
+        loop = values.get("loop", {}) if loss_defaults(loss).unscaled else None
+        if not isinstance(loop, Mapping):
+            return values
+        return {**values, "loop": {"divide_by_std": False, "batch_normalisation": False, **loop}}
 
     @field_validator("output")
     @classmethod

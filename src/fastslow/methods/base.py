@@ -6,7 +6,12 @@ from typing import Protocol
 
 from fastslow.config import Config
 from fastslow.errors import ConfigError
-from fastslow.slow.losses import describe_loss, unused_clip_of_a_known_loss
+from fastslow.slow.losses import (
+    describe_aggregation,
+    describe_loss,
+    scaled_against_its_definition,
+    unused_clip_of_a_known_loss,
+)
 from fastslow.slow.mismatch import describe_correction
 from fastslow.tasks.base import Task
 from fastslow.types import Problem, Prompt, Rollout
@@ -115,9 +120,12 @@ class Method(ABC):
         `recorded`: the config of a run that exists, which need not learn anything.
         """
         population, group = self.population_size(config), config.loop.group_size
-        unused = unused_clip_of_a_known_loss(config.slow)
-        if unused:
-            raise ValueError(unused)
+        loop = config.loop
+        complaint = unused_clip_of_a_known_loss(config.slow) or scaled_against_its_definition(
+            config.slow, divide_by_std=loop.divide_by_std, batch_normalisation=loop.batch_normalisation
+        )
+        if complaint:
+            raise ValueError(complaint)
         if not self.moves_weights:
             return
         if not recorded and not self.needs_distributions:
@@ -186,7 +194,7 @@ def reinforcement(config: Config, population: int) -> list[str]:
             f"rollouts at temperature {config.sampling.temperature:g}: ratio, entropy and KL penalty are those of that "
             "distribution; the measured KL to the base is that of temperature 1"
         )
-    return [*lines, describe_loss(slow), *describe_correction(slow)]
+    return [*lines, describe_loss(slow), describe_aggregation(slow), *describe_correction(slow)]
 
 
 def rollouts_a_step(config: Config) -> str:

@@ -87,6 +87,12 @@ class RunDirectory:
                 f"{str(self.path)!r} was started with another {', '.join(forbidden)}: a resumed run keeps its options; only "
                 f"{', '.join(RESUMABLE_KEYS)} and the section tinker may change"
             )
+        if "steps" in changed and config.slow.schedule != "constant" and config.slow.schedule_steps is None:
+            raise ResumeError(
+                f"steps: {config.steps} instead of {before.steps} would bend the learning rate of slow.schedule: "
+                f"{config.slow.schedule}, whose length is the run's: resume with {before.steps}; a run that may grow is "
+                "started with slow.schedule_steps"
+            )
         self._take_lock()
         if changed:
             write_atomically(self.path / CONFIG, config_text(config))

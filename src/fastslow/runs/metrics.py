@@ -203,7 +203,9 @@ RATIO_MAX = Metric(
 )  # fmt: skip
 CLIP_FRACTION = Metric(
     "slow/clip_fraction", "share of tokens, 0 to 1", "share of tokens whose ratio is above tau", "3.2: `rho` above `tau`",
-    Merge.MEAN, Start.NULL, more="`null` in distillation.",
+    Merge.MEAN, Start.NULL,
+    more="With `ppo`, `dapo` and `dr_grpo` the share of tokens whose gradient the clip takes away, with `gspo` that of "
+    "completions. `null` in distillation.",
 )  # fmt: skip
 ENTROPY = Metric(
     "slow/entropy", NATS, "of the policy at completion positions, at the rollouts' temperature", OURS, Merge.MEAN,
@@ -229,7 +231,12 @@ MISMATCH_MASKED = Metric(
     "Liu et al. 2025", Merge.SUM, Start.NULL,
 )  # fmt: skip
 LEARNING_RATE = Metric(
-    "slow/learning_rate", "per step", "after warm-up", "settings: warm-up, then constant", Merge.LAST, Start.NULL
+    "slow/learning_rate",
+    "per step",
+    "by warm-up and schedule",
+    "settings: warm-up, then constant",
+    Merge.LAST,
+    Start.NULL,
 )
 DATUMS = Metric("slow/datums", COUNT_A_STEP, "rollouts that were trained on", OURS, Merge.SUM, Start.NULL)
 TOKENS = Metric("slow/tokens", "tokens a step", "completion tokens that were trained on", OURS, Merge.SUM, Start.NULL)

@@ -8,7 +8,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from fastslow.config import Config
 from fastslow.slow.engine import Datum
+from fastslow.slow.settings import Aggregation
 from fastslow.types import Rollout
 
 EPSILON = 1e-6
@@ -16,11 +18,23 @@ EPSILON = 1e-6
 
 @dataclass(frozen=True)
 class AdvantageSettings:
-    """`baseline`: one mean and deviation a problem (the paper's) or one a (problem, prompt)."""
+    """`baseline`: one mean and deviation a problem (the paper's) or one a (problem, prompt). `aggregation`: how tokens are
+    weighed, see `_token_weights`; `max_tokens`, of a completion, is what `constant` divides by.
+    """
 
     baseline: str = "problem"
     divide_by_std: bool = True
     batch_normalisation: bool = True
+    aggregation: Aggregation = "problem"
+    max_tokens: int = 0
+
+
+def advantage_settings(config: Config) -> AdvantageSettings:
+    """Those of a run."""
+    loop, slow = config.loop, config.slow
+    return AdvantageSettings(
+        loop.baseline, loop.divide_by_std, loop.batch_normalisation, slow.aggregation, config.sampling.max_tokens
+    )
 
 
 def group_advantages(rewards_G: Sequence[float], divide_by_std: bool = True) -> list[float]:
@@ -54,8 +68,8 @@ def build_datums(
 ) -> list[Datum]:
     """The datums of one update from the groups of one step, a group being all rollouts of one problem.
 
-    Masked rollouts are left out of every mean. Each token weighs 1 / (tokens of its problem's rollouts * problems).
-    `policy_version` is that of the weights which are updated: their own rollouts are fresh. None: all are.
+    Masked rollouts are left out of every mean. `policy_version` is that of the weights which are updated: their own rollouts
+    are fresh. None: all are.
     """
     valid = [[rollout for rollout in group if rollout.reward is not None] for group in groups]
     valid = [group for group in valid if group]
@@ -64,9 +78,8 @@ def build_datums(
         advantages = batch_normalise(advantages)
     remaining = iter(advantages)
     datums = []
-    for group in valid:
-        tokens = sum(len(rollout.completion.tokens) for rollout in group)
-        for rollout in group:
+    for group, weights in zip(valid, _token_weights(valid, settings), strict=True):
+        for rollout, weight in zip(group, weights, strict=True):
             advantage = next(remaining)
             if advantage != 0.0:
                 datums.append(
@@ -75,11 +88,30 @@ def build_datums(
                         rollout.completion.tokens,
                         rollout.completion.logprobs,
                         advantage,
-                        1.0 / (tokens * len(valid)),
+                        weight,
                         fresh=policy_version is None or rollout.policy_version == policy_version,
                     )
                 )
     return datums
+
+
+def _token_weights(groups: Sequence[Sequence[Rollout]], settings: AdvantageSettings) -> list[list[float]]:
+    """The weight of each token of each rollout, group by group: 1 over
+
+    - `problem`: tokens of its problem's rollouts * problems (arXiv 2605.12484 section 3.2, arXiv 2503.14476 eq. 8);
+    - `token`: tokens of the step;
+    - `sequence`: tokens of its rollout * rollouts of its problem * problems (arXiv 2402.03300 eq. 3);
+    - `constant`: `max_tokens` * rollouts of its problem * problems (arXiv 2503.20783).
+    """
+    lengths = [[len(rollout.completion.tokens) for rollout in group] for group in groups]
+    kind, problems = settings.aggregation, len(groups)
+    if kind == "problem":
+        return [[1.0 / (sum(group) * problems)] * len(group) for group in lengths]
+    if kind == "token":
+        return [[1.0 / sum(map(sum, lengths))] * len(group) for group in lengths]
+    if kind == "sequence":
+        return [[1.0 / (length * len(group) * problems) for length in group] for group in lengths]
+    return [[1.0 / (settings.max_tokens * len(group) * problems)] * len(group) for group in lengths]
 
 
 def _advantages_of(group: Sequence[Rollout], settings: AdvantageSettings) -> list[float]:

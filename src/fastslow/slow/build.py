@@ -26,6 +26,8 @@ def check_engine(config: Config, *, moves_weights: bool, needs_distributions: bo
         _check_remote(config, moves_weights, needs_distributions)
     elif config.engine == "local":
         _check_local(config)
+        if moves_weights:
+            _check_training(config)
     elif not callable(load_object(config.engine, "engine")):
         raise ConfigError(f"engine: {config.engine!r} cannot be called: name a class, see docs/engine.md")
 
@@ -96,6 +98,22 @@ def _check_local(config: Config) -> None:
         without_adapter(config.model)
         if config.model.lora is not None:
             check_settings(config.model.lora, adapter)
+
+
+def _check_training(config: Config) -> None:
+    """Raises ConfigError where this machine cannot train as the config says, or where `slow.freeze` names what is not there."""
+    from fastslow.slow.local.frozen import empty_model, frozen_parameters
+    from fastslow.slow.local.loading import pick_device
+    from fastslow.slow.local.moments import check_optimiser
+
+    check_optimiser(config.slow, pick_device(config.model.device))
+    if config.slow.freeze and config.model.lora is not None:
+        raise ConfigError(
+            f"slow.freeze: {list(config.slow.freeze)} with model.lora: the adapter alone is trained, and the model's own "
+            "parameters stay: leave it out, and choose layers with model.lora.targets"
+        )
+    if config.slow.freeze:
+        frozen_parameters(empty_model(config.model), config.slow.freeze)
 
 
 def _remote(config: Config, checkpoint: Path | None, trains: bool) -> PolicyEngine:

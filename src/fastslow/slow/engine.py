@@ -135,8 +135,10 @@ class LossSettings:
     `1 - clip_low`.
 
     `temperature` is the one that the rollouts were sampled at. Log-probabilities, ratio, entropy and KL penalty are those
-    of softmax(logits / temperature), so that the ratio of a fresh rollout is 1. An engine that cannot make the `correction`
-    refuses it.
+    of softmax(logits / temperature), so that the ratio of a fresh rollout is 1.
+
+    `entropy_coefficient` times the entropy of the learner's distribution, over the full vocabulary, is taken off each token's
+    loss, and the gradient flows through it. An engine that cannot do that, or cannot make the `correction`, refuses it.
     """
 
     name: str = "cispo"
@@ -145,6 +147,7 @@ class LossSettings:
     temperature: float = 1.0
     floor: float = 0.0
     correction: Correction = Correction()
+    entropy_coefficient: float = 0.0
 
 
 class Sampler(Protocol):
@@ -194,7 +197,7 @@ class Learner(Protocol):
     def train_step(self, datums: Sequence[Datum], loss: LossSettings, learning_rate: float) -> UpdateMetrics:
         """One optimiser step on the sum over tokens of `token_weight * loss`.
 
-        Raises: ConfigError, before anything moves, for a loss or a correction that it cannot run.
+        Raises: ConfigError, before anything moves, for a loss, a correction or an entropy bonus that it cannot run.
         """
         ...
 

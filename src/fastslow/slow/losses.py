@@ -15,13 +15,26 @@ from typing import TYPE_CHECKING
 from fastslow.errors import ConfigError
 from fastslow.extension import resolve
 from fastslow.slow.engine import LossSettings
-from fastslow.slow.settings import SlowConfig
+from fastslow.slow.settings import SlowConfig, loss_defaults
 
 if TYPE_CHECKING:
     import torch
 
-HERE = "fastslow.slow.losses"
-LOSSES: Mapping[str, str] = {"cispo": f"{HERE}:cispo", "importance_sampling": f"{HERE}:importance_sampling"}
+HERE, CLIPPED = "fastslow.slow.losses", "fastslow.slow.clipped_losses"
+LOSSES: Mapping[str, str] = {
+    "cispo": f"{HERE}:cispo",
+    "importance_sampling": f"{HERE}:importance_sampling",
+    "ppo": f"{CLIPPED}:ppo",
+    "dapo": f"{CLIPPED}:dapo",
+    "dr_grpo": f"{CLIPPED}:dr_grpo",
+    "gspo": f"{CLIPPED}:gspo",
+}
+AGGREGATIONS = {
+    "problem": "the mean over the tokens of a problem's rollouts, then over problems",
+    "token": "the mean over all tokens of the step",
+    "sequence": "the mean over the tokens of a rollout, then over a problem's rollouts, then over problems",
+    "constant": "the sum over the tokens of a rollout by sampling.max_tokens, then the mean over rollouts and problems",
+}
 
 
 @dataclass(frozen=True)
@@ -178,7 +191,7 @@ def check_loss(slow: SlowConfig) -> None:
 
 def unused_clip(slow: SlowConfig, loss: Loss) -> str | None:
     """Which clip of a config the loss would not use, and the way out; None where there is none such."""
-    default = SlowConfig()
+    default = loss_defaults(slow.loss)
     # The floor of a clamp that lies below 0 does nothing.
     floor_does_nothing = "clip_high" in loss.uses and slow.clip_low > 1.0
     if slow.clip_low != default.clip_low and "clip_low" not in loss.uses and not floor_does_nothing:
@@ -188,6 +201,24 @@ def unused_clip(slow: SlowConfig, loss: Loss) -> str | None:
             f"slow.clip_high: {slow.clip_high} sets a ceiling, which {slow.loss} does not have: leave it at "
             f"{default.clip_high}, or take slow.loss: cispo"
         )
+    return None
+
+
+def scaled_against_its_definition(slow: SlowConfig, *, divide_by_std: bool, batch_normalisation: bool) -> str | None:
+    """What a config divides by although the loss is defined by not doing so, and the way out; None where there is nothing."""
+    if not loss_defaults(slow.loss).unscaled:
+        return None
+    wanted = {
+        "slow.aggregation": (slow.aggregation, "constant"),
+        "loop.divide_by_std": (divide_by_std, False),
+        "loop.batch_normalisation": (batch_normalisation, False),
+    }
+    for key, (given, needed) in wanted.items():
+        if given != needed:
+            return (
+                f"{key}: {given!r} is not {slow.loss}, which divides by neither lengths nor deviations: set it to {needed!r} "
+                "or leave it out, or take slow.loss: ppo, which has the same clip"
+            )
     return None
 
 
@@ -206,6 +237,12 @@ def describe_loss(slow: SlowConfig) -> str:
         return f"loss: {slow.loss}"
     floor = 1.0 - slow.clip_low if "clip_low" in uses else 0.0
     return f"loss: {slow.loss}, importance ratio clamped to [{floor:g}, {slow.tau:g}] (absolute)"
+
+
+def describe_aggregation(slow: SlowConfig) -> str:
+    """What a step's loss is, and its entropy bonus, in words."""
+    bonus = f"; entropy bonus {slow.entropy_coefficient:g}" if slow.entropy_coefficient else ""
+    return f"a step's loss: {AGGREGATIONS[slow.aggregation]}{bonus}"
 
 
 def _same_shape(a: torch.Tensor, b: torch.Tensor) -> None:

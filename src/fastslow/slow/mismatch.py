@@ -151,7 +151,7 @@ def loss_settings(slow: SlowConfig, temperature: float) -> LossSettings:
     """The loss of a config's updates, at the temperature of its rollouts, with its correction."""
     correction = Correction(slow.mismatch_correction, *slow.mismatch_bounds)
     return LossSettings(
-        slow.loss, slow.tau, slow.kl_coefficient, temperature, 1.0 - slow.clip_low, correction=correction
+        slow.loss, slow.tau, slow.kl_coefficient, temperature, 1.0 - slow.clip_low, correction, slow.entropy_coefficient
     )
 
 

@@ -1,17 +1,48 @@
 """The config of the slow side: the model, the rollouts that are trained on, the optimiser."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from fastslow.section import FROM_LIST, NonNegative, NonNegativeNumber, Positive, PositiveNumber, Section, option
 from fastslow.slow.samplers.settings import AnySampler, ForestConfig
 
 LORA_SOURCE = "ours: the paper trains every parameter"
 CLIP = "settings: 1 and 3"
+Aggregation = Literal["problem", "token", "sequence", "constant"]
 Beta = Annotated[float, Field(ge=0.0, lt=1.0)]
 TEMPLATE_ARGUMENTS = ("conversation", "tools", "add_generation_prompt", "tokenize", "return_dict", "return_tensors")
 """What fastslow itself tells the chat template."""
+
+
+@dataclass(frozen=True)
+class LossDefaults:
+    """What holds with a loss where the config is silent. `unscaled`: the loss is defined by dividing by neither lengths nor
+    deviations, so its aggregation cannot be another, and `loop` divides advantages by nothing.
+    """
+
+    clip_low: float = 1.0
+    clip_high: float = 3.0
+    aggregation: Aggregation = "problem"
+    unscaled: bool = False
+
+
+LOSS_DEFAULTS: Mapping[str, LossDefaults] = {
+    "cispo": LossDefaults(),
+    "importance_sampling": LossDefaults(),
+    "ppo": LossDefaults(0.2, 0.2, "sequence"),
+    "dapo": LossDefaults(0.2, 0.28),
+    "dr_grpo": LossDefaults(0.2, 0.2, "constant", unscaled=True),
+    "gspo": LossDefaults(3e-4, 4e-4, "sequence"),
+}
+"""By the names of the losses that come with the package; where each number is from: docs/engine.md."""
+
+
+def loss_defaults(loss: Any) -> LossDefaults:
+    """Those of a loss by its name; a loss of one's own has those of CISPO."""
+    return LOSS_DEFAULTS.get(loss, LossDefaults()) if isinstance(loss, str) else LossDefaults()
 
 
 class LoraConfig(Section):
@@ -85,34 +116,69 @@ class SlowConfig(Section):
     """The slow weights' optimiser."""
 
     loss: str = option(
-        "cispo", "`cispo`, `importance_sampling`, or `package.module:function`", unit="a name",
+        "cispo", "`importance_sampling`, `ppo`, `dapo`, `dr_grpo`, `gspo`, or `package.module:function`", unit="a name",
         source="CISPO: 3.2; arXiv 2506.13585",
+        more="[The others](engine.md#the-losses) have sources of their own.",
     )  # fmt: skip
     clip_low: NonNegativeNumber = option(
         1.0,
         "the paper's notation: the ratio is clamped to [1 - clip_low, 1 + clip_high]",
         unit="ratio minus 1, downwards",
         source=CLIP,
-        more="No loss has a floor: a value that would set one is refused.",
+        more="The default is that of `cispo`. `ppo`, `dapo` and `dr_grpo` have 0.2, `gspo` has 3e-4. `cispo` and "
+        "`importance_sampling` have no floor: a value that would set one is refused.",
     )
     clip_high: NonNegativeNumber = option(
         3.0,
         "so the paper's clamp is [0, 4]",
         unit="ratio minus 1, upwards",
         source=CLIP,
-        more="The loss `importance_sampling` has no ceiling: another value is refused there.",
+        more="The default is that of `cispo`. `ppo` and `dr_grpo` have 0.2, `dapo` has 0.28, `gspo` has 4e-4. "
+        "`importance_sampling` has no ceiling: another value is refused there.",
     )
+    aggregation: Aggregation = option(
+        "problem", "what a token's loss is divided by: [the four ways](engine.md#aggregation)", unit="a name", source="3.2",
+        more="`ppo` and `gspo` have `sequence`, `dr_grpo` has `constant` and takes no other. `method: distill` has `problem`.",
+    )  # fmt: skip
     kl_coefficient: NonNegativeNumber = option(
         1e-3,
         "penalty towards the base",
         unit="loss per nat",
         source="settings: 1e-3; estimator of arXiv 2402.03300, eq. 4",
     )
+    entropy_coefficient: NonNegativeNumber = option(
+        0.0,
+        "bonus for the entropy of the learner's distribution",
+        unit="loss per nat",
+        source="off in the paper; arXiv 1602.01783",
+        more="The gradient flows through the entropy over the full vocabulary, so it is for `engine: local` and policy losses.",
+    )
     learning_rate: PositiveNumber = option(
         1e-6, "for full fine-tuning of 8 B; LoRA wants 1e-5 to 1e-4", unit="per step",
         source="settings: 1e-6, full fine-tuning of 8 B",
     )  # fmt: skip
     warmup_steps: NonNegative = option(10, "linear, from zero", unit="steps", source="settings: 10")
+    schedule: Literal["constant", "linear", "cosine"] = option(
+        "constant", "after the warm-up: `constant`, or `linear` or `cosine` towards 0", unit="a name",
+        source="settings: constant",
+        more="The [length](engine.md#the-learning-rate) is that of the run: all of its training steps.",
+    )  # fmt: skip
+    schedule_steps: Positive | None = option(
+        None,
+        "training steps until `schedule` is at 0; null: those of the run",
+        unit="steps",
+        more="Not below those of the run. A run whose `steps` may grow when it is resumed needs it.",
+    )
+    optimiser: Literal["adamw", "adamw_8bit", "paged_adamw_8bit"] = option(
+        "adamw", "the last two: 8-bit moments, in memory that may be paged; extra `8bit`", unit="a name",
+        source="settings: AdamW; 8-bit: arXiv 2110.02861",
+        more="8-bit moments are for `engine: local` on a GPU, by bitsandbytes. Embeddings keep moments of 32 bits.",
+    )  # fmt: skip
+    freeze: Annotated[tuple[str, ...], FROM_LIST] = option(
+        (), "patterns of parameter names that stay as they are, such as `model.layers.0.*`", unit="patterns of names",
+        more="`*` stands for anything. A pattern without a match is refused. Tied weights are named by all of their names. For "
+        "`engine: local` without `model.lora`.",
+    )  # fmt: skip
     betas: Annotated[tuple[Beta, Beta], FROM_LIST] = option(
         (0.9, 0.999), "AdamW", unit="number", source="settings: (0.9, 0.999)"
     )
@@ -141,6 +207,15 @@ class SlowConfig(Section):
     prefix_sharing: bool = option(True, "off: plain batches, for comparison", unit="yes or no")
 
     sampler: AnySampler = Field(default_factory=ForestConfig)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_the_losses_own(cls, values: Any) -> Any:
+        if not isinstance(values, Mapping):
+            return values
+        own = loss_defaults(values.get("loss"))
+        defaults = {"clip_low": own.clip_low, "clip_high": own.clip_high, "aggregation": own.aggregation}
+        return {**defaults, **values}
 
     @property
     def tau(self) -> float:

@@ -27,6 +27,7 @@ from fastslow.slow.engine import (
     check_protocol,
 )
 from fastslow.testing.contract import require, run_checks
+from fastslow.testing.entropy import an_entropy_bonus_is_taken_or_refused
 from fastslow.testing.mismatch import (
     a_correction_is_made_or_refused,
     an_update_says_how_far_sampler_and_learner_are_apart,
@@ -384,6 +385,7 @@ CHECKS: tuple[Callable[[EngineCase], None], ...] = (
     a_correction_is_made_or_refused,
     the_base_weights_stay,
     a_loss_that_it_cannot_run_is_refused,
+    an_entropy_bonus_is_taken_or_refused,
     distillation_moves_towards_the_teacher_or_is_refused,
     a_saved_engine_goes_on_as_if_nothing_had_been,
 )

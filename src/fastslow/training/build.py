@@ -16,6 +16,7 @@ from fastslow.slow.context_room import ContextRoom, context_room
 from fastslow.slow.engine import PolicyEngine
 from fastslow.slow.losses import check_loss
 from fastslow.slow.mismatch import check_correction
+from fastslow.slow.schedule import check_schedule
 from fastslow.tasks.base import Task, check_splits
 from fastslow.tasks.registry import build_task
 from fastslow.training.observer import Observer
@@ -56,6 +57,12 @@ def check(config: Config) -> tuple[Config, Task]:
     check_correction(config.slow, config.method, reinforces=reinforces)
     if method.moves_weights:
         _check_sampling(config)
+        check_schedule(config.slow, config.steps - method.search_steps(config))
+    if method.needs_distributions and config.slow.entropy_coefficient:
+        raise ConfigError(
+            f"slow.entropy_coefficient: {config.slow.entropy_coefficient:g} is for a policy loss, and method {config.method!r} "
+            "has none: set it to 0"
+        )
     if method.searches(config):
         check_optimiser(config.fast)
     check_engine(config, moves_weights=method.moves_weights, needs_distributions=method.needs_distributions)

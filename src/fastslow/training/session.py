@@ -19,10 +19,11 @@ from fastslow.rollouts.store import RolloutStore
 from fastslow.runs.metrics import EVALUATE_S, EVOLVE_S, UPDATE_S
 from fastslow.runs.record import StepRecord
 from fastslow.seeding import derive_seed
-from fastslow.slow.advantages import AdvantageSettings, build_datums
+from fastslow.slow.advantages import advantage_settings, build_datums
 from fastslow.slow.distillation import build_distill_datums
 from fastslow.slow.engine import UpdateMetrics
 from fastslow.slow.mismatch import loss_settings
+from fastslow.slow.schedule import learning_rate
 from fastslow.training import divergence
 from fastslow.training.apart import MismatchWatch
 from fastslow.training.build import Parts, prepare
@@ -249,13 +250,10 @@ class TrainingSession:
     def reinforce(self, groups: Sequence[Group]) -> None:
         """Move the slow weights by one step of the policy loss."""
         config, engine = self.context.config, self.context.engine
-        loop, slow = config.loop, config.slow
 
-        def step(learning_rate: float) -> tuple[UpdateMetrics, int]:
-            settings = AdvantageSettings(loop.baseline, loop.divide_by_std, loop.batch_normalisation)
-            datums = build_datums(groups, settings, engine.policy_version)
-            loss = loss_settings(slow, config.sampling.temperature)
-            return engine.train_step(datums, loss, learning_rate), len(datums)
+        def step(rate: float) -> tuple[UpdateMetrics, int]:
+            datums = build_datums(groups, advantage_settings(config), engine.policy_version)
+            return engine.train_step(datums, loss_settings(config.slow, config.sampling.temperature), rate), len(datums)
 
         self._update(step)
 
@@ -263,11 +261,11 @@ class TrainingSession:
         """Move the slow weights by one step towards the base weights under the teacher's prompt."""
         context, engine = self.context, self.context.engine
 
-        def step(learning_rate: float) -> tuple[UpdateMetrics, int]:
+        def step(rate: float) -> tuple[UpdateMetrics, int]:
             problems = [context.training_problems[group[0].problem_id] for group in groups]
             contexts = {p.id: engine.encode(context.task.messages(p, teacher)) for p in problems}
             datums = build_distill_datums(groups, contexts)
-            return engine.distill_step(datums, learning_rate, context.config.sampling.temperature), len(datums)
+            return engine.distill_step(datums, rate, context.config.sampling.temperature), len(datums)
 
         self._update(step)
 
@@ -287,15 +285,15 @@ class TrainingSession:
     # -- updates -------------------------------------------------------------------------------------------------------
 
     def _update(self, step: Any) -> None:
-        """One update at the learning rate of this step: linear warm-up, then constant."""
+        """One update at the learning rate of this step."""
         context, slow = self.context, self.context.config.slow
         context.phase("updating")
-        trained = context.state.step - context.method.search_steps(context.config)
-        learning_rate = slow.learning_rate * min(1.0, (trained + 1) / max(slow.warmup_steps, 1))
+        searches = context.method.search_steps(context.config)
+        rate = learning_rate(slow, context.state.step - searches, context.config.steps - searches)
         version = context.engine.policy_version
         with context.record.timer(UPDATE_S):
-            metrics, datums = step(learning_rate)
-        context.record.update(metrics, learning_rate, datums)
+            metrics, datums = step(rate)
+        context.record.update(metrics, rate, datums)
         divergence.count_stuck(context, metrics, version)
         self._mismatch.see(metrics)
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 
 from fastslow.slow.advantages import AdvantageSettings, batch_normalise, build_datums, group_advantages
+from fastslow.slow.settings import Aggregation
 from fastslow.types import Completion, Rollout
 
 RAW = AdvantageSettings(divide_by_std=False, batch_normalisation=False)
@@ -142,3 +143,30 @@ def test_rollouts_of_the_weights_that_are_updated_are_fresh() -> None:
     group = [replace(rollout(float(v > 1)), policy_version=v, source=s) for v, s in versions.items()]  # type: ignore[arg-type]
     assert [datum.fresh for datum in build_datums([group], RAW, 3)] == [False, False, True]
     assert [datum.fresh for datum in build_datums([group], RAW)] == [True, True, True]
+
+
+# Lengths 2 and 3, 1 and 4; the masked rollout counts nowhere.
+GROUPS = [[rollout(1.0, 2), rollout(0.0, 3), rollout(None, 9)], [rollout(1.0, 1), rollout(0.0, 4)]]
+
+
+@pytest.mark.parametrize(
+    ("aggregation", "weights"),
+    [
+        ("problem", [1 / 10, 1 / 10, 1 / 10, 1 / 10]),
+        ("token", [1 / 10, 1 / 10, 1 / 10, 1 / 10]),
+        ("sequence", [1 / 8, 1 / 12, 1 / 4, 1 / 16]),
+        ("constant", [1 / 32, 1 / 32, 1 / 32, 1 / 32]),
+    ],
+)
+def test_token_weights_by_hand(aggregation: Aggregation, weights: list[float]) -> None:
+    settings = AdvantageSettings(divide_by_std=False, batch_normalisation=False, aggregation=aggregation, max_tokens=8)
+    assert [datum.token_weight for datum in build_datums(GROUPS, settings)] == pytest.approx(weights)
+
+
+def test_tokens_of_the_step_weigh_the_same_where_those_of_a_problem_do_not() -> None:
+    groups = [[rollout(1.0, 2), rollout(0.0, 2)], [rollout(1.0, 8), rollout(0.0, 8)]]
+    weights = {
+        kind: [datum.token_weight for datum in build_datums(groups, AdvantageSettings(aggregation=kind))]
+        for kind in ("problem", "token")
+    }
+    assert weights == {"problem": [1 / 8, 1 / 8, 1 / 32, 1 / 32], "token": [1 / 20] * 4}

@@ -89,6 +89,13 @@ class Obliging(LocalEngine):
         return super().train_step(datums, replace(loss, name="cispo"), learning_rate)
 
 
+class Sober(LocalEngine):
+    """Leaves an entropy bonus out, and does not say so."""
+
+    def train_step(self, datums: Any, loss: Any, learning_rate: float) -> Any:
+        return super().train_step(datums, replace(loss, entropy_coefficient=0.0), learning_rate)
+
+
 BROKEN = {
     Deaf: "another seed gives other completions",
     Stale: "after an update the sampler's log-probabilities are the learner's",
@@ -98,6 +105,7 @@ BROKEN = {
     Miscounting: "an update without datums adds nothing to policy_version",
     Drifting: "an update leaves the base weights alone",
     Forgetful: "load brings the optimiser back",
+    Sober: "an entropy bonus is taken off the loss of each token",
     Obliging: "train_step raises ConfigError for a loss that it cannot run",
 }
 

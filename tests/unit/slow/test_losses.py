@@ -37,7 +37,7 @@ def inputs_of(
     sampler: torch.Tensor,
     advantages: torch.Tensor,
     tau: float = 4.0,
-    lengths: tuple[int, ...] = (3,),
+    lengths: tuple[int, ...] = (1, 1, 1),
 ) -> LossInputs:
     """Completions of these lengths, each token of weight 1."""
     return LossInputs(
@@ -114,9 +114,10 @@ def test_the_clip_fraction_comes_from_the_loss(loss: Loss) -> None:
 def test_an_unknown_loss_names_the_known_ones() -> None:
     check_loss(SlowConfig())
     with pytest.raises(
-        ConfigError, match=r"slow.loss: 'ppo' is unknown. Known: cispo, importance_sampling, and package"
+        ConfigError,
+        match=r"slow.loss: 'gppo' is unknown. Did you mean 'ppo'\? Known: cispo, importance_sampling, ppo, .*, and package",
     ):
-        check_loss(SlowConfig(loss="ppo"))
+        check_loss(SlowConfig(loss="gppo"))
     with pytest.raises(ConfigError, match=r"slow.loss: 'math:pi' is 3.14.*: name a function"):
         find_loss("math:pi")
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from fastslow.errors import DivergedError
 from fastslow.slow.finite import check_finite, non_finite_tensor
+from fastslow.slow.local.moments import embeddings_of, make_adamw, moments_of, restore_moments
 from fastslow.slow.settings import SlowConfig
 
 
@@ -31,9 +33,7 @@ class MasterAdamW:
                 parameter.register_post_accumulate_grad_hook(self._accumulator(self.masters[name]))
         self.max_grad_norm = config.max_grad_norm
         self.moving = False
-        self.adam = torch.optim.AdamW(
-            self.masters.values(), lr=config.learning_rate, betas=config.betas, weight_decay=config.weight_decay
-        )
+        self.adam = make_adamw(config, self.masters, embeddings_of(model))
 
     def step(self, learning_rate: float) -> float:
         """Clip, update, clear the gradients; returns the gradient norm before clipping.
@@ -76,11 +76,10 @@ class MasterAdamW:
         for name, master in self.masters.items():
             if master is not self.trained[name]:
                 tensors[f"master/{name}"] = master.detach().contiguous()
-            state = self.adam.state.get(master)
-            if state:
-                steps[name] = float(state["step"])
-                tensors[f"exp_avg/{name}"] = state["exp_avg"].contiguous()
-                tensors[f"exp_avg_sq/{name}"] = state["exp_avg_sq"].contiguous()
+            step, moments = moments_of(self.adam, master)
+            if moments:
+                steps[name] = step
+                tensors |= {f"{key}/{name}": value.contiguous() for key, value in moments.items()}
         save_file(tensors, directory / "optimizer.safetensors")
         (directory / "optimizer.json").write_text(json.dumps(steps), encoding="utf-8")
 
@@ -91,15 +90,16 @@ class MasterAdamW:
         check_finite(tensors, f"the weights and moments in {str(directory / 'optimizer.safetensors')!r}")
         self.discard()
         self.adam.state.clear()
-        for name, master in self.masters.items():
-            if f"master/{name}" in tensors:
-                master.data.copy_(tensors[f"master/{name}"])
+        moments: dict[str, dict[str, torch.Tensor]] = defaultdict(dict)
+        for path, tensor in tensors.items():
+            key, _, name = path.partition("/")
+            moments[name][key] = tensor
+        for index, (name, master) in enumerate(self.masters.items()):
+            saved = moments[name].pop("master", None)
+            if saved is not None:
+                master.data.copy_(saved)
             if name in steps:
-                self.adam.state[master] = {
-                    "step": torch.tensor(steps[name]),
-                    "exp_avg": tensors[f"exp_avg/{name}"].to(master.device),
-                    "exp_avg_sq": tensors[f"exp_avg_sq/{name}"].to(master.device),
-                }
+                restore_moments(self.adam, index, master, steps[name], moments[name])
         self._publish()
 
     def _publish(self) -> None:

@@ -128,7 +128,10 @@ def outputs(model: Any, forward: Callable[[Any], torch.Tensor]) -> Outputs:
             "%s: its logits cannot be computed in slices, so long completions need more memory", type(network).__name__
         )
         return Outputs(forward(model))
-    return Outputs(None, seen.hidden, head)
+    hidden = seen.hidden
+    if torch.is_grad_enabled() and not hidden.requires_grad:
+        hidden = hidden.detach().requires_grad_()  # all before the head is frozen: the head's own gradient starts here
+    return Outputs(None, hidden, head)
 
 
 class _Seen:

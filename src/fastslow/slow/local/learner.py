@@ -146,6 +146,8 @@ class LocalLearner:
         penalty = torch.zeros_like(learner) if base_logprobs is None else kl_penalty(learner, base_logprobs)
         policy_loss = corrected.factor_N * output.loss
         total = (corrected.inputs.token_weights_N * (policy_loss + settings.kl_coefficient * penalty)).sum()
+        if settings.entropy_coefficient:
+            total = total - settings.entropy_coefficient * (corrected.inputs.token_weights_N * entropy).sum()
         ratio = importance_ratio(learner, inputs.sampler_logprobs_N)
         # Places, not a mask, whose number of tokens a GPU would have to be asked for.
         fresh_tokens = [at for at, datum in enumerate(d for d in members for _ in d.completion_tokens) if datum.fresh]
@@ -153,7 +155,7 @@ class LocalLearner:
         sums.mismatch.add((learner.detach() - inputs.sampler_logprobs_N)[places])
         sums.masked += corrected.masked
         total.backward()
-        sums.add(total, ratio, output.metrics, entropy, penalty, batch.computed_tokens)
+        sums.add(total, ratio, output.metrics, entropy.detach(), penalty, batch.computed_tokens)
 
     def distill_step(
         self, datums: Sequence[DistillDatum], learning_rate: float, temperature: float = 1.0

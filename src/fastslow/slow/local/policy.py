@@ -11,6 +11,7 @@ import torch
 from fastslow.slow.engine import TokenSequence, Weights
 from fastslow.slow.local import attention, loading, lora
 from fastslow.slow.local.cpu_memory import keep_freed_memory
+from fastslow.slow.local.frozen import freeze
 from fastslow.slow.local.probe import Sharing, decide_sharing
 from fastslow.slow.local.recompute import checkpoint_layers
 from fastslow.slow.local.scoring import ForestScorer, MicroBatch, PlainScorer, Scorer
@@ -45,6 +46,8 @@ class LocalPolicy:
         self.stop = loading.stop_tokens(network, self.tokenizer)
         self.sharing = self._choose_layout(network)
         self.model: Any = self._with_adapter(network, adapter, start, seed)
+        if slow.freeze and not self.has_adapter:
+            freeze(self.model, slow.freeze)
         if slow.activation_checkpointing:
             checkpoint_layers(self.model)
         self._base: Any = None

@@ -125,7 +125,7 @@ def token_logprobs(
     """Log-probabilities of all completion tokens of a micro-batch, member after member, and the entropies (nats) of the
     distributions that they come from, both at `temperature`: of softmax(logits / temperature), as the sampler has it.
 
-    Shapes: logits (rows, vocabulary); returns (N,) with gradient and (N,) without. Float32 whatever the logits are.
+    Shapes: logits (rows, vocabulary); returns (N,) twice, both with gradient. Float32 whatever the logits are.
     Backward turns the logits into their own gradient in place: do not use them after it.
     """
     rows, targets = flat_tokens(batch, sequences, logits.device)
@@ -166,24 +166,34 @@ class _TokenLogprobs(torch.autograd.Function):
             entropies[part] = log_totals[part] - torch.linalg.vecdot(probs, values)
         ctx.save_for_backward(logits, log_totals, rows, targets)
         ctx.temperature = temperature
-        ctx.mark_non_differentiable(entropies)
+        ctx.set_materialize_grads(False)  # an entropy that nobody uses costs nothing
         return tempered(logits[rows, targets], temperature) - log_totals[rows], entropies
 
     @staticmethod
-    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None, None, None]:
+    def backward(ctx: Any, *gradients: torch.Tensor | None) -> tuple[torch.Tensor, None, None, None]:
         logits, log_totals, rows, targets = ctx.saved_tensors
         logits = logits.detach()
-        gradient = tempered(gradients[0], ctx.temperature)
+        chosen, bonus = (None if given is None else tempered(given, ctx.temperature) for given in gradients)
+        gradient = torch.zeros_like(log_totals[rows]) if chosen is None else chosen
         per_row = torch.zeros_like(log_totals).index_add_(0, rows, gradient)
         order = rows.argsort(stable=True)
         rows, targets, gradient = rows[order], targets[order], gradient[order]
         for part in slices(logits):
-            values = tempered(logits[part], ctx.temperature).sub_(log_totals[part, None]).exp_()
-            values.mul_(-per_row[part, None])
+            values = tempered(logits[part], ctx.temperature).sub_(log_totals[part, None])
+            factors = -per_row[part, None]
+            if bonus is not None:
+                factors = factors - bonus[part, None] * _surprise(values)
+            values.exp_().mul_(factors)
             first, last = torch.searchsorted(rows, torch.tensor([part.start, part.stop], device=rows.device)).tolist()
             here = rows[first:last] - part.start, targets[first:last]
             logits[part] = values.index_put_(here, gradient[first:last], accumulate=True)
         return logits, None, None, None
+
+
+def _surprise(logprobs: torch.Tensor) -> torch.Tensor:
+    """log p + H of each entry, so that dH/dz = -p (log p + H); shapes (rows, vocabulary)."""
+    minus_entropies: torch.Tensor = torch.linalg.vecdot(logprobs.exp(), logprobs)
+    return logprobs - minus_entropies[:, None]
 
 
 def tempered(values: torch.Tensor, temperature: float) -> torch.Tensor:

@@ -44,6 +44,12 @@ def check_remote(config: Config) -> None:
         raise ConfigError(f"model.lora: is missing: tinker.backend {tinker.backend!r} trains LoRA adapters alone")
     server_loss(config.slow.loss)
     check_no_correction(config.slow.mismatch_correction)
+    check_entropy(config.slow.entropy_coefficient)
+    for key, value, plain in (("optimiser", config.slow.optimiser, "adamw"), ("freeze", config.slow.freeze, ())):
+        if value != plain:
+            raise ConfigError(
+                f"slow.{key}: {value!r} is for engine: local, the Tinker API has no such thing: leave it out"
+            )
     measures = config.slow.kl_coefficient > 0 or (config.evaluation.every > 0 and config.evaluation.kl_problems > 0)
     if model.lora is None and measures:
         raise ConfigError(
@@ -51,6 +57,15 @@ def check_remote(config: Config) -> None:
             "compare with: set both to 0, or add model.lora"
         )
     check_server(tinker, server_name(model, tinker))
+
+
+def check_entropy(coefficient: float) -> None:
+    """Raises ConfigError for an entropy bonus: no loss of the Tinker API has one."""
+    if coefficient:
+        raise ConfigError(
+            f"slow.entropy_coefficient: {coefficient:g} with engine: tinker: the Tinker API gives no entropy, and none of its "
+            "losses has a bonus for it. Set it to 0, or use engine: local"
+        )
 
 
 def check_temperature(temperature: float) -> None:

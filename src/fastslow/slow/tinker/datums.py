@@ -4,7 +4,8 @@ What the loss adds to a token is `ratio * advantage * log pi`, so whatever else 
 the aggregation over problems, how the server itself reduces, and the KL penalty.
 
 Deviations from the local engine: the penalty's gradient is taken at the sampler's log-probabilities instead of the
-learner's. They are equal on fresh rollouts; on reused ones the server's importance ratio weighs the penalty as well.
+learner's. They are equal on fresh rollouts; on reused ones the server's importance ratio weighs the penalty as well, and
+the clip of `ppo` is that of advantage and penalty together.
 """
 
 import math
@@ -28,18 +29,18 @@ class Dialect:
     """How a kind of server takes a policy loss.
 
     `reduction`: it sums over `tokens`, or takes the mean over `sequences` of each sequence's token mean. `thresholds`:
-    whether a request may carry the clip thresholds of CISPO; where not, the server's own configuration has them.
+    the losses whose request may carry clip thresholds; those of others are in the server's own configuration.
     """
 
     reduction: Reduction
-    thresholds: bool
+    thresholds: tuple[str, ...]
 
 
 DIALECTS: dict[str, Dialect] = {
-    "hosted": Dialect("tokens", thresholds=True),
-    "jax": Dialect("sequences", thresholds=True),
-    "fsdp": Dialect("tokens", thresholds=False),
-    "megatron": Dialect("tokens", thresholds=False),
+    "hosted": Dialect("tokens", thresholds=("cispo", "ppo")),
+    "jax": Dialect("sequences", thresholds=("cispo", "ppo")),
+    "fsdp": Dialect("tokens", thresholds=("ppo",)),
+    "megatron": Dialect("tokens", thresholds=("ppo",)),
 }
 
 
@@ -53,9 +54,9 @@ class ServerDatum:
     advantages: tuple[float, ...]
 
 
-SERVER_LOSSES: dict[str, bool] = {"cispo": True, "importance_sampling": False}
-"""The losses of the Tinker API whose gradient is `ratio * advantage * d(log pi)`, clipped or not, as `server_datums` needs it;
-and whether the clip thresholds of a request are theirs. One that is not here runs on the local engine alone.
+SERVER_LOSSES = ("cispo", "importance_sampling", "ppo")
+"""The losses of the Tinker API whose gradient is `ratio * advantage * d(log pi)`, clipped or not, as `server_datums` needs it.
+One that is not here runs on the local engine alone.
 """
 
 
@@ -63,17 +64,19 @@ def server_loss(name: str) -> str:
     """What a server calls a loss. Raises ConfigError where it has none like it."""
     called = find_loss(name).server if name in LOSSES or ":" in name else None
     if called not in SERVER_LOSSES:
+        taken = [known for known in LOSSES if find_loss(known).server in SERVER_LOSSES]
         raise ConfigError(
-            f"slow.loss: {name!r} is not a loss of the Tinker API: take one of {', '.join(LOSSES)}, or engine: local"
+            f"slow.loss: {name!r} is not a loss of the Tinker API: take one of {', '.join(taken)}, or engine: local"
         )
     return called
 
 
 def loss_config(dialect: Dialect, loss: LossSettings) -> dict[str, float] | None:
-    """The thresholds that go with a request, absolute: the ratio is clamped to [0, tau]."""
-    if not SERVER_LOSSES[server_loss(loss.name)] or not dialect.thresholds:
+    """The thresholds that go with a request, absolute: what the ratio is clamped to. CISPO has no floor."""
+    called = server_loss(loss.name)
+    if called not in dialect.thresholds:
         return None
-    return {"clip_low_threshold": 0.0, "clip_high_threshold": loss.tau}
+    return {"clip_low_threshold": loss.floor if called == "ppo" else 0.0, "clip_high_threshold": loss.tau}
 
 
 def server_datums(

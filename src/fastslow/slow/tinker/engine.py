@@ -42,6 +42,7 @@ from fastslow.slow.local.adapter_files import complete_adapter
 from fastslow.slow.settings import ModelConfig, SlowConfig
 from fastslow.slow.tinker.checks import (
     STATE,
+    check_entropy,
     check_no_correction,
     check_temperature,
     read_state,
@@ -220,6 +221,7 @@ class TinkerEngine:
         name = server_loss(loss.name)
         check_temperature(loss.temperature)
         check_no_correction(loss.correction.kind)
+        check_entropy(loss.entropy_coefficient)
         if not datums:
             return NO_UPDATE
         sequences = [TokenSequence(datum.context_tokens, datum.completion_tokens) for datum in datums]

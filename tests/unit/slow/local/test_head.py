@@ -70,7 +70,9 @@ def trained_gradients(engine: LocalEngine, monkeypatch: pytest.MonkeyPatch, upda
 
 
 def reinforce(engine: LocalEngine) -> Any:
-    return engine.train_step(datums(engine), LossSettings(kl_coefficient=0.1, temperature=0.7), 1e-30)
+    return engine.train_step(
+        datums(engine), LossSettings(kl_coefficient=0.1, temperature=0.7, entropy_coefficient=0.2), 1e-30
+    )
 
 
 def distil(engine: LocalEngine) -> Any:
@@ -165,6 +167,19 @@ def test_a_head_that_cannot_be_sliced_stays_whole_and_says_so(
     with caplog.at_level(logging.WARNING):
         assert engine.logprobs(SEQUENCES) == whole
     assert "LlamaForCausalLM: its logits cannot be computed in slices" in caplog.text
+
+
+@pytest.mark.parametrize("frozen", ["model.*", "lm_head.weight"])
+def test_a_head_of_which_one_side_is_frozen_goes_in_slices(
+    frozen: str, tiny_model_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = make(tiny_model_dir, freeze=[frozen])
+    expected = [trained_gradients(engine, monkeypatch, update) for update in (reinforce, distil)]
+    assert ("lm_head.weight" in expected[0][0]) == (frozen == "model.*")
+    rows = in_slices(monkeypatch, engine)
+    for update, wanted in zip((reinforce, distil), expected, strict=True):
+        assert_same(trained_gradients(engine, monkeypatch, update), wanted)
+    assert rows and max(rows) <= TOKENS
 
 
 def test_the_heads_gradient_is_added_to_what_is_there() -> None:

@@ -51,12 +51,34 @@ def test_values_and_gradients_equal_those_of_log_softmax(dtype: torch.dtype, tol
     torch.testing.assert_close(logits.grad, reference.grad, atol=tolerance, rtol=tolerance)
 
 
-def test_entropies_are_those_of_the_rows_and_have_no_gradient() -> None:
+def test_entropies_are_those_of_the_rows() -> None:
     logits = torch.stack([torch.zeros(8), torch.tensor([0.0] + [-1e4] * 7), torch.tensor([1.0, 1.0] + [-1e4] * 6)])
     _, entropy = token_logprobs(logits.requires_grad_(), batch_of([[0, 1], [2, 0]]), sequences_of([[3, 0], [1, 2]]))
     expected = torch.tensor([math.log(8), 0.0, math.log(2), math.log(8)])
     torch.testing.assert_close(entropy, expected, atol=1e-6, rtol=0)
-    assert not entropy.requires_grad
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.6])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 5e-5), (torch.bfloat16, 5e-3)])
+def test_gradients_of_entropies_alone_and_with_log_probabilities_equal_those_of_autograd(
+    dtype: torch.dtype, tolerance: float, temperature: float
+) -> None:
+    rows, targets = shared_rows()
+    flat_rows, flat_targets = list(chain(*rows)), list(chain(*targets))
+    weights, bonus = random(len(flat_rows), seed=1), random(len(flat_rows), seed=2)
+    for factor in (0.0, 1.0):
+        reference = random(ROWS, VOCABULARY).to(dtype).requires_grad_()
+        logprobs = (reference.double() / temperature).log_softmax(-1)
+        expected = -(logprobs.exp() * logprobs).sum(-1)[flat_rows]
+        (expected * bonus + factor * logprobs[flat_rows, flat_targets] * weights).sum().backward()
+        logits = random(ROWS, VOCABULARY).to(dtype).requires_grad_()
+        chosen, got = token_logprobs(logits.clone(), batch_of(rows), sequences_of(targets), temperature)
+        torch.testing.assert_close(got, expected.float(), atol=5e-5, rtol=0)
+        total = (got * bonus).sum()
+        (total + (chosen * weights).sum() if factor else total).backward()
+        assert logits.grad is not None and reference.grad is not None
+        assert float(reference.grad.abs().max()) > 1
+        torch.testing.assert_close(logits.grad, reference.grad, atol=tolerance, rtol=tolerance)
 
 
 def test_a_weight_of_zero_gives_no_gradient() -> None:

@@ -85,6 +85,11 @@ def test_wrong_sections_say_what_is_wrong(overrides: dict[str, Any], message: st
         ({"model": {"lora": None}, "tinker": {"backend": "fsdp"}}, "slow.kl_coefficient, evaluation.kl_problems"),
         ({"slow": {"loss": "my_loss"}}, "slow.loss: 'my_loss' is not a loss of the Tinker API"),
         ({"slow": {"mismatch_correction": "mask"}}, "slow.mismatch_correction: 'mask' with engine: tinker: it needs"),
+        ({"slow": {"loss": "gspo"}}, "slow.loss: 'gspo' is not a loss of the Tinker API"),
+        (
+            {"slow": {"entropy_coefficient": 0.01}},
+            "slow.entropy_coefficient: 0.01 with engine: tinker: the Tinker API gives no",
+        ),
         ({}, "tinker.base_url: no server answers at http://127.0.0.1:9 within 0.2 s"),
         ({"tinker": {"base_url": "localhost:8000"}}, "'localhost:8000' is no address"),
         ({"tinker": {"base_url": "http://me:secret@host"}}, "holds a user name or a password"),

@@ -72,17 +72,27 @@ def test_thresholds_go_with_every_request_that_may_carry_them(backend: str, sent
     expected = {"clip_low_threshold": 0.0, "clip_high_threshold": 4.0} if sent else None
     assert loss_config(DIALECTS[backend], LossSettings()) == expected
     assert loss_config(DIALECTS[backend], LossSettings("importance_sampling")) is None
+    for name in ("ppo", "dapo", "dr_grpo"):  # every server takes PPO's with a request
+        assert loss_config(DIALECTS[backend], LossSettings(name, tau=1.28, floor=0.8)) == {
+            "clip_low_threshold": 0.8,
+            "clip_high_threshold": 1.28,
+        }
 
 
 def test_a_loss_that_servers_do_not_have_is_refused_by_name_and_never_booked_as_another() -> None:
-    assert {name: server_loss(name) for name in LOSSES} == {
+    assert {name: server_loss(name) for name in LOSSES if name != "gspo"} == {
         "cispo": "cispo",
         "importance_sampling": "importance_sampling",
+        "ppo": "ppo",
+        "dapo": "ppo",
+        "dr_grpo": "ppo",
     }
-    with pytest.raises(
-        ConfigError, match=r"slow.loss: 'my_loss' is not a loss of the Tinker API: take one of cispo, imp"
-    ):
-        server_loss("my_loss")
+    for name in ("my_loss", "gspo"):
+        taken = "cispo, importance_sampling, ppo, dapo, dr_grpo, or engine"
+        with pytest.raises(
+            ConfigError, match=f"slow.loss: '{name}' is not a loss of the Tinker API: take one of {taken}"
+        ):
+            server_loss(name)
     learner = [list(datum.sampler_logprobs) for datum in DATUMS]
     with pytest.raises(ConfigError, match=r"slow.loss: 'my_loss'"):
         update_metrics(DATUMS, learner, None, LossSettings("my_loss", kl_coefficient=0.0), 0.5)
