@@ -166,7 +166,7 @@ class RunDirectory:
                 "reward": rollout.reward,
                 "feedback": rollout.feedback,
                 "failure": rollout.failure,
-                "finish_reason": rollout.completion.finish_reason,
+                "finish_reason": rollout.finish_reason,
                 "source": rollout.source,
                 "policy_version": rollout.policy_version,
             }

@@ -54,8 +54,9 @@ def build_datums(
 ) -> list[Datum]:
     """The datums of one update from the groups of one step, a group being all rollouts of one problem.
 
-    Masked rollouts are left out of every mean. Each token weighs 1 / (tokens of its problem's rollouts * problems).
-    `policy_version` is that of the weights which are updated: their own rollouts are fresh. None: all are.
+    One datum a turn: the rollout's advantage holds for every token that it sampled. Masked rollouts are left out of every mean.
+    Each token weighs 1 / (tokens of its problem's rollouts * problems). `policy_version` is that of the weights which are
+    updated: their own rollouts are fresh. None: all are.
     """
     valid = [[rollout for rollout in group if rollout.reward is not None] for group in groups]
     valid = [group for group in valid if group]
@@ -65,21 +66,20 @@ def build_datums(
     remaining = iter(advantages)
     datums = []
     for group in valid:
-        tokens = sum(len(rollout.completion.tokens) for rollout in group)
+        tokens = sum(rollout.sampled_tokens for rollout in group)
         for rollout in group:
             advantage = next(remaining)
             if advantage != 0.0:
-                datums.append(
-                    Datum(
-                        rollout.context_tokens,
-                        rollout.completion.tokens,
-                        rollout.completion.logprobs,
-                        advantage,
-                        1.0 / (tokens * len(valid)),
-                        fresh=policy_version is None or rollout.policy_version == policy_version,
-                    )
-                )
+                fresh = policy_version is None or rollout.policy_version == policy_version
+                datums += _turns_of(rollout, advantage, 1.0 / (tokens * len(valid)), fresh)
     return datums
+
+
+def _turns_of(rollout: Rollout, advantage: float, token_weight: float, fresh: bool) -> list[Datum]:
+    return [
+        Datum(turn.context_tokens, turn.completion.tokens, turn.completion.logprobs, advantage, token_weight, fresh)
+        for turn in rollout.turns
+    ]
 
 
 def _advantages_of(group: Sequence[Rollout], settings: AdvantageSettings) -> list[float]:
