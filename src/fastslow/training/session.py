@@ -15,7 +15,6 @@ from fastslow.errors import DivergedError, InfrastructureError, ServerError, Too
 from fastslow.fast.pareto import mean_score
 from fastslow.measuring.validation import Validation
 from fastslow.methods.registry import find_method
-from fastslow.rollouts.retold import Retold
 from fastslow.rollouts.store import RolloutStore
 from fastslow.runs.metrics import EVALUATE_S, EVOLVE_S, UPDATE_S
 from fastslow.runs.record import StepRecord
@@ -265,9 +264,7 @@ class TrainingSession:
         context, engine = self.context, self.context.engine
 
         def step(learning_rate: float) -> tuple[UpdateMetrics, int]:
-            problems, limits = context.training_problems, context.config.episodes
-            taught = Retold(engine, context.task, problems, teacher, limits)
-            datums = build_distill_datums(groups, taught.contexts, engine.context_limit)
+            datums = build_distill_datums(groups, context.retold(teacher).contexts, engine.context_limit)
             return engine.distill_step(datums, learning_rate, context.config.sampling.temperature), len(datums)
 
         self._update(step)
