@@ -141,7 +141,7 @@ FAILED = Metric(
 )  # fmt: skip
 CUT_OFF_FRACTION = Metric(
     "rollouts/cut_off_fraction", "share of rollouts, 0 to 1",
-    "share of rollouts that hit `sampling.max_tokens`: they score 0", merge=Merge.MEAN,
+    "share of rollouts that ended at a limit, as `sampling.max_tokens`: they score 0", merge=Merge.MEAN,
 )  # fmt: skip
 COMPLETION_TOKENS = Metric(
     "rollouts/completion_tokens", "tokens, mean", "mean completion length in tokens", merge=Merge.MEAN
@@ -180,11 +180,6 @@ ENVIRONMENT_TIMED_OUT = Metric(
     "episodes/environment_timed_out", COUNT_A_STEP, "episodes whose environment hung, at `episodes.step_timeout_s`; masked too",
     merge=Merge.SUM,
 )  # fmt: skip
-ENVIRONMENT_S = Metric(
-    "episodes/environment_s", "seconds", "what environments took, summed over the episodes, which run side by side",
-    merge=Merge.SUM,
-)  # fmt: skip
-
 POPULATION_SIZE = Metric(
     "fast/population_size", "prompts", "distinct prompts in the population",
     "K of algorithm 1, equal ones counted once",
@@ -319,6 +314,10 @@ EVOLVE_S = Metric("time/evolve_s", "seconds", "its part: the search", OURS, Merg
 SAMPLE_S = Metric("time/sample_s", "seconds", "its part: sampling and scoring", OURS, Merge.SUM, Start.AMOUNT)
 UPDATE_S = Metric("time/update_s", "seconds", "its part: the update", OURS, Merge.SUM, Start.AMOUNT)
 EVALUATE_S = Metric("time/evaluate_s", "seconds", "its part: the evaluation", OURS, Merge.SUM, Start.AMOUNT)
+ENVIRONMENT_S = Metric(
+    "time/environment_s", "seconds", "what environments took, summed over the episodes, which run side by side",
+    merge=Merge.SUM,
+)  # fmt: skip
 
 METRICS: Final[tuple[Metric, ...]] = tuple(value for value in list(globals().values()) if isinstance(value, Metric))
 """All of them, in the order in which they stand above."""

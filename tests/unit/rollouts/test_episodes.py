@@ -2,65 +2,20 @@
 
 import json
 import time
-from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
-from fastslow.rollouts.play import RolloutRequest, make_rollouts, play
-from fastslow.rollouts.settings import EpisodesConfig
+from fastslow.rollouts.play import RolloutRequest, play
 from fastslow.rollouts.threads import side_by_side
 from fastslow.runs.record import StepRecord
 from fastslow.slow.advantages import AdvantageSettings, build_datums
 from fastslow.slow.chat import ChatRenderer
-from fastslow.slow.engine import SampleRequest, SamplingParams
-from fastslow.tasks.base import Task
-from fastslow.types import Completion, Rollout
+from fastslow.slow.engine import SamplingParams
+from fastslow.types import Rollout
+from speaker import STRIPS, Speaker, roll
 
-from tiny import make_tokenizer
 from toy import LettersTask, TalkTask
-
-STRIPS = (
-    "{% for message in messages %}<|{{ message.role }}|>"
-    "{% if message.role == 'assistant' %}{{ message.content.split('</think>')[-1] }}{% else %}{{ message.content }}{% endif %}"
-    "<|end|>{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
-)
-
-
-class Speaker:
-    """Says the next of some texts in each turn, to every context alike, and ends it; `cut`: without an end."""
-
-    policy_version = 3
-    context_limit: int | None = None
-
-    def __init__(self, *texts: str, cut: bool = False, template: str | None = None) -> None:
-        tokenizer = make_tokenizer(template) if template else make_tokenizer()
-        self.renderer = ChatRenderer(tokenizer)
-        self.tokenizer, self.texts, self.cut = tokenizer, texts, cut
-        self.calls: list[list[SampleRequest]] = []
-
-    def encode(self, messages: Sequence[Any]) -> tuple[int, ...]:
-        return self.renderer.encode(messages)
-
-    def decode(self, tokens: Sequence[int]) -> str:
-        return str(self.tokenizer.decode(list(tokens), skip_special_tokens=True))
-
-    def sample(self, requests: Sequence[SampleRequest], params: SamplingParams) -> list[list[Completion]]:
-        text = self.texts[len(self.calls) % len(self.texts)]
-        self.calls.append(list(requests))
-        ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
-        tokens = tuple(ids if self.cut else [*ids, self.tokenizer.eos_token_id])
-        made = Completion(tokens, (-1.0,) * len(tokens), "length" if self.cut else "stop")
-        return [[made] * request.n for request in requests]
-
-
-def roll(engine: Any, task: Task, n: int = 1, problems: int = 1, **settings: Any) -> list[list[Rollout]]:
-    requests = [
-        RolloutRequest(p, task.seed_prompt, n, seed=7 + i) for i, p in enumerate(task.problems("train")[:problems])
-    ]
-    options = {name: settings.pop(name) for name in ("context_limit",) if name in settings}
-    limits = EpisodesConfig(**settings)
-    return make_rollouts(engine, task, requests, SamplingParams(8), "rl", episodes=limits, **options)
 
 
 def test_contexts_are_the_last_ones_tokens_and_what_the_environment_said() -> None:
@@ -205,7 +160,7 @@ def test_metrics_are_written_for_episodes_alone() -> None:
     values = record.values
     assert values["episodes/turns"] == 2.5
     assert (values["episodes/cut_off_max_turns"], values["episodes/environment_failed"]) == (1, 1)
-    assert values["rollouts/failed"] == 1 and values["episodes/environment_s"] > 0
+    assert values["rollouts/failed"] == 1 and values["time/environment_s"] > 0
 
 
 def test_an_engine_without_a_chat_renders_each_turn_anew() -> None:
