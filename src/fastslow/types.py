@@ -8,6 +8,8 @@ from itertools import pairwise
 from typing import Any, Literal
 
 Message = Mapping[str, str]
+Tool = Mapping[str, object]
+"""A tool as chat templates take it: {"type": "function", "function": {"name", "description", "parameters"}}."""
 FinishReason = Literal["stop", "length"]
 RolloutSource = Literal["gepa", "rl"]
 EndReason = Literal["done", "turn_tokens", "max_turns", "max_tokens", "context", "failed", "timed_out"]
@@ -97,7 +99,7 @@ class Completion:
 class Turn:
     """One completion of an episode and what it was sampled after.
 
-    `text` is the completion as the environment read it. `messages` are what the environment said before it: the difference
+    `text` is what the policy wrote, without the tokens that end it. `messages` are what was said before it: the difference
     to the turn before, and nothing where the turn is the first.
     """
 

@@ -8,8 +8,8 @@ from fastslow.rollouts.threads import side_by_side
 from fastslow.rollouts.waves import chat_of
 from fastslow.slow.engine import PolicyEngine
 from fastslow.tasks.base import Task
-from fastslow.tasks.episode import OneTurn, Tool
-from fastslow.types import Message, Problem, Prompt, Rollout
+from fastslow.tasks.episode import OneTurn
+from fastslow.types import Message, Problem, Prompt, Rollout, Tool
 
 
 class Retold:

@@ -16,9 +16,9 @@ from fastslow.seeding import derive_seed
 from fastslow.slow.engine import Chat, PolicyEngine, SampleRequest, SamplingParams, TokenSequence
 from fastslow.slow.limits import excess, fits
 from fastslow.tasks.base import check_score
-from fastslow.tasks.episode import Episode, Tool
+from fastslow.tasks.episode import Episode
 from fastslow.tasks.tool_calls import tell_tools, without_tools
-from fastslow.types import Completion, EndReason, Message, Problem, Score, Trace, Turn
+from fastslow.types import Completion, EndReason, Message, Problem, Score, Tool, Trace, Turn
 
 logger = logging.getLogger(__name__)
 
@@ -158,17 +158,18 @@ class Waves:
 
     def answered(self, completions: Sequence[Completion]) -> None:
         """Take one turn of each episode that goes on, and have the environments answer, side by side."""
-        stepped: list[Live] = []
+        heard: list[tuple[Live, str]] = []
         for live, completion in zip(self.live, completions, strict=True):
-            text = self.chat.read(live.context, completion.tokens, live.tools)
+            text = self.chat.read(live.context, completion.tokens)
             live.turns.append(Turn(live.context, completion, text, live.said))
             live.said = ()
             if completion.finish_reason == "length":
                 live.end = "turn_tokens"
             else:
-                stepped.append(live)
-        texts = {id(live): live.turns[-1].text for live in stepped}
-        for live, messages in zip(stepped, self._said(stepped, "step", lambda live: (texts[id(live)],)), strict=True):
+                text = self.chat.read(live.context, completion.tokens, live.tools) if live.tools else text
+                heard.append((live, text))
+        stepped = [live for live, _ in heard]
+        for live, messages in zip(stepped, self._said(stepped, "step", [text for _, text in heard]), strict=True):
             if live.end is None:
                 live.said = messages
                 self._go_on(live)
@@ -200,12 +201,10 @@ class Waves:
             if not fits(self.limit, len(live.context), self.params.max_tokens):
                 live.end = "context"
 
-    def _said(
-        self, lives: Sequence[Live], method: str, arguments: Callable[[Live], tuple[Any, ...]] = lambda live: ()
-    ) -> list[tuple[Message, ...]]:
+    def _said(self, lives: Sequence[Live], method: str, texts: Sequence[str] = ()) -> list[tuple[Message, ...]]:
         """What each environment says; one that does not, or says what is no message, has failed."""
         answers = []
-        for live, outcome in zip(lives, self._ask(lives, method, arguments), strict=True):
+        for live, outcome in zip(lives, self._ask(lives, method, texts), strict=True):
             failure = outcome.failure
             messages: tuple[Message, ...] = ()
             if failure is None:
@@ -215,13 +214,15 @@ class Waves:
             answers.append(messages)
         return answers
 
-    def _ask(
-        self, lives: Sequence[Live], method: str, arguments: Callable[[Live], tuple[Any, ...]] = lambda live: ()
-    ) -> list[Outcome]:
-        def call_of(live: Live) -> Callable[[], Any]:
-            return lambda: getattr(live.episode, method)(*arguments(live))
+    def _ask(self, lives: Sequence[Live], method: str, texts: Sequence[str] = ()) -> list[Outcome]:
+        """Call a method of each environment, side by side; with a text each where there are texts."""
 
-        outcomes = side_by_side([call_of(live) for live in lives], self.settings.step_timeout_s, self.settings.workers)
+        def call_of(live: Live, arguments: tuple[str, ...]) -> Callable[[], Any]:
+            return lambda: getattr(live.episode, method)(*arguments)
+
+        given = [(text,) for text in texts] if texts else [()] * len(lives)
+        calls = [call_of(live, arguments) for live, arguments in zip(lives, given, strict=True)]
+        outcomes = side_by_side(calls, self.settings.step_timeout_s, self.settings.workers)
         for live, outcome in zip(lives, outcomes, strict=True):
             live.seconds += outcome.seconds
         return outcomes

@@ -13,11 +13,11 @@ from transformers import PreTrainedTokenizerBase
 
 from fastslow.slow.engine import TokenSequence
 from fastslow.tasks.tool_calls import tell_tools, without_tools, write_call
-from fastslow.types import Message
+from fastslow.types import Message, Tool
 
 logger = logging.getLogger(__name__)
 
-Tools = Sequence[Mapping[str, Any]]
+Tools = Sequence[Tool]
 PROBE = "fastslow-probe"
 PROBE_TOOL = {
     "type": "function",

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from fastslow.errors import ConfigError
-from fastslow.types import Completion, Message
+from fastslow.types import Completion, Message, Tool
 
 Weights = Literal["current", "base"]
 
@@ -256,7 +256,7 @@ class Chat(Protocol):
     are told in words.
     """
 
-    def encode(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] = ()) -> tuple[int, ...]:
+    def encode(self, messages: Sequence[Message], tools: Sequence[Tool] = ()) -> tuple[int, ...]:
         """Context tokens for chat messages and tools, generation prompt included."""
         ...
 
@@ -265,7 +265,7 @@ class Chat(Protocol):
         last: TokenSequence,
         conversation: Sequence[Message],
         said: Sequence[Message],
-        tools: Sequence[Mapping[str, Any]] = (),
+        tools: Sequence[Tool] = (),
     ) -> tuple[int, ...]:
         """The context of an episode's next turn, after `last` and what the environment `said` to it.
 
@@ -274,10 +274,8 @@ class Chat(Protocol):
         """
         ...
 
-    def read(
-        self, context_tokens: Sequence[int], tokens: Sequence[int], tools: Sequence[Mapping[str, Any]] = ()
-    ) -> str:
-        """Text of a turn's tokens for the environment: as `Episode.step` in `tasks/episode.py` takes it."""
+    def read(self, context_tokens: Sequence[int], tokens: Sequence[int], tools: Sequence[Tool] = ()) -> str:
+        """Text of a turn's tokens. With tools it is what the environment gets: as `Episode.step` in `tasks/episode.py` says."""
         ...
 
 

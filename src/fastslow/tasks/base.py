@@ -155,6 +155,18 @@ class _Reseeded(Task):
         return self._task.episode(problem, prompt)
 
 
+def has_turns(task: Task) -> bool:
+    """Whether a task, or one of a stream, has episodes that are more than one completion and its score."""
+    for part in task.parts:
+        problem = next(iter(part.problems("train")), None)
+        if problem is not None:
+            episode = part.episode(problem, part.seed_prompt)
+            episode.close()
+            if not isinstance(episode, OneTurn):
+                return True
+    return False
+
+
 def failure_of(error: Exception) -> ScoringFailure:
     """The failure that an exception of a scorer stands for."""
     return ScoringFailure(f"{type(error).__name__}: {error}")

@@ -5,13 +5,10 @@ that cannot be read, a tool that refuses its arguments, a move that the rules fo
 the rollout is masked: it is in no mean, and never a reward of 0.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Sequence
+from typing import Protocol
 
-from fastslow.types import Message, Problem, Prompt, Score
-
-Tool = Mapping[str, Any]
-"""A tool as chat templates take it: {"type": "function", "function": {"name", "description", "parameters"}}."""
+from fastslow.types import Message, Problem, Prompt, Score, Tool
 
 
 class Episode(Protocol):

@@ -9,7 +9,7 @@ from typing import Any
 from fastslow.errors import TaskError
 from fastslow.tasks.base import EpisodeTask, Split
 from fastslow.tasks.formats import answer_part
-from fastslow.types import Message, Problem, Prompt, Score
+from fastslow.types import Message, Problem, Prompt, Score, Tool
 
 SEED_PROMPT = "You play a game of guessing numbers."
 FORM_RULE = "Write one number and nothing else."
@@ -71,7 +71,7 @@ class GuessTask(EpisodeTask):
 class GuessEpisode:
     """One game. Reward 1 where the number was found; otherwise 0 or, graded, the share of the bits that were found out."""
 
-    tools: Sequence[Mapping[str, Any]] = ()
+    tools: Sequence[Tool] = ()
 
     def __init__(self, opening: Sequence[Message], data: Mapping[str, Any], tries: int, graded: bool) -> None:
         self.opening, self.number, self.tries, self.graded = opening, int(data["number"]), tries, graded

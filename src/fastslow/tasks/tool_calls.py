@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fastslow.types import Message
+from fastslow.types import Message, Tool
 
 CALL = '<tool_call>{"name": "the tool\'s name", "arguments": {"an argument": "its value"}}</tool_call>'
 """The form that calls are asked for in, and that a tokenizer's own parser is translated to."""
@@ -55,7 +55,7 @@ def write_call(name: str, arguments: Mapping[str, Any]) -> str:
     return f"<tool_call>{json.dumps({'name': name, 'arguments': arguments}, ensure_ascii=False)}</tool_call>"
 
 
-def tell_tools(messages: Sequence[Message], tools: Sequence[Mapping[str, Any]]) -> list[Message]:
+def tell_tools(messages: Sequence[Message], tools: Sequence[Tool]) -> list[Message]:
     """The messages with the tools told in words at the end of the system message, for templates that cannot show them."""
     if not tools:
         return [dict(message) for message in messages]

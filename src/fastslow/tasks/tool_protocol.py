@@ -9,13 +9,12 @@ import random
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from fastslow.errors import TaskError
 from fastslow.tasks.base import EpisodeTask, Split
 from fastslow.tasks.calculator import calculate
 from fastslow.tasks.formats import answer_part
-from fastslow.types import Message, Problem, Prompt, Score
+from fastslow.types import Message, Problem, Prompt, Score, Tool
 
 SEED_PROMPT = "You answer questions. There is a calculator that you can use."
 ANSWER_RULE = "Once the result is there, answer with the number."
@@ -104,7 +103,7 @@ class ToolProtocolTask(EpisodeTask):
 class CalculatorEpisode:
     """The question, calls and results, the answer."""
 
-    tools: Sequence[Mapping[str, Any]] = ()
+    tools: Sequence[Tool] = ()
 
     def __init__(self, opening: Sequence[Message], right: int, form: Form, max_calls: int) -> None:
         self.opening, self.right, self.form, self.max_calls = opening, right, form, max_calls

@@ -7,9 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 from fastslow.errors import TaskError
-from fastslow.tasks.episode import Tool
 from fastslow.tasks.tool_calls import Call, Malformed, read_calls
-from fastslow.types import Message, Score
+from fastslow.types import Message, Score, Tool
 
 Function = Callable[..., Any]
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fastslow.tasks.base import SPLITS, Task, check_score
-from fastslow.tasks.episode import Episode, OneTurn
+from fastslow.tasks.episode import Episode
 from fastslow.testing.contract import require, run_checks
 from fastslow.testing.scorers import RUBBISH
 from fastslow.types import SYSTEM, Message, Problem, Score
@@ -45,14 +45,6 @@ class EpisodeCase:
 def check_episodes(task: Task, *, plays: Plays | None = None) -> None:
     """Run every check. Raises AssertionError. `plays` gives the texts of a policy's turns that earn a reward of 1."""
     run_checks(f"the episodes of task {task.name!r}", CHECKS, EpisodeCase(task, plays))
-
-
-def has_turns(task: Task) -> bool:
-    """Whether a task's episodes are more than a completion and its score."""
-    problem = next(iter(task.problems("train")))
-    episode = task.episode(problem, task.seed_prompt)
-    episode.close()
-    return not isinstance(episode, OneTurn)
 
 
 def starts_with_the_question(case: EpisodeCase) -> None:

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from fastslow.errors import TaskError
-from fastslow.tasks.base import SPLITS, ScoringFailure, Stage, Task, check_score, check_splits
+from fastslow.tasks.base import SPLITS, ScoringFailure, Stage, Task, check_score, check_splits, has_turns
 from fastslow.testing.contract import require, run_checks
-from fastslow.testing.episodes import check_episodes, has_turns
+from fastslow.testing.episodes import check_episodes
 from fastslow.testing.scorers import RUBBISH
 from fastslow.types import SYSTEM, Problem, Prompt, Score
 

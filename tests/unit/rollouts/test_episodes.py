@@ -178,3 +178,22 @@ def test_playing_without_scoring_asks_for_no_score() -> None:
     request = RolloutRequest(task.problems("train")[0], task.seed_prompt, 1, 0)
     ((played,),) = play(Speaker("x"), task, [request], SamplingParams(8), scored=False)  # type: ignore[arg-type]
     assert played.score is None and len(played.turns) == 4
+
+
+def test_the_environment_gets_calls_as_the_tokenizer_parses_them_and_the_transcript_what_was_written() -> None:
+    engine, task = Speaker("add e", "a"), TalkTask()
+    engine.tokenizer.response_template = {"any": "thing"}  # type: ignore[attr-defined]
+    call = {"function": {"name": "add", "arguments": {"a": 1}}}
+    engine.tokenizer.parse_response = lambda *_, **__: {"content": "", "tool_calls": [call]}  # type: ignore[method-assign, assignment]
+
+    class Armed(TalkTask):
+        def episode(self, problem: Any, prompt: Any) -> Any:
+            talk = super().episode(problem, prompt)
+            talk.tools = ({"type": "function", "function": {"name": "add"}},)  # type: ignore[misc]
+            return talk
+
+    task = Armed(patience=1)
+    ((rollout,),) = roll(engine, task)
+    assert task.opened[0].heard == ['<tool_call>{"name": "add", "arguments": {"a": 1}}</tool_call>']
+    assert [turn.text for turn in rollout.turns] == ["add e"]
+    assert rollout.forks == 0
