@@ -22,7 +22,7 @@ class EpisodesConfig(Section):
         60.0, "for one answer of the environment; its rollout is masked after it", unit="seconds"
     )
     max_message_chars: Positive = option(
-        100_000, "for one answer of the environment; its rollout is masked beyond it", unit="characters"
+        100_000, "of one answer of the environment; beyond, it is masked", unit="characters"
     )
     workers: Annotated[int, Field(gt=0, le=1024)] = option(
         64, "environments that answer at the same time", unit="threads"
