@@ -8,7 +8,7 @@ from fastslow.slow.advantages import AdvantageSettings, build_datums
 from fastslow.slow.engine import LossSettings, SampleRequest, SamplingParams
 from fastslow.slow.local.engine import LocalEngine
 from fastslow.slow.settings import ModelConfig, SlowConfig
-from fastslow.types import Completion, Prompt, Rollout
+from fastslow.types import Completion, Prompt, Rollout, Turn
 
 LEARNING_RATE = 1e-6
 # TRL divides a group's rewards by their deviation and does nothing at the batch level: so here.
@@ -57,9 +57,7 @@ class FastslowSide:
         return Rollout(
             problem_id=str(index // self.workload.group),
             prompt_hash=Prompt.of(self.messages[index][0]["content"]).hash,
-            context_tokens=context,
-            completion=completion,
-            text=self.engine.decode(completion.tokens),
+            turns=(Turn(context, completion, self.engine.decode(completion.tokens)),),
             reward=reward(completion.tokens),
             feedback="",
             failure=None,

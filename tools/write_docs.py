@@ -24,6 +24,7 @@ GROUPS = {
     "": "where the run stands",
     "reward": "rewards",
     "rollouts": "rollouts",
+    "episodes": "episodes of several turns",
     "fast": "the search for prompts",
     "slow": "the update of the weights",
     "val": "validation",

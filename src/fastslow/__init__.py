@@ -17,6 +17,7 @@ _HOME = {
     "Completion": "types",
     "Config": "config",
     "ConfigError": "errors",
+    "EpisodeTask": "tasks.base",
     "FastslowError": "errors",
     "InfrastructureError": "errors",
     "Problem": "types",

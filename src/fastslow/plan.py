@@ -13,7 +13,7 @@ from fastslow.slow.context_room import ContextRoom, context_room
 from fastslow.slow.local import loading, lora
 from fastslow.slow.local.frozen import empty_model, frozen_parameters
 from fastslow.slow.schedule import describe_schedule
-from fastslow.tasks.base import SPLITS, Task
+from fastslow.tasks.base import SPLITS, Task, has_turns
 from fastslow.training.build import check, check_lengths
 from fastslow.training.resume import check_complete
 
@@ -58,7 +58,7 @@ def describe(config: Config, *, resume: Path | None = None) -> str:
     estimate = estimate_run(config, multiplied, context_tokens, measured_flops(device, config) if device else None)
     sections = {
         "Model": _model(config, device, parameters),
-        "Task": _task(task, room, context_tokens),
+        "Task": _task(config, task, room, context_tokens),
         "Slow weights": _slow(config),
         "Fast weights": _fast(config),
         "Measured": _evaluation(config),
@@ -173,7 +173,7 @@ def _model(config: Config, device: torch.device | None, parameters: int) -> list
     ]
 
 
-def _task(task: Task, room: ContextRoom, context_tokens: float) -> list[str]:
+def _task(config: Config, task: Task, room: ContextRoom, context_tokens: float) -> list[str]:
     sizes = ", ".join(f"{len(task.problems(split))} {split}" for split in SPLITS)
     lines = [f"{task.name}: {sizes} problems, disjoint; about {context_tokens:.0f} context tokens"]
     if room.limit:
@@ -181,6 +181,10 @@ def _task(task: Task, room: ContextRoom, context_tokens: float) -> list[str]:
         lines.append(
             f"the longest takes {room.longest} tokens of the model's {room.limit}, and a completion {room.max_tokens}: "
             f"{left} are left for longer prompts"
+        )
+    if has_turns(task):
+        lines.append(
+            f"episodes of up to {config.episodes.max_turns} turns: what is estimated here counts one turn of each"
         )
     return lines + [f"seed prompt, {name}: {text!r}" for name, text in task.seed_prompt.components]
 

@@ -4,11 +4,20 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from itertools import pairwise
 from typing import Any, Literal
 
 Message = Mapping[str, str]
+Tool = Mapping[str, object]
+"""A tool as chat templates take it: {"type": "function", "function": {"name", "description", "parameters"}}."""
 FinishReason = Literal["stop", "length"]
 RolloutSource = Literal["gepa", "rl"]
+EndReason = Literal["done", "turn_tokens", "max_turns", "max_tokens", "context", "failed", "timed_out"]
+"""Why an episode ended: the environment said so; a turn was cut off at `sampling.max_tokens`; no turn, no token of the episode
+or no position of the model was left; the environment raised, or did not answer in time.
+"""
+CUT_OFF: tuple[EndReason, ...] = ("turn_tokens", "max_turns", "max_tokens", "context")
+"""The limits: what ends at one is cut off and scores 0."""
 
 SYSTEM = "system"
 
@@ -87,38 +96,144 @@ class Completion:
 
 
 @dataclass(frozen=True)
-class Rollout:
-    """One completion of one problem under one prompt, with everything that both sides need to learn from it.
+class Turn:
+    """One completion of an episode and what it was sampled after.
 
-    `reward` is None exactly when `failure` says what broke outside the model: such a rollout is masked out of every mean.
+    `text` is what the policy wrote, without the tokens that end it. `messages` are what was said before it: the difference
+    to the turn before, and nothing where the turn is the first.
+    """
+
+    context_tokens: tuple[int, ...]
+    completion: Completion
+    text: str
+    messages: tuple[Message, ...] = ()
+
+    @property
+    def tokens(self) -> tuple[int, ...]:
+        """The context and the completion: what the next turn's context begins with, unless it forks."""
+        return (*self.context_tokens, *self.completion.tokens)
+
+    def continues(self, earlier: "Turn | None") -> bool:
+        """Whether its context begins with every token of the turn before."""
+        return earlier is not None and self.context_tokens[: len(earlier.tokens)] == earlier.tokens
+
+
+@dataclass(frozen=True)
+class Trace:
+    """How an episode of several turns went. `end` is why it ended; `said` the environment's last words, after the last turn.
+
+    `tool_errors` are what tools answered to calls that failed. `environment_s` is the time that the environment took, in
+    seconds: it is measured, so that two traces are equal whatever it is.
+    """
+
+    end: EndReason
+    said: tuple[Message, ...] = ()
+    tool_calls: int = 0
+    tool_errors: tuple[str, ...] = ()
+    environment_s: float = field(default=0.0, compare=False)
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """One episode of one problem under one prompt, with everything that both sides need to learn from it.
+
+    It has one turn where the task has: then there is no `trace`. A rollout whose environment failed before anything was
+    sampled has none. `reward` is None exactly when `failure` says what broke outside the model: such a rollout is masked out
+    of every mean.
     """
 
     problem_id: str
     prompt_hash: str
-    context_tokens: tuple[int, ...]
-    completion: Completion
-    text: str
+    turns: tuple[Turn, ...]
     reward: float | None
     feedback: str
     failure: str | None
     policy_version: int
     source: RolloutSource
+    trace: Trace | None = None
 
     def __post_init__(self) -> None:
         if (self.reward is None) != (self.failure is not None):
             raise ValueError("a rollout has either a reward or a failure")
 
+    @property
+    def text(self) -> str:
+        """What the policy wrote last."""
+        return self.turns[-1].text if self.turns else ""
+
+    @property
+    def sampled_tokens(self) -> int:
+        """Completion tokens of all turns."""
+        return sum(len(turn.completion.tokens) for turn in self.turns)
+
+    @property
+    def end(self) -> EndReason:
+        """Why it ended."""
+        if self.trace is not None:
+            return self.trace.end
+        return "turn_tokens" if self.finish_reason == "length" else "done"
+
+    @property
+    def finish_reason(self) -> FinishReason:
+        """`length` where the last completion was cut off."""
+        return self.turns[-1].completion.finish_reason if self.turns else "stop"
+
+    @property
+    def cut_off(self) -> bool:
+        """Whether it ended at a limit."""
+        return self.end in CUT_OFF
+
+    @property
+    def forks(self) -> int:
+        """Turns whose context does not begin with the turn before: the chat template renders what was said in another way."""
+        return sum(not turn.continues(before) for before, turn in pairwise(self.turns))
+
     def to_json(self) -> dict[str, Any]:
-        """As a line of a rollouts file."""
-        return asdict(self)
+        """As a line of a rollouts file. The one turn of a rollout without a trace lies in the line itself."""
+        record = {name: value for name, value in vars(self).items() if name not in ("turns", "trace")}
+        if self.trace is None and len(self.turns) == 1 and not self.turns[0].messages:
+            turn = asdict(self.turns[0])
+            del turn["messages"]
+            head = {name: record.pop(name) for name in ("problem_id", "prompt_hash")}
+            return {**head, **turn, **record}
+        trace = None if self.trace is None else asdict(self.trace)
+        befores = (None, *self.turns[:-1])
+        turns = [_turn_to_json(turn, before) for before, turn in zip(befores, self.turns, strict=False)]
+        return {**record, "turns": turns, "trace": trace}
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> "Rollout":
-        """A rollout from such a line."""
-        completion = record["completion"]
+        """A rollout from such a line, of any version."""
         fields = dict(record)
-        fields["context_tokens"] = tuple(record["context_tokens"])
-        fields["completion"] = Completion(
-            tuple(completion["tokens"]), tuple(completion["logprobs"]), completion["finish_reason"]
-        )
-        return cls(**fields)
+        if "turns" not in fields:
+            one = {name: fields.pop(name) for name in ("context_tokens", "completion", "text")}
+            return cls(**fields, turns=(_turn_from_json(one, None),))
+        turns: list[Turn] = []
+        for line in fields["turns"]:
+            turns.append(_turn_from_json(line, turns[-1] if turns else None))
+        trace = fields["trace"]
+        if trace is not None:
+            errors, said = tuple(trace["tool_errors"]), tuple(trace["said"])
+            trace = Trace(**{**trace, "said": said, "tool_errors": errors})
+        return cls(**{**fields, "turns": tuple(turns), "trace": trace})
+
+
+def _turn_to_json(turn: Turn, before: Turn | None) -> dict[str, Any]:
+    """A turn that goes on from the one before has only the tokens that are new in its context."""
+    record = {**asdict(turn), "continues": turn.continues(before)}
+    if before is not None and record["continues"]:
+        record["context_tokens"] = turn.context_tokens[len(before.tokens) :]
+    return record
+
+
+def _turn_from_json(record: Mapping[str, Any], before: Turn | None) -> Turn:
+    completion = record["completion"]
+    context = tuple(record["context_tokens"])
+    if before is not None and record.get("continues"):
+        context = (*before.tokens, *context)
+    return Turn(
+        context,
+        Completion(tuple(completion["tokens"]), tuple(completion["logprobs"]), completion["finish_reason"]),
+        record["text"],
+        tuple(record.get("messages", ())),
+    )

@@ -15,6 +15,7 @@ from fastslow.fast.proposers.settings import OpenAIConfig, RemoteConfig
 from fastslow.fast.settings import AnyOptimiser, GepaConfig
 from fastslow.measuring.settings import EvaluationConfig
 from fastslow.methods.settings import METHODS, DistillConfig
+from fastslow.rollouts.settings import EpisodesConfig
 from fastslow.section import Fraction, NonNegative, Positive, Section, option
 from fastslow.slow.settings import ModelConfig, SamplingConfig, SlowConfig, loss_defaults
 from fastslow.slow.tinker.settings import TinkerConfig
@@ -83,6 +84,7 @@ class Config(Section):
     rollout_samples: NonNegative = option(16, "rollouts that are written out to be read", unit="rollouts a step")
     loop: LoopConfig = Field(default_factory=LoopConfig)
     sampling: SamplingConfig = Field(default_factory=SamplingConfig)
+    episodes: EpisodesConfig = Field(default_factory=EpisodesConfig)
     slow: SlowConfig = Field(default_factory=SlowConfig)
     fast: AnyOptimiser = Field(default_factory=GepaConfig)
     distill: DistillConfig = Field(default_factory=DistillConfig)

@@ -188,11 +188,11 @@ def _measure(
 ) -> EvaluationRow:
     sampling, seed = settings.evaluation, derive_seed(settings.seed, split)
     params = SamplingParams(settings.sampling.max_tokens, sampling.temperature, sampling.top_p)
-    result = evaluate_prompt(engine, task, problems, prompt, k, params, seed)
+    result = evaluate_prompt(engine, task, problems, prompt, k, params, seed, settings.episodes)
     measured = None
     if kl:
         at_one = SamplingParams(settings.sampling.max_tokens)
-        measured = kl_to_base(engine, task, problems, prompt, at_one, seed)
+        measured = kl_to_base(engine, task, problems, prompt, at_one, seed, settings.episodes)
     return EvaluationRow(label, result, measured)
 
 

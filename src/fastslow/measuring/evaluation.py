@@ -13,10 +13,11 @@ import numpy as np
 
 from fastslow.errors import InfrastructureError
 from fastslow.measuring.intervals import Interval, mean_interval, ratio_interval
-from fastslow.rollouts.play import RolloutRequest, make_rollouts
+from fastslow.rollouts.play import DEFAULTS, RolloutRequest, make_rollouts, play
+from fastslow.rollouts.settings import EpisodesConfig
 from fastslow.runs.metrics import KL, KL_ESTIMATE, Metric
 from fastslow.seeding import derive_seed
-from fastslow.slow.engine import PolicyEngine, SampleRequest, SamplingParams, TokenSequence
+from fastslow.slow.engine import PolicyEngine, SamplingParams, TokenSequence
 from fastslow.tasks.base import Task
 from fastslow.types import Problem, Prompt, Rollout
 
@@ -68,13 +69,14 @@ def evaluate_prompt(
     k: int,
     params: SamplingParams,
     seed: int,
+    episodes: EpisodesConfig = DEFAULTS,
 ) -> EvaluationResult:
     """mean@k and best@k of the current weights under one prompt.
 
     Raises: InfrastructureError when every rollout was masked, since there is nothing to report then.
     """
     requests = [RolloutRequest(p, prompt, k, derive_seed(seed, "evaluate", p.id)) for p in problems]
-    groups = make_rollouts(engine, task, requests, params, "rl")
+    groups = make_rollouts(engine, task, requests, params, "rl", episodes=episodes)
     rewards = [[r.reward for r in group if r.reward is not None] for group in groups]
     scored = [group for group in rewards if group]
     rollouts = tuple(rollout for group in groups for rollout in group)
@@ -90,8 +92,8 @@ def evaluate_prompt(
         best=_mean_of_means(bests) if bests else nan,
         best_interval=mean_interval(bests) if bests else (nan, nan),
         masked=len(rollouts) - sum(len(group) for group in scored),
-        cut_off=sum(rollout.completion.finish_reason == "length" for rollout in rollouts),
-        completion_tokens=float(np.mean([len(rollout.completion.tokens) for rollout in rollouts])),
+        cut_off=sum(rollout.cut_off for rollout in rollouts),
+        completion_tokens=float(np.mean([rollout.sampled_tokens for rollout in rollouts])),
         rollouts=rollouts,
         best_problems=len(bests),
     )
@@ -159,19 +161,28 @@ def _rewards_by_problem(result: EvaluationResult) -> dict[str, list[float]]:
 
 
 def kl_to_base(
-    engine: PolicyEngine, task: Task, problems: Sequence[Problem], prompt: Prompt, params: SamplingParams, seed: int
+    engine: PolicyEngine,
+    task: Task,
+    problems: Sequence[Problem],
+    prompt: Prompt,
+    params: SamplingParams,
+    seed: int,
+    episodes: EpisodesConfig = DEFAULTS,
 ) -> KlResult:
     """Token-level KL between the current and the base policy under the same context.
 
-    One completion a problem is drawn from the current policy (give `params` at temperature 1); at each of its positions
-    the divergence is taken over the full vocabulary, or estimated where the engine cannot do that.
-    Source: arXiv 2605.12484 section 4.3.
+    One episode a problem is drawn from the current policy (give `params` at temperature 1); at each position that it sampled
+    the divergence is taken over the full vocabulary, or estimated where the engine cannot do that. What an environment that
+    failed left of its episode counts as well: rewards are no part of this.
+    Source: arXiv 2605.12484 section 4.3. Raises: InfrastructureError where nothing could be sampled.
     """
-    contexts = [engine.encode(task.messages(problem, prompt)) for problem in problems]
-    requests = [SampleRequest(c, 1, derive_seed(seed, "kl", p.id)) for c, p in zip(contexts, problems, strict=True)]
-    completions = engine.sample(requests, params)
-    sequences = [TokenSequence(c, group[0].tokens) for c, group in zip(contexts, completions, strict=True)]
-    divergences = engine.kl_to_base(sequences)
-    sums, counts = [sum(values) for values in divergences], [len(values) for values in divergences]
+    requests = [RolloutRequest(p, prompt, 1, derive_seed(seed, "kl", p.id)) for p in problems]
+    played = [group[0] for group in play(engine, task, requests, params, episodes=episodes, scored=False)]
+    turns = [[TokenSequence(t.context_tokens, t.completion.tokens) for t in one.turns] for one in played]
+    divergences = iter(engine.kl_to_base([sequence for sequences in turns for sequence in sequences]))
+    by_problem = [[value for _ in sequences for value in next(divergences)] for sequences in turns]
+    sums, counts = [sum(values) for values in by_problem if values], [len(values) for values in by_problem if values]
+    if not counts:
+        raise InfrastructureError(f"no episode of the KL's problems sampled anything. The first: {played[0].failure}")
     interval = ratio_interval(sums, counts, seed=seed)
     return KlResult(sum(sums) / sum(counts), interval, sum(counts), engine.kl_is_exact)

@@ -68,7 +68,8 @@ class Validation:
 
     def _validate(self, task: Task, prompt: Prompt) -> dict[str, float]:
         settings, problems = self.config.evaluation, self._problems(task)
-        result = evaluate_prompt(self.engine, task, problems, prompt, settings.k, self._params, self.seed)
+        episodes = self.config.episodes
+        result = evaluate_prompt(self.engine, task, problems, prompt, settings.k, self._params, self.seed, episodes)
         values: dict[str, float] = {
             m.VAL_MEAN.key(k=settings.k): result.mean,
             m.VAL_BEST.key(k=settings.k): result.best,
@@ -77,7 +78,7 @@ class Validation:
         if settings.kl_problems:
             some, frozen = problems[: settings.kl_problems], not self.method.moves_weights
             at_one = SamplingParams(self.config.sampling.max_tokens)
-            measured = None if frozen else kl_to_base(self.engine, task, some, prompt, at_one, self.seed)
+            measured = None if frozen else kl_to_base(self.engine, task, some, prompt, at_one, self.seed, episodes)
             metric = m.KL if measured is None else measured.metric
             values[metric.name] = 0.0 if measured is None else measured.mean
         return values
@@ -86,7 +87,9 @@ class Validation:
         k, results = self.config.evaluation.k, []
         for kind, prompt in prompts.items():
             some = [problem for problem in problems if problem.kind == kind]
-            results.append(evaluate_prompt(self.engine, task, some, prompt, k, self._params, self.seed))
+            results.append(
+                evaluate_prompt(self.engine, task, some, prompt, k, self._params, self.seed, self.config.episodes)
+            )
         return sum(result.mean * result.problems for result in results) / sum(result.problems for result in results)
 
     def _problems(self, task: Task) -> Sequence[Problem]:

@@ -172,9 +172,10 @@ class RunDirectory:
                 "reward": rollout.reward,
                 "feedback": rollout.feedback,
                 "failure": rollout.failure,
-                "finish_reason": rollout.completion.finish_reason,
+                "finish_reason": rollout.finish_reason,
                 "source": rollout.source,
                 "policy_version": rollout.policy_version,
+                **transcript(rollout),
             }
             for rollout in rollouts[::stride][:limit]
         ]
@@ -276,6 +277,30 @@ def write_atomically(path: Path, text: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)
+
+
+def transcript(rollout: Rollout) -> dict[str, object]:
+    """What a line has more for an episode of several turns: who said what, and why it ended."""
+    trace = rollout.trace
+    if trace is None:
+        return {}
+    befores = (None, *rollout.turns[:-1])
+    turns = [
+        {
+            "messages": [dict(message) for message in turn.messages],
+            "text": turn.text,
+            "tokens": len(turn.completion.tokens),
+            "forked": before is not None and not turn.continues(before),
+        }
+        for before, turn in zip(befores, rollout.turns, strict=False)
+    ]
+    return {
+        "end": trace.end,
+        "turns": turns,
+        "said": [dict(message) for message in trace.said],
+        "tool_calls": trace.tool_calls,
+        "tool_errors": list(trace.tool_errors),
+    }
 
 
 def _line(record: Mapping[str, object]) -> str:

@@ -43,8 +43,23 @@ class MemberRecord(TypedDict):
     mean: float | None
 
 
+class TurnLine(TypedDict):
+    """A turn in a line of rollouts/step_N.jsonl: what the environment said before it, and what the policy wrote.
+
+    `tokens` were sampled; `forked`: its context is not the turn before, continued.
+    """
+
+    messages: list[dict[str, str]]
+    text: str
+    tokens: int
+    forked: bool
+
+
 class SampleLine(TypedDict, total=False):
-    """One line of rollouts/step_N.jsonl; older runs lack some of it."""
+    """One line of rollouts/step_N.jsonl; older runs lack some of it. What follows `end` is of episodes of several turns.
+
+    `said` are the environment's last words; `text` is the policy's last turn.
+    """
 
     problem: str
     prompt: str
@@ -55,6 +70,11 @@ class SampleLine(TypedDict, total=False):
     finish_reason: str
     source: str
     policy_version: int
+    end: str
+    turns: list[TurnLine]
+    said: list[dict[str, str]]
+    tool_calls: int
+    tool_errors: list[str]
 
 
 CANDIDATE_KEYS = tuple(key for key in CandidateLine.__annotations__ if key != "id")

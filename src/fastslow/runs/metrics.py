@@ -141,12 +141,45 @@ FAILED = Metric(
 )  # fmt: skip
 CUT_OFF_FRACTION = Metric(
     "rollouts/cut_off_fraction", "share of rollouts, 0 to 1",
-    "share of rollouts that hit `sampling.max_tokens`: they score 0", merge=Merge.MEAN,
+    "share of rollouts that ended at a limit, as `sampling.max_tokens`: they score 0", merge=Merge.MEAN,
 )  # fmt: skip
 COMPLETION_TOKENS = Metric(
     "rollouts/completion_tokens", "tokens, mean", "mean completion length in tokens", merge=Merge.MEAN
 )
 
+EPISODE_TURNS = Metric(
+    "episodes/turns", "turns, mean", "completions of an episode; of tasks of several turns, as all of these", merge=Merge.MEAN,
+)  # fmt: skip
+TOOL_CALLS = Metric("episodes/tool_calls", "calls, mean", "calls of tools that an episode made", merge=Merge.MEAN)
+TOOL_ERRORS = Metric(
+    "episodes/tool_errors", "calls, mean", "calls of an episode that a tool answered with an error, unreadable ones included",
+    merge=Merge.MEAN,
+)  # fmt: skip
+FORKS = Metric(
+    "episodes/forks", "turns a step", "turns whose context the chat template renders in another way than it was sampled",
+    merge=Merge.SUM, more="Such a turn has a context of its own, and shares no more than its beginning.",
+)  # fmt: skip
+CUT_OFF_TURN_TOKENS = Metric(
+    "episodes/cut_off_turn_tokens", COUNT_A_STEP, "episodes cut off within a turn, at `sampling.max_tokens`",
+    merge=Merge.SUM,
+)  # fmt: skip
+CUT_OFF_MAX_TURNS = Metric(
+    "episodes/cut_off_max_turns", COUNT_A_STEP, "episodes cut off at `episodes.max_turns`", merge=Merge.SUM
+)
+CUT_OFF_MAX_TOKENS = Metric(
+    "episodes/cut_off_max_tokens", COUNT_A_STEP, "episodes cut off at `episodes.max_tokens`", merge=Merge.SUM
+)
+CUT_OFF_CONTEXT = Metric(
+    "episodes/cut_off_context", COUNT_A_STEP, "episodes that no longer fitted into the model's context", merge=Merge.SUM
+)
+ENVIRONMENT_FAILED = Metric(
+    "episodes/environment_failed", COUNT_A_STEP, "episodes whose environment raised, or gave what it must not; they are masked",
+    merge=Merge.SUM,
+)  # fmt: skip
+ENVIRONMENT_TIMED_OUT = Metric(
+    "episodes/environment_timed_out", COUNT_A_STEP, "episodes whose environment hung, at `episodes.step_timeout_s`; masked too",
+    merge=Merge.SUM,
+)  # fmt: skip
 POPULATION_SIZE = Metric(
     "fast/population_size", "prompts", "distinct prompts in the population",
     "K of algorithm 1, equal ones counted once",
@@ -288,6 +321,10 @@ EVOLVE_S = Metric("time/evolve_s", "seconds", "its part: the search", OURS, Merg
 SAMPLE_S = Metric("time/sample_s", "seconds", "its part: sampling and scoring", OURS, Merge.SUM, Start.AMOUNT)
 UPDATE_S = Metric("time/update_s", "seconds", "its part: the update", OURS, Merge.SUM, Start.AMOUNT)
 EVALUATE_S = Metric("time/evaluate_s", "seconds", "its part: the evaluation", OURS, Merge.SUM, Start.AMOUNT)
+ENVIRONMENT_S = Metric(
+    "time/environment_s", "seconds", "what environments took, summed over the episodes, which run side by side",
+    merge=Merge.SUM,
+)  # fmt: skip
 
 METRICS: Final[tuple[Metric, ...]] = tuple(value for value in list(globals().values()) if isinstance(value, Metric))
 """All of them, in the order in which they stand above."""

@@ -11,7 +11,7 @@ from typing import Any
 from fastslow.fast.optimiser import Evolution
 from fastslow.runs import metrics as m
 from fastslow.slow.engine import UpdateMetrics
-from fastslow.types import Rollout
+from fastslow.types import EndReason, Rollout
 
 BEGUN = [
     metric
@@ -59,13 +59,13 @@ class StepRecord:
         """Rewards of the step's groups; masked rollouts are in no mean."""
         self.rollouts = [rollout for group in groups for rollout in group]
         rewards = [rollout.reward for rollout in self.rollouts if rollout.reward is not None]
-        self._put({m.FAILED: len(self.rollouts) - len(rewards)})
+        self._put({m.FAILED: len(self.rollouts) - len(rewards), **episode_metrics(self.rollouts)})
         if not rewards:
             return
         mean = sum(rewards) / len(rewards)
         informative = [len({r.reward for r in group if r.reward is not None}) > 1 for group in groups]
-        cut = sum(rollout.completion.finish_reason == "length" for rollout in self.rollouts)
-        tokens = sum(len(rollout.completion.tokens) for rollout in self.rollouts)
+        cut = sum(rollout.cut_off for rollout in self.rollouts)
+        tokens = sum(rollout.sampled_tokens for rollout in self.rollouts)
         self._put(
             {
                 m.REWARD_MEAN: mean,
@@ -173,4 +173,31 @@ class StepRecord:
     def _count(self, source: str, sampled: Sequence[Rollout], reused: int) -> None:
         self.sampled[source] += len(sampled)
         self.reused[source] += reused
-        self.completion_tokens += sum(len(rollout.completion.tokens) for rollout in sampled)
+        self.completion_tokens += sum(rollout.sampled_tokens for rollout in sampled)
+
+
+ENDS: Mapping[EndReason, m.Metric] = {
+    "turn_tokens": m.CUT_OFF_TURN_TOKENS,
+    "max_turns": m.CUT_OFF_MAX_TURNS,
+    "max_tokens": m.CUT_OFF_MAX_TOKENS,
+    "context": m.CUT_OFF_CONTEXT,
+    "failed": m.ENVIRONMENT_FAILED,
+    "timed_out": m.ENVIRONMENT_TIMED_OUT,
+}
+"""What counts the episodes that ended for a reason."""
+
+
+def episode_metrics(rollouts: Sequence[Rollout]) -> dict[m.Metric, float]:
+    """What is measured of episodes of several turns; nothing where there are none."""
+    played = [(rollout, rollout.trace) for rollout in rollouts if rollout.trace is not None]
+    if not played:
+        return {}
+    ends = [trace.end for _, trace in played]
+    return {
+        m.EPISODE_TURNS: sum(len(rollout.turns) for rollout, _ in played) / len(played),
+        m.TOOL_CALLS: sum(trace.tool_calls for _, trace in played) / len(played),
+        m.TOOL_ERRORS: sum(len(trace.tool_errors) for _, trace in played) / len(played),
+        m.FORKS: sum(rollout.forks for rollout, _ in played),
+        **{metric: ends.count(end) for end, metric in ENDS.items()},
+        m.ENVIRONMENT_S: sum(trace.environment_s for _, trace in played),
+    }

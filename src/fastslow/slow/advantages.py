@@ -68,8 +68,8 @@ def build_datums(
 ) -> list[Datum]:
     """The datums of one update from the groups of one step, a group being all rollouts of one problem.
 
-    Masked rollouts are left out of every mean. `policy_version` is that of the weights which are updated: their own rollouts
-    are fresh. None: all are.
+    One datum a turn: the rollout's advantage holds for every token that it sampled. Masked rollouts are left out of every
+    mean. `policy_version` is that of the weights which are updated: their own rollouts are fresh. None: all are.
     """
     valid = [[rollout for rollout in group if rollout.reward is not None] for group in groups]
     valid = [group for group in valid if group]
@@ -82,17 +82,16 @@ def build_datums(
         for rollout, weight in zip(group, weights, strict=True):
             advantage = next(remaining)
             if advantage != 0.0:
-                datums.append(
-                    Datum(
-                        rollout.context_tokens,
-                        rollout.completion.tokens,
-                        rollout.completion.logprobs,
-                        advantage,
-                        weight,
-                        fresh=policy_version is None or rollout.policy_version == policy_version,
-                    )
-                )
+                fresh = policy_version is None or rollout.policy_version == policy_version
+                datums += _turns_of(rollout, advantage, weight, fresh)
     return datums
+
+
+def _turns_of(rollout: Rollout, advantage: float, token_weight: float, fresh: bool) -> list[Datum]:
+    return [
+        Datum(turn.context_tokens, turn.completion.tokens, turn.completion.logprobs, advantage, token_weight, fresh)
+        for turn in rollout.turns
+    ]
 
 
 def _token_weights(groups: Sequence[Sequence[Rollout]], settings: AdvantageSettings) -> list[list[float]]:
@@ -103,7 +102,7 @@ def _token_weights(groups: Sequence[Sequence[Rollout]], settings: AdvantageSetti
     - `sequence`: tokens of its rollout * rollouts of its problem * problems (arXiv 2402.03300 eq. 3);
     - `constant`: `max_tokens` * rollouts of its problem * problems (arXiv 2503.20783).
     """
-    lengths = [[len(rollout.completion.tokens) for rollout in group] for group in groups]
+    lengths = [[rollout.sampled_tokens for rollout in group] for group in groups]
     kind, problems = settings.aggregation, len(groups)
     if kind == "problem":
         return [[1.0 / (sum(group) * problems)] * len(group) for group in lengths]

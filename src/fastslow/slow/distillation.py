@@ -15,33 +15,36 @@ Choices where the paper is silent:
 - Rewards are no part of the loss, so a rollout that could not be scored is distilled like any other.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 
 from fastslow.slow.engine import DistillDatum
+from fastslow.slow.limits import fits
 from fastslow.slow.local.scoring import slices, tempered
 from fastslow.types import Rollout
 
 
 def build_distill_datums(
-    groups: Sequence[Sequence[Rollout]], teacher_contexts: Mapping[str, tuple[int, ...]]
+    groups: Sequence[Sequence[Rollout]],
+    teacher_contexts: Callable[[Rollout], Sequence[tuple[int, ...]]],
+    limit: int | None = None,
 ) -> list[DistillDatum]:
-    """The datums of one step from the student's groups, a group being all rollouts of one problem.
+    """The datums of one step from the student's groups, a group being all rollouts of one problem; one datum a turn.
 
-    `teacher_contexts` maps problem ids to the teacher's context. Each token weighs 1 / (tokens of its problem's rollouts *
-    problems), so the weights of a step sum to 1.
+    `teacher_contexts` gives the teacher's context of each turn of a rollout. Each token weighs 1 / (tokens of its problem's
+    rollouts * problems), so the weights of a step sum to 1. A later turn whose teacher's context, which holds the longer
+    prompt, does not fit into `limit` positions is left out.
     """
-    return [
-        DistillDatum(
-            rollout.context_tokens,
-            teacher_contexts[rollout.problem_id],
-            rollout.completion.tokens,
-            1.0 / (sum(len(member.completion.tokens) for member in group) * len(groups)),
-        )
-        for group in groups
-        for rollout in group
-    ]
+    datums = []
+    for group in groups:
+        tokens = sum(rollout.sampled_tokens for rollout in group)
+        for rollout in group:
+            for number, (turn, taught) in enumerate(zip(rollout.turns, teacher_contexts(rollout), strict=True)):
+                completion = turn.completion.tokens
+                if completion and (number == 0 or fits(limit, len(taught), len(completion))):
+                    datums.append(DistillDatum(turn.context_tokens, taught, completion, 1.0 / (tokens * len(groups))))
+    return datums
 
 
 @torch.no_grad()

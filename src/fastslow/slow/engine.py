@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from fastslow.errors import ConfigError
-from fastslow.types import Completion, Message
+from fastslow.types import Completion, Message, Tool
 
 Weights = Literal["current", "base"]
 
@@ -32,11 +32,17 @@ class SamplingParams:
 
 @dataclass(frozen=True)
 class SampleRequest:
-    """`n` completions of one context. Completion i depends on the weights, the context and (seed, i) alone."""
+    """`n` completions of one context. Completion i depends on the weights, the context and (seed, i) alone.
+
+    `continued_tokens`: the context begins with that many tokens of an earlier request and its completion (all of both), as
+    the turns of an episode do. A sampler may keep keys and values of `context + completion` and look them up by
+    `context_tokens[:continued_tokens]`; what it samples must not depend on that. 0: nothing is known of.
+    """
 
     context_tokens: tuple[int, ...]
     n: int
     seed: int
+    continued_tokens: int = 0
 
 
 @dataclass(frozen=True)
@@ -49,7 +55,7 @@ class TokenSequence:
 
 @dataclass(frozen=True)
 class Datum:
-    """One rollout as the update sees it.
+    """One turn of a rollout as the update sees it.
 
     `advantage` holds for each of its tokens. `token_weight` is the weight of each token in the step's loss:
     1 / (tokens of its problem's group * problems) gives the paper's problem-level aggregation. `fresh`: the weights that the
@@ -73,7 +79,7 @@ class Datum:
 
 @dataclass(frozen=True)
 class DistillDatum:
-    """One rollout of the student as distillation sees it: the same completion after the student's context, which it was
+    """One turn of the student's rollout as distillation sees it: the same completion after the student's context, which it was
     sampled from, and after the teacher's. `token_weight` as in `Datum`.
     """
 
@@ -243,6 +249,36 @@ class PolicyEngine(Sampler, Learner, Checkpoints, Protocol):
 
     def decode(self, tokens: Sequence[int]) -> str:
         """Text of completion tokens, special tokens left out."""
+        ...
+
+
+class Chat(Protocol):
+    """How an engine renders conversations. It is optional: an engine that has one has it as the attribute `renderer`.
+
+    Without it each turn of an episode gets a context of its own, which `encode` makes of the whole conversation, and tools
+    are told in words.
+    """
+
+    def encode(self, messages: Sequence[Message], tools: Sequence[Tool] = ()) -> tuple[int, ...]:
+        """Context tokens for chat messages and tools, generation prompt included."""
+        ...
+
+    def extend(
+        self,
+        last: TokenSequence,
+        conversation: Sequence[Message],
+        said: Sequence[Message],
+        tools: Sequence[Tool] = (),
+    ) -> tuple[int, ...]:
+        """The context of an episode's next turn, after `last` and what the environment `said` to it.
+
+        It begins with every token of `last`; what was sampled is never rendered again. Where the template would render
+        the conversation (all messages, the policy's last one included) in another way, it is the whole rendering: a fork.
+        """
+        ...
+
+    def read(self, context_tokens: Sequence[int], tokens: Sequence[int], tools: Sequence[Tool] = ()) -> str:
+        """Text of a turn's tokens. With tools it is what the environment gets: as `Episode.step` in `tasks/episode.py` says."""
         ...
 
 

@@ -2,7 +2,8 @@
 
 A new task is one small file: subclass `Task`, give it `problems` and `score`, and name it in a config as
 `package.module:ClassName`. Where the group's completions are scored together (TRL-style reward functions, a batched
-judge), override `score_batch` as well.
+judge), override `score_batch` as well. A task of several turns subclasses `EpisodeTask` and gives it `episode`
+(`tasks/episode.py`).
 """
 
 from abc import ABC, abstractmethod
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from fastslow.errors import TaskError
+from fastslow.tasks.episode import Episode, OneTurn
 from fastslow.types import SYSTEM, Message, Problem, Prompt, Score
 
 Split = Literal["train", "validation", "test"]
@@ -76,6 +78,13 @@ class Task(ABC):
         """
         return with_system_prompt(problem.messages, prompt.as_dict()[SYSTEM])
 
+    def episode(self, problem: Problem, prompt: Prompt) -> Episode:
+        """A new episode of a problem under a prompt: by default one turn, `messages`, then `score`.
+
+        It is cheap: what takes time, or may fail, belongs into the episode's `start`.
+        """
+        return OneTurn(self, problem, prompt)
+
     def with_seed_prompt(self, prompt: Prompt) -> "Task":
         """The same task with another seed prompt. Raises TaskError where the components are not the task's."""
         wanted, given = sorted(self.seed_prompt.as_dict()), sorted(prompt.as_dict())
@@ -89,6 +98,24 @@ class Task(ABC):
         except Exception as error:
             return failure_of(error)
         return check_score(score, problem)
+
+
+class EpisodeTask(Task):
+    """A task whose episodes have turns. Give it `problems` and `episode`; the episode scores itself."""
+
+    @abstractmethod
+    def episode(self, problem: Problem, prompt: Prompt) -> Episode:
+        """A new episode of a problem under a prompt."""
+
+    def score(self, problem: Problem, completion: str) -> Score:
+        """The score of an episode in which the policy says this one thing under the seed prompt."""
+        episode = self.episode(problem, self.seed_prompt)
+        try:
+            episode.start()
+            episode.step(completion)
+            return episode.score()
+        finally:
+            episode.close()
 
 
 class _Reseeded(Task):
@@ -123,6 +150,21 @@ class _Reseeded(Task):
 
     def messages(self, problem: Problem, prompt: Prompt) -> tuple[Message, ...]:
         return self._task.messages(problem, prompt)
+
+    def episode(self, problem: Problem, prompt: Prompt) -> Episode:
+        return self._task.episode(problem, prompt)
+
+
+def has_turns(task: Task) -> bool:
+    """Whether a task, or one of a stream, has episodes that are more than one completion and its score."""
+    for part in task.parts:
+        problem = next(iter(part.problems("train")), None)
+        if problem is not None:
+            episode = part.episode(problem, part.seed_prompt)
+            episode.close()
+            if not isinstance(episode, OneTurn):
+                return True
+    return False
 
 
 def failure_of(error: Exception) -> ScoringFailure:

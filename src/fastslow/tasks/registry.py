@@ -18,6 +18,8 @@ BUILT_IN: dict[str, str] = {
     "codeio": "fastslow.tasks.codeio:CodeIOTask",
     "hover": "fastslow.tasks.hover:HoverTask",
     "records": "fastslow.tasks.records:RecordsTask",
+    "tool_protocol": "fastslow.tasks.tool_protocol:ToolProtocolTask",
+    "guess": "fastslow.tasks.guess:GuessTask",
     "lab": "fastslow.lab.tasks:LabTask",
     "stream": "fastslow.tasks.stream:StreamTask",
 }

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from fastslow.errors import TaskError
 from fastslow.tasks.base import SPLITS, ScoringFailure, Split, Stage, Task
+from fastslow.tasks.episode import Episode
 from fastslow.types import Message, Problem, Prompt, Score
 
 
@@ -81,6 +82,10 @@ class StreamTask(Task):
     def messages(self, problem: Problem, prompt: Prompt) -> tuple[Message, ...]:
         """Those of the problem's own task."""
         return self._owner[problem.id].messages(problem, prompt)
+
+    def episode(self, problem: Problem, prompt: Prompt) -> Episode:
+        """One of the problem's own task."""
+        return self._owner[problem.id].episode(problem, prompt)
 
     def _distinct(self, specs: Sequence[object]) -> tuple[Task, ...]:
         """The tasks without their repetitions. Raises TaskError where two that differ have one name."""

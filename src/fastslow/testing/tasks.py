@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from fastslow.errors import TaskError
-from fastslow.tasks.base import SPLITS, ScoringFailure, Stage, Task, check_score, check_splits
+from fastslow.tasks.base import SPLITS, ScoringFailure, Stage, Task, check_score, check_splits, has_turns
 from fastslow.testing.contract import require, run_checks
+from fastslow.testing.episodes import check_episodes
 from fastslow.testing.scorers import RUBBISH
 from fastslow.types import SYSTEM, Problem, Prompt, Score
 
@@ -54,9 +55,12 @@ def check_task(
     """Run every check. Raises AssertionError.
 
     `again` is the task made a second time from the same options; `right` gives a completion that is right for a problem;
-    `feedback=False` is for a scorer that gives rewards without words, which prompt search then cannot learn from.
+    `feedback=False` is for a scorer that gives rewards without words, which prompt search then cannot learn from. Episodes of
+    several turns are checked as well (`check_episodes`).
     """
     run_checks(f"task {getattr(task, 'name', task)!r}", CHECKS, TaskCase(task, again, right, feedback))
+    if has_turns(task):
+        check_episodes(task)
 
 
 def is_a_task_with_a_name(case: TaskCase) -> None:

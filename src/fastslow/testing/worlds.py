@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 from fastslow.fast.optimiser import Evaluation, Usage
 from fastslow.fast.proposers.base import Example, Proposal
-from fastslow.types import Completion, Problem, Prompt, Rollout
+from fastslow.types import Completion, Problem, Prompt, Rollout, Turn
 
 Reward = Callable[[Prompt, Problem], float | None]
 
@@ -46,7 +46,9 @@ class World:
         reward = self.reward(prompt, problem)
         failure = "the scorer crashed" if reward is None else None
         completion = Completion((1,), (0.0,), "stop")
-        return Rollout(problem.id, prompt.hash, (1,), completion, "answer", reward, "Do better.", failure, 0, "gepa")
+        return Rollout(
+            problem.id, prompt.hash, (Turn((1,), completion, "answer"),), reward, "Do better.", failure, 0, "gepa"
+        )
 
 
 class Plus:

@@ -7,6 +7,7 @@ from functools import cached_property
 
 from fastslow.config import Config
 from fastslow.methods.base import Method
+from fastslow.rollouts.retold import Retold
 from fastslow.rollouts.store import RolloutStore
 from fastslow.runs.directory import RunDirectory
 from fastslow.runs.record import StepRecord
@@ -58,6 +59,10 @@ class RunContext:
     def seed(self, kind: str, number: int, problem: Problem, prompt: Prompt) -> int:
         """The seed of the rollouts of a problem under a prompt."""
         return derive_seed(self.config.seed, kind, self.state.cycle, number, problem.id, prompt.hash)
+
+    def retold(self, prompt: Prompt) -> Retold:
+        """What gives the contexts of training rollouts under another prompt than theirs."""
+        return Retold(self.engine, self.task, self.training_problems, prompt, self.config.episodes)
 
     def phase(self, name: str) -> None:
         """Tell what the run does now."""

@@ -75,7 +75,10 @@ class Sampling:
         params = SamplingParams(sampling.max_tokens, sampling.temperature, sampling.top_p)
         wanted = [request for request in requests if request.n]
         limit = context.room.limit
-        made = iter(make_rollouts(context.engine, context.task, wanted, params, source, context_limit=limit))
+        limits = context.config.episodes
+        made = iter(
+            make_rollouts(context.engine, context.task, wanted, params, source, context_limit=limit, episodes=limits)
+        )
         rollouts = [next(made) if request.n else [] for request in requests]
         context.store.add(rollout for group in rollouts for rollout in group)
         return rollouts

@@ -262,9 +262,7 @@ class TrainingSession:
         context, engine = self.context, self.context.engine
 
         def step(rate: float) -> tuple[UpdateMetrics, int]:
-            problems = [context.training_problems[group[0].problem_id] for group in groups]
-            contexts = {p.id: engine.encode(context.task.messages(p, teacher)) for p in problems}
-            datums = build_distill_datums(groups, contexts)
+            datums = build_distill_datums(groups, context.retold(teacher).contexts, engine.context_limit)
             return engine.distill_step(datums, rate, context.config.sampling.temperature), len(datums)
 
         self._update(step)

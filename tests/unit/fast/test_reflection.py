@@ -85,6 +85,25 @@ def test_an_answer_may_use_what_question_and_feedback_leave() -> None:
     assert "a" * 880 in text
 
 
+def test_an_episode_is_read_turn_by_turn_and_each_long_turn_is_clipped_in_its_middle() -> None:
+    turns = (
+        ("assistant", "a" * 5000),
+        ("user", "Result: 5"),
+        ("assistant", "b" * 4000),
+        ("end", "cut off: too many turns"),
+    )
+    text = rendered(request(examples=[Example("q?", "b" * 4000, 0.0, "f.", turns)]), chars=900)
+    parts = [
+        "The model: aaa",
+        "aaa\nThe environment: Result: 5\nThe model: bbb",
+        "bbb\nThe end: cut off: too many turns",
+    ]
+    assert [text.count(part) for part in parts] == [1, 1, 1]
+    assert text.count("characters left out") == 2
+    assert text.count("a" * 10) * 10 > 300 and len(text) < len(rendered(request())) + 900 + 240
+    assert "The model's answer" not in text
+
+
 @pytest.mark.parametrize(
     ("reply", "text"),
     [

@@ -10,7 +10,7 @@ from fastslow.fast.gepa.optimiser import GepaOptimiser, has_paid
 from fastslow.fast.optimiser import Evaluation, Evolution
 from fastslow.fast.pareto import mean_score, paired_gain
 from fastslow.fast.proposers.lesson import LessonProposer
-from fastslow.types import Completion, Problem, Prompt, Rollout
+from fastslow.types import Completion, Problem, Prompt, Rollout, Turn
 
 RULES = ("Sort them.", "Use tags.", "Use commas.", "Say done.")
 OTHERS = ("Turn it around.", "Add one.", "Use brackets.", "Say hello.")
@@ -37,7 +37,14 @@ class ExactWorld:
         said = rng.choice(missing) if missing else "Do nothing else." if wrong else "The answer was another one."
         reward, feedback = (1.0, "Correct.") if right else (0.0, said)
         rollout = Rollout(
-            problem.id, prompt.hash, (1,), Completion((1,), (0.0,), "stop"), "x", reward, feedback, None, 0, "gepa"
+            problem.id,
+            prompt.hash,
+            (Turn((1,), Completion((1,), (0.0,), "stop"), "x"),),
+            reward,
+            feedback,
+            None,
+            0,
+            "gepa",
         )
         return Evaluation(prompt, problem, (rollout,))
 

@@ -7,7 +7,7 @@ from fastslow.errors import ReflectionError
 from fastslow.fast.gepa.optimiser import GepaOptimiser
 from fastslow.fast.optimiser import Candidate, Evaluation, Evolution, Usage
 from fastslow.fast.proposers.base import Example, Proposal, ProposalRequest
-from fastslow.types import Completion, Problem, Prompt, Rollout
+from fastslow.types import Completion, Problem, Prompt, Rollout, Turn
 
 SEED = Prompt.of("seed")
 
@@ -17,7 +17,14 @@ Reward = Callable[[Prompt, Problem], float | None]
 def rollout_of(prompt: Prompt, problem: Problem, reward: float | None, feedback: str = "Do better.") -> Rollout:
     failure = "the scorer crashed" if reward is None else None
     return Rollout(
-        problem.id, prompt.hash, (1,), Completion((1,), (0.0,), "stop"), "answer", reward, feedback, failure, 0, "gepa"
+        problem.id,
+        prompt.hash,
+        (Turn((1,), Completion((1,), (0.0,), "stop"), "answer"),),
+        reward,
+        feedback,
+        failure,
+        0,
+        "gepa",
     )
 
 

@@ -16,7 +16,7 @@ from fastslow.measuring.evaluation import (
 from fastslow.slow.engine import SamplingParams
 from fastslow.slow.local.engine import LocalEngine
 from fastslow.slow.settings import ModelConfig
-from fastslow.types import Completion, Problem, Prompt, Rollout
+from fastslow.types import Completion, Problem, Prompt, Rollout, Turn
 
 from toy import LettersTask
 
@@ -34,7 +34,7 @@ def test_mean_and_best_are_those_of_the_rollouts(engine: LocalEngine) -> None:
     assert result.mean == pytest.approx(rewards.mean())
     assert result.best == pytest.approx(rewards.max(1).mean())
     assert result.mean_interval[0] <= result.mean <= result.mean_interval[1]
-    assert result.cut_off == sum(r.completion.finish_reason == "length" for r in result.rollouts)
+    assert result.cut_off == sum(r.finish_reason == "length" for r in result.rollouts)
 
 
 def test_masked_rollouts_are_in_no_mean(engine: LocalEngine) -> None:
@@ -84,7 +84,9 @@ def test_nothing_to_report_is_an_error(engine: LocalEngine) -> None:
 def given(rewards: np.ndarray, prompt: str = "go") -> EvaluationResult:
     """A result whose rollouts have given rewards: (problems, completions)."""
     rollouts = tuple(
-        Rollout(f"p{problem}", "h", (1,), Completion((2,), (-1.0,), "stop"), "", float(reward), "", None, 0, "rl")
+        Rollout(
+            f"p{problem}", "h", (Turn((1,), Completion((2,), (-1.0,), "stop"), ""),), float(reward), "", None, 0, "rl"
+        )
         for problem, row in enumerate(rewards)
         for reward in row
     )

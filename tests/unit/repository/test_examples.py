@@ -19,6 +19,7 @@ import fastslow
 from fastslow.cli.main import build_parser
 from fastslow.config import parse_config, read_yaml
 from fastslow.methods.fst import FastSlow
+from fastslow.testing.episodes import check_episodes
 from fastslow.testing.optimisers import check_optimiser
 from fastslow.testing.proposers import check_proposer
 from fastslow.testing.tasks import check_task
@@ -70,6 +71,7 @@ PYTHON = {
     "class ShoutProposer": "proposer",
     "class ShuffleOptimiser": "optimiser",
     "class Reverse(Task)": "task",
+    "class Locks(EpisodeTask)": "episodes",
     "def matches(completions": "rewards",
     "def gspo(": "gspo",
     "class ShortSampler": "ShortSampler",
@@ -126,6 +128,16 @@ def test_a_python_block_runs(
     elif kind == "task":
         made = (namespace["Reverse"](train=20) for _ in range(2))
         check_task(next(made), again=next(made), right=lambda problem: problem.data["answer"])
+    elif kind == "episodes":
+        made = (namespace["Locks"]() for _ in range(2))
+        check_task(next(made), again=next(made))
+        check_episodes(namespace["Locks"](), plays=lambda problem: ["12", "000", problem.data["code"]])
+        (tmp_path / "my_game.py").write_text(block.text, encoding="utf-8")
+        monkeypatch.syspath_prepend(tmp_path)
+        trained = fastslow.train(
+            small_config(tiny_model_dir, tmp_path / "run", steps=2, task={"name": "my_game:Locks"}, method="rl")
+        )
+        assert trained.metrics["episodes/turns"] > 1.0
     elif kind == "rewards":
         said = [[{"role": "assistant", "content": "4, please"}]]
         assert namespace["matches"](said, ["4"]) == [1.0]

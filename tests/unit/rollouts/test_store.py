@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import pytest
 
 from fastslow.rollouts.store import RolloutStore
-from fastslow.types import Completion, Rollout, RolloutSource
+from fastslow.types import Completion, Rollout, RolloutSource, Turn
 
 
 def rollout(
@@ -13,14 +13,14 @@ def rollout(
 ) -> Rollout:
     failure = "crashed" if reward is None else None
     completion = Completion((token,), (-0.5,), "stop")
-    return Rollout(problem, "h", (1, 2), completion, "x", reward, "", failure, version, source)
+    return Rollout(problem, "h", (Turn((1, 2), completion, "x"),), reward, "", failure, version, source)
 
 
 def test_a_gepa_rollout_serves_one_rl_slot_and_any_number_of_scores() -> None:
     store = RolloutStore(max_age=2)
     store.add([rollout(token=1), rollout(token=2)])
-    assert [r.completion.tokens for r in store.take("p", "h", 1, 1)] == [(1,)]
-    assert [r.completion.tokens for r in store.take("p", "h", 1, 8)] == [(2,)]
+    assert [r.turns[0].completion.tokens for r in store.take("p", "h", 1, 1)] == [(1,)]
+    assert [r.turns[0].completion.tokens for r in store.take("p", "h", 1, 8)] == [(2,)]
     assert store.take("p", "h", 1, 8) == []
     assert len(store.fresh("p", "h", 1)) == 2
 
@@ -28,7 +28,7 @@ def test_a_gepa_rollout_serves_one_rl_slot_and_any_number_of_scores() -> None:
 def test_rl_rollouts_score_prompts_but_are_never_trained_on_twice() -> None:
     store = RolloutStore(max_age=2)
     store.add([rollout(source="rl", token=3), rollout(token=4), rollout(source="rl", token=5)])
-    assert [r.completion.tokens for r in store.take("p", "h", 0, 3)] == [(4,)]
+    assert [r.turns[0].completion.tokens for r in store.take("p", "h", 0, 3)] == [(4,)]
     assert len(store.fresh("p", "h", 2)) == 3
 
 
@@ -57,8 +57,8 @@ def test_expiry_forgets_old_rollouts_and_keeps_the_border_between_trained_and_un
     store = RolloutStore(max_age=1)
     store.add([rollout(version=0, source="rl"), rollout(version=1, source="rl", token=8), rollout(version=1, token=9)])
     store.expire(2)
-    assert [r.completion.tokens for r in store.fresh("p", "h", 2)] == [(8,), (9,)]
-    assert [r.completion.tokens for r in store.take("p", "h", 2, 5)] == [(9,)]
+    assert [r.turns[0].completion.tokens for r in store.fresh("p", "h", 2)] == [(8,), (9,)]
+    assert [r.turns[0].completion.tokens for r in store.take("p", "h", 2, 5)] == [(9,)]
     store.expire(3)
     assert len(store) == 0
 
@@ -81,7 +81,7 @@ def test_covered_problems_have_a_fresh_rollout_under_every_prompt() -> None:
 
 
 def tokens(rollouts: Iterable[Rollout]) -> list[int]:
-    return [rollout.completion.tokens[0] for rollout in rollouts]
+    return [rollout.turns[0].completion.tokens[0] for rollout in rollouts]
 
 
 def test_an_unknown_pair_has_nothing() -> None:

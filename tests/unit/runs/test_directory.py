@@ -11,7 +11,7 @@ from fastslow.fast.optimiser import Candidate
 from fastslow.runs.directory import RunDirectory, resumed_config, write_atomically
 from fastslow.runs.files import checkpoint_steps, read_config
 from fastslow.runs.reader import read_candidates, read_metrics, read_population
-from fastslow.types import Completion, Prompt, Rollout
+from fastslow.types import Completion, Prompt, Rollout, Turn
 
 CONFIG = parse_config({"model": {"name": "m"}, "task": {"name": "t"}, "steps": 5})
 
@@ -24,7 +24,7 @@ def run(tmp_path: Path) -> RunDirectory:
 
 
 def rollout(number: int) -> Rollout:
-    return Rollout(f"p{number}", "h", (1,), Completion((2,), (-0.5,), "stop"), "<b>", 1.0, "", None, 0, "rl")
+    return Rollout(f"p{number}", "h", (Turn((1,), Completion((2,), (-0.5,), "stop"), "<b>"),), 1.0, "", None, 0, "rl")
 
 
 def test_config_yaml_holds_every_option_and_the_versions(run: RunDirectory) -> None:

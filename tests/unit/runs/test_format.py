@@ -20,7 +20,7 @@ from fastslow.runs import directory as module
 from fastslow.runs.directory import RunDirectory, config_text, file_size, finite, resumed_config, write_atomically
 from fastslow.runs.files import checkpoint_steps, read_config
 from fastslow.runs.reader import Run, read_candidates, read_metrics, read_population
-from fastslow.types import Completion, Prompt, Rollout
+from fastslow.types import Completion, Prompt, Rollout, Turn
 
 SNOWMAN = "\N{SNOWMAN}"
 TREE: dict[str, Any] = {"model": {"name": "m"}, "task": {"name": "t"}, "steps": 5}
@@ -49,7 +49,7 @@ def run(tmp_path: Path) -> RunDirectory:
 def rollout(number: int, reward: float | None = 0.5) -> Rollout:
     failure = "crashed" if reward is None else None
     completion = Completion((2,), (-0.5,), "length")
-    return Rollout(f"p{number}", "h", (1,), completion, f"<b>{SNOWMAN}", reward, "Do it.", failure, 4, "gepa")
+    return Rollout(f"p{number}", "h", (Turn((1,), completion, f"<b>{SNOWMAN}"),), reward, "Do it.", failure, 4, "gepa")
 
 
 def checkpoint(run: RunDirectory, step: int, resume: bool = True) -> None:

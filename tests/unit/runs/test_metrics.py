@@ -13,10 +13,11 @@ from fastslow.measuring.evaluation import KlResult
 from fastslow.runs import metrics as m
 from fastslow.runs.metrics import METRICS, Merge, Metric, find
 from fastslow.runs.reader import Step, curve_of, evaluation_of, kl_name, merged, totals_of
-from fastslow.runs.record import StepRecord
+from fastslow.runs.record import StepRecord, episode_metrics
+from fastslow.types import Rollout, Trace
 
 ROOT = Path(__file__).parents[3]
-NAME = re.compile(r"^(val|kl|rollouts|time|slow|fast|reward)/")
+NAME = re.compile(r"^(val|kl|rollouts|episodes|time|slow|fast|reward)/")
 
 
 def literals(text: str) -> list[str]:
@@ -62,7 +63,9 @@ def test_what_runs_write_is_declared_and_what_is_declared_is_written() -> None:
     begun = StepRecord().finish(step=0, cycle=0, policy_version=0, usd_total=0.0, sampled_total=0, population_size=1)
     estimated = {KlResult(0.0, (0.0, 0.0), 1, exact=False).metric.name: 0.0}
     own_loss = {"slow/loss/sequence_ratio": 1.0}  # as tests/invariant/test_own_slow_side.py sees it in a run
-    lines = [*recorded_lines(), begun, estimated, own_loss]
+    one = Rollout("p", "h", (), 1.0, "", None, 0, "rl", Trace("done"))
+    episodes = {metric.name: value for metric, value in episode_metrics([one]).items()}
+    lines = [*recorded_lines(), begun, estimated, own_loss, episodes]
     assert undeclared(lines) == []
     written = {found.metric for line in lines for key in line if (found := find(key)) is not None}
     assert [metric.name for metric in METRICS if metric not in written] == []

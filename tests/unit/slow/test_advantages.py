@@ -7,7 +7,7 @@ import pytest
 
 from fastslow.slow.advantages import AdvantageSettings, batch_normalise, build_datums, group_advantages
 from fastslow.slow.settings import Aggregation
-from fastslow.types import Completion, Rollout
+from fastslow.types import Completion, Rollout, Turn
 
 RAW = AdvantageSettings(divide_by_std=False, batch_normalisation=False)
 
@@ -16,9 +16,7 @@ def rollout(reward: float | None, tokens: int = 1, prompt: str = "a") -> Rollout
     return Rollout(
         problem_id="p",
         prompt_hash=prompt,
-        context_tokens=(1, 2),
-        completion=Completion((5,) * tokens, (-1.0,) * tokens, "stop"),
-        text="x",
+        turns=(Turn((1, 2), Completion((5,) * tokens, (-1.0,) * tokens, "stop"), "x"),),
         reward=reward,
         feedback="",
         failure=None if reward is not None else "the scorer crashed",

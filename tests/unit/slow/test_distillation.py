@@ -7,7 +7,7 @@ import torch
 
 from fastslow.slow.distillation import build_distill_datums, reverse_kl
 from fastslow.slow.engine import DistillDatum
-from fastslow.types import Completion, Rollout
+from fastslow.types import Completion, Rollout, Turn
 
 VOCABULARY = 1000
 ROWS = 2300  # more than one slice of 2**20 elements
@@ -72,12 +72,12 @@ def test_impossible_tokens_stay_finite() -> None:
 def rollout(problem: str, tokens: int, *, failed: bool = False) -> Rollout:
     completion = Completion(tuple(range(tokens)), (-1.0,) * tokens, "stop")
     reward, failure = (None, "the sandbox timed out") if failed else (1.0, None)
-    return Rollout(problem, "seed", (1, 2), completion, "", reward, "", failure, 0, "rl")
+    return Rollout(problem, "seed", (Turn((1, 2), completion, ""),), reward, "", failure, 0, "rl")
 
 
 def test_each_problem_weighs_the_same_and_each_of_its_tokens() -> None:
     groups = [[rollout("a", 3), rollout("a", 1)], [rollout("b", 2), rollout("b", 2, failed=True)]]
-    datums = build_distill_datums(groups, {"a": (7,), "b": (8, 9)})
+    datums = build_distill_datums(groups, lambda r: [{"a": (7,), "b": (8, 9)}[r.problem_id]])
     assert [datum.token_weight for datum in datums] == [1 / 8, 1 / 8, 1 / 8, 1 / 8]
     assert [datum.teacher_context_tokens for datum in datums] == [(7,), (7,), (8, 9), (8, 9)]
     assert all(datum.context_tokens == (1, 2) for datum in datums)

@@ -12,6 +12,7 @@ from gepa.core.state import GEPAState
 from fastslow.errors import InfrastructureError, ReflectionError
 from fastslow.fast.optimiser import Candidate, Evaluate, Evaluation, Usage
 from fastslow.fast.proposers.base import Example, Proposal, ProposalRequest, Proposer, propose_all
+from fastslow.fast.transcript import feedback_of, turns_of
 from fastslow.seeding import derive_seed
 from fastslow.slow.context_room import ContextRoom
 from fastslow.types import Problem, Prompt, Rollout
@@ -359,4 +360,4 @@ def _example(evaluation: Evaluation) -> Example | None:
         return None
     worst = min(valid, key=lambda rollout: rollout.reward or 0.0)
     question = "\n\n".join(m["content"] for m in evaluation.problem.messages if m["role"] != "system")
-    return Example(question, worst.text, worst.reward or 0.0, worst.feedback)
+    return Example(question, worst.text, worst.reward or 0.0, feedback_of(worst), turns_of(worst))

@@ -11,12 +11,17 @@ from fastslow.types import Prompt
 
 @dataclass(frozen=True)
 class Example:
-    """One rollout as reflection sees it: the question, what the policy answered, its reward and the verifier's words."""
+    """One rollout as reflection sees it: the question, what the policy answered, its reward and the verifier's words.
+
+    `turns` is the transcript of an episode of several turns, as (speaker, text) after the question; () where there is one
+    answer.
+    """
 
     question: str
     answer: str
     reward: float
     feedback: str
+    turns: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,10 @@ from fastslow.fast.proposers.base import Example, ProposalRequest
 from fastslow.types import Message
 
 OPEN, CLOSE = "<new_prompt>", "</new_prompt>"
+SPEAKERS: Mapping[str, str] = {
+    "assistant": "The model", "user": "The environment", "tool": "A tool", "system": "The system", "end": "The end"
+}  # fmt: skip
+"""Who says what in a transcript, in words."""
 
 RECIPES: Mapping[str, str] = {
     "light": (
@@ -80,8 +84,26 @@ def _examples(examples: Sequence[Example], chars: int) -> str:
 
 def _example(number: int, example: Example, chars: int) -> str:
     question, feedback = clip(example.question, chars // 3), clip(example.feedback or "(none)", chars // 3)
-    answer = clip(example.answer or "(empty)", max(chars // 3, chars - len(question) - len(feedback)))
+    room = max(chars // 3, chars - len(question) - len(feedback))
+    answer = _transcript(example.turns, room) or f"The model's answer: {clip(example.answer or '(empty)', room)}"
     return (
-        f"<example number={number} reward={example.reward:.2f}>\nQuestion: {question}\nThe model's answer: {answer}\n"
+        f"<example number={number} reward={example.reward:.2f}>\nQuestion: {question}\n{answer}\n"
         f"Feedback of the verifier: {feedback}\n</example>"
     )
+
+
+def _transcript(turns: Sequence[tuple[str, str]], chars: int) -> str:
+    """An episode turn by turn. Where all of it is too long, the longest turns are clipped, each in its middle."""
+    limit = _fair_limit([len(text) for _, text in turns], chars)
+    return "\n".join(f"{SPEAKERS.get(who, who)}: {clip(text or '(empty)', limit)}" for who, text in turns)
+
+
+def _fair_limit(lengths: Sequence[int], total: int) -> int:
+    """The length that texts are clipped to, so that all of them take about `total`: short ones leave their room to others."""
+    left, waiting = total, sorted(lengths)
+    for position, length in enumerate(waiting):
+        share = left // (len(waiting) - position)
+        if length > share:
+            return max(1, share)
+        left -= length
+    return max(1, total)
