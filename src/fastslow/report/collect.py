@@ -5,11 +5,12 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 from fastslow.errors import ConfigError
 from fastslow.measuring.intervals import share_interval
 from fastslow.methods.registry import title
+from fastslow.report.data import Headline, PageData, Panel, Point, RunData, Series
 from fastslow.report.experiments import panels, read_experiment
 from fastslow.report.redact import redact_text, visible
 from fastslow.report.runs import BY_KIND, read_run
@@ -20,13 +21,13 @@ MOST_PARTS = 24
 """Runs of an experiment whose prompts, samples and configs are shown, where they lie beside its results."""
 
 
-def collect(arguments: Sequence[Path]) -> dict[str, Any]:
+def collect(arguments: Sequence[Path]) -> PageData:
     """Runs and experiments as the page shows them, whole: `thin.fit` makes them small enough.
 
     Raises: ConfigError for a path that is neither, or whose files are broken.
     """
-    runs: list[dict[str, Any]] = []
-    found: list[dict[str, Any]] = []
+    runs: list[RunData] = []
+    found: list[Panel] = []
     notes: list[str] = []
     names = short_names(arguments)
     for path, name in zip(arguments, names, strict=True):
@@ -53,8 +54,7 @@ def collect(arguments: Sequence[Path]) -> dict[str, Any]:
         "panels": [*_runs_panel(runs), *found],
         "notes": notes,
     }
-    clean: dict[str, Any] = _clean(data)
-    return clean
+    return cast(PageData, _clean(data))
 
 
 def short_names(paths: Sequence[Path]) -> list[str]:
@@ -70,12 +70,12 @@ def short_names(paths: Sequence[Path]) -> list[str]:
 # -- runs --------------------------------------------------------------------------------------------------------------
 
 
-def _runs_panel(runs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def _runs_panel(runs: Sequence[RunData]) -> list[Panel]:
     """The runs that were named themselves, and what came out of each; a series takes its curves from `runs[run]`."""
     named = {index: run for index, run in enumerate(runs) if not run.get("part")}
     if not named:
         return []
-    series = [
+    series: list[Series] = [
         {
             "name": run["name"],
             "method": run["method"],
@@ -98,7 +98,7 @@ def _runs_panel(runs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         "sampled rollouts",
         "training (s)",
     ]
-    panel = {
+    panel: Panel = {
         "title": "this run" if len(named) == 1 else "the runs",
         "kind": "runs",
         "note": "Accuracy is mean@k on validation problems under the best prompt of that moment. Its 95 % interval is over "
@@ -113,7 +113,7 @@ def _runs_panel(runs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return [panel]
 
 
-def headline(run: Mapping[str, Any]) -> dict[str, Any]:
+def headline(run: RunData) -> Headline:
     """Accuracy before and at the end, with intervals, and in words whether it worked."""
     points = [point for point in run["evaluations"] if "accuracy" in point]
     before = points[0] if points and points[0]["step"] == 0 else None
@@ -123,21 +123,23 @@ def headline(run: Mapping[str, Any]) -> dict[str, Any]:
         intervals = {
             point["step"]: share_interval(point["accuracy"], run["problems"]) for point in (before, after) if point
         }
-    return {
+    measured = next((point for point in reversed(run["evaluations"]) if "kl" in point), None)
+    found: Headline = {
         "before": before["accuracy"] if before else None,
         "before_interval": intervals.get(0),
         "after": after["accuracy"] if after else None,
         "after_step": after["step"] if after else None,
         "interval": intervals.get(after["step"]) if after else None,
         "interval_note": f"95 % interval over {run['problems']} validation problems" if run["problems"] else None,
-        **next(
-            ({"kl": p["kl"], "kl_name": p["kl_name"]} for p in reversed(run["evaluations"]) if "kl" in p), {"kl": None}
-        ),
+        "kl": measured["kl"] if measured else None,
         "verdict": _verdict(run, before, after, intervals) + _by_kind(after),
     }
+    return {**found, "kl_name": measured["kl_name"]} if measured else found
 
 
-def _verdict(run: Mapping[str, Any], before: Any, after: Any, intervals: Mapping[int, tuple[float, float]]) -> str:
+def _verdict(
+    run: RunData, before: Point | None, after: Point | None, intervals: Mapping[int, tuple[float, float]]
+) -> str:
     if after is None:
         rewards = [reward for reward in run["training"]["reward"] if reward is not None]
         trend = f" Mean training reward went from {rewards[0]:.3f} to {rewards[-1]:.3f}." if rewards else ""
@@ -154,13 +156,13 @@ def _verdict(run: Mapping[str, Any], before: Any, after: Any, intervals: Mapping
     return f"No clear change: validation accuracy went {change}, and the 95 % intervals overlap."
 
 
-def _by_kind(after: Any) -> str:
+def _by_kind(after: Point | None) -> str:
     """Where problems are of several kinds, what the population is worth together: no single prompt need serve all of them."""
     value = after["tasks"].get(BY_KIND) if after and after.get("tasks") else None
     return "" if value is None else f" With {BY_KIND} it is {value:.3f}."
 
 
-def _row(run: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
+def _row(run: RunData, found: Headline) -> list[str]:
     totals = run["totals"]
     return [
         run["name"],
@@ -176,7 +178,7 @@ def _row(run: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _kl(found: Mapping[str, Any]) -> str:
+def _kl(found: Headline) -> str:
     estimated = found["kl"] is not None and found["kl_name"] != "KL"
     return _number(found["kl"], 3) + (" (estimate)" if estimated else "")
 
@@ -208,14 +210,14 @@ def _neither(path: Path) -> ConfigError:
     return ConfigError(f"{name} is neither a run nor an experiment: {expected}")
 
 
-def _clean(value: object) -> Any:
+def _clean(value: object) -> object:
     """No key, no control character, no NaN in any text or number of the page."""
     if isinstance(value, str):
         return visible(redact_text(value))
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
-        return {_clean(str(key)): _clean(item) for key, item in value.items()}
+        return {visible(redact_text(str(key))): _clean(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_clean(item) for item in value]
     return value if value is None or isinstance(value, int) else str(value)

@@ -2,12 +2,13 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from fastslow.experiments.runner import FAILURES
 from fastslow.measuring.intervals import median_note
 from fastslow.measuring.statistics import Reached, final_accuracy, reached, summarise
 from fastslow.methods.registry import title, titles
+from fastslow.report.data import Panel, Point, Series, Shown, Table
 from fastslow.report.redact import redact_config
 from fastslow.report.runs import shown
 from fastslow.runs.files import read_lines
@@ -20,12 +21,12 @@ Part = Mapping[str, Any]
 Group = tuple[tuple[str, str], ...]
 
 
-def read_experiment(path: Path) -> list[dict[str, Any]]:
+def read_experiment(path: Path) -> list[Part]:
     """The parts of a results file, or of all results files in a directory; [] where it is neither. Of a part that stands
     there twice, the last line counts.
     """
     files = [path] if path.is_file() else sorted(path.glob("*.jsonl"))
-    parts: dict[tuple[Path, str], dict[str, Any]] = {}
+    parts: dict[tuple[Path, str], Part] = {}
     for file in files:
         if file.suffix == ".jsonl" and file.name != FAILURES:
             lines = read_lines(file)
@@ -34,7 +35,7 @@ def read_experiment(path: Path) -> list[dict[str, Any]]:
     return list(parts.values())
 
 
-def panels(parts: Sequence[Part], title: str) -> list[dict[str, Any]]:
+def panels(parts: Sequence[Part], title: str) -> list[Panel]:
     """One panel for each results file and task (or kind of labels): its groups' curves and its tables."""
     found: dict[str, dict[Group, list[Part]]] = {}
     for part in parts:
@@ -55,7 +56,7 @@ def _place(part: Part) -> tuple[str, Group]:
     return f"{part['file']} · by {' and '.join(labels)}", tuple(labels.items())
 
 
-def _panel(name: str, groups: Mapping[Group, Sequence[Part]]) -> dict[str, Any]:
+def _panel(name: str, groups: Mapping[Group, Sequence[Part]]) -> Panel:
     order = list(titles())
     rank = {labels: order.index(method) if (method := dict(labels).get("method")) in order else 99 for labels in groups}
     groups = {labels: groups[labels] for labels in sorted(groups, key=rank.__getitem__)}
@@ -93,7 +94,7 @@ def _name(labels: Group) -> str:
 # -- curves ------------------------------------------------------------------------------------------------------------
 
 
-def _series(labels: Group, parts: Sequence[Part]) -> dict[str, Any]:
+def _series(labels: Group, parts: Sequence[Part]) -> Series:
     """Medians over the parts of the evaluations that have the same place in every part, as in the lab's plots."""
     rows = [[_point(point) for point in part["curve"]] for part in parts]
     length = min(map(len, rows))
@@ -107,7 +108,7 @@ def _series(labels: Group, parts: Sequence[Part]) -> dict[str, Any]:
         "headline": {
             "before": _median([row[0].get("accuracy") for row in rows if row and row[0]["step"] == 0]),
             "after": None if finals.count == 0 else finals.median,
-            "interval": [finals.low, finals.high] if finals.count >= 3 else None,
+            "interval": (finals.low, finals.high) if finals.count >= 3 else None,
             "interval_note": f"median of {finals.count} seeds, with an interval that covers {100 * finals.coverage:.3g} %"
             if finals.count >= 3
             else f"{len(parts)} {'seed' if len(parts) == 1 else 'seeds'}: too few for an interval",
@@ -116,19 +117,19 @@ def _series(labels: Group, parts: Sequence[Part]) -> dict[str, Any]:
     }
 
 
-def _evaluation(point: Mapping[str, object]) -> dict[str, Any]:
+def _evaluation(point: Mapping[str, object]) -> Shown:
     return shown(evaluation_of(point))
 
 
-def _point(point: Mapping[str, object]) -> dict[str, Any]:
+def _point(point: Mapping[str, Any]) -> Point:
     at = {name: point[name] for name in ("step", "rollouts", "seconds")}
-    return at | _evaluation(point)
+    return cast(Point, {**at, **_evaluation(point)})
 
 
-def _median_point(points: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    merged: dict[str, Any] = {}
+def _median_point(points: Sequence[Point]) -> Point:
+    merged: dict[str, object] = {}
     for name in ("step", "rollouts", "seconds", "accuracy", "best", "kl"):
-        values = [point[name] for point in points if point.get(name) is not None]
+        values = [value for point in points if (value := cast(float | None, point.get(name))) is not None]
         if len(values) == len(points):
             merged[name] = _median(values)
             if name in ("accuracy", "best", "kl") and len(values) > 1:
@@ -138,7 +139,7 @@ def _median_point(points: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         merged["kl_name"] = max((point["kl_name"] for point in points), key=len)
     if tasks and len(tasks) == len(points):
         merged["tasks"] = {task: _median([each[task] for each in tasks if task in each]) for task in tasks[0]}
-    return merged
+    return cast(Point, merged)
 
 
 def _median(values: Sequence[float | None]) -> float | None:
@@ -167,7 +168,7 @@ def _level(finals: Mapping[Group, Sequence[float]]) -> float | None:
 
 def _table(
     groups: Mapping[Group, Sequence[Part]], finals: Mapping[Group, Sequence[float]], level: float | None
-) -> dict[str, Any]:
+) -> Table:
     name = "the level" if level is None else f"{level:.2f}"
     rows = []
     for labels, parts in groups.items():
@@ -209,7 +210,7 @@ def _reach(points: Sequence[Reached | None], value: Callable[[Reached], float], 
     return f"{text}, {never} never" if never else text
 
 
-def _measures(groups: Mapping[Group, Sequence[Part]]) -> dict[str, Any] | None:
+def _measures(groups: Mapping[Group, Sequence[Part]]) -> Table | None:
     """Accuracy on the test split under each measurement that the experiment made of its parts."""
     names = list(
         dict.fromkeys(name for parts in groups.values() for part in parts for name in part.get("measures", {}))

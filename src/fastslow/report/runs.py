@@ -8,12 +8,14 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import cast
 
+from fastslow.report.data import Grid, Number, Point, Prompt, Prompts, RunData, Shown
 from fastslow.report.redact import redact_config
 from fastslow.runs import metrics as m
+from fastslow.runs import reader
 from fastslow.runs.family import Member, edits, family, scores_by_cycle, word_edits
-from fastslow.runs.reader import Evaluation, Point, Run, Step, kl_name, seconds_at
+from fastslow.runs.reader import Evaluation, Run, Step, kl_name, seconds_at
 
 LONGEST_COMPLETION = 8_000
 LONGEST_FEEDBACK = 2_000
@@ -29,11 +31,12 @@ TRAINING = {
 BY_KIND = "each kind under its own prompt"
 
 
-def read_run(path: Path, name: str) -> dict[str, Any]:
+def read_run(path: Path, name: str) -> RunData:
     """Everything that the page shows of one run. Raises ConfigError where one of its files is broken."""
     run = Run(path)
     config = run.config_tree
     options = config.get("task", {}).get("options", {})
+    prompts = _prompts(run)
     return {
         "name": name,
         "path": str(path),
@@ -48,7 +51,9 @@ def read_run(path: Path, name: str) -> dict[str, Any]:
         "training": _training(run.steps),
         "totals": asdict(run.totals),
         "errors": [[step.number, step.get(m.ERROR)] for step in run.steps if step.get(m.ERROR)],
-        **_prompts(run),
+        "prompts": prompts["prompts"],
+        "grids": prompts["grids"],
+        "population": prompts["population"],
         "samples": _samples(run),
         "config": redact_config(config),
     }
@@ -57,11 +62,11 @@ def read_run(path: Path, name: str) -> dict[str, Any]:
 # -- metrics -----------------------------------------------------------------------------------------------------------
 
 
-def shown(found: Evaluation) -> dict[str, Any]:
+def shown(found: Evaluation) -> Shown:
     """An evaluation as the page has it: {} where nothing was measured."""
-    point: dict[str, Any] = {}
+    point: Shown = {}
     if found.accuracy is not None:
-        point |= {"accuracy": _digits(found.accuracy), "k": str(found.k)}
+        point["accuracy"], point["k"] = float(f"{found.accuracy:.6g}"), str(found.k)
     if found.best is not None:
         point["best"] = _digits(found.best)
     tasks = {} if found.by_kind is None else {BY_KIND: found.by_kind}
@@ -70,15 +75,16 @@ def shown(found: Evaluation) -> dict[str, Any]:
     if tasks:
         point["tasks"] = {task: _digits(value) for task, value in tasks.items()}
     if found.kl is not None:
-        point |= {"kl": _digits(found.kl), "kl_name": kl_name([found])}
+        point["kl"], point["kl_name"] = _digits(found.kl), kl_name([found])
     return point
 
 
-def _point(point: Point) -> dict[str, Any]:
-    return {"step": point.step, "rollouts": point.rollouts, "seconds": point.seconds, **shown(point.evaluation)}
+def _point(point: reader.Point) -> Point:
+    at = {"step": point.step, "rollouts": point.rollouts, "seconds": point.seconds}
+    return cast(Point, {**at, **shown(point.evaluation)})
 
 
-def _training(steps: Sequence[Step]) -> dict[str, list[Any]]:
+def _training(steps: Sequence[Step]) -> dict[str, list[Number]]:
     """Columns, one value a step. NaN, which is null in the files, is None."""
     found = [(step, seconds) for step, seconds in zip(steps, seconds_at(steps), strict=True) if step.number]
     return {
@@ -92,7 +98,7 @@ def _training(steps: Sequence[Step]) -> dict[str, list[Any]]:
 # -- prompts -----------------------------------------------------------------------------------------------------------
 
 
-def _prompts(run: Run) -> dict[str, Any]:
+def _prompts(run: Run) -> Prompts:
     """`prompts`: every candidate once, parents before children, with what happened to it; `grids`: a table of scores for
     each cycle; `population`: hashes, best first. A member that had no search (RL alone) becomes a prompt as well.
     """
@@ -109,7 +115,7 @@ def _prompts(run: Run) -> dict[str, Any]:
     }
 
 
-def _node(member: Member, parent: Member | None) -> dict[str, Any]:
+def _node(member: Member, parent: Member | None) -> Prompt:
     return {
         "hash": member.hash,
         "parent": member.parent,
@@ -130,7 +136,7 @@ def _texts(member: Member) -> dict[str, str]:
     return {name: _clip(text, LONGEST_PROMPT) for name, text in member.components.items()}
 
 
-def _edits(before: Mapping[str, str], after: Mapping[str, str]) -> dict[str, list[list[Any]]]:
+def _edits(before: Mapping[str, str], after: Mapping[str, str]) -> dict[str, list[list[object]]]:
     """By component, each run of lines that changed: where it was, where it is, and where a line has a line to be compared with,
     what changed within it (null: nothing in common).
     """
@@ -152,10 +158,10 @@ def _edits(before: Mapping[str, str], after: Mapping[str, str]) -> dict[str, lis
     return found
 
 
-def _grid(cycle: int, rows: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
+def _grid(cycle: int, rows: Mapping[str, Mapping[str, float]]) -> Grid:
     problems = list(dict.fromkeys(problem for scores in rows.values() for problem in scores))
     scores = {hash_: [_digits(row.get(problem)) for problem in problems] for hash_, row in rows.items()}
-    return {"cycle": cycle, "problems": problems, "rows": [[hash_, row] for hash_, row in scores.items()]}
+    return {"cycle": cycle, "problems": problems, "rows": list(scores.items())}
 
 
 # -- samples -----------------------------------------------------------------------------------------------------------
@@ -163,7 +169,7 @@ def _grid(cycle: int, rows: Mapping[str, Mapping[str, float]]) -> dict[str, Any]
 SAMPLE = ("step", "problem", "prompt", "text", "reward", "feedback", "failure", "finish_reason", "source")
 
 
-def _samples(run: Run) -> list[list[Any]]:
+def _samples(run: Run) -> list[list[object]]:
     """The kept rollouts, oldest first; each a row of the fields of SAMPLE."""
     rows = []
     for step, lines in run.samples.items():
@@ -191,8 +197,8 @@ def _short(value: object) -> str:
     return text if len(text) <= 40 else f"{text[:37]}..."
 
 
-def _digits(value: object) -> Any:
+def _digits(value: object) -> Number:
     """Six significant digits are more than a page can show, and a third of the bytes."""
     if isinstance(value, float):
         return float(f"{value:.6g}") if math.isfinite(value) else None
-    return value
+    return value if isinstance(value, int) else None

@@ -1,8 +1,9 @@
 """Keeps a report under its size: curves, prompts, grids of scores and samples are thinned evenly, and the page says so."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TypeVar
 
+from fastslow.report.data import PageData, Prompt, RunData, Series
 from fastslow.report.page import encode
 
 BUDGET = 4_800_000
@@ -15,9 +16,12 @@ PROMPTS, GRIDS = 0.4, 0.2
 """Shares of what the curves leave."""
 
 
-def fit(data: dict[str, Any], budget: int = BUDGET) -> dict[str, Any]:
+T = TypeVar("T")
+
+
+def fit(data: PageData, budget: int = BUDGET) -> PageData:
     """Thin `data` in place until it is within `budget`; a run's `left_out` counts what went."""
-    runs: list[dict[str, Any]] = data["runs"]
+    runs = data["runs"]
     for run in runs:
         run["left_out"] = {}
     _thin_curves(data)
@@ -37,7 +41,7 @@ def fit(data: dict[str, Any], budget: int = BUDGET) -> dict[str, Any]:
     return data
 
 
-def evenly(items: Sequence[object], count: int) -> list[Any]:
+def evenly(items: Sequence[T], count: int) -> list[T]:
     """`count` of the items, the first and the last among them, with equal distances between."""
     if count >= len(items):
         return list(items)
@@ -46,10 +50,11 @@ def evenly(items: Sequence[object], count: int) -> list[Any]:
     return [items[round(index * (len(items) - 1) / (count - 1))] for index in range(count)]
 
 
-def _thin_curves(data: dict[str, Any]) -> None:
+def _thin_curves(data: PageData) -> None:
     groups = [series for panel in data["panels"] for series in panel["series"] if "evaluations" in series]
+    curves: list[RunData | Series] = [*data["runs"], *groups]
     most = max(50, MOST_POINTS // max(1, len(data["runs"]) + len(groups)))
-    for curve in [*data["runs"], *groups]:
+    for curve in curves:
         curve["evaluations"] = evenly(curve["evaluations"], most)
     for run in data["runs"]:
         columns = run["training"]
@@ -57,7 +62,7 @@ def _thin_curves(data: dict[str, Any]) -> None:
         run["training"] = {name: [values[index] for index in kept] for name, values in columns.items()}
 
 
-def _thin_prompts(run: dict[str, Any], allowed: int) -> None:
+def _thin_prompts(run: RunData, allowed: int) -> None:
     """The population and its ancestors stay longest, then what was accepted; the rest is thinned evenly."""
     nodes = {node["hash"]: node for node in run["prompts"]}
     first = _lines(run["population"], nodes)
@@ -75,19 +80,20 @@ def _thin_prompts(run: dict[str, Any], allowed: int) -> None:
     run["prompts"] = [node for node in nodes.values() if node["hash"] in kept]
 
 
-def _lines(population: Sequence[str], nodes: Mapping[str, Mapping[str, Any]]) -> set[str]:
+def _lines(population: Sequence[str], nodes: Mapping[str, Prompt]) -> set[str]:
     """The population and everything that it comes from."""
     found: set[str] = set()
     for hash_ in population:
-        while hash_ in nodes and hash_ not in found:
-            found.add(hash_)
-            hash_ = nodes[hash_]["parent"]
+        line: str | None = hash_
+        while line is not None and line in nodes and line not in found:
+            found.add(line)
+            line = nodes[line]["parent"]
     return found
 
 
-def _thin_grids(run: dict[str, Any], allowed: int) -> None:
+def _thin_grids(run: RunData, allowed: int) -> None:
     """Whole cycles go; of the last one, which says most, as many problems stay as fit."""
-    grids: list[dict[str, Any]] = run["grids"]
+    grids = run["grids"]
     if not grids or _size(grids) <= allowed:
         return
     last = grids[-1]
@@ -95,7 +101,7 @@ def _thin_grids(run: dict[str, Any], allowed: int) -> None:
         kept = evenly(range(len(last["problems"])), len(last["problems"]) * max(0, allowed) // _size(last))
         _note(run, "problems", len(last["problems"]) - len(kept))
         last["problems"] = [last["problems"][index] for index in kept]
-        last["rows"] = [[hash_, [row[index] for index in kept]] for hash_, row in last["rows"]]
+        last["rows"] = [(hash_, [row[index] for index in kept]) for hash_, row in last["rows"]]
     earlier = grids[:-1]
     room = allowed - _size(last)
     kept_grids = evenly(earlier, len(earlier) * max(0, room) // max(1, _size(earlier)))
@@ -103,7 +109,7 @@ def _thin_grids(run: dict[str, Any], allowed: int) -> None:
     run["grids"] = [*kept_grids, last]
 
 
-def _reduced(items: Sequence[object], allowed: int) -> list[Any]:
+def _reduced(items: Sequence[T], allowed: int) -> list[T]:
     """As many of the items as fit, spread evenly."""
     kept, size = list(items), _size(items)
     while kept and size > allowed:
@@ -122,7 +128,7 @@ def _shares(sizes: Sequence[int], room: int) -> list[int]:
     return shares
 
 
-def _note(run: dict[str, Any], name: str, count: int) -> None:
+def _note(run: RunData, name: str, count: int) -> None:
     if count:
         run["left_out"][name] = count
 
