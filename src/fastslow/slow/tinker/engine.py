@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastslow.errors import ConfigError, ResumeError, ServerError
 from fastslow.slow.chat import ChatRenderer
@@ -63,6 +63,17 @@ from fastslow.slow.tinker.server import RefusedError, Server
 from fastslow.slow.tinker.settings import TinkerConfig
 from fastslow.types import Completion, FinishReason, Message
 
+if TYPE_CHECKING:
+    from tinker import (
+        AdamParams,
+        APIFuture,
+        ForwardBackwardOutput,
+        SampledSequence,
+        SamplingClient,
+        TrainingClient,
+        types,
+    )
+
 logger = logging.getLogger(__name__)
 
 SERVER_ALPHA = 32
@@ -101,9 +112,9 @@ class TinkerEngine:
         self.stop = loading.stop_tokens(SimpleNamespace(generation_config=generation), self.tokenizer)
         self.policy_version = 0
         self.server = Server(tinker)
-        self._base: Any = None
-        self._sampler: Any = None
-        self._trainer: Any = None
+        self._base: SamplingClient | None = None
+        self._sampler: SamplingClient | None = None
+        self._trainer: TrainingClient | None = None
         self._untouched = True
         if train or checkpoint is not None:
             self._trainer = self._new_trainer()
@@ -156,7 +167,7 @@ class TinkerEngine:
         """The next completions come from a client of the weights as they are then."""
         self._sampler = None
 
-    def _completion(self, sequence: Any) -> Completion:
+    def _completion(self, sequence: "SampledSequence") -> Completion:
         if sequence.logprobs is None or not sequence.tokens:
             raise ServerError(f"the server at {self.settings.base_url} sampled without tokens or log-probabilities")
         reason: FinishReason = "stop" if sequence.stop_reason == "stop" else "length"
@@ -194,20 +205,21 @@ class TinkerEngine:
             check_logprobs(rows, f"log-probabilities that the server at {self.settings.base_url} computed")
         return found
 
-    def _submit_forward(self, sequences: Sequence[TokenSequence]) -> list[Any]:
+    def _submit_forward(self, sequences: Sequence[TokenSequence]) -> "list[APIFuture]":
         self._untouched = False
-        return [self._trainer.forward([_sent(scoring_datum(s)) for s in sequences], "cross_entropy")]
+        return [self._own().forward([_sent(scoring_datum(s)) for s in sequences], "cross_entropy")]
 
-    def _submit_base(self, sequences: Sequence[TokenSequence]) -> list[Any]:
+    def _submit_base(self, sequences: Sequence[TokenSequence]) -> "list[APIFuture]":
         from tinker import types
 
         base = self._base_client()
         contexts = [[*sequence.context_tokens, *sequence.completion_tokens] for sequence in sequences]
         return [base.compute_logprobs(types.ModelInput.from_ints(tokens)) for tokens in contexts]
 
-    def _base_row(self, answer: Any, sequence: TokenSequence) -> list[float]:
-        row = [] if answer is None else list(answer)[-len(sequence.completion_tokens) :]
-        if len(row) < len(sequence.completion_tokens) or any(value is None for value in row):
+    def _base_row(self, answer: Sequence[float | None] | None, sequence: TokenSequence) -> list[float]:
+        told = [] if answer is None else list(answer)[-len(sequence.completion_tokens) :]
+        row = [value for value in told if value is not None]
+        if len(row) < len(sequence.completion_tokens):
             raise ConfigError(
                 f"slow.kl_coefficient, evaluation.kl_problems: the server at {self.settings.base_url} gives no "
                 "log-probabilities of the base model: set both to 0"
@@ -228,8 +240,8 @@ class TinkerEngine:
         base = self._scored(sequences, ["base"])[0] if loss.kl_coefficient else None
         sent = [_sent(datum) for datum in server_datums(datums, loss, base, self.dialect.reduction)]
         self._untouched = self.intact = False
-        backward = self._trainer.forward_backward(sent, name, loss_config(self.dialect, loss))
-        step = self._trainer.optim_step(self._adam(learning_rate))
+        backward = self._own().forward_backward(sent, name, loss_config(self.dialect, loss))
+        step = self._own().optim_step(self._adam(learning_rate))
         output, stepped = self.server.wait([backward, step])
         self.intact = True
         self.sync()
@@ -240,7 +252,7 @@ class TinkerEngine:
             return replace(metrics, not_finite="loss")
         return metrics if norm is None or math.isfinite(norm) else replace(metrics, not_finite="gradient")
 
-    def _adam(self, learning_rate: float) -> Any:
+    def _adam(self, learning_rate: float) -> "AdamParams":
         from tinker import types
 
         beta1, beta2 = self.slow.betas
@@ -269,8 +281,8 @@ class TinkerEngine:
         # A server refuses a name that it knows, and a resumed run comes by the same versions again.
         name = f"v{self.policy_version}-{uuid.uuid4().hex[:8]}"
         self._untouched = False
-        state = self._trainer.save_state(name)
-        weights = self._trainer.save_weights_for_sampler(name)
+        state = self._own().save_state(name)
+        weights = self._own().save_weights_for_sampler(name)
         saved, exported = self.server.wait([state, weights])
         if self.settings.download_weights:
             self.server.download(exported.path, directory)
@@ -288,7 +300,7 @@ class TinkerEngine:
         self._load_state(record, optimiser=True)
 
     def _load_state(self, record: dict[str, Any], *, optimiser: bool) -> None:
-        load = self._trainer.load_state_with_optimizer if optimiser else self._trainer.load_state
+        load = self._own().load_state_with_optimizer if optimiser else self._own().load_state
         try:
             self.server.wait([load(record["state"])])
         except RefusedError as error:
@@ -302,7 +314,7 @@ class TinkerEngine:
 
     # -- inside --------------------------------------------------------------------------------------------------------
 
-    def _new_trainer(self) -> Any:
+    def _new_trainer(self) -> "TrainingClient":
         lora = self.config.lora
         if lora is not None and lora.alpha != SERVER_ALPHA:
             logger.warning("model.lora.alpha: %d is not used: the server has its own, %d", lora.alpha, SERVER_ALPHA)
@@ -322,22 +334,27 @@ class TinkerEngine:
         self._untouched = True
         return trainer
 
-    def _sampling_client(self) -> Any:
+    def _own(self) -> "TrainingClient":
+        if self._trainer is None:
+            raise ValueError("this engine was made to sample, not to train")
+        return self._trainer
+
+    def _sampling_client(self) -> "SamplingClient":
         """A client of the current weights: a new one after every update."""
         if self._trainer is None:
             return self._base_client()
         if self._sampler is None:
             self._untouched = False
-            self._sampler = self.server.call(self._trainer.save_weights_and_get_sampling_client)
+            self._sampler = self.server.call(self._own().save_weights_and_get_sampling_client)
         return self._sampler
 
-    def _base_client(self) -> Any:
+    def _base_client(self) -> "SamplingClient":
         if self._base is None:
             self._base = self.server.call(self.server.service.create_sampling_client, base_model=self.base_name)
         return self._base
 
 
-def _sent(datum: ServerDatum) -> Any:
+def _sent(datum: ServerDatum) -> "types.Datum":
     from tinker import types
 
     return types.Datum(
@@ -350,7 +367,7 @@ def _sent(datum: ServerDatum) -> Any:
     )
 
 
-def _learner_rows(output: Any, sequences: Sequence[TokenSequence]) -> list[list[float]]:
+def _learner_rows(output: "ForwardBackwardOutput", sequences: Sequence[TokenSequence]) -> list[list[float]]:
     """The learner's log-probabilities of the completion tokens, which are the last targets of each datum."""
     return [
         list(row["logprobs"].data)[-len(sequence.completion_tokens) :]

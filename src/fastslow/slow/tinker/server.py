@@ -13,11 +13,17 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import IO, TYPE_CHECKING, Any, ParamSpec, TypeVar
 from urllib.parse import urlsplit
 
 from fastslow.errors import ConfigError, ServerError
 from fastslow.slow.tinker.settings import TinkerConfig
+
+if TYPE_CHECKING:
+    from tinker import ServiceClient
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 POLL_S = 2.0
 HEALTH = "/api/v1/healthz"
@@ -77,13 +83,13 @@ class Server:
 
         key = api_key(config)
         _await_server(config)
-        self.service: Any = self.call(
+        self.service: ServiceClient = self.call(
             tinker.ServiceClient, base_url=config.base_url, api_key=key, default_headers={"X-API-Key": key}
         )
 
-    def call(self, function: Callable[..., object], *arguments: Any, **keywords: Any) -> Any:
+    def call(self, function: Callable[P, T], *arguments: P.args, **keywords: P.kwargs) -> T:
         """The result of an SDK call that blocks."""
-        future: Future[Any] = Future()
+        future: Future[T] = Future()
 
         def run() -> None:
             try:
@@ -93,7 +99,8 @@ class Server:
 
         # A daemon thread: a call that a dead server never answers must not keep the process from ending.
         threading.Thread(target=run, daemon=True).start()
-        return self.wait([future])[0]
+        result: T = self.wait([future])[0]
+        return result
 
     def wait(self, futures: Sequence[object]) -> list[Any]:
         """The results of requests that have all been submitted.
@@ -158,7 +165,7 @@ class Server:
             _unpack(file, directory)
 
 
-def _unpack(file: Any, directory: Path) -> None:
+def _unpack(file: IO[bytes], directory: Path) -> None:
     """Only plain files of known kinds, by their last name alone: an archive cannot write anywhere else."""
     with tarfile.open(fileobj=file, mode="r:*") as archive:
         for member in archive:
