@@ -145,5 +145,8 @@ def test_tasks_of_the_lab_streams_and_kinds_keep_their_contract() -> None:
     options = {"train": 16, "validation": 4, "test": 4}
     tasks = [{"name": "lab", "options": {"world": world, **options}} for world in ("amber", "birch")]
     check_task(StreamTask(steps=3, tasks=tasks), again=StreamTask(steps=3, tasks=tasks))
-    for task in (LettersTask, KindsTask):
-        check_task(task(), again=task(), right=lambda problem: problem.data["letters"])
+
+
+@pytest.mark.parametrize("task", [LettersTask, KindsTask])
+def test_the_tasks_of_the_suites_keep_their_contract(task: type[LettersTask]) -> None:
+    check_task(task(), again=task(), right=lambda problem: problem.data["letters"])

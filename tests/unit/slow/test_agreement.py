@@ -276,13 +276,15 @@ def test_what_cannot_be_measured_is_said_and_warned_of(
     assert found.complaint is None and found.warning == found.found == f"sampler and learner were not compared: {said}"
 
 
-def test_a_server_that_is_gone_and_numbers_that_are_none_end_the_start(tiny_model_dir: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("error", [ServerError("gone"), DivergedError("NaN")])
+def test_a_server_that_is_gone_and_numbers_that_are_none_end_the_start(
+    error: Exception, tiny_model_dir: Path, tmp_path: Path
+) -> None:
     config = small_config(tiny_model_dir, tmp_path / "run", **RL)
-    for error in (ServerError("gone"), DivergedError("NaN")):
-        engine = Wrapped(engine_of(config))
-        engine.logprobs = lambda sequences, error=error: (_ for _ in ()).throw(error)  # type: ignore[attr-defined]
-        with pytest.raises(type(error)):
-            measured(config, engine, 900)
+    engine = Wrapped(engine_of(config))
+    engine.logprobs = lambda sequences: (_ for _ in ()).throw(error)  # type: ignore[attr-defined]
+    with pytest.raises(type(error)):
+        measured(config, engine, 900)
 
 
 def test_log_probabilities_that_are_nan_are_no_agreement(tiny_model_dir: Path, tmp_path: Path) -> None:

@@ -232,15 +232,21 @@ def test_a_correction_that_would_mean_nothing_is_refused(
         check_correction(slow(**options), "distill", reinforces=reinforces)
 
 
-def test_corrections_that_mean_something_are_taken_and_described() -> None:
-    assert describe_correction(slow()) == []
-    for options, said in (
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
         ({"mismatch_correction": "mask", "mismatch_bounds": (0.5, 3.0)}, "outside [0.5, 3] are left out"),
         ({"mismatch_correction": "truncate", "loss": "importance_sampling"}, "times min(learner / sampler, 2)"),
-    ):
-        check_correction(slow(**options), "rl", reinforces=True)
-        (line,) = describe_correction(slow(**options))
-        assert said in line
+    ],
+)
+def test_corrections_that_mean_something_are_taken_and_described(options: dict[str, Any], said: str) -> None:
+    check_correction(slow(**options), "rl", reinforces=True)
+    (line,) = describe_correction(slow(**options))
+    assert said in line
+
+
+def test_no_correction_is_taken_everywhere_and_needs_no_words() -> None:
+    assert describe_correction(slow()) == []
     check_correction(slow(), "distill", reinforces=False)
     with pytest.raises(ValueError, match="'none', 'truncate' or 'mask'"):
         slow(mismatch_correction="tis")

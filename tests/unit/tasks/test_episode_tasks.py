@@ -1,5 +1,7 @@
 """The built-in tasks of several turns: exact rewards, words that teach, difficulty."""
 
+from typing import Any
+
 import pytest
 
 from fastslow.errors import TaskError
@@ -84,10 +86,10 @@ def test_a_longer_training_split_changes_no_other_problem() -> None:
     assert check_splits(large)["train"] == 50
 
 
-def test_guess_keeps_the_contract_and_halving_wins() -> None:
-    for options in ({}, {"numbers": 7}, {"numbers": 1000, "graded": True}):
-        check_task(GuessTask(**SIZES, **options), again=GuessTask(**SIZES, **options))
-        check_episodes(GuessTask(**SIZES, **options), plays=bisect)
+@pytest.mark.parametrize("options", [{}, {"numbers": 7}, {"numbers": 1000, "graded": True}])
+def test_guess_keeps_the_contract_and_halving_wins(options: dict[str, Any]) -> None:
+    check_task(GuessTask(**SIZES, **options), again=GuessTask(**SIZES, **options))
+    check_episodes(GuessTask(**SIZES, **options), plays=bisect)
 
 
 def test_guess_says_higher_or_lower_and_which_rule_would_have_helped() -> None:

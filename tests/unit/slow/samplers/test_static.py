@@ -250,11 +250,15 @@ def engine_of(directory: Any, decoder: str, **slow: Any) -> LocalEngine:
     return LocalEngine(ModelConfig(name=str(directory), device="cpu"), settings)
 
 
-def test_on_a_cpu_the_decoder_is_static_only_where_it_is_asked_for(tiny_model_dir: Any) -> None:
-    for decoder, kind in (("auto", ForestDecoder), ("growing", ForestDecoder), ("static", StaticDecoder)):
-        sampler = engine_of(tiny_model_dir, decoder).sampler
-        assert isinstance(sampler, ForestSampler)
-        assert type(sampler.decoder([[1, 2]], [1])) is kind
+@pytest.mark.parametrize(
+    ("decoder", "kind"), [("auto", ForestDecoder), ("growing", ForestDecoder), ("static", StaticDecoder)]
+)
+def test_on_a_cpu_the_decoder_is_static_only_where_it_is_asked_for(
+    decoder: str, kind: type, tiny_model_dir: Any
+) -> None:
+    sampler = engine_of(tiny_model_dir, decoder).sampler
+    assert isinstance(sampler, ForestSampler)
+    assert type(sampler.decoder([[1, 2]], [1])) is kind
 
 
 def test_an_engine_samples_the_same_in_chunks_of_many_shapes(tiny_model_dir: Any) -> None:

@@ -144,18 +144,23 @@ def test_a_checkpoint_of_the_other_engine_is_named(tmp_path: Path) -> None:
         read_state(tmp_path)
 
 
-def test_the_context_is_as_long_as_the_config_says_or_else_the_shorter_of_server_and_model(url: str) -> None:
-    for name, own, given, expected in (
+@pytest.mark.parametrize(
+    ("name", "own", "given", "expected"),
+    [
         ("some/model", 512, None, 512),
         ("some/model", None, None, None),
         ("short/model", 32768, None, 4096),
         ("short/model", 512, None, 512),
         ("short/model", None, None, 4096),
         ("short/model", 512, 2048, 2048),
-    ):
-        config = config_of(**remote(url, context_limit=given, base_model=name))
-        assert config.tinker is not None
-        assert server_limit(config.model, config.tinker, own) == expected
+    ],
+)
+def test_the_context_is_as_long_as_the_config_says_or_else_the_shorter_of_server_and_model(
+    name: str, own: int | None, given: int | None, expected: int | None, url: str
+) -> None:
+    config = config_of(**remote(url, context_limit=given, base_model=name))
+    assert config.tinker is not None
+    assert server_limit(config.model, config.tinker, own) == expected
 
 
 def bare_engine() -> Any:

@@ -72,14 +72,25 @@ def test_thresholds_go_with_every_request_that_may_carry_them(backend: str, sent
     expected = {"clip_low_threshold": 0.0, "clip_high_threshold": 4.0} if sent else None
     assert loss_config(DIALECTS[backend], LossSettings()) == expected
     assert loss_config(DIALECTS[backend], LossSettings("importance_sampling")) is None
-    for name in ("ppo", "dapo", "dr_grpo"):  # every server takes PPO's with a request
-        assert loss_config(DIALECTS[backend], LossSettings(name, tau=1.28, floor=0.8)) == {
-            "clip_low_threshold": 0.8,
-            "clip_high_threshold": 1.28,
-        }
 
 
-def test_a_loss_that_servers_do_not_have_is_refused_by_name_and_never_booked_as_another() -> None:
+@pytest.mark.parametrize("name", ["ppo", "dapo", "dr_grpo"])
+@pytest.mark.parametrize("backend", DIALECTS)
+def test_every_server_takes_the_thresholds_of_ppo_with_a_request(backend: str, name: str) -> None:
+    assert loss_config(DIALECTS[backend], LossSettings(name, tau=1.28, floor=0.8)) == {
+        "clip_low_threshold": 0.8,
+        "clip_high_threshold": 1.28,
+    }
+
+
+@pytest.mark.parametrize("name", ["my_loss", "gspo"])
+def test_a_loss_that_servers_do_not_have_is_refused_by_name(name: str) -> None:
+    taken = "cispo, importance_sampling, ppo, dapo, dr_grpo, or engine"
+    with pytest.raises(ConfigError, match=f"slow.loss: '{name}' is not a loss of the Tinker API: take one of {taken}"):
+        server_loss(name)
+
+
+def test_no_loss_is_booked_as_another() -> None:
     assert {name: server_loss(name) for name in LOSSES if name != "gspo"} == {
         "cispo": "cispo",
         "importance_sampling": "importance_sampling",
@@ -87,12 +98,6 @@ def test_a_loss_that_servers_do_not_have_is_refused_by_name_and_never_booked_as_
         "dapo": "ppo",
         "dr_grpo": "ppo",
     }
-    for name in ("my_loss", "gspo"):
-        taken = "cispo, importance_sampling, ppo, dapo, dr_grpo, or engine"
-        with pytest.raises(
-            ConfigError, match=f"slow.loss: '{name}' is not a loss of the Tinker API: take one of {taken}"
-        ):
-            server_loss(name)
     learner = [list(datum.sampler_logprobs) for datum in DATUMS]
     with pytest.raises(ConfigError, match=r"slow.loss: 'my_loss'"):
         update_metrics(DATUMS, learner, None, LossSettings("my_loss", kl_coefficient=0.0), 0.5)
@@ -119,15 +124,14 @@ def test_metrics_by_hand() -> None:
     assert math.isnan(metrics.entropy)
 
 
-def test_the_mismatch_of_fresh_datums_by_hand() -> None:
+@pytest.mark.parametrize(("fresh", "tokens", "more"), [(False, 2, 0.0), (True, 5, math.e - 2.0)])
+def test_the_mismatch_of_fresh_datums_by_hand(fresh: bool, tokens: int, more: float) -> None:
     """The learner before the update against what the server's sampler reported: d = 0, log 8 and, reused, 0, 0, 1."""
     learner = [[-1.0, -2.0 + math.log(8.0)], [-0.5, -1.0, -2.0]]
-    reused = [DATUMS[0], replace(DATUMS[1], fresh=False)]
-    for datums, tokens, more in ((reused, 2, 0.0), (DATUMS, 5, math.e - 2.0)):
-        metrics = update_metrics(datums, learner, None, LOSS, 0.5)
-        assert metrics.mismatch_kl == pytest.approx((8.0 - math.log(8.0) - 1.0 + more) / tokens)
-        assert metrics.mismatch_max == pytest.approx(math.log(8.0))
-        assert metrics.masked == 0
+    metrics = update_metrics([DATUMS[0], replace(DATUMS[1], fresh=fresh)], learner, None, LOSS, 0.5)
+    assert metrics.mismatch_kl == pytest.approx((8.0 - math.log(8.0) - 1.0 + more) / tokens)
+    assert metrics.mismatch_max == pytest.approx(math.log(8.0))
+    assert metrics.masked == 0
 
 
 def test_metrics_of_plain_importance_sampling_by_hand() -> None:
