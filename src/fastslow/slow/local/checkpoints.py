@@ -21,9 +21,9 @@ class LocalCheckpoints:
         """As `Checkpoints.save`."""
         directory.mkdir(parents=True, exist_ok=True)
         if self.policy.has_adapter:
-            lora.save_lora(self.policy.model, directory, self.policy.plain_config)
+            lora.save_lora(self.policy.adapted, directory, self.policy.plain_config)
         else:
-            self.policy.model.save_pretrained(directory)
+            self.policy.model.save_pretrained(str(directory))
         self.policy.tokenizer.save_pretrained(directory)
         if resumable:
             state = directory / "resume"

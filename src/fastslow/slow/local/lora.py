@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
@@ -25,6 +25,10 @@ from fastslow.errors import ConfigError
 from fastslow.slow.finite import check_finite
 from fastslow.slow.local.adapter_files import CONFIG
 from fastslow.slow.settings import LoraConfig, ModelConfig
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PreTrainedModel
 
 logger = logging.getLogger(__name__)
 
@@ -103,7 +107,7 @@ def _on_hub(name: str, revision: str | None) -> str | None:
     return find_adapter_config_file(name, revision=revision)
 
 
-def add_lora(model: Any, config: LoraConfig, seed: int) -> Any:
+def add_lora(model: "PreTrainedModel", config: LoraConfig, seed: int) -> "PeftModel":
     """The model with a fresh adapter, which starts as the identity; its float32 weights are all that is trained.
 
     Raises: ConfigError where the targets name no layer of the model.
@@ -121,7 +125,7 @@ def add_lora(model: Any, config: LoraConfig, seed: int) -> Any:
         raise ConfigError(f"model.lora.targets: {config.targets!r} does not fit this model: {error}") from error
 
 
-def continue_lora(model: Any, config: LoraConfig, adapter: Adapter, seed: int) -> Any:
+def continue_lora(model: "PreTrainedModel", config: LoraConfig, adapter: Adapter, seed: int) -> "PeftModel":
     """The model with a trainable adapter that has the weights of a saved one.
 
     Raises: ConfigError where the saved adapter has another rank, alpha or other layers than `config`.
@@ -181,20 +185,20 @@ def _layers(weights: dict[str, object]) -> str:
     return ", ".join(sorted({key.split(".lora_")[0].rsplit(".", 1)[-1] for key in weights})) or "none"
 
 
-def load_adapter(model: object, directory: Path) -> Any:
+def load_adapter(model: "PreTrainedModel", directory: Path) -> "PeftModel":
     """The model with a saved adapter, trainable. Raises ConfigError where the directory holds none that fits."""
     return _with_saved(model, str(directory), None)
 
 
-def merge(model: object, adapter: Adapter) -> Any:
+def merge(model: "PreTrainedModel", adapter: Adapter) -> "PreTrainedModel":
     """The model with an adapter in its own weights, which can be trained. Raises ConfigError where they do not fit."""
-    merged = _with_saved(model, adapter.name, adapter.revision).merge_and_unload().eval()
+    merged: PreTrainedModel = _with_saved(model, adapter.name, adapter.revision).merge_and_unload().eval()
     for parameter in merged.parameters():
         parameter.requires_grad_(parameter.is_floating_point())  # PEFT had frozen them
     return merged
 
 
-def _with_saved(model: Any, name: str, revision: str | None) -> Any:
+def _with_saved(model: "PreTrainedModel", name: str, revision: str | None) -> "PeftModel":
     from peft import PeftModel
 
     try:
@@ -206,14 +210,14 @@ def _with_saved(model: Any, name: str, revision: str | None) -> Any:
     return policy
 
 
-def keep_base(policy: Any, adapter: Adapter) -> None:
+def keep_base(policy: "PeftModel", adapter: Adapter) -> None:
     """Keep the adapter that a run starts from beside the one that it trains, frozen: together with the model it is the base."""
     policy.load_adapter(adapter.name, adapter_name=BASE, is_trainable=False, revision=adapter.revision)
     policy.eval()
 
 
 @contextmanager
-def base_weights(policy: Any) -> Iterator[None]:
+def base_weights(policy: "PeftModel") -> Iterator[None]:
     """Inside, the policy computes with its base weights: without an adapter, or with the one that it started from."""
     if BASE not in policy.peft_config:
         with policy.disable_adapter():
@@ -226,10 +230,17 @@ def base_weights(policy: Any) -> Iterator[None]:
         policy.set_adapter(TRAINED)
 
 
-def save_lora(policy: Any, directory: Path, model: ModelConfig) -> None:
+def rank_of(policy: "PeftModel") -> int:
+    """The rank of the adapter that is trained."""
+    from peft import LoraConfig as PeftLoraConfig
+
+    return cast(PeftLoraConfig, policy.peft_config[TRAINED]).r
+
+
+def save_lora(policy: "PeftModel", directory: Path, model: ModelConfig) -> None:
     """Write the trained adapter as PEFT does; it names its base so that it is found again, revision and .gguf included."""
     settings = policy.peft_config[TRAINED]
     settings.revision = model.revision
     if model.name.endswith(".gguf"):
         settings.base_model_name_or_path = model.name
-    policy.save_pretrained(directory, selected_adapters=[TRAINED])
+    policy.save_pretrained(str(directory), selected_adapters=[TRAINED])

@@ -4,9 +4,10 @@ import contextlib
 import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, TypeAlias, cast
 
 import torch
+from transformers import PreTrainedModel
 
 from fastslow.slow.engine import TokenSequence, Weights
 from fastslow.slow.local import attention, loading, lora
@@ -16,6 +17,11 @@ from fastslow.slow.local.probe import Sharing, decide_sharing
 from fastslow.slow.local.recompute import checkpoint_layers
 from fastslow.slow.local.scoring import ForestScorer, MicroBatch, PlainScorer, Scorer
 from fastslow.slow.settings import ModelConfig, SlowConfig
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+
+    Network: TypeAlias = PreTrainedModel | PeftModel
 
 logger = logging.getLogger(__name__)
 
@@ -45,12 +51,12 @@ class LocalPolicy:
         self.context_limit = loading.context_limit(network.config.get_text_config())
         self.stop = loading.stop_tokens(network, self.tokenizer)
         self.sharing = self._choose_layout(network)
-        self.model: Any = self._with_adapter(network, adapter, start, seed)
+        self.model: Network = self._with_adapter(network, adapter, start, seed)
         if slow.freeze and not self.has_adapter:
             freeze(self.model, slow.freeze)
         if slow.activation_checkpointing:
             checkpoint_layers(self.model)
-        self._base: Any = None
+        self._base: PreTrainedModel | None = None
 
     def __str__(self) -> str:
         return f"{str(self.dtype).removeprefix('torch.')} on {self.device.type}, {self.sharing}"
@@ -59,6 +65,11 @@ class LocalPolicy:
     def has_adapter(self) -> bool:
         """Whether a LoRA adapter is trained."""
         return hasattr(self.model, "disable_adapter")
+
+    @property
+    def adapted(self) -> "PeftModel":
+        """The model of a policy that has an adapter."""
+        return cast("PeftModel", self.model)
 
     @property
     def unshared_reason(self) -> str | None:
@@ -83,7 +94,7 @@ class LocalPolicy:
         """Sequences in passes of at most `slow.microbatch_tokens` tokens."""
         return self.scorer(self.dtype).micro_batches(sequences, self.slow.microbatch_tokens) if sequences else []
 
-    def _choose_layout(self, network: object) -> Sharing:
+    def _choose_layout(self, network: PreTrainedModel) -> Sharing:
         if not self.slow.prefix_sharing:
             return Sharing("slow.prefix_sharing is off")
         sharing = decide_sharing(network, self.tokenizer, self.context_limit or 0)
@@ -94,17 +105,17 @@ class LocalPolicy:
     # -- weights -------------------------------------------------------------------------------------------------------
 
     @contextlib.contextmanager
-    def weights(self, weights: Weights) -> Iterator[Any]:
+    def weights(self, weights: Weights) -> Iterator["Network"]:
         """The model with its current or with its base weights."""
         if weights == "current":
             yield self.model
         elif self.has_adapter:
-            with lora.base_weights(self.model):
+            with lora.base_weights(self.adapted):
                 yield self.model
         else:
             yield self.base_model()
 
-    def base_model(self) -> Any:
+    def base_model(self) -> PreTrainedModel:
         """The frozen copy that full-parameter training needs; loaded when it is first asked for."""
         if self._base is None:
             self._base = loading.load_model(self.base_config, self.device, self.dtype)
@@ -112,7 +123,9 @@ class LocalPolicy:
                 attention.use(self._base)
         return self._base
 
-    def _with_adapter(self, network: object, saved: Path | None, start: lora.Adapter | None, seed: int) -> Any:
+    def _with_adapter(
+        self, network: PreTrainedModel, saved: Path | None, start: lora.Adapter | None, seed: int
+    ) -> "Network":
         """The network with the adapter that is trained, and where the run starts from one, that one beside it, frozen."""
         settings = self.config.lora
         if saved is not None:

@@ -8,16 +8,19 @@ noise than the plain model has by itself, both measured against float32.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from fastslow.slow.engine import TokenSequence
 from fastslow.slow.local import attention
 from fastslow.slow.local.precision import in_float32
 from fastslow.slow.local.scoring import ForestScorer, Scorer
 from fastslow.slow.samplers.decoders import Decoder, ForestDecoder
+
+if TYPE_CHECKING:
+    from peft import PeftModel
 
 TEXT = (
     "Read the question twice before you answer it. A train leaves the station at nine and reaches the coast, 240 miles "
@@ -47,7 +50,7 @@ class Sharing:
         return f"prefixes are shared: {self.evidence}" if self.reason is None else f"no prefix sharing: {self.reason}"
 
 
-def decide_sharing(model: Any, tokenizer: PreTrainedTokenizerBase, longest_tokens: int) -> Sharing:
+def decide_sharing(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, longest_tokens: int) -> Sharing:
     """Try packed forests against plain passes; where they are right, the model is left on the `fastslow` attention.
 
     `longest_tokens` is the longest sequence that may come; 0 where nobody knows. Models that are not plain attention
@@ -88,9 +91,9 @@ def restricted_layers(config: object, longest_tokens: int) -> str | None:
     return None
 
 
-def ordinary_tokens(model: Any, tokenizer: PreTrainedTokenizerBase, count: int) -> list[int]:
+def ordinary_tokens(model: "PreTrainedModel | PeftModel", tokenizer: PreTrainedTokenizerBase, count: int) -> list[int]:
     """`count` tokens of ordinary text, as the tokenizer cuts it, from the beginning again where it ends."""
-    vocabulary = model.get_input_embeddings().weight.shape[0]
+    vocabulary = model.get_input_embeddings().get_parameter("weight").shape[0]
     tokens = [token for token in tokenizer(TEXT, add_special_tokens=False)["input_ids"] if token < vocabulary]
     if not tokens:  # a tokenizer that knows no letter
         tokens = [index * 7919 % vocabulary for index in range(LENGTH)]
@@ -110,7 +113,7 @@ def _sequences(text: list[int], longest_tokens: int) -> list[list[int]]:
     ]
 
 
-def _compare(model: Any, sequences: list[list[int]], original: str) -> Sharing:
+def _compare(model: PreTrainedModel, sequences: list[list[int]], original: str) -> Sharing:
     with in_float32(model):
         plain, packed = _both(model, sequences, original)
     scale = max(1.0, float(plain.abs().max()))
@@ -131,7 +134,7 @@ def _compare(model: Any, sequences: list[list[int]], original: str) -> Sharing:
     )
 
 
-def worst_difference(model: Any, a: torch.Tensor, b: torch.Tensor) -> float:
+def worst_difference(model: PreTrainedModel, a: torch.Tensor, b: torch.Tensor) -> float:
     """The largest difference of two (rows, vocabulary). Of a mixture of experts a tenth of the rows does not count: on a tie
     a router may take another expert for a rounding error.
     """
@@ -140,7 +143,7 @@ def worst_difference(model: Any, a: torch.Tensor, b: torch.Tensor) -> float:
     return float((a - b).abs().max(-1).values.quantile(0.9 if routed else 1.0))
 
 
-def _both(model: Any, sequences: list[list[int]], original: str) -> tuple[torch.Tensor, torch.Tensor]:
+def _both(model: PreTrainedModel, sequences: list[list[int]], original: str) -> tuple[torch.Tensor, torch.Tensor]:
     """Log-probabilities over the vocabulary by the model's own attention and by packed forests, row by row.
 
     The packed rows are the sampler's (prefill and steps) and the learner's. Shapes: (rows, vocabulary), float32.
@@ -164,7 +167,7 @@ def _rows(parts: Sequence[torch.Tensor]) -> torch.Tensor:
 
 
 @torch.no_grad()
-def plain_logprobs(model: Any, sequences: Sequence[Sequence[int]]) -> torch.Tensor:
+def plain_logprobs(model: PreTrainedModel, sequences: Sequence[Sequence[int]]) -> torch.Tensor:
     """One pass over sequences of one length, nothing padded and nothing shared; (sequences, length, vocabulary)."""
     ids = torch.tensor([list(sequence) for sequence in sequences], device=model.device)
     logits: torch.Tensor = model(input_ids=ids, use_cache=False).logits

@@ -164,7 +164,7 @@ class VllmSampler:
         kv_cache = int(settings.kv_cache_gib * GIB)
         adapters = {}
         if policy.has_adapter:
-            rank = policy.model.peft_config[lora.TRAINED].r
+            rank = lora.rank_of(policy.adapted)
             room = next((allowed for allowed in LORA_RANKS if allowed >= rank), rank)
             adapters = {"enable_lora": True, "max_loras": 1, "max_lora_rank": room}
         # Engines of samplers that are gone end here, with their memory and process groups. vLLM freezes what is there when
@@ -201,7 +201,7 @@ class VllmSampler:
 
         self._syncs += 1
         directory = Path(self._files.name) / "adapter"
-        lora.save_lora(self.policy.model, directory, self.policy.plain_config)
+        lora.save_lora(self.policy.adapted, directory, self.policy.plain_config)
         last, self._adapter = self._adapter, LoRARequest(f"policy-{self._syncs}", self._syncs, str(directory))
         if last is not None:
             self._llm.llm_engine.remove_lora(last.lora_int_id)
