@@ -13,7 +13,7 @@ import pytest
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 MODULES = ("check_gpu", "gpu_checks", "gpu_models", "gpu_steps")
 
-CHECKS = 18
+CHECKS = 19
 """The contract's checks, and that the decoders agree."""
 
 

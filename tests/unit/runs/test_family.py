@@ -162,3 +162,19 @@ def test_edits_turn_one_into_the_other(before: str, after: str) -> None:
         found += [*old[done:start], *new[first:last]]
         done = end
     assert [*found, *old[done:]] == new
+
+
+def test_what_was_said_of_a_prompt_first_stays_and_what_comes_later_fills_gaps() -> None:
+    lines = [
+        line("a", None, "x", reason="seed"),
+        line("a", None, "x", feedback=["f"], accepted=True),
+        line("a", None, "x", feedback=["g"], mean=0.5),
+    ]
+    (member,) = family(lines)
+    assert (member.reason, member.feedback, member.accepted) == ("seed", ["f"], True)
+    assert [event.accepted for event in member.events] == [False, True, False]
+
+
+def test_a_parent_that_is_its_own_descendant_is_none() -> None:
+    members = family([line("a", None, "x"), line("b", "a", "y"), line("a", "b", "x"), line("c", "c", "z")])
+    assert {member.hash: member.parent for member in members} == {"a": None, "b": "a", "c": None}

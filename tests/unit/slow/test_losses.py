@@ -70,7 +70,7 @@ def test_importance_sampling_value_and_gradient_ignore_tau() -> None:
     assert learner.grad.tolist() == pytest.approx([-10.0, 0.5, 0.0])
 
 
-@pytest.mark.parametrize("loss", map(find_loss, LOSSES), ids=LOSSES)
+@pytest.mark.parametrize("loss", [find_loss(name) for name in LOSSES], ids=list(LOSSES))
 def test_every_loss_has_the_policy_gradient_below_tau(loss: Loss) -> None:
     learner = logs(LEARNER, requires_grad=True)
     loss(inputs_of(learner, logs(SAMPLER), ADVANTAGES, tau=100.0)).loss.sum().backward()
@@ -88,7 +88,7 @@ def test_kl_penalty_value_and_gradient() -> None:
     assert learner.grad.tolist() == pytest.approx([0.5, -1.0, 0.0])  # 1 - exp(d)
 
 
-@pytest.mark.parametrize("loss", map(find_loss, LOSSES), ids=LOSSES)
+@pytest.mark.parametrize("loss", [find_loss(name) for name in LOSSES], ids=list(LOSSES))
 @pytest.mark.parametrize("wrong", range(3))
 @pytest.mark.parametrize("shape", [(2,), (1,), (3, 1), ()])
 def test_a_shape_mismatch_is_an_error_also_where_torch_would_broadcast(
@@ -105,7 +105,7 @@ def test_kl_penalty_refuses_a_shape_mismatch() -> None:
         kl_penalty(torch.zeros(3), torch.zeros(3, 1))
 
 
-@pytest.mark.parametrize("loss", map(find_loss, LOSSES), ids=LOSSES)
+@pytest.mark.parametrize("loss", [find_loss(name) for name in LOSSES], ids=list(LOSSES))
 def test_the_clip_fraction_comes_from_the_loss(loss: Loss) -> None:
     output = loss(inputs_of(logs(LEARNER), logs(SAMPLER), ADVANTAGES))
     assert {name: values.tolist() for name, values in output.metrics.items()} == {"clip_fraction": [True, False, False]}
