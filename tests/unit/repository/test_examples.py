@@ -19,6 +19,8 @@ import fastslow
 from fastslow.cli.main import build_parser
 from fastslow.config import parse_config, read_yaml
 from fastslow.methods.fst import FastSlow
+from fastslow.tasks.registry import build_task
+from fastslow.tasks.settings import TaskConfig
 from fastslow.testing.episodes import check_episodes
 from fastslow.testing.optimisers import check_optimiser
 from fastslow.testing.proposers import check_proposer
@@ -72,6 +74,7 @@ PYTHON = {
     "class ShuffleOptimiser": "optimiser",
     "class Reverse(Task)": "task",
     "class Locks(EpisodeTask)": "episodes",
+    "class Safe:": "trl environment",
     "def matches(completions": "rewards",
     "def gspo(": "gspo",
     "class ShortSampler": "ShortSampler",
@@ -138,6 +141,17 @@ def test_a_python_block_runs(
             small_config(tiny_model_dir, tmp_path / "run", steps=2, task={"name": "my_game:Locks"}, method="rl")
         )
         assert trained.metrics["episodes/turns"] > 1.0
+    elif kind == "trl environment":
+        (tmp_path / "my_safe.py").write_text(block.text, encoding="utf-8")
+        options = {"environment": "my_safe:Safe", "train": 12, "validation": 4}
+        trained = fastslow.train(
+            small_config(
+                tiny_model_dir, tmp_path / "run", steps=2, task={"name": "environment", "options": options}, method="rl"
+            )
+        )
+        assert trained.metrics["episodes/turns"] >= 1.0
+        made = (build_task(TaskConfig(name="environment", options=options)) for _ in range(2))
+        check_task(next(made), again=next(made))
     elif kind == "rewards":
         said = [[{"role": "assistant", "content": "4, please"}]]
         assert namespace["matches"](said, ["4"]) == [1.0]
