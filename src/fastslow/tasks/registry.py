@@ -13,6 +13,7 @@ from fastslow.tasks.settings import TaskConfig
 from fastslow.types import Prompt
 
 REASONING_GYM = "reasoning_gym:"
+TEXTARENA = "textarena:"
 BUILT_IN: dict[str, str] = {
     "star_graph": "fastslow.tasks.star_graph:StarGraphTask",
     "codeio": "fastslow.tasks.codeio:CodeIOTask",
@@ -21,6 +22,7 @@ BUILT_IN: dict[str, str] = {
     "tool_protocol": "fastslow.tasks.tool_protocol:ToolProtocolTask",
     "guess": "fastslow.tasks.guess:GuessTask",
     "environment": "fastslow.tasks.environments.trl:EnvironmentTask",
+    "text_environment": "fastslow.tasks.environments.text:TextEnvironmentTask",
     "lab": "fastslow.lab.tasks:LabTask",
     "stream": "fastslow.tasks.stream:StreamTask",
 }
@@ -55,6 +57,7 @@ def list_tasks() -> list[tuple[str, str]]:
     from fastslow.tasks.reasoning_gym import list_generators
 
     tasks = [(name, _first_line(load_object(path, "task.name"))) for name, path in BUILT_IN.items()]
+    tasks.append((f"{TEXTARENA}<game>", "A game of TextArena; its names: docs/episodes.md"))
     try:
         generators = list_generators()
     except ConfigError:
@@ -71,6 +74,10 @@ def find_factory(name: str) -> Callable[..., Any]:
         from fastslow.tasks.reasoning_gym import ReasoningGymTask
 
         return functools.partial(ReasoningGymTask, name.removeprefix(REASONING_GYM))
+    if name.startswith(TEXTARENA):
+        from fastslow.tasks.environments.textarena import TextArenaTask
+
+        return functools.partial(TextArenaTask, name.removeprefix(TEXTARENA))
     if ":" in name:
         found: Callable[..., Any] = load_object(name, "task.name")
         return found

@@ -75,6 +75,7 @@ PYTHON = {
     "class Reverse(Task)": "task",
     "class Locks(EpisodeTask)": "episodes",
     "class Safe:": "trl environment",
+    "class Countdown:": "text environment",
     "def matches(completions": "rewards",
     "def gspo(": "gspo",
     "class ShortSampler": "ShortSampler",
@@ -152,12 +153,27 @@ def test_a_python_block_runs(
         assert trained.metrics["episodes/turns"] >= 1.0
         made = (build_task(TaskConfig(name="environment", options=options)) for _ in range(2))
         check_task(next(made), again=next(made))
+    elif kind == "text environment":
+        (tmp_path / "my_countdown.py").write_text(block.text, encoding="utf-8")
+        rows = [
+            json.dumps({"prompt": f"Count down from {2 + i % 2}. This is try {i}.", "from": 2 + i % 2})
+            for i in range(30)
+        ]
+        (tmp_path / "countdown.jsonl").write_text("\n".join(rows), encoding="utf-8")
+        config = TaskConfig.model_validate(read_yaml(next_yaml(block))["task"])
+        check_task(build_task(config), again=build_task(config))
+        check_episodes(build_task(config), plays=lambda problem: ["3", "2", "1"][-problem.data["row"]["from"] :])
     elif kind == "rewards":
         said = [[{"role": "assistant", "content": "4, please"}]]
         assert namespace["matches"](said, ["4"]) == [1.0]
     else:
         # tests/invariant/test_own_slow_side.py trains with the loss, the sampler and the engine of the page.
         assert callable(namespace[kind])
+
+
+def next_yaml(block: Block) -> str:
+    """The config that follows a Python block on its page."""
+    return next(b.text for b in of("yaml") if b.page == block.page and b.line > block.line)
 
 
 def write_config(model: Path, path: Path) -> None:
