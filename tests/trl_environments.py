@@ -5,6 +5,7 @@ task up, the other takes it from the data.
 """
 
 import random
+from typing import ClassVar
 
 
 class IncrementEnv:
@@ -60,6 +61,16 @@ class TargetEnv(IncrementEnv):
             raise OSError("the counter is jammed")
         self.counter += step
         return {"counter": self.counter}
+
+
+class ManualEnv(TargetEnv):
+    """It has a manual, which the policy reads by a tool."""
+
+    skills: ClassVar[dict[str, str]] = {"manual": "Steps are small."}
+
+    def read_manual(self) -> str:
+        """Read how the counter works."""
+        return self.skills["manual"]
 
 
 class CodingEnv:

@@ -174,9 +174,7 @@ class EnvironmentEpisode(ToolEpisode):
             (score,) = self.task.rewards.score([[dict(m) for m in self.opening]], [self.said], columns)
             if isinstance(score, ScoringFailure):
                 raise InfrastructureError(score.reason)
-            told = getattr(self.instance, "feedback", None)
-            lines = [told] if isinstance(told, str) and told.strip() else []
-            self._verdict = Score(score.reward, "\n".join([*lines, score.feedback]))
+            self._verdict = Score(score.reward, self._words(score.feedback))
             self.busy = False
         return self._verdict
 
@@ -189,6 +187,14 @@ class EnvironmentEpisode(ToolEpisode):
         self.instance = None
 
     # -- inside --------------------------------------------------------------------------------------------------------
+
+    def _words(self, rewards: str) -> str:
+        """The environment's `feedback`, then the rewards; its own only where it has no words for it."""
+        told = getattr(self.instance, "feedback", None)
+        if not isinstance(told, str) or not told.strip():
+            return rewards
+        others = [line for line in rewards.splitlines() if not line.startswith("get_reward: ")]
+        return "\n".join([told, *others])
 
     def _called(self, call: Call) -> str:
         function = self.functions.get(call.name)
