@@ -21,6 +21,7 @@ BUILT_IN: dict[str, str] = {
     "records": "fastslow.tasks.records:RecordsTask",
     "tool_protocol": "fastslow.tasks.tool_protocol:ToolProtocolTask",
     "guess": "fastslow.tasks.guess:GuessTask",
+    "search": "fastslow.tasks.search:SearchTask",
     "environment": "fastslow.tasks.environments.trl:EnvironmentTask",
     "text_environment": "fastslow.tasks.environments.text:TextEnvironmentTask",
     "lab": "fastslow.lab.tasks:LabTask",
