@@ -17,22 +17,13 @@ from fastslow.testing.episodes import check_episodes
 from fastslow.testing.tasks import check_task
 from speaker import Speaker, roll
 
+pytest.importorskip("textarena")
+
 SIZES = {"train": 6, "validation": 3, "test": 3}
-
-
-def test_a_missing_package_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "textarena", None)
-    with pytest.raises(ConfigError, match=r"textarena is not installed: pip install 'fastslow\[textarena\]'"):
-        task_of("GuessTheNumber-v0")
 
 
 def task_of(game: str, **options: Any) -> Task:
     return build_task(TaskConfig(name=f"textarena:{game}", options={**SIZES, **options}))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _package(request: pytest.FixtureRequest) -> None:
-    pytest.importorskip("textarena")
 
 
 def number_of(task: Any, problem: Any) -> int:

@@ -233,6 +233,27 @@ def test_an_environment_that_breaks_masks_its_rollout_and_its_instance_is_never_
     assert len(pool._free) == 1
 
 
+def test_an_instance_that_hangs_is_left_behind_even_where_it_answers_later() -> None:
+    class Slow:
+        def reset(self, **row: Any) -> None: ...
+
+        def get_reward(self) -> float:
+            return 1.0
+
+        def wait(self) -> str:
+            """Wait."""
+            woken.wait(10)
+            return "awake"
+
+    woken = threading.Event()
+    task: Any = fastslow_task(Slow)
+    rollout = one(Speaker(write_call("wait", {})), task, step_timeout_s=0.2)
+    assert (rollout.end, rollout.reward) == ("timed_out", None)
+    woken.set()
+    assert task.pools[""]._free == []
+    assert one(Speaker("done"), task).reward == 1.0
+
+
 class NoReset:
     """No environment."""
 
