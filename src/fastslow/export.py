@@ -80,7 +80,9 @@ def _write_prompts(output: Path, best: Prompt, population: list[Prompt], by_kind
     `by_kind` maps kinds of problems to the hash of the best member for each; empty where there is one kind.
     """
     for name, text in best.components:
-        write_atomically(output / ("prompt.txt" if len(best.components) == 1 else f"prompt_{name}.txt"), text)
+        # Not every file system takes the colon of `tool:<name>`.
+        file = "prompt.txt" if len(best.components) == 1 else f"prompt_{name.replace(':', '_')}.txt"
+        write_atomically(output / file, text)
     members = [
         {"hash": prompt.hash, "components": prompt.as_dict()}
         | ({"best_for": [kind for kind, hash_ in by_kind.items() if hash_ == prompt.hash]} if by_kind else {})

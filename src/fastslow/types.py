@@ -100,7 +100,7 @@ class Turn:
     """One completion of an episode and what it was sampled after.
 
     `text` is what the policy wrote, without the tokens that end it. `messages` are what was said before it: the difference
-    to the turn before, and nothing where the turn is the first.
+    to the turn before. Of the first turn they are what the episode opened with, where that is not the problem's own question.
     """
 
     context_tokens: tuple[int, ...]

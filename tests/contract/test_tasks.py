@@ -83,6 +83,7 @@ CASES = [
     "star_graph",
     "tool_protocol",
     "guess",
+    "search",
     "codeio",
     "hover",
     *(f"records/records/{scorer}" for scorer in ("exact", "number", "json", "math", "trl")),
@@ -95,8 +96,8 @@ CASES = [
 def gold(case: str, problem: Problem) -> str:
     if case == "star_graph":
         return "<think>Let me see.</think>\\boxed{" + ", ".join(map(str, problem.data["path"])) + "}"
-    if case in ("tool_protocol", "guess"):  # a lucky first turn
-        return str(problem.data["answer" if case == "tool_protocol" else "number"])
+    if case in ("tool_protocol", "guess", "search"):  # a lucky first turn
+        return str(problem.data["number" if case == "guess" else "answer"])
     if case == "codeio":
         return f"```json\n{json.dumps(problem.data['output'])}\n```"
     if case == "hover":

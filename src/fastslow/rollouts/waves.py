@@ -79,8 +79,9 @@ class Live:
     def conversation(self) -> list[Message]:
         """Everything that was said up to the policy's last turn."""
         messages = list(self.opening)
-        for turn in self.turns:
-            messages += [*turn.messages, {"role": "assistant", "content": turn.text}]
+        for number, turn in enumerate(self.turns):
+            # The first turn's messages are the opening, where a transcript has to show it.
+            messages += [*(turn.messages if number else ()), {"role": "assistant", "content": turn.text}]
         return messages
 
     @property
@@ -147,6 +148,7 @@ class Waves:
                 live.fail("the environment's `start` gave no message")
                 continue
             live.opening = messages
+            live.said = _beyond(live.problem, messages)
             live.context = self.chat.encode(messages, live.tools)
             if not fits(self.mask_beyond, len(live.context), self.params.max_tokens):
                 over = excess(self.mask_beyond, len(live.context), self.params.max_tokens)
@@ -242,6 +244,12 @@ def _messages(value: Any, max_chars: int) -> tuple[tuple[Message, ...], str | No
     if chars > max_chars:
         return (), f"it said {chars} characters, more than episodes.max_message_chars = {max_chars}"
     return tuple(dict(message) for message in value), None
+
+
+def _beyond(problem: Problem, opening: Sequence[Message]) -> tuple[Message, ...]:
+    """What an episode opens with, the system text left out; nothing where that is the problem's own question."""
+    shown, asked = ([m for m in messages if m["role"] != "system"] for messages in (opening, problem.messages))
+    return () if shown == asked else tuple(shown)
 
 
 def _is_message(value: Any) -> bool:

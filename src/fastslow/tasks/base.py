@@ -7,11 +7,12 @@ judge), override `score_batch` as well. A task of several turns subclasses `Epis
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from fastslow.errors import TaskError
+from fastslow.tasks.components import SKILL, TOOL, Described, descriptions_of, texts_of, with_skills
 from fastslow.tasks.episode import Episode, OneTurn
 from fastslow.types import SYSTEM, Message, Problem, Prompt, Score
 
@@ -85,11 +86,29 @@ class Task(ABC):
         """
         return OneTurn(self, problem, prompt)
 
+    @property
+    def optional_components(self) -> Mapping[str, str]:
+        """Components beside those of `seed_prompt` that the task can place, with the texts that they have now.
+
+        A config opts in by naming them in task.seed_prompt. `skill:<name>` is possible for every task that has a `system`.
+        """
+        return {}
+
     def with_seed_prompt(self, prompt: Prompt) -> "Task":
-        """The same task with another seed prompt. Raises TaskError where the components are not the task's."""
-        wanted, given = sorted(self.seed_prompt.as_dict()), sorted(prompt.as_dict())
-        if wanted != given:
-            raise TaskError(f"task.seed_prompt: has the components {given}, those of task {self.name!r} are {wanted}")
+        """The same task with another seed prompt; it may have components that the task's own does not have.
+
+        Raises: TaskError where one of the task's is missing, or one could not be shown to the policy.
+        """
+        own, given = self.seed_prompt.as_dict(), prompt.as_dict()
+        optional = self.optional_components if any(name not in own for name in given) else {}
+        shown = {name for name in given if name in own or name in optional}
+        shown |= {name for name in given if name.startswith(SKILL) and SYSTEM in own and name != SKILL}
+        if shown != set(given) or not set(own) <= set(given):
+            more = [*optional, *([f"{SKILL}<name>"] if SYSTEM in own else [])]
+            raise TaskError(
+                f"task.seed_prompt: has the components {sorted(given)}, those of task {self.name!r} are {sorted(own)}"
+                + (f"; there may also be {', '.join(sorted(more))}" if more else "")
+            )
         return _Reseeded(self, prompt)
 
     def _score_one(self, problem: Problem, completion: str) -> Score | ScoringFailure:
@@ -106,6 +125,19 @@ class EpisodeTask(Task):
     @abstractmethod
     def episode(self, problem: Problem, prompt: Prompt) -> Episode:
         """A new episode of a problem under a prompt."""
+
+    @property
+    def optional_components(self) -> Mapping[str, str]:
+        """The descriptions of the tools that the first episode of each kind has before it starts."""
+        first: dict[str, Problem] = {}
+        for problem in self.problems("train"):
+            first.setdefault(problem.kind, problem)
+        found: dict[str, str] = {}
+        for problem in first.values():
+            episode = self.episode(problem, self.seed_prompt)
+            found |= descriptions_of(episode.tools)
+            episode.close()
+        return found
 
     def score(self, problem: Problem, completion: str) -> Score:
         """The score of an episode in which the policy says this one thing under the seed prompt."""
@@ -124,6 +156,10 @@ class _Reseeded(Task):
     def __init__(self, task: Task, prompt: Prompt) -> None:
         self.name = task.name
         self._task, self._prompt = task, prompt
+        more = set(prompt.as_dict()) - set(task.seed_prompt.as_dict())
+        placed = set(task.optional_components) if more else set()
+        self._skills = {name for name in more - placed if name.startswith(SKILL)}
+        self._tools = {name for name in more if name.startswith(TOOL)}
 
     @property
     def seed_prompt(self) -> Prompt:
@@ -139,6 +175,10 @@ class _Reseeded(Task):
         task = self if stage.task is self._task else _Reseeded(stage.task, self._prompt)
         return Stage(task, stage.first_step, stage.steps)
 
+    @property
+    def optional_components(self) -> Mapping[str, str]:
+        return self._task.optional_components
+
     def problems(self, split: Split) -> Sequence[Problem]:
         return self._task.problems(split)
 
@@ -149,10 +189,22 @@ class _Reseeded(Task):
         return self._task.score_batch(problems, completions)
 
     def messages(self, problem: Problem, prompt: Prompt) -> tuple[Message, ...]:
-        return self._task.messages(problem, prompt)
+        return self._task.messages(problem, self._placed(prompt))
 
     def episode(self, problem: Problem, prompt: Prompt) -> Episode:
-        return self._task.episode(problem, prompt)
+        episode = self._task.episode(problem, self._placed(prompt))
+        descriptions = {name: text for name, text in prompt.components if name in self._tools}
+        if not descriptions or isinstance(episode, OneTurn):
+            return episode
+        return Described(episode, texts_of(Prompt.from_dict(descriptions), TOOL))
+
+    def _placed(self, prompt: Prompt) -> Prompt:
+        """The prompt as the task itself knows it: skills that it does not place stand under its system text."""
+        mine = {*self._skills, *self._tools}
+        if not mine & set(prompt.as_dict()):
+            return prompt
+        skills = {name.removeprefix(SKILL): text for name, text in prompt.components if name in self._skills}
+        return with_skills(Prompt.from_dict({n: t for n, t in prompt.components if n not in mine}), skills)
 
 
 def has_turns(task: Task) -> bool:

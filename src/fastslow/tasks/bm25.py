@@ -40,6 +40,9 @@ class PageIndex:
     Raises: ConfigError where a package is missing, TaskError for a corpus that cannot be read or another one's index.
     """
 
+    _bm25: Any
+    _pages: Any
+
     def __init__(self, corpus: str, directory: str) -> None:
         self._bm25s, self._stemmer = import_bm25s()
         path = Path(directory)
@@ -54,6 +57,16 @@ class PageIndex:
             raise TaskError(
                 f"task.options.index: {directory!r} is damaged: {error}. Delete it to make it anew"
             ) from error
+
+    @classmethod
+    def of(cls, pages: Sequence[Page]) -> "PageIndex":
+        """The index of a few pages, in memory. Raises ConfigError where a package is missing."""
+        made = cls.__new__(cls)
+        made._bm25s, made._stemmer = import_bm25s()
+        made._bm25 = made._bm25s.BM25(k1=K1, b=B)
+        made._bm25.index(made._tokens([_indexed(page) for page in pages]), show_progress=False)
+        made._pages = [{"title": page.title, "text": page.text} for page in pages]
+        return made
 
     def __len__(self) -> int:
         return len(self._pages)
@@ -139,7 +152,11 @@ def _copied(pages: Iterator[Page], file: IO[str]) -> Iterator[str]:
     """The texts to index, while the pages are written down."""
     for page in pages:
         file.write(json.dumps({"title": page.title, "text": page.text}) + "\n")
-        yield f"{page.title} | {page.text}"
+        yield _indexed(page)
+
+
+def _indexed(page: Page) -> str:
+    return f"{page.title} | {page.text}"
 
 
 def _local(corpus: str) -> Path:

@@ -10,9 +10,10 @@ from fastslow.errors import ConfigError
 from fastslow.extension import call, load_object
 from fastslow.tasks.base import Task
 from fastslow.tasks.settings import TaskConfig
-from fastslow.types import SYSTEM, Prompt
+from fastslow.types import Prompt
 
 REASONING_GYM = "reasoning_gym:"
+TEXTARENA = "textarena:"
 BUILT_IN: dict[str, str] = {
     "star_graph": "fastslow.tasks.star_graph:StarGraphTask",
     "codeio": "fastslow.tasks.codeio:CodeIOTask",
@@ -20,6 +21,9 @@ BUILT_IN: dict[str, str] = {
     "records": "fastslow.tasks.records:RecordsTask",
     "tool_protocol": "fastslow.tasks.tool_protocol:ToolProtocolTask",
     "guess": "fastslow.tasks.guess:GuessTask",
+    "search": "fastslow.tasks.search:SearchTask",
+    "environment": "fastslow.tasks.environments.trl:EnvironmentTask",
+    "text_environment": "fastslow.tasks.environments.text:TextEnvironmentTask",
     "lab": "fastslow.lab.tasks:LabTask",
     "stream": "fastslow.tasks.stream:StreamTask",
 }
@@ -31,7 +35,22 @@ def build_task(config: TaskConfig) -> Task:
     if config.seed_prompt is None:
         return task
     seed = config.seed_prompt
-    return task.with_seed_prompt(Prompt.from_dict({SYSTEM: seed} if isinstance(seed, str) else seed))
+    return task.with_seed_prompt(Prompt.of(seed) if isinstance(seed, str) else _seed_prompt(task, seed))
+
+
+def _seed_prompt(task: Task, given: Mapping[str, str | None]) -> Prompt:
+    """The prompt of some components; null stands for the text that the task has for it."""
+    texts = {name: text for name, text in given.items() if text is not None}
+    if len(texts) < len(given):
+        known = {**task.optional_components, **task.seed_prompt.as_dict()}
+        unknown = [name for name in given if name not in texts and name not in known]
+        if unknown:
+            raise ConfigError(
+                f"task.seed_prompt: {unknown[0]!r} is null, and task {task.name!r} has no text of its own for it. It has "
+                f"one for {', '.join(sorted(known))}"
+            )
+        texts |= {name: known[name] for name in given if name not in texts}
+    return Prompt.from_dict(texts)
 
 
 def list_tasks() -> list[tuple[str, str]]:
@@ -39,6 +58,7 @@ def list_tasks() -> list[tuple[str, str]]:
     from fastslow.tasks.reasoning_gym import list_generators
 
     tasks = [(name, _first_line(load_object(path, "task.name"))) for name, path in BUILT_IN.items()]
+    tasks.append((f"{TEXTARENA}<game>", "A game of TextArena; its names: docs/episodes.md"))
     try:
         generators = list_generators()
     except ConfigError:
@@ -55,6 +75,10 @@ def find_factory(name: str) -> Callable[..., Any]:
         from fastslow.tasks.reasoning_gym import ReasoningGymTask
 
         return functools.partial(ReasoningGymTask, name.removeprefix(REASONING_GYM))
+    if name.startswith(TEXTARENA):
+        from fastslow.tasks.environments.textarena import TextArenaTask
+
+        return functools.partial(TextArenaTask, name.removeprefix(TEXTARENA))
     if ":" in name:
         found: Callable[..., Any] = load_object(name, "task.name")
         return found

@@ -19,6 +19,9 @@ class TaskConfig(Section):
         unit="names to values",
         source="[tasks.md](tasks.md)",
     )
-    seed_prompt: str | dict[str, str] | None = option(
-        None, "a text, or component names to texts; null: the task's own", unit="text"
+    seed_prompt: str | dict[str, str | None] | None = option(
+        None,
+        "a text, or component names to texts; null: the task's own",
+        unit="text",
+        more="`tool:<name>` and `skill:<name>` may be named as well: [episodes.md](episodes.md).",
     )

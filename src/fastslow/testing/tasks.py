@@ -72,7 +72,12 @@ def is_a_task_with_a_name(case: TaskCase) -> None:
 def splits_share_no_problem(case: TaskCase) -> None:
     """Neither an id nor a question stands in two places: validation would measure what was trained on."""
     check_splits(case.task)
-    questions = [json.dumps([dict(message) for message in problem.messages]) for problem in case.problems]
+    # Where an environment answers, two problems may ask the same and hide something different.
+    hidden = has_turns(case.task)
+    questions = [
+        json.dumps([[dict(message) for message in problem.messages], problem.data if hidden else {}], default=str)
+        for problem in case.problems
+    ]
     repeated = next((question for question in questions if questions.count(question) > 1), None)
     require(repeated is None, f"every question stands once, over all splits; this one does not: {repeated}")
 

@@ -19,6 +19,8 @@ import fastslow
 from fastslow.cli.main import build_parser
 from fastslow.config import parse_config, read_yaml
 from fastslow.methods.fst import FastSlow
+from fastslow.tasks.registry import build_task
+from fastslow.tasks.settings import TaskConfig
 from fastslow.testing.episodes import check_episodes
 from fastslow.testing.optimisers import check_optimiser
 from fastslow.testing.proposers import check_proposer
@@ -72,6 +74,8 @@ PYTHON = {
     "class ShuffleOptimiser": "optimiser",
     "class Reverse(Task)": "task",
     "class Locks(EpisodeTask)": "episodes",
+    "class Safe:": "trl environment",
+    "class Countdown:": "text environment",
     "def matches(completions": "rewards",
     "def gspo(": "gspo",
     "class ShortSampler": "ShortSampler",
@@ -138,12 +142,38 @@ def test_a_python_block_runs(
             small_config(tiny_model_dir, tmp_path / "run", steps=2, task={"name": "my_game:Locks"}, method="rl")
         )
         assert trained.metrics["episodes/turns"] > 1.0
+    elif kind == "trl environment":
+        (tmp_path / "my_safe.py").write_text(block.text, encoding="utf-8")
+        options = {"environment": "my_safe:Safe", "train": 12, "validation": 4}
+        trained = fastslow.train(
+            small_config(
+                tiny_model_dir, tmp_path / "run", steps=2, task={"name": "environment", "options": options}, method="rl"
+            )
+        )
+        assert trained.metrics["episodes/turns"] >= 1.0
+        made = (build_task(TaskConfig(name="environment", options=options)) for _ in range(2))
+        check_task(next(made), again=next(made))
+    elif kind == "text environment":
+        (tmp_path / "my_countdown.py").write_text(block.text, encoding="utf-8")
+        rows = [
+            json.dumps({"prompt": f"Count down from {2 + i % 2}. This is try {i}.", "from": 2 + i % 2})
+            for i in range(30)
+        ]
+        (tmp_path / "countdown.jsonl").write_text("\n".join(rows), encoding="utf-8")
+        config = TaskConfig.model_validate(read_yaml(next_yaml(block))["task"])
+        check_task(build_task(config), again=build_task(config))
+        check_episodes(build_task(config), plays=lambda problem: ["3", "2", "1"][-problem.data["row"]["from"] :])
     elif kind == "rewards":
         said = [[{"role": "assistant", "content": "4, please"}]]
         assert namespace["matches"](said, ["4"]) == [1.0]
     else:
         # tests/invariant/test_own_slow_side.py trains with the loss, the sampler and the engine of the page.
         assert callable(namespace[kind])
+
+
+def next_yaml(block: Block) -> str:
+    """The config that follows a Python block on its page."""
+    return next(b.text for b in of("yaml") if b.page == block.page and b.line > block.line)
 
 
 def write_config(model: Path, path: Path) -> None:

@@ -116,4 +116,10 @@ def test_the_list_has_every_task_with_one_line():
 
 def test_the_list_without_reasoning_gym(monkeypatch):
     monkeypatch.setitem(sys.modules, "reasoning_gym", None)
-    assert [name for name, _ in list_tasks()] == [*BUILT_IN, "reasoning_gym:<generator>"]
+    assert [name for name, _ in list_tasks()] == [*BUILT_IN, "textarena:<game>", "reasoning_gym:<generator>"]
+
+
+def test_a_game_without_its_package_names_the_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "textarena", None)
+    with pytest.raises(ConfigError, match=r"textarena is not installed: pip install 'fastslow\[textarena\]'"):
+        build_task(TaskConfig(name="textarena:GuessTheNumber-v0"))

@@ -29,7 +29,8 @@ def render_messages(
 ) -> list[Message]:
     """The chat messages of one request; all examples together take about `example_chars` characters."""
     sections = [
-        f"A language model solves problems under a prompt. You improve the part of that prompt named {request.component!r}.",
+        f"A language model solves problems under a prompt. You improve the part of that prompt named {request.component!r}"
+        f"{_meaning(request.component)}.",
         f"Its current text:\n<current_prompt>\n{request.parent.as_dict()[request.component]}\n</current_prompt>",
         _other_parts(request),
         f"What the model did under it:\n\n{_examples(request.examples, example_chars)}",
@@ -44,6 +45,16 @@ def render_messages(
         ),
     ]
     return [{"role": "user", "content": "\n\n".join(section for section in sections if section)}]
+
+
+def _meaning(component: str) -> str:
+    """What a component is, where its name says it."""
+    kind, _, name = component.partition(":")
+    meanings = {
+        "tool": f": the description of the tool {name!r}, which the model reads beside the tool's arguments",
+        "skill": f": a skill, a text that the model reads under the heading {name!r} when it works",
+    }
+    return meanings.get(kind, "") if name else ""
 
 
 def _limit(request: ProposalRequest, max_prompt_chars: int) -> str:
