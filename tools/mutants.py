@@ -46,7 +46,11 @@ MODULES: Mapping[str, tuple[str, ...]] = {
         "tests/unit/runs/test_format.py",
     ),
     "runs/family.py": ("tests/unit/runs/test_family.py",),
-    "runs/directory.py": ("tests/unit/runs/test_directory.py", "tests/unit/runs/test_format.py"),
+    "runs/directory.py": (
+        "tests/unit/runs/test_directory.py",
+        "tests/unit/runs/test_format.py",
+        "tests/unit/runs/test_refusals.py",
+    ),
 }
 """The modules under mutation, each with the unit tests that belong to it."""
 KILLED = frozenset({"killed", "timeout", "segfault", "suspicious"})
