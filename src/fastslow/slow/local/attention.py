@@ -144,20 +144,43 @@ def _attend_in_blocks(
     _, heads, _, size = query.shape
     kv_heads = key.shape[1]
     # KV heads as the batch and the heads that share one as its heads: keys are then broadcast, not copied.
-    grouped = query.view(kv_heads, heads // kv_heads, -1, size)
-    shared_keys, shared_values = key[0][:, None], value[0][:, None]
-    outputs = []
-    for block in blocks:
-        keys, values = shared_keys[:, :, block.keys], shared_values[:, :, block.keys]
-        part = scaled_dot_product_attention(
-            grouped[:, :, block.start : block.stop],
-            keys.expand(-1, heads // kv_heads, -1, -1),
-            values.expand(-1, heads // kv_heads, -1, -1),
+    queries = query.view(kv_heads, heads // kv_heads, -1, size).split([b.stop - b.start for b in blocks], dim=2)
+    keys, values = (_BlockNodes.apply(nodes.transpose(0, 1), blocks) for nodes in (key, value))  # type: ignore[no-untyped-call]
+    outputs = [
+        scaled_dot_product_attention(
+            block_queries,
+            block_keys.expand(-1, heads // kv_heads, -1, -1),
+            block_values.expand(-1, heads // kv_heads, -1, -1),
             attn_mask=block.mask,
             scale=scaling,
         )
-        outputs.append(part)
+        for block, block_queries, block_keys, block_values in zip(blocks, queries, keys, values, strict=True)
+    ]
     return torch.cat(outputs, dim=2).reshape(1, heads, -1, value.shape[-1])
+
+
+class _BlockNodes(torch.autograd.Function):
+    """The keys or values that each block attends to, from those of the pack: (KV heads, 1, N, size) each.
+
+    The backward pass sums all blocks' gradients in one tensor. Plain autograd would make one of the pack's size for each
+    block, of which the block fills a part. The order of the sum is autograd's: the last block first.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, nodes: torch.Tensor, blocks: list[Block]) -> tuple[torch.Tensor, ...]:
+        ctx.blocks = blocks
+        return tuple(nodes[:, :, block.keys] for block in blocks)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None]:
+        first = gradients[0]
+        total = first.new_zeros(*first.shape[:2], ctx.blocks[-1].stop, first.shape[-1])
+        for block, gradient in zip(reversed(ctx.blocks), reversed(gradients), strict=True):
+            if isinstance(block.keys, slice):
+                total[:, :, block.keys] += gradient
+            else:
+                total.index_add_(2, block.keys, gradient)
+        return total, None
 
 
 def _attend(

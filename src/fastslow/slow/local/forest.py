@@ -15,6 +15,11 @@ import torch
 
 Tokens = Sequence[int]
 
+# Nodes that other cuts than the plain ones must save: runs with short prompts are packed as they always were.
+WORTH_A_CUT = 512
+# What a pack costs besides its nodes, about: its gradients are added to what is there.
+PACK_NODES = 64
+
 
 @dataclass(frozen=True)
 class Forest:
@@ -80,27 +85,75 @@ def pack_forests(sequences: Sequence[Tokens], budget_tokens: int, *, related_fro
     """Pack sequences into forests of at most `budget_tokens` nodes; a longer sequence gets a forest of its own, which its
     duplicates share.
 
-    Sequences are sorted, so that neighbours share the longest prefixes and the packs are the same for the same input.
-    A forest of `related_from` nodes or more takes no sequence that would add more nodes than it shares.
+    Sequences are sorted, so that neighbours share the longest prefixes and the packs are the same for the same input. They
+    fill one pack after another. Where that cuts long prefixes apart, which each pack then computes again, the cuts are the
+    ones with the fewest nodes instead. With `related_from` packs are filled, and one of so many nodes or more takes no
+    sequence that would add more nodes than it shares.
     Raises ValueError on an empty sequence or a budget below 1.
     """
     if budget_tokens < 1:
         raise ValueError(f"budget_tokens is {budget_tokens}: it must be at least 1")
     if any(not len(sequence) for sequence in sequences):
         raise ValueError("a sequence is empty")
+    if not sequences:
+        return []
     order = sorted(range(len(sequences)), key=lambda index: (tuple(sequences[index]), index))
-    packs: list[list[int]] = []
-    size, last = 0, None
-    for index in order:
-        shared = shared_prefix_length(sequences[index], sequences[last]) if last is not None else 0
-        new = len(sequences[index]) - shared
-        unrelated = related_from is not None and size >= related_from and new > shared
-        if last is None or (new and size + new > budget_tokens) or unrelated:
-            packs.append([])
-            size, new = 0, len(sequences[index])
-        packs[-1].append(index)
-        size, last = size + new, index
-    return [_build(sequences, pack) for pack in packs]
+    ordered = [sequences[index] for index in order]
+    line = _Line(
+        [len(sequence) for sequence in ordered],
+        [0, *(shared_prefix_length(a, b) for a, b in zip(ordered, ordered[1:], strict=False))],
+    )
+    cuts = line.filled(budget_tokens, related_from)
+    if related_from is None and line.computed_again(cuts) >= WORTH_A_CUT:
+        fewest = line.fewest(budget_tokens)
+        if line.computed_again(fewest) + WORTH_A_CUT <= line.computed_again(cuts):
+            cuts = fewest
+    return [_build(sequences, order[start:stop]) for start, stop in zip(cuts, cuts[1:], strict=False)]
+
+
+@dataclass(frozen=True)
+class _Line:
+    """Sorted sequences: their lengths, and how much each shares with the one before. Cuts are where packs begin, and the end."""
+
+    lengths: list[int]
+    shared: list[int]
+
+    def computed_again(self, cuts: list[int]) -> int:
+        """Nodes that a pack begins with and the one before has."""
+        return sum(self.shared[start] for start in cuts[:-1])
+
+    def filled(self, budget: int, related_from: int | None) -> list[int]:
+        """Each pack takes what it can."""
+        cuts, size = [0], 0
+        for index, (length, shared) in enumerate(zip(self.lengths, self.shared, strict=True)):
+            new = length - shared
+            unrelated = related_from is not None and size >= related_from and new > shared
+            if index and ((new and size + new > budget) or unrelated):
+                cuts.append(index)
+                size, new = 0, length
+            size += new
+        return [*cuts, len(self.lengths)]
+
+    def fewest(self, budget: int) -> list[int]:
+        """The packs that cost least, a pack as much as `PACK_NODES` nodes: the shortest path over all cuts."""
+        costs, begins = [0], [0]
+        for stop in range(1, len(self.lengths) + 1):
+            best, after = None, 0
+            for start in range(stop - 1, -1, -1):
+                size = self.lengths[start] + after
+                if size > budget and after:
+                    break
+                cost = costs[start] + size + PACK_NODES
+                if best is None or cost < best:
+                    best, begin = cost, start
+                after += self.lengths[start] - self.shared[start]
+            assert best is not None
+            costs.append(best)
+            begins.append(begin)
+        cuts = [len(self.lengths)]
+        while cuts[-1]:
+            cuts.append(begins[cuts[-1]])
+        return cuts[::-1]
 
 
 def _build(sequences: Sequence[Tokens], members: list[int]) -> Forest:

@@ -65,7 +65,7 @@ class Head:
     def __call__(self, hidden: torch.Tensor) -> torch.Tensor:
         """Shapes: hidden (rows, hidden size); returns (rows, vocabulary)."""
         ids = torch.zeros(1, len(hidden), dtype=torch.long, device=hidden.device)
-        with _replaced(self.body, lambda *_, **__: self.output(last_hidden_state=hidden[None])):
+        with replaced(self.body, lambda *_, **__: self.output(last_hidden_state=hidden[None])):
             logits: torch.Tensor = self.network(input_ids=ids, use_cache=False).logits[0]
         return logits
 
@@ -81,7 +81,7 @@ def gradient_in_place(network: Any) -> Iterator[None]:
         yield
         return
     apply: Callable[..., torch.Tensor] = _Linear.apply
-    with _replaced(layer, lambda hidden: apply(hidden, layer.weight, layer.bias)):
+    with replaced(layer, lambda hidden: apply(hidden, layer.weight, layer.bias)):
         yield
 
 
@@ -181,7 +181,7 @@ def _width(layer: nn.Module) -> int:
 
 
 @contextmanager
-def _replaced(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
+def replaced(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
     """Inside, a module computes something else."""
     kept = module.__dict__.get("forward")
     module.forward = forward

@@ -69,7 +69,7 @@ class ForestScorer:
                     logits_to_keep=torch.tensor(kept, device=self.device),
                     use_cache=False,
                 )
-            logits: torch.Tensor = output.logits[0]
+            logits: torch.Tensor = output.logits.flatten(0, 1)
             return logits
 
         rows = [[row_of[node] for node in path] for path in predictors]

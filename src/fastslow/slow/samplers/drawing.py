@@ -107,7 +107,7 @@ def draw_at_width(
     where no nucleus is cut out.
     """
     scaled = logits.float() if params.temperature in (0.0, 1.0) else logits.float() / params.temperature
-    peaks = scaled.max(-1, keepdim=True).values
+    peaks = scaled.amax(-1, keepdim=True)
     weights = _padded_weights(scaled, peaks)
     blocks = weights.view(len(weights), -1, BLOCK)
     sums = blocks.sum(-1).double()

@@ -14,6 +14,7 @@ from fastslow.slow.local.policy import LocalPolicy
 from fastslow.slow.samplers.decoders import Decoder, ForestDecoder, PlainDecoder
 from fastslow.slow.samplers.drawing import sample_rows
 from fastslow.slow.samplers.graphs import Capture, CudaCapture, Replays
+from fastslow.slow.samplers.packed import packed_weights
 from fastslow.slow.samplers.settings import ForestConfig
 from fastslow.slow.samplers.static import StaticDecoder
 from fastslow.slow.samplers.static_buffers import Buffers
@@ -43,11 +44,13 @@ class ForestSampler:
         """As `Sampler.sample`."""
         order = sorted(range(len(requests)), key=lambda index: (requests[index].context_tokens, index))
         results: list[list[Completion]] = [[] for _ in requests]
+        rows = sum(request.n for request in requests)
         try:
-            for chunk in self._chunks(requests, order):
-                chosen = [requests[index] for index in chunk]
-                for index, completions in zip(chunk, self._sample_chunk(chosen, params), strict=True):
-                    results[index] += completions
+            with packed_weights(self.policy.model, min(rows, self.policy.slow.sample_rows), params.max_tokens):
+                for chunk in self._chunks(requests, order):
+                    chosen = [requests[index] for index in chunk]
+                    for index, completions in zip(chunk, self._sample_chunk(chosen, params), strict=True):
+                        results[index] += completions
         finally:
             self._free()
         return results

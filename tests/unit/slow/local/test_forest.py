@@ -1,10 +1,13 @@
 """Packing: whatever the sequences, the forests say the same as the sequences alone."""
 
+from itertools import combinations
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fastslow.slow.local import forest as forests_of
 from fastslow.slow.local.forest import Forest, pack_forests, shared_prefix_length
 
 # A small alphabet, so that prefixes are shared and sequences repeat.
@@ -93,6 +96,45 @@ def test_a_sequence_that_shares_as_much_as_it_adds_is_related() -> None:
 def test_duplicates_of_a_sequence_over_the_budget_share_its_forest() -> None:
     forests = pack_forests([[1, 2, 3, 4]] * 3, 2)
     assert [(len(forest), forest.members) for forest in forests] == [(4, [0, 1, 2])]
+
+
+def long_prompts(prompts: int, length: int, rollouts: int) -> list[list[int]]:
+    """Each prompt of `length` tokens with its rollouts of 100."""
+    return [[p] * length + [1000 + r] * 100 for p in range(prompts) for r in range(rollouts)]
+
+
+def test_a_long_prompt_whose_rollouts_fit_one_pack_is_not_cut_apart() -> None:
+    forests = pack_forests(long_prompts(4, 600, 6), 2048)
+    assert [len(forest) for forest in forests] == [1200] * 4
+    assert sorted(member for forest in forests for member in forest.members) == list(range(24))
+
+
+def test_short_prompts_fill_one_pack_after_another() -> None:
+    forests = pack_forests(long_prompts(4, 100, 6), 2048)
+    assert [len(forest) for forest in forests] == [2000, 900]
+    assert forests[0].members == list(range(17))
+
+
+def test_packs_that_a_sampler_keeps_apart_are_filled() -> None:
+    forests = pack_forests(long_prompts(4, 600, 6), 2048, related_from=10_000)
+    assert [len(forest) for forest in forests] == [2000, 2000, 2000]
+
+
+@settings(max_examples=40, deadline=None)
+@given(SEQUENCES.filter(bool), st.integers(1, 30))
+def test_cuts_that_save_nodes_are_the_best_of_all(sequences: list[list[int]], budget: int) -> None:
+    ordered = sorted(map(tuple, sequences))
+    places = range(1, len(ordered))
+    sizes = []
+    for cuts in (c for count in range(len(ordered)) for c in combinations(places, count)):
+        packs = [ordered[a:b] for a, b in zip((0, *cuts), (*cuts, len(ordered)), strict=True)]
+        nodes = [len({row[: end + 1] for row in pack for end in range(len(row))}) for pack in packs]
+        if all(size <= budget or len(set(pack)) == 1 for size, pack in zip(nodes, packs, strict=True)):
+            sizes.append(sum(nodes))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(forests_of, "WORTH_A_CUT", 1)
+        patch.setattr(forests_of, "PACK_NODES", 0)
+        assert sum(map(len, pack_forests(sequences, budget))) == min(sizes)
 
 
 def test_packing_does_not_depend_on_the_order_of_the_sequences() -> None:
