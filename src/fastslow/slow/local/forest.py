@@ -9,6 +9,7 @@ and the problems of a minibatch share the system prompt, so on long evolved prom
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -101,19 +102,22 @@ def pack_forests(sequences: Sequence[Tokens], budget_tokens: int, *, related_fro
     ordered = [sequences[index] for index in order]
     line = _Line(
         [len(sequence) for sequence in ordered],
-        [0, *(shared_prefix_length(a, b) for a, b in zip(ordered, ordered[1:], strict=False))],
+        [0, *(shared_prefix_length(a, b) for a, b in pairwise(ordered))],
     )
     cuts = line.filled(budget_tokens, related_from)
     if related_from is None and line.computed_again(cuts) >= WORTH_A_CUT:
         fewest = line.fewest(budget_tokens)
         if line.computed_again(fewest) + WORTH_A_CUT <= line.computed_again(cuts):
             cuts = fewest
-    return [_build(sequences, order[start:stop]) for start, stop in zip(cuts, cuts[1:], strict=False)]
+    return [_build(sequences, order[start:stop]) for start, stop in pairwise(cuts)]
 
 
 @dataclass(frozen=True)
 class _Line:
-    """Sorted sequences: their lengths, and how much each shares with the one before. Cuts are where packs begin, and the end."""
+    """Sorted sequences: their lengths, and how much each shares with the one before it.
+
+    Cuts are the places where packs begin, and the end.
+    """
 
     lengths: list[int]
     shared: list[int]
