@@ -33,6 +33,7 @@ from fastslow.runs.files import (
     sample_files,
     step_of,
 )
+from fastslow.text import shown, storable
 from fastslow.types import Prompt, Rollout
 
 APPENDED = (METRICS, PROMPTS)
@@ -256,8 +257,8 @@ def resumed_config(run: Path, overrides: Sequence[str] = ()) -> Config:
     for override in overrides:
         if not _may_change(override.partition("=")[0]):
             raise ConfigError(
-                f"--set {override!r}: a resumed run keeps its options; only {', '.join(RESUMABLE_KEYS)} and the section "
-                "tinker may change"
+                f"--set {shown(override.partition('=')[0])}: a resumed run keeps its options; only "
+                f"{', '.join(RESUMABLE_KEYS)} and the section tinker may change"
             )
     return with_overrides(config, overrides)
 
@@ -273,7 +274,7 @@ def write_atomically(path: Path, text: str) -> None:
     """Write a whole file so that a reader sees the old one or the new one, never a part."""
     temporary = path.with_name(f".tmp-{path.name}")
     with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
+        file.write(storable(text))
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)
@@ -304,7 +305,7 @@ def transcript(rollout: Rollout) -> dict[str, object]:
 
 
 def _line(record: Mapping[str, object]) -> str:
-    return json.dumps(finite(record), ensure_ascii=False, allow_nan=False) + "\n"
+    return storable(json.dumps(finite(record), ensure_ascii=False, allow_nan=False)) + "\n"
 
 
 def finite(value: object) -> Any:
