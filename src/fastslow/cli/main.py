@@ -24,6 +24,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except FastslowError as error:
         print(f"fastslow: {told(error)}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("fastslow: stopped at once: what is not in a checkpoint yet is lost", file=sys.stderr)
+        return INTERRUPTED
 
 
 def _quiet_libraries() -> None:

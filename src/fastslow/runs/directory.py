@@ -21,6 +21,7 @@ import yaml
 from fastslow.config import Config, with_overrides
 from fastslow.errors import ConfigError, ResumeError
 from fastslow.fast.optimiser import Candidate
+from fastslow.runs.checksums import write_sums
 from fastslow.runs.files import (
     CONFIG,
     LIBRARY,
@@ -33,6 +34,7 @@ from fastslow.runs.files import (
     sample_files,
     step_of,
 )
+from fastslow.runs.storage import is_storage_trouble, storage_error
 from fastslow.text import shown, storable
 from fastslow.types import Prompt, Rollout
 
@@ -184,10 +186,13 @@ class RunDirectory:
         write_atomically(self.path / SAMPLES / f"step_{step}.jsonl", "".join(map(_line, records)))
 
     def _append(self, name: str, records: Sequence[Mapping[str, object]]) -> None:
-        with (self.path / name).open("ab") as file:
-            file.write("".join(map(_line, records)).encode())
-            file.flush()
-            os.fsync(file.fileno())
+        try:
+            with (self.path / name).open("ab") as file:
+                file.write("".join(map(_line, records)).encode())
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise storage_error(self.path / name, error) from error
 
     # -- checkpoints ---------------------------------------------------------------------------------------------------
 
@@ -197,30 +202,47 @@ class RunDirectory:
 
     @contextmanager
     def checkpoint(self, step: int) -> Iterator[Path]:
-        """A directory to write a checkpoint into; it takes its name only when it is complete and on disk."""
+        """A directory to write a checkpoint into; it takes its name only when it is complete and on disk.
+
+        Raises StorageError where the disk does not take it; every earlier checkpoint stands then as before.
+        """
         final = self.checkpoint_dir(step)
         temporary = final.with_name(f".tmp-{final.name}")
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-        yield temporary
-        for path in [*temporary.rglob("*"), temporary]:
-            _sync(path)
-        replaced = final.with_name(f".old-{final.name}")
+        try:
+            shutil.rmtree(temporary, ignore_errors=True)
+            temporary.mkdir(parents=True)
+            yield temporary
+            write_sums(temporary)
+            for path in [*temporary.rglob("*"), temporary]:
+                _sync(path)
+            replaced = final.with_name(f".old-{final.name}")
+            shutil.rmtree(replaced, ignore_errors=True)
+            if final.exists():
+                final.replace(replaced)
+            temporary.replace(final)
+            _sync(final.parent)
+        except Exception as error:
+            shutil.rmtree(temporary, ignore_errors=True)  # half a checkpoint only takes room
+            if is_storage_trouble(error):
+                raise storage_error(final, error) from error
+            raise
         shutil.rmtree(replaced, ignore_errors=True)
-        if final.exists():
-            final.replace(replaced)
-        temporary.replace(final)
-        _sync(final.parent)
-        shutil.rmtree(replaced, ignore_errors=True)
+
+    def set_aside(self, checkpoint: Path) -> Path:
+        """Take a broken checkpoint out of the way of those that a run goes on with; its new place."""
+        number = 0
+        while (place := checkpoint.with_name(f"broken-{checkpoint.name}{f'.{number}' if number else ''}")).exists():
+            number += 1
+        return checkpoint.rename(place)
 
     def latest_checkpoint(self) -> Path | None:
         """The newest checkpoint that can be resumed from, or None."""
         resumable = [step for step in checkpoint_steps(self.path) if (self.checkpoint_dir(step) / "resume").is_dir()]
         return self.checkpoint_dir(resumable[-1]) if resumable else None
 
-    def prune_resume_state(self) -> None:
-        """Weights of every checkpoint are kept; what only resuming needs is kept for the newest alone."""
-        for step in checkpoint_steps(self.path)[:-1]:
+    def prune_resume_state(self, kept: int = 1) -> None:
+        """Weights of every checkpoint are kept; what only resuming needs is kept for the newest `kept` of them."""
+        for step in checkpoint_steps(self.path)[:-kept]:
             shutil.rmtree(self.checkpoint_dir(step) / "resume", ignore_errors=True)
 
     def samples(self, step: int | None = None) -> list[Path]:
@@ -255,10 +277,13 @@ def resumed_config(run: Path, overrides: Sequence[str] = ()) -> Config:
     """
     config = read_config(run)
     for override in overrides:
-        if not _may_change(override.partition("=")[0]):
+        key = override.partition("=")[0]
+        if not _may_change(key):
+            # A key that was pasted into api_key_env, or stands in an address, is not repeated.
+            named = key if key.endswith(("_env", "_url")) else override
             raise ConfigError(
-                f"--set {shown(override.partition('=')[0])}: a resumed run keeps its options; only "
-                f"{', '.join(RESUMABLE_KEYS)} and the section tinker may change"
+                f"--set {shown(named)}: a resumed run keeps its options; only {', '.join(RESUMABLE_KEYS)} and the section "
+                "tinker may change"
             )
     return with_overrides(config, overrides)
 
@@ -273,11 +298,15 @@ def config_text(config: Config) -> str:
 def write_atomically(path: Path, text: str) -> None:
     """Write a whole file so that a reader sees the old one or the new one, never a part."""
     temporary = path.with_name(f".tmp-{path.name}")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(storable(text))
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(storable(text))
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise storage_error(path, error) from error
 
 
 def transcript(rollout: Rollout) -> dict[str, object]:

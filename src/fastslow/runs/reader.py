@@ -9,8 +9,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from fastslow.config import Config
 from fastslow.errors import ConfigError
 from fastslow.runs import metrics as m
@@ -27,6 +25,7 @@ from fastslow.runs.files import (
     read_config,
     read_lines,
     read_record,
+    read_tree,
     sample_files,
     step_of,
 )
@@ -264,12 +263,9 @@ class Run:
     def config_tree(self) -> dict[str, Any]:
         """The config as it stands in the file, so that runs of other versions can be shown too."""
         path = self.path / CONFIG
-        try:
-            tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{str(path)!r} is no YAML file: {error}") from error
+        tree = read_tree(path)
         sections = ("task", "model", "evaluation")
-        if not isinstance(tree, dict) or not all(isinstance(tree.get(name, {}), dict) for name in sections):
+        if not all(isinstance(tree.get(name, {}), dict) for name in sections):
             raise ConfigError(f"{str(path)!r} is not the config of a run")
         return tree
 
