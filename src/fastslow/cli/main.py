@@ -11,6 +11,7 @@ from fastslow.errors import ConfigError, FastslowError, told
 from fastslow.experiments.commands import add_command as add_experiment
 from fastslow.lab.commands import add_commands
 from fastslow.report.commands import add_command as add_report
+from fastslow.runs.owner import FLAG, check_trusted
 
 INTERRUPTED = 130
 
@@ -60,7 +61,16 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dry-run", action="store_true", help="check everything, explain the recipe, load no weights")
     parser.add_argument("--resume", type=Path, metavar="RUN", help="go on with a run that was cut")
     parser.add_argument("--quiet", action="store_true", help="show warnings and errors only")
+    _add_trust(parser)
     parser.set_defaults(run=_train)
+
+
+def _add_trust(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        FLAG,
+        action="store_true",
+        help="run the code that the config of another user's run names (tasks, scorers, engines)",
+    )
 
 
 def _train(options: argparse.Namespace) -> int:
@@ -71,6 +81,7 @@ def _train(options: argparse.Namespace) -> int:
         raise ConfigError("train takes either a config file or --resume RUN")
     if options.resume is not None:
         config = resumed_config(options.resume, options.set)
+        check_trusted(options.resume, config, trust_code=options.trust_code)
     else:
         config = load_config(options.config, options.set)
     if options.dry_run:
@@ -106,6 +117,7 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--kl", action="store_true", help="also measure the token-level KL to the base model")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers to a file as well")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override one option")
+    _add_trust(parser)
     parser.set_defaults(run=_evaluate)
 
 
@@ -126,6 +138,7 @@ def _evaluate(options: argparse.Namespace) -> int:
         problems=options.problems,
         k=options.k,
         kl=options.kl,
+        trust_code=options.trust_code,
     )
     show.evaluation(report)
     if options.json is not None:
@@ -169,13 +182,14 @@ def _add_export(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run_directory", type=Path, metavar="RUN")
     parser.add_argument("output", type=Path, help="a directory that does not exist yet, or is empty")
     parser.add_argument("--weights", default="latest", help="latest or step_N (default: latest)")
+    _add_trust(parser)
     parser.set_defaults(run=_export)
 
 
 def _export(options: argparse.Namespace) -> int:
     from fastslow.export import export
 
-    export(options.run_directory, options.output, weights=options.weights)
+    export(options.run_directory, options.output, weights=options.weights, trust_code=options.trust_code)
     print(f"wrote {options.output}; {options.output / 'README.md'} says how to serve it")
     return 0
 

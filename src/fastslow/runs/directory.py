@@ -34,6 +34,7 @@ from fastslow.runs.files import (
     sample_files,
     step_of,
 )
+from fastslow.runs.owner import is_own, leave_mark
 from fastslow.runs.storage import is_storage_trouble, storage_error
 from fastslow.text import shown, storable
 from fastslow.types import Prompt, Rollout
@@ -79,6 +80,7 @@ class RunDirectory:
             ) from error
         self._take_lock()
         write_atomically(self.path / CONFIG, config_text(config))
+        leave_mark(self.path)
 
     def open(self, config: Config) -> None:
         """Take a run up again. Raises ResumeError where there is none, or where `config` would make it another run."""
@@ -98,7 +100,10 @@ class RunDirectory:
             )
         self._take_lock()
         if changed:
+            own = is_own(self.path)
             write_atomically(self.path / CONFIG, config_text(config))
+            if own:
+                leave_mark(self.path)
 
     def close(self) -> None:
         """Give the lock back."""

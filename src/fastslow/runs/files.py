@@ -95,7 +95,7 @@ def read_lines(path: Path, needed: Sequence[str] = ()) -> list[Any]:
     *complete, _torn = path.read_bytes().split(b"\n")
     try:
         found = [json.loads(line) for line in complete]
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"{str(path)!r} is broken: {error}") from error
     for number, line in enumerate(found, start=1):
         _check_keys(line, needed, f"{str(path)!r}, line {number}")
@@ -108,7 +108,7 @@ def read_record(path: Path, needed: Sequence[str] = ()) -> dict[str, Any]:
         return {}
     try:
         record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"{str(path)!r} is broken: {error}") from error
     _check_keys(record, needed, repr(str(path)))
     return record
