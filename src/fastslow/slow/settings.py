@@ -80,6 +80,12 @@ class ModelConfig(Section):
         make=dict, meaning="for example `{enable_thinking: false}`", unit="names to values",
         source="settings: thinking or not",
     )  # fmt: skip
+    special_tokens_in_text: bool = option(
+        False,
+        "read special tokens in problems, prompts and environments' answers as such",
+        unit="yes or no",
+        more="By default they stay text, so that no text can forge a role.",
+    )
 
     @field_validator("chat_template_kwargs")
     @classmethod
