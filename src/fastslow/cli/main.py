@@ -25,6 +25,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except FastslowError as error:
         print(f"fastslow: {told(error)}", file=sys.stderr)
         return 2
+    except SystemExit as error:
+        # Only code that a config names ends the program so, and with status 0 nobody would see that nothing was done.
+        print(
+            f"fastslow: code that the config names ended the program: sys.exit({error})\n{told(error)}", file=sys.stderr
+        )
+        return 1
     except KeyboardInterrupt:
         print("fastslow: stopped at once: what is not in a checkpoint yet is lost", file=sys.stderr)
         return INTERRUPTED

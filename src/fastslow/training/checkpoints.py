@@ -63,7 +63,7 @@ class Checkpoints:
         self.run.prune_resume_state(self.resumable)
         self._saved, self._saved_step, self._saving = mark, mark.step, False
 
-    def rescue(self, error: Exception, step: int) -> str:
+    def rescue(self, error: BaseException, step: int) -> str:
         """Save what can be saved when an error ends the run after `step`; in words, what came of it and how to go on."""
         if isinstance(error, ServerError) and not error.reachable:
             return (
