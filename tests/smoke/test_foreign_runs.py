@@ -237,3 +237,28 @@ def test_files_of_other_types_give_a_page_or_one_clear_error(
     if name != "config.yaml":
         assert name in said
     assert main(["prompts", str(run)]) in (0, 2)
+
+
+# -- what reaches the terminal -----------------------------------------------------------------------------------------
+
+STEERS = "\x1b]0;owned\x07 [/bad] \x9b31m [bold red]"
+
+
+def test_no_word_of_a_foreign_run_steers_the_terminal_or_is_markup(
+    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(made, run)
+    first = {**CANDIDATE, "hash": f"a{STEERS}", "components": {f"system{STEERS}": f"b{STEERS}"}}
+    second = {
+        **first, "hash": f"c{STEERS}", "parent": first["hash"], "accepted": False, "reason": STEERS, "feedback": [STEERS],
+    }  # fmt: skip
+    (run / "prompts.jsonl").write_text("".join(json.dumps(line) + "\n" for line in (first, second)))
+    member = {"hash": "x", "components": first["components"], "mean": None}
+    (run / "population.json").write_text(json.dumps({"population": [member], "by_kind": {STEERS: "x"}}))
+    for arguments in ([], ["--all"], ["--tree"], ["--id", "a"], ["--id", "c"], ["--id", f"nobody{STEERS}"]):
+        status = main(["prompts", str(run), *arguments])
+        found = capsys.readouterr()
+        assert status == (2 if "nobody" in str(arguments) else 0)
+        assert "[/bad]" in found.out + found.err or "[/ba" in found.out
+        assert not {"\x1b", "\x07", "\x9b"} & set(found.out + found.err)

@@ -12,6 +12,7 @@ from fastslow.experiments.commands import add_command as add_experiment
 from fastslow.lab.commands import add_commands
 from fastslow.report.commands import add_command as add_report
 from fastslow.runs.owner import FLAG, check_trusted
+from fastslow.text import printable
 
 INTERRUPTED = 130
 
@@ -23,13 +24,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return int(options.run(options))
     except FastslowError as error:
-        print(f"fastslow: {told(error)}", file=sys.stderr)
+        print(f"fastslow: {printable(told(error))}", file=sys.stderr)
         return 2
     except SystemExit as error:
         # Only code that a config names ends the program so, and with status 0 nobody would see that nothing was done.
-        print(
-            f"fastslow: code that the config names ended the program: sys.exit({error})\n{told(error)}", file=sys.stderr
-        )
+        words = printable(f"code that the config names ended the program: sys.exit({told(error)})")
+        print(f"fastslow: {words}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("fastslow: stopped at once: what is not in a checkpoint yet is lost", file=sys.stderr)
