@@ -82,9 +82,9 @@ class ModelConfig(Section):
     )  # fmt: skip
     special_tokens_in_text: bool = option(
         False,
-        "read special tokens in problems, prompts and environments' answers as such",
+        "read special tokens in contents as such",
         unit="yes or no",
-        more="By default they stay text, so that no text can forge a role.",
+        more="By default those in problems, prompts and environments' answers stay text: no text can forge a role.",
     )
 
     @field_validator("chat_template_kwargs")
