@@ -46,6 +46,10 @@ class ReflectionError(FastslowError, RuntimeError):
         self.text = text
 
 
+class StorageError(FastslowError, OSError):
+    """A run cannot be written down: the disk is full or read-only, or a limit on files is reached. What was saved stays."""
+
+
 class ResumeError(FastslowError, RuntimeError):
     """A run directory cannot be continued as asked."""
 

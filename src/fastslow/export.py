@@ -4,7 +4,10 @@ The directory is one that transformers, PEFT and vLLM load; nothing in it needs 
 """
 
 import json
+import os
+import re
 import shutil
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,19 +15,24 @@ from typing import Any
 from fastslow.config import Config
 from fastslow.errors import ConfigError
 from fastslow.methods.registry import find_method
+from fastslow.runs.checksums import SUMS
 from fastslow.runs.directory import write_atomically
+from fastslow.runs.owner import check_trusted
 from fastslow.runs.reader import Point, Run
-from fastslow.text import markdown_table
+from fastslow.text import markdown_table, printable, shown
 from fastslow.types import SYSTEM, Prompt
 
 RESUME = "resume"
 ADAPTER = "adapter_config.json"
 
 
-def export(run: str | Path, output: str | Path, *, weights: str = "latest") -> Path:
+def export(run: str | Path, output: str | Path, *, weights: str = "latest", trust_code: bool = False) -> Path:
     """Write the deployable directory of a run; the path of it. `weights`: `latest` or `step_N`.
 
-    Raises: ConfigError where there is no run, no such checkpoint, or something in `output` already.
+    Of a distilled run the task is asked for its seed prompt: `trust_code` says that the code of a task may run that another
+    user's run names. Nothing else imports code that a config names.
+    Raises: ConfigError where there is no run, no such checkpoint, or something in `output` already; where the checkpoint
+    holds links, or a prompt has a component whose name is no name of a file.
     """
     read, output = Run(run), Path(output)
     config = read.config
@@ -35,10 +43,14 @@ def export(run: str | Path, output: str | Path, *, weights: str = "latest") -> P
     if not population:
         raise ConfigError(f"{str(read.path)!r} has no population yet: its first cycle has not ended")
     curve = read.curve
-    output.mkdir(parents=True, exist_ok=True)
     source = read.path / "checkpoints" / f"step_{step}"
-    shutil.copytree(source, output, dirs_exist_ok=True, ignore=shutil.ignore_patterns(RESUME))
+    _check_files(source)
+    if find_method(config.method).answers_under_seed_prompt:
+        check_trusted(read.path, config, trust_code=trust_code)
     best = _best(config, population)
+    _check_names(best)
+    output.mkdir(parents=True, exist_ok=True)
+    shutil.copytree(source, output, dirs_exist_ok=True, ignore=shutil.ignore_patterns(RESUME, SUMS))
     _write_prompts(output, best, population, read.by_kind)
     _write_generation_config(output, config)
     lora = (source / ADAPTER).is_file()
@@ -55,6 +67,26 @@ def _step(run: Run, weights: str) -> int:
         if weights == f"step_{step}":
             return step
     raise ConfigError(f"weights: {weights!r} does not exist: {str(run.path)!r} has {known}")
+
+
+def _check_files(source: Path) -> None:
+    """Raises ConfigError where something is no plain file: a link would bring what lies elsewhere into the export."""
+    for place, directories, files in os.walk(source):
+        for path in [Path(place), *(Path(place) / name for name in (*directories, *files))]:
+            kind = path.lstat().st_mode
+            if not (stat.S_ISDIR(kind) or stat.S_ISREG(kind)):
+                what = "a symbolic link" if stat.S_ISLNK(kind) else "no plain file"
+                raise ConfigError(
+                    f"{printable(str(path))!r} is {what}: only plain files are exported. Put the file itself in its place"
+                )
+
+
+def _check_names(prompt: Prompt) -> None:
+    for name in prompt.as_dict():
+        if not re.fullmatch(r"\w[\w .-]{0,99}", name):
+            raise ConfigError(
+                f"the prompt's component {shown(name)} cannot be the name of a file: letters, digits, '_', '-' and '.' can"
+            )
 
 
 def _served(config: Config, lora: bool) -> Config:

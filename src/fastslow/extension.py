@@ -38,8 +38,9 @@ def load_object(path: str, field: str) -> Any:
         sys.path.insert(0, here)
     try:
         return getattr(importlib.import_module(module_name), attribute)
-    except Exception as error:  # a module may raise whatever it likes while it is imported
-        raise ConfigError(f"{field}: {path!r} cannot be imported: {error}. Write it as package.module:name") from error
+    except (Exception, SystemExit) as error:  # a module may raise whatever it likes while it is imported
+        told = f"it ends the program (sys.exit({error}))" if isinstance(error, SystemExit) else error
+        raise ConfigError(f"{field}: {path!r} cannot be imported: {told}. Write it as package.module:name") from error
     finally:
         if added:
             sys.path.remove(here)

@@ -15,7 +15,7 @@ from fastslow.slow.local.frozen import empty_model, frozen_parameters
 from fastslow.slow.schedule import describe_schedule
 from fastslow.tasks.base import SPLITS, Task, has_turns
 from fastslow.training.build import check, check_lengths
-from fastslow.training.resume import check_complete
+from fastslow.training.resume import find_checkpoint
 
 CONTEXT_SAMPLE = 32
 ADAMS = {
@@ -46,17 +46,18 @@ def describe(config: Config, *, resume: Path | None = None) -> str:
     Raises: ConfigError or TaskError, as `train` would.
     """
     config, task = check(config)
-    room = context_room(config, task)
+    room, complaints = context_room(config, task), list[str]()
     if resume is None:
         RunDirectory(Path(config.output)).check_free()
         check_lengths(config, task, room)
     else:
-        check_complete(RunDirectory(resume))
+        complaints = find_checkpoint(RunDirectory(resume)).complaints
     device = loading.pick_device(config.model.device) if config.engine == "local" else None
     parameters, multiplied = count_parameters(config)
     context_tokens = mean_context_tokens(task, room)
     estimate = estimate_run(config, multiplied, context_tokens, measured_flops(device, config) if device else None)
     sections = {
+        **({"Broken": complaints} if complaints else {}),
         "Model": _model(config, device, parameters),
         "Task": _task(config, task, room, context_tokens),
         "Slow weights": _slow(config),

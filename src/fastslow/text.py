@@ -1,5 +1,6 @@
 """Words and numbers for people: text that cannot steer a terminal, durations, Markdown tables."""
 
+import re
 from collections.abc import Iterable, Sequence
 from reprlib import Repr
 from textwrap import wrap
@@ -13,6 +14,18 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
+def storable(text: str) -> str:
+    """Text that UTF-8 can hold: lone surrogates, which JSON and Python know and files do not, are replaced."""
+    return _SURROGATE.sub("\N{REPLACEMENT CHARACTER}", text)
+
+
+def control_characters(text: str) -> tuple[str, ...]:
+    """The control characters and lone surrogates of a text, each once, in order; line ends and tabs are none."""
+    return tuple(dict.fromkeys(_CONTROL.findall(text)))
+
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 _SHORT = Repr()
 _SHORT.maxstring = _SHORT.maxother = 200
 _SHORT.maxlist = _SHORT.maxtuple = _SHORT.maxdict = _SHORT.maxset = 20

@@ -63,7 +63,7 @@ def test_it_is_reported(run: Path) -> None:
 
 
 def test_it_is_exported(run: Path) -> None:
-    assert main(["export", str(run), "out"]) == 0
+    assert main(["export", "--trust-code", str(run), "out"]) == 0
     # After distillation the weights answer under the seed prompt.
     best = "go" if run.name == "distill-lora" else BEST[run.name]
     assert Path("out/prompt.txt").read_text(encoding="utf-8") == best
@@ -75,7 +75,7 @@ def test_it_is_exported(run: Path) -> None:
 def test_it_goes_on_from_the_command_line(run: Path) -> None:
     before = {line["step"]: line for line in read_metrics(run)}
     kept = 2 if run.name in ("fst-lora-killed", "prompt-stream") else 3
-    assert main(["train", "--resume", str(run), "--set", "steps=4", "--quiet"]) == 0
+    assert main(["train", "--trust-code", "--resume", str(run), "--set", "steps=4", "--quiet"]) == 0
     after = read_metrics(run)
     assert [line["step"] for line in after] == [0, 1, 2, 3, 4]
     assert after[: kept + 1] == [before[step] for step in range(kept + 1)]

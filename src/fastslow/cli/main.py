@@ -11,6 +11,8 @@ from fastslow.errors import ConfigError, FastslowError, told
 from fastslow.experiments.commands import add_command as add_experiment
 from fastslow.lab.commands import add_commands
 from fastslow.report.commands import add_command as add_report
+from fastslow.runs.owner import FLAG, check_trusted
+from fastslow.text import printable
 
 INTERRUPTED = 130
 
@@ -22,8 +24,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return int(options.run(options))
     except FastslowError as error:
-        print(f"fastslow: {told(error)}", file=sys.stderr)
+        print(f"fastslow: {printable(told(error))}", file=sys.stderr)
         return 2
+    except SystemExit as error:
+        # Only code that a config names ends the program so, and with status 0 nobody would see that nothing was done.
+        words = printable(f"code that the config names ended the program: sys.exit({told(error)})")
+        print(f"fastslow: {words}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("fastslow: stopped at once: what is not in a checkpoint yet is lost", file=sys.stderr)
+        return INTERRUPTED
 
 
 def _quiet_libraries() -> None:
@@ -57,7 +67,16 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dry-run", action="store_true", help="check everything, explain the recipe, load no weights")
     parser.add_argument("--resume", type=Path, metavar="RUN", help="go on with a run that was cut")
     parser.add_argument("--quiet", action="store_true", help="show warnings and errors only")
+    _add_trust(parser)
     parser.set_defaults(run=_train)
+
+
+def _add_trust(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        FLAG,
+        action="store_true",
+        help="run the code that the config of another user's run names (tasks, scorers, engines)",
+    )
 
 
 def _train(options: argparse.Namespace) -> int:
@@ -68,6 +87,7 @@ def _train(options: argparse.Namespace) -> int:
         raise ConfigError("train takes either a config file or --resume RUN")
     if options.resume is not None:
         config = resumed_config(options.resume, options.set)
+        check_trusted(options.resume, config, trust_code=options.trust_code)
     else:
         config = load_config(options.config, options.set)
     if options.dry_run:
@@ -103,6 +123,7 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--kl", action="store_true", help="also measure the token-level KL to the base model")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers to a file as well")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override one option")
+    _add_trust(parser)
     parser.set_defaults(run=_evaluate)
 
 
@@ -123,6 +144,7 @@ def _evaluate(options: argparse.Namespace) -> int:
         problems=options.problems,
         k=options.k,
         kl=options.kl,
+        trust_code=options.trust_code,
     )
     show.evaluation(report)
     if options.json is not None:
@@ -166,13 +188,14 @@ def _add_export(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run_directory", type=Path, metavar="RUN")
     parser.add_argument("output", type=Path, help="a directory that does not exist yet, or is empty")
     parser.add_argument("--weights", default="latest", help="latest or step_N (default: latest)")
+    _add_trust(parser)
     parser.set_defaults(run=_export)
 
 
 def _export(options: argparse.Namespace) -> int:
     from fastslow.export import export
 
-    export(options.run_directory, options.output, weights=options.weights)
+    export(options.run_directory, options.output, weights=options.weights, trust_code=options.trust_code)
     print(f"wrote {options.output}; {options.output / 'README.md'} says how to serve it")
     return 0
 

@@ -31,7 +31,7 @@ def evaluation(report: EvaluationReport) -> None:
     first = report.rows[0].result
     results = [row.result for row in report.rows]
     console.print(
-        Text(
+        _text(
             f"{report.target}, {report.weights} weights, {report.task}, {report.split}: {first.problems} problems, "
             f"temperature {report.temperature:g}, top-p {report.top_p:g}, 95 % intervals over problems"
         )
@@ -45,7 +45,7 @@ def evaluation(report: EvaluationReport) -> None:
         kl = "-" if row.kl is None else f"{row.kl.mean:.4f}\n{_interval(row.kl.interval, 4)}"
         best = f"{result.best:.3f}\n{_interval(result.best_interval)}" if result.best_problems else "-"
         table.add_row(
-            row.label,
+            _text(row.label),
             result.prompt.hash,
             f"{result.mean:.3f}\n{_interval(result.mean_interval)}",
             best,
@@ -97,7 +97,7 @@ def population(path: Path) -> None:
         times = f", {copies} of {len(members)} slots" if copies > 1 else ""
         kinds = [printable(kind) for kind, best in by_kind.items() if best == prompt.hash]
         best_for = f", best for {', '.join(kinds)}" if kinds else ""
-        console.print(Text(f"{prompt.hash}  mean {_score(means.get(prompt.hash))}{times}{best_for}", style="bold"))
+        console.print(_text(f"{prompt.hash}  mean {_score(means.get(prompt.hash))}{times}{best_for}", style="bold"))
         _print_components(console, prompt.as_dict())
 
 
@@ -110,12 +110,12 @@ def candidates(path: Path) -> None:
         table.add_row(
             str(line["id"]),
             str(line["cycle"]),
-            line["hash"],
-            line["parent"] or "-",
+            _text(line["hash"]),
+            _text(line["parent"] or "-"),
             _score(line["mean"]),
             "yes" if line["accepted"] else "no",
-            Text(printable(line["reason"])),
-            Text(printable(_preview(text))),
+            _text(line["reason"]),
+            _text(_preview(text)),
         )
     console.print(table)
 
@@ -124,7 +124,7 @@ def tree(path: Path) -> None:
     """The family tree of all prompts, each with what it changed."""
     console, run = Console(), Run(path)
     members = {prompt.hash for prompt in _population(run)}
-    top = Tree(Text(str(path), style="bold"))
+    top = Tree(_text(str(path), style="bold"))
     for root in roots(family(run.candidates)):
         _grow(top, root, members)
     console.print(top)
@@ -136,7 +136,7 @@ def _grow(tree: Tree, member: Member, population: Collection[str]) -> None:
     verdict = "accepted" if member.accepted else printable(member.reason)
     head = f"{'* ' if inside else ''}{member.hash}  mean {_score(member.mean)}  cycle {member.cycle}  {verdict}"
     style = "bold" if inside else "" if member.accepted else "dim"
-    text = Text(head, style=style)
+    text = _text(head, style=style)
     for sign, line in member.changes or [
         ("", line) for text in member.components.values() for line in text.splitlines()
     ]:
@@ -153,16 +153,16 @@ def candidate(path: Path, hash_: str) -> None:
         raise ConfigError(f"id: no candidate of {str(path)!r} has a hash that starts with {hash_!r}: see --all")
     console = Console()
     for line in found:
-        console.print(Text(f"{line['hash']}  cycle {line['cycle']}  parent {line['parent'] or '-'}", style="bold"))
+        console.print(_text(f"{line['hash']}  cycle {line['cycle']}  parent {line['parent'] or '-'}", style="bold"))
         verdict = "accepted" if line["accepted"] else "not accepted"
         console.print(
-            Text(f"{verdict}: {line['reason']}; mean {_score(line['mean'])} of {len(line['scores'])} anchors")
+            _text(f"{verdict}: {line['reason']}; mean {_score(line['mean'])} of {len(line['scores'])} anchors")
         )
         _print_components(console, line["components"])
         if line["feedback"]:
-            console.print(Text("feedback that led to it:"))
+            console.print(_text("feedback that led to it:"))
             for feedback in line["feedback"]:
-                console.print(Text(f"  - {printable(feedback)}"))
+                console.print(_text(f"  - {printable(feedback)}"))
 
 
 def tasks() -> None:
@@ -171,7 +171,7 @@ def tasks() -> None:
     table.add_column(style="bold", no_wrap=True)
     table.add_column()
     for name, description in [*list_tasks(), ("package.module:ClassName", "A task of your own; see docs/tasks.md")]:
-        table.add_row(Text(name), Text(description))
+        table.add_row(_text(name), _text(description))
     Console().print(table)
 
 
@@ -183,15 +183,15 @@ def task(name: str, options: Sequence[str], count: int, answer: str | None) -> N
     built = build_task(TaskConfig(name=name, options=tree))
     sizes = check_splits(built)
     console = Console()
-    console.print(Text(f"{built.name}: " + ", ".join(f"{sizes[split]} {split}" for split in SPLITS), style="bold"))
+    console.print(_text(f"{built.name}: " + ", ".join(f"{sizes[split]} {split}" for split in SPLITS), style="bold"))
     _print_components(console, built.seed_prompt.as_dict())
     for problem in built.problems("train")[:count]:
-        console.print(Text(f"\n{problem.id}", style="bold"))
+        console.print(_text(f"\n{problem.id}", style="bold"))
         for message in problem.messages:
-            console.print(Text(f"{message['role']}: {printable(message['content'])}"))
+            console.print(_text(f"{message['role']}: {printable(message['content'])}"))
         if answer is not None:
             (score,) = built.score_batch([problem], [answer])
-            console.print(Text(printable(f"score of {answer!r}: {score}")))
+            console.print(_text(f"score of {answer!r}: {score}"))
 
 
 def _run(path: Path) -> Run:
@@ -211,9 +211,14 @@ def _population(run: Run) -> list[Prompt]:
 
 def _print_components(console: Console, components: Mapping[str, str]) -> None:
     for name, text in components.items():
-        console.print(Text(f"  {name}:"))
+        console.print(_text(f"  {name}:"))
         for line in printable(text).splitlines() or [""]:
-            console.print(Text(f"    {line}"))
+            console.print(_text(f"    {line}"))
+
+
+def _text(text: str, style: str = "") -> Text:
+    """Text as text, whoever wrote it: no escape sequence reaches the terminal, and nothing in it is markup."""
+    return Text(printable(text), style=style)
 
 
 def _interval(interval: tuple[float, float], digits: int = 3) -> str:

@@ -81,6 +81,12 @@ class Config(Section):
     )
     tracker: Tracker = option(NO_TRACKER, "`tensorboard`, `wandb`, `trackio`, or `package.module:Class`", unit="a name")
     checkpoint_every: Positive = option(50, "all checkpoints are kept", unit="steps", source="settings: 50, all kept")
+    resumable_checkpoints: Positive = option(
+        2,
+        "the newest ones that a run can go on from",
+        unit="checkpoints",
+        more="Of older ones the weights alone are kept. Of two, one may be broken.",
+    )
     rollout_samples: NonNegative = option(16, "rollouts that are written out to be read", unit="rollouts a step")
     loop: LoopConfig = Field(default_factory=LoopConfig)
     sampling: SamplingConfig = Field(default_factory=SamplingConfig)

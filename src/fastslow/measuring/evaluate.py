@@ -19,6 +19,7 @@ from fastslow.measuring.intervals import Interval
 from fastslow.methods.registry import find_method
 from fastslow.runs.directory import finite
 from fastslow.runs.files import is_run
+from fastslow.runs.owner import check_trusted
 from fastslow.runs.reader import Run
 from fastslow.seeding import derive_seed
 from fastslow.slow.build import ADAPTER, build_engine
@@ -71,12 +72,14 @@ def evaluate(
     problems: int | None = None,
     k: int | None = None,
     kl: bool = False,
+    trust_code: bool = False,
 ) -> EvaluationReport:
     """mean@k, best@k and, if asked, the KL to the base.
 
     `target` is a run directory, or a model (then `config` names the task). `weights` of a run: `base`, `latest`, `step_N`.
     `prompt`: `seed`, `best`, `population`, the hash of a candidate, `@FILE`, or a text of more than one word. None: what
-    the weights were trained to answer under, `best` of a run, `seed` of a model and after distillation.
+    the weights were trained to answer under, `best` of a run, `seed` of a model and after distillation. `trust_code`: code
+    that another user's run names may run.
     Raises: ConfigError, before any model loads, for anything that does not exist.
     """
     from fastslow.tasks.registry import build_task
@@ -84,6 +87,8 @@ def evaluate(
     target = Path(target)
     run = Run(target) if is_run(target) else None
     settings = _settings(target, run, config, overrides)
+    if run is not None:
+        check_trusted(target, settings, trust_code=trust_code)
     task = build_task(settings.task)
     k = positive("k", k if k is not None else settings.evaluation.k)
     chosen = _problems(task, split, problems)

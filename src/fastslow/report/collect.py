@@ -7,7 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import cast
 
-from fastslow.errors import ConfigError
+from fastslow.errors import ConfigError, FastslowError
 from fastslow.measuring.intervals import share_interval
 from fastslow.methods.registry import title
 from fastslow.report.data import Headline, PageData, Panel, Point, RunData, Series
@@ -15,7 +15,7 @@ from fastslow.report.experiments import panels, read_experiment
 from fastslow.report.redact import redact_text, visible
 from fastslow.report.runs import BY_KIND, read_run
 from fastslow.runs.files import is_run
-from fastslow.text import printable
+from fastslow.text import printable, shortened
 
 MOST_PARTS = 24
 """Runs of an experiment whose prompts, samples and configs are shown, where they lie beside its results."""
@@ -26,6 +26,19 @@ def collect(arguments: Sequence[Path]) -> PageData:
 
     Raises: ConfigError for a path that is neither, or whose files are broken.
     """
+    try:
+        return _collect(arguments)
+    # A directory may be anybody's, and hold values of any type and size where a run has others.
+    except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RecursionError) as error:
+        if isinstance(error, FastslowError):
+            raise
+        raise ConfigError(
+            f"{', '.join(printable(str(path)) for path in arguments)}: holds files that are not those of a run: "
+            f"{type(error).__name__}: {printable(shortened(str(error), 200))}"
+        ) from error
+
+
+def _collect(arguments: Sequence[Path]) -> PageData:
     runs: list[RunData] = []
     found: list[Panel] = []
     notes: list[str] = []

@@ -35,18 +35,19 @@ def read_run(path: Path, name: str) -> RunData:
     """Everything that the page shows of one run. Raises ConfigError where one of its files is broken."""
     run = Run(path)
     config = run.config_tree
-    options = config.get("task", {}).get("options", {})
+    task, model, evaluation = (_section(config, name) for name in ("task", "model", "evaluation"))
+    options = redact_config(_section(task, "options"))
     prompts = _prompts(run)
     return {
         "name": name,
         "path": str(path),
-        "method": config.get("method", "?"),
-        "task": config.get("task", {}).get("name", "?"),
-        "task_options": ", ".join(f"{key}={_short(value)}" for key, value in redact_config(options).items()),
-        "model": config.get("model", {}).get("name", "?"),
-        "seed": config.get("seed"),
-        "planned_steps": config.get("steps"),
-        "problems": config.get("evaluation", {}).get("problems"),
+        "method": _name(config.get("method")),
+        "task": _name(task.get("name")),
+        "task_options": ", ".join(f"{key}={_short(value)}" for key, value in options.items()),
+        "model": _name(model.get("name")),
+        "seed": _count(config.get("seed")),
+        "planned_steps": _count(config.get("steps")),
+        "problems": _count(evaluation.get("problems")),
         "evaluations": [_point(point) for point in run.curve if shown(point.evaluation)],
         "training": _training(run.steps),
         "totals": asdict(run.totals),
@@ -186,6 +187,19 @@ def _samples(run: Run) -> list[list[object]]:
 
 
 # -- inside ------------------------------------------------------------------------------------------------------------
+
+
+def _section(config: Mapping[str, object], name: str) -> Mapping[str, object]:
+    found = config.get(name)
+    return found if isinstance(found, Mapping) else {}
+
+
+def _name(value: object) -> str:
+    return value if isinstance(value, str) else "?"
+
+
+def _count(value: object) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
 
 
 def _clip(text: str, longest: int) -> str:

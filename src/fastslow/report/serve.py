@@ -5,8 +5,10 @@ point here (DNS rebinding) gets nothing.
 """
 
 import hashlib
+import socket
 import sys
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from http import HTTPStatus
@@ -23,6 +25,10 @@ from fastslow.runs.files import SHOWN, is_run
 
 HOST = "127.0.0.1"
 DEFAULT_PORT = 8420
+IDLE_S, WHOLE_S = 10.0, 60.0
+"""A connection that says nothing for so long is closed, and one that is still there after so long, whatever it says."""
+MOST_CONNECTIONS = 32
+"""At the same time; a browser has six. Further ones are closed at once."""
 
 
 class Source:
@@ -71,20 +77,48 @@ class Server(ThreadingHTTPServer):
 
     def __init__(self, source: Source, port: int) -> None:
         self.source = source
+        self._open: dict[socket.socket, float] = {}
+        self._open_lock = threading.Lock()
         super().__init__((HOST, port), _Handler)
 
     @property
     def url(self) -> str:
         return f"http://{HOST}:{self.server_address[1]}/"
 
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """As the base class does, where there is room for one connection more."""
+        with self._open_lock:
+            room = len(self._open) < MOST_CONNECTIONS
+            if room:
+                self._open[request] = time.monotonic()
+        if room:
+            super().process_request(request, client_address)
+        else:
+            super().shutdown_request(request)
+
+    def shutdown_request(self, request: Any) -> None:
+        """As the base class does; the connection makes room."""
+        with self._open_lock:
+            self._open.pop(request, None)
+        super().shutdown_request(request)
+
+    def service_actions(self) -> None:
+        """Called between two connections: ends those that have taken their time."""
+        with self._open_lock:
+            late = [each for each, since in self._open.items() if time.monotonic() - since > WHOLE_S]
+        for each in late:
+            with suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A browser that goes away in the middle of a reply is no error; anything else is shown."""
-        if not isinstance(sys.exception(), ConnectionError):
+        if not isinstance(sys.exception(), ConnectionError | TimeoutError):
             super().handle_error(request, client_address)
 
 
 class _Handler(BaseHTTPRequestHandler):
     server: Server
+    timeout = IDLE_S
 
     def do_GET(self) -> None:
         port = self.server.server_address[1]

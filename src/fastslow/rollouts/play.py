@@ -164,7 +164,7 @@ def _open(task: Task, request: RolloutRequest, number: int) -> Live:
     seed = derive_seed(request.seed, "episode", number)
     try:
         return Live(request.problem, task.episode(request.problem, request.prompt), seed)
-    except Exception as error:  # an environment's own code
+    except (Exception, SystemExit) as error:  # an environment's own code
         live = Live(request.problem, None, seed)
         live.fail(f"the environment could not be made: {type(error).__name__}: {error}")
         return live

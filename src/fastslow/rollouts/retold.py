@@ -4,11 +4,11 @@ from collections.abc import Mapping, Sequence
 
 from fastslow.errors import InfrastructureError
 from fastslow.rollouts.settings import EpisodesConfig
-from fastslow.rollouts.threads import side_by_side
 from fastslow.rollouts.waves import chat_of
 from fastslow.slow.engine import PolicyEngine
 from fastslow.tasks.base import Task
 from fastslow.tasks.episode import OneTurn
+from fastslow.threads import side_by_side
 from fastslow.types import Message, Problem, Prompt, Rollout, Tool
 
 

@@ -11,13 +11,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fastslow.rollouts.settings import EpisodesConfig
-from fastslow.rollouts.threads import Outcome, side_by_side
 from fastslow.seeding import derive_seed
 from fastslow.slow.engine import Chat, PolicyEngine, SampleRequest, SamplingParams, TokenSequence
 from fastslow.slow.limits import excess, fits
 from fastslow.tasks.base import check_score
 from fastslow.tasks.episode import Episode
 from fastslow.tasks.tool_calls import tell_tools, without_tools
+from fastslow.threads import Outcome, side_by_side
 from fastslow.types import Completion, EndReason, Message, Problem, Score, Tool, Trace, Turn
 
 logger = logging.getLogger(__name__)

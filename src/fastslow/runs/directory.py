@@ -21,6 +21,7 @@ import yaml
 from fastslow.config import Config, with_overrides
 from fastslow.errors import ConfigError, ResumeError
 from fastslow.fast.optimiser import Candidate
+from fastslow.runs.checksums import write_sums
 from fastslow.runs.files import (
     CONFIG,
     LIBRARY,
@@ -33,6 +34,9 @@ from fastslow.runs.files import (
     sample_files,
     step_of,
 )
+from fastslow.runs.owner import is_own, leave_mark
+from fastslow.runs.storage import is_storage_trouble, storage_error
+from fastslow.text import shown, storable
 from fastslow.types import Prompt, Rollout
 
 APPENDED = (METRICS, PROMPTS)
@@ -76,6 +80,7 @@ class RunDirectory:
             ) from error
         self._take_lock()
         write_atomically(self.path / CONFIG, config_text(config))
+        leave_mark(self.path)
 
     def open(self, config: Config) -> None:
         """Take a run up again. Raises ResumeError where there is none, or where `config` would make it another run."""
@@ -95,7 +100,10 @@ class RunDirectory:
             )
         self._take_lock()
         if changed:
+            own = is_own(self.path)
             write_atomically(self.path / CONFIG, config_text(config))
+            if own:
+                leave_mark(self.path)
 
     def close(self) -> None:
         """Give the lock back."""
@@ -183,10 +191,13 @@ class RunDirectory:
         write_atomically(self.path / SAMPLES / f"step_{step}.jsonl", "".join(map(_line, records)))
 
     def _append(self, name: str, records: Sequence[Mapping[str, object]]) -> None:
-        with (self.path / name).open("ab") as file:
-            file.write("".join(map(_line, records)).encode())
-            file.flush()
-            os.fsync(file.fileno())
+        try:
+            with (self.path / name).open("ab") as file:
+                file.write("".join(map(_line, records)).encode())
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise storage_error(self.path / name, error) from error
 
     # -- checkpoints ---------------------------------------------------------------------------------------------------
 
@@ -196,30 +207,47 @@ class RunDirectory:
 
     @contextmanager
     def checkpoint(self, step: int) -> Iterator[Path]:
-        """A directory to write a checkpoint into; it takes its name only when it is complete and on disk."""
+        """A directory to write a checkpoint into; it takes its name only when it is complete and on disk.
+
+        Raises StorageError where the disk does not take it; every earlier checkpoint stands then as before.
+        """
         final = self.checkpoint_dir(step)
         temporary = final.with_name(f".tmp-{final.name}")
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-        yield temporary
-        for path in [*temporary.rglob("*"), temporary]:
-            _sync(path)
-        replaced = final.with_name(f".old-{final.name}")
+        try:
+            shutil.rmtree(temporary, ignore_errors=True)
+            temporary.mkdir(parents=True)
+            yield temporary
+            write_sums(temporary)
+            for path in [*temporary.rglob("*"), temporary]:
+                _sync(path)
+            replaced = final.with_name(f".old-{final.name}")
+            shutil.rmtree(replaced, ignore_errors=True)
+            if final.exists():
+                final.replace(replaced)
+            temporary.replace(final)
+            _sync(final.parent)
+        except Exception as error:
+            shutil.rmtree(temporary, ignore_errors=True)  # half a checkpoint only takes room
+            if is_storage_trouble(error):
+                raise storage_error(final, error) from error
+            raise
         shutil.rmtree(replaced, ignore_errors=True)
-        if final.exists():
-            final.replace(replaced)
-        temporary.replace(final)
-        _sync(final.parent)
-        shutil.rmtree(replaced, ignore_errors=True)
+
+    def set_aside(self, checkpoint: Path) -> Path:
+        """Take a broken checkpoint out of the way of those that a run goes on with; its new place."""
+        number = 0
+        while (place := checkpoint.with_name(f"broken-{checkpoint.name}{f'.{number}' if number else ''}")).exists():
+            number += 1
+        return checkpoint.rename(place)
 
     def latest_checkpoint(self) -> Path | None:
         """The newest checkpoint that can be resumed from, or None."""
         resumable = [step for step in checkpoint_steps(self.path) if (self.checkpoint_dir(step) / "resume").is_dir()]
         return self.checkpoint_dir(resumable[-1]) if resumable else None
 
-    def prune_resume_state(self) -> None:
-        """Weights of every checkpoint are kept; what only resuming needs is kept for the newest alone."""
-        for step in checkpoint_steps(self.path)[:-1]:
+    def prune_resume_state(self, kept: int = 1) -> None:
+        """Weights of every checkpoint are kept; what only resuming needs is kept for the newest `kept` of them."""
+        for step in checkpoint_steps(self.path)[:-kept]:
             shutil.rmtree(self.checkpoint_dir(step) / "resume", ignore_errors=True)
 
     def samples(self, step: int | None = None) -> list[Path]:
@@ -254,9 +282,12 @@ def resumed_config(run: Path, overrides: Sequence[str] = ()) -> Config:
     """
     config = read_config(run)
     for override in overrides:
-        if not _may_change(override.partition("=")[0]):
+        key = override.partition("=")[0]
+        if not _may_change(key):
+            # A key that was pasted into api_key_env, or stands in an address, is not repeated.
+            named = key if key.endswith(("_env", "_url")) else override
             raise ConfigError(
-                f"--set {override!r}: a resumed run keeps its options; only {', '.join(RESUMABLE_KEYS)} and the section "
+                f"--set {shown(named)}: a resumed run keeps its options; only {', '.join(RESUMABLE_KEYS)} and the section "
                 "tinker may change"
             )
     return with_overrides(config, overrides)
@@ -272,11 +303,15 @@ def config_text(config: Config) -> str:
 def write_atomically(path: Path, text: str) -> None:
     """Write a whole file so that a reader sees the old one or the new one, never a part."""
     temporary = path.with_name(f".tmp-{path.name}")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(storable(text))
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise storage_error(path, error) from error
 
 
 def transcript(rollout: Rollout) -> dict[str, object]:
@@ -304,7 +339,7 @@ def transcript(rollout: Rollout) -> dict[str, object]:
 
 
 def _line(record: Mapping[str, object]) -> str:
-    return json.dumps(finite(record), ensure_ascii=False, allow_nan=False) + "\n"
+    return storable(json.dumps(finite(record), ensure_ascii=False, allow_nan=False)) + "\n"
 
 
 def finite(value: object) -> Any:

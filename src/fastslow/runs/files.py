@@ -5,13 +5,13 @@ goes on.
 """
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypedDict
 
-import yaml
-
 from fastslow.config import Config, parse_config
+from fastslow.config.yaml_text import read_yaml
 from fastslow.errors import ConfigError, ResumeError
 
 CONFIG, METRICS, PROMPTS = "config.yaml", "metrics.jsonl", "prompts.jsonl"
@@ -95,7 +95,7 @@ def read_lines(path: Path, needed: Sequence[str] = ()) -> list[Any]:
     *complete, _torn = path.read_bytes().split(b"\n")
     try:
         found = [json.loads(line) for line in complete]
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"{str(path)!r} is broken: {error}") from error
     for number, line in enumerate(found, start=1):
         _check_keys(line, needed, f"{str(path)!r}, line {number}")
@@ -108,7 +108,7 @@ def read_record(path: Path, needed: Sequence[str] = ()) -> dict[str, Any]:
         return {}
     try:
         record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"{str(path)!r} is broken: {error}") from error
     _check_keys(record, needed, repr(str(path)))
     return record
@@ -119,24 +119,44 @@ def read_config(run: Path) -> Config:
     path = run / CONFIG
     if not path.is_file():
         raise ResumeError(f"{str(run)!r} holds no run: there is no config.yaml in it")
-    tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    tree = read_tree(path)
     tree.pop("versions", None)
     return parse_config(tree, recorded=True)
 
 
+def read_tree(path: Path) -> dict[str, Any]:
+    """The config of a run as it stands in its file. Raises ResumeError where that is broken."""
+    try:
+        tree = read_yaml(path.read_text(encoding="utf-8"), repr(str(path)))
+        fault = None if isinstance(tree, dict) else f"it holds {'nothing' if tree is None else type(tree).__name__}"
+    except (OSError, UnicodeDecodeError, ConfigError) as error:
+        tree, fault = None, str(error)
+    if fault is None and isinstance(tree, dict):
+        return tree
+    raise ResumeError(
+        f"{str(path)!r} is broken: {fault}. A run is read and resumed by its config: put it back from a copy of the run"
+    )
+
+
 def checkpoint_steps(run: Path) -> list[int]:
-    """Steps that have a checkpoint, ascending."""
-    return sorted(step_of(path) for path in (run / "checkpoints").glob("step_*"))
+    """Steps that have a checkpoint, ascending. What has another name (a copy, a checkpoint set aside) is none."""
+    return sorted(step_of(path) for path in _numbered(run / "checkpoints", "") if path.is_dir())
 
 
 def sample_files(run: Path) -> list[Path]:
     """The files in rollouts/, in the order of their steps."""
-    return sorted((run / SAMPLES).glob("step_*.jsonl"), key=step_of)
+    return sorted(_numbered(run / SAMPLES, ".jsonl"), key=step_of)
 
 
 def step_of(path: Path) -> int:
     """The step in a name such as step_12 or step_12.jsonl."""
     return int(path.stem.removeprefix("step_"))
+
+
+def _numbered(directory: Path, suffix: str) -> list[Path]:
+    """What is named after a step as fastslow names it: step_12, and not step_012, step_old or "step_4 copy"."""
+    name = re.compile(rf"step_(0|[1-9][0-9]{{0,17}}){re.escape(suffix)}")
+    return [path for path in directory.glob(f"step_*{suffix}") if name.fullmatch(path.name)]
 
 
 def _check_keys(record: object, needed: Sequence[str], where: str) -> None:

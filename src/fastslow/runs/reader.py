@@ -9,11 +9,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import yaml
+from pydantic import TypeAdapter
 
 from fastslow.config import Config
 from fastslow.errors import ConfigError
 from fastslow.runs import metrics as m
+from fastslow.runs import shapes
 from fastslow.runs.files import (
     CANDIDATE_KEYS,
     CONFIG,
@@ -27,9 +28,11 @@ from fastslow.runs.files import (
     read_config,
     read_lines,
     read_record,
+    read_tree,
     sample_files,
     step_of,
 )
+from fastslow.runs.shapes import check_metrics
 from fastslow.types import Prompt
 
 
@@ -264,19 +267,20 @@ class Run:
     def config_tree(self) -> dict[str, Any]:
         """The config as it stands in the file, so that runs of other versions can be shown too."""
         path = self.path / CONFIG
-        try:
-            tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{str(path)!r} is no YAML file: {error}") from error
+        tree = read_tree(path)
         sections = ("task", "model", "evaluation")
-        if not isinstance(tree, dict) or not all(isinstance(tree.get(name, {}), dict) for name in sections):
+        if not all(isinstance(tree.get(name, {}), dict) for name in sections):
             raise ConfigError(f"{str(path)!r} is not the config of a run")
         return tree
 
     @cached_property
     def steps(self) -> list[Step]:
         """The lines of metrics.jsonl; the first is that before the first step."""
-        return [Step(line) for line in read_lines(self.path / METRICS, (m.STEP.name,))]
+        path = self.path / METRICS
+        lines = read_lines(path, (m.STEP.name,))
+        for number, line in enumerate(lines, start=1):
+            check_metrics(line, f"{str(path)!r}, line {number}")
+        return [Step(line) for line in lines]
 
     @property
     def trained(self) -> list[Step]:
@@ -296,7 +300,7 @@ class Run:
     @cached_property
     def candidates(self) -> list[CandidateLine]:
         """Every candidate that a cycle proposed or scored, in order."""
-        return read_lines(self.path / PROMPTS, CANDIDATE_KEYS)
+        return _checked(self.path / PROMPTS, CANDIDATE_KEYS, shapes.CANDIDATE)
 
     @cached_property
     def members(self) -> list[MemberRecord]:
@@ -317,7 +321,7 @@ class Run:
     @cached_property
     def samples(self) -> dict[int, list[SampleLine]]:
         """By step, the rollouts that were kept to be read."""
-        return {step_of(path): read_lines(path, ("text",)) for path in sample_files(self.path)}
+        return {step_of(path): _checked(path, ("text",), shapes.SAMPLE) for path in sample_files(self.path)}
 
     @cached_property
     def checkpoints(self) -> list[int]:
@@ -326,7 +330,18 @@ class Run:
 
     @cached_property
     def _population(self) -> dict[str, Any]:
-        return read_record(self.path / POPULATION, ("population",))
+        path = self.path / POPULATION
+        record = read_record(path, ("population",))
+        shapes.check_shape(shapes.POPULATION, record, repr(str(path)))
+        return record
+
+
+def _checked(path: Path, needed: Sequence[str], shape: TypeAdapter[Any]) -> list[Any]:
+    """The records of a file of JSON lines, each of the shape that fastslow writes."""
+    lines = read_lines(path, needed)
+    for number, line in enumerate(lines, start=1):
+        shapes.check_shape(shape, line, f"{str(path)!r}, line {number}")
+    return lines
 
 
 def read_metrics(run: str | Path) -> list[dict[str, Any]]:

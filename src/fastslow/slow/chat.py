@@ -12,6 +12,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from fastslow.slow.engine import TokenSequence
+from fastslow.slow.special_text import Disguise, SpecialText
 from fastslow.tasks.tool_calls import tell_tools, without_tools, write_call
 from fastslow.types import Message, Tool
 
@@ -36,31 +37,48 @@ class ChatRenderer:
 
     Without a system role the system text goes in front of the first user message. Without a template the contents are
     joined by blank lines: a plain text for the model to continue. A template that shows no tools has them told in words.
+    Contents stay text (`special_text.py`), unless `parse_special`: then a special token in a content is one.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, template_kwargs: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        template_kwargs: dict[str, Any] | None = None,
+        *,
+        parse_special: bool = False,
+    ) -> None:
         self.tokenizer = tokenizer
+        self._markers = None if parse_special else SpecialText(tokenizer)
         self.template_kwargs = dict(template_kwargs or {})
         self.has_template = bool(tokenizer.chat_template)
         self.has_system_role = self.has_template and self._keeps_system_text()
 
     def encode(self, messages: Sequence[Message], tools: Tools = ()) -> tuple[int, ...]:
         """Context tokens of the messages and the tools."""
+        disguise = self._disguise(messages, tools)
+        if disguise is not None:
+            messages, tools = disguise.put_on(messages), disguise.put_on(tools)
         text = self._text(messages, tools)
-        if not self.has_template:
-            return tuple(self.tokenizer(text)["input_ids"])
-        return self._tokens(text)
+        if self.has_template:
+            return self._tokens(text, disguise)
+        if disguise is not None:
+            return tuple(disguise.markers.as_text(disguise.take_off(text), add_special_tokens=True))
+        return tuple(self.tokenizer(text)["input_ids"])
 
     def extend(
         self, last: TokenSequence, conversation: Sequence[Message], said: Sequence[Message], tools: Tools = ()
     ) -> tuple[int, ...]:
         """As `Chat.extend`."""
+        plain = (conversation, said, tools)
+        disguise = self._disguise([*conversation, *said], tools)
+        if disguise is not None:
+            conversation, said, tools = (disguise.put_on(each) for each in plain)
         follows = self._following(said, tools)
         before, whole = (self._text(messages, tools) for messages in (conversation[:-1], [*conversation, *said]))
         # Templates trim what they render, so that blanks tell nothing.
         if _squeezed(whole) != _squeezed(f"{before}{conversation[-1]['content']}{follows}"):
-            return self.encode([*conversation, *said], tools)
-        added = self._tokens(follows)
+            return self.encode([*plain[0], *plain[1]], plain[2])
+        added = self._tokens(follows, disguise)
         # The policy has written the token that ends its turn, unless it stopped with another one.
         ended = bool(added) and last.completion_tokens[-1:] == added[:1]
         return (*last.context_tokens, *last.completion_tokens, *added[1 if ended else 0 :])
@@ -109,7 +127,12 @@ class ChatRenderer:
         """The text between the end of what the policy wrote and the end of a context in which the environment answers it."""
         return self._text([ASKED, ANSWERED, *said], tools).partition(PROBE)[2]
 
-    def _tokens(self, text: str) -> tuple[int, ...]:
+    def _disguise(self, messages: Sequence[Message], tools: Tools) -> Disguise | None:
+        return None if self._markers is None else self._markers.disguise(messages, tools)
+
+    def _tokens(self, text: str, disguise: Disguise | None = None) -> tuple[int, ...]:
+        if disguise is not None:
+            return disguise.encode(text)
         return tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
     @cached_property

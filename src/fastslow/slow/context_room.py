@@ -110,7 +110,10 @@ def context_room(config: Config, task: Task) -> ContextRoom:
     from fastslow.slow.chat import ChatRenderer
     from fastslow.slow.local import loading
 
-    renderer = ChatRenderer(loading.load_tokenizer(config.model), config.model.chat_template_kwargs)
+    model = config.model
+    renderer = ChatRenderer(
+        loading.load_tokenizer(model), model.chat_template_kwargs, parse_special=model.special_tokens_in_text
+    )
     limit = sampling_limit(config.slow.sampler, loading.context_limit(loading.load_text_config(config.model)))
     if config.engine == "tinker" and config.tinker is not None:
         from fastslow.slow.tinker.checks import server_limit

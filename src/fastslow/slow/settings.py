@@ -80,6 +80,12 @@ class ModelConfig(Section):
         make=dict, meaning="for example `{enable_thinking: false}`", unit="names to values",
         source="settings: thinking or not",
     )  # fmt: skip
+    special_tokens_in_text: bool = option(
+        False,
+        "read special tokens in contents as such",
+        unit="yes or no",
+        more="By default those in problems, prompts and environments' answers stay text: no text can forge a role.",
+    )
 
     @field_validator("chat_template_kwargs")
     @classmethod

@@ -6,6 +6,8 @@ judge), override `score_batch` as well. A task of several turns subclasses `Epis
 (`tasks/episode.py`).
 """
 
+import logging
+import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,10 +16,16 @@ from typing import Any, Literal
 from fastslow.errors import TaskError
 from fastslow.tasks.components import SKILL, TOOL, Described, descriptions_of, texts_of, with_skills
 from fastslow.tasks.episode import Episode, OneTurn
+from fastslow.text import printable, shortened, shown, storable
 from fastslow.types import SYSTEM, Message, Problem, Prompt, Score
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+
+LONGEST_FEEDBACK, LONGEST_REASON = 100_000, 2_000
+"""Characters of a verifier's words, and of an error's, that are kept: all of them are written down."""
+logger = logging.getLogger(__name__)
+_told_places: set[str] = set()
 
 DEFAULT_SEED_PROMPT = "You are a helpful assistant."
 
@@ -114,7 +122,7 @@ class Task(ABC):
     def _score_one(self, problem: Problem, completion: str) -> Score | ScoringFailure:
         try:
             score = self.score(problem, completion)
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # a scorer that ends its program must not end this one
             return failure_of(error)
         return check_score(score, problem)
 
@@ -219,9 +227,15 @@ def has_turns(task: Task) -> bool:
     return False
 
 
-def failure_of(error: Exception) -> ScoringFailure:
-    """The failure that an exception of a scorer stands for."""
-    return ScoringFailure(f"{type(error).__name__}: {error}")
+def failure_of(error: BaseException) -> ScoringFailure:
+    """The failure that an exception of a scorer stands for. Where it was raised is logged, once for each place."""
+    reason = shortened(storable(f"{type(error).__name__}: {error}"), LONGEST_REASON)
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f"{frames[-1].filename}, line {frames[-1].lineno}" if frames else ""
+    if place and place not in _told_places:
+        _told_places.add(place)
+        logger.warning("a scorer broke, and its rollout is masked: %s (%s)", printable(reason), place)
+    return ScoringFailure(reason)
 
 
 def as_number(reward: Any) -> float:
@@ -235,23 +249,29 @@ def as_number(reward: Any) -> float:
 
 
 def check_score(score: Score, problem: Problem) -> Score:
-    """The score, its reward as a number of Python's. Raises TaskError where it is not a `Score` with a reward in [0, 1]."""
+    """The score, its reward as a number of Python's. Feedback is cut where it is longer than
+    `LONGEST_FEEDBACK`, and what no file can hold in it is replaced.
+
+    Raises: TaskError where it is not a `Score` with a reward in [0, 1]."""
     if not isinstance(score, Score):
-        raise TaskError(f"the scorer returned {score!r} for problem {problem.id!r}: return a fastslow.Score")
+        raise TaskError(f"the scorer returned {shown(score)} for problem {problem.id!r}: return a fastslow.Score")
     if not isinstance(score.feedback, str):
-        raise TaskError(f"the scorer's feedback for problem {problem.id!r} is {score.feedback!r}: a text is needed")
+        raise TaskError(
+            f"the scorer's feedback for problem {problem.id!r} is {shown(score.feedback)}: a text is needed"
+        )
     if not isinstance(score.reward, int | float):
         try:
             score = Score(as_number(score.reward), score.feedback)
         except (TypeError, ValueError):
             raise TaskError(
-                f"the scorer returned reward {score.reward!r} for problem {problem.id!r}: a number is needed"
+                f"the scorer returned reward {shown(score.reward)} for problem {problem.id!r}: a number is needed"
             ) from None
     if not 0.0 <= score.reward <= 1.0:
         raise TaskError(
             f"the scorer returned reward {score.reward!r} for problem {problem.id!r}: rewards lie in [0, 1]"
         )
-    return score
+    feedback = shortened(storable(score.feedback), LONGEST_FEEDBACK)
+    return score if feedback == score.feedback else Score(score.reward, feedback)
 
 
 def with_system_prompt(messages: Sequence[Message], system: str) -> tuple[Message, ...]:

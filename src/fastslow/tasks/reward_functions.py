@@ -100,7 +100,7 @@ def _call(
         return list(_rewards(name, function, arguments, size))
     except TaskError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         if size == 1:
             return [failure_of(error)]
     results: list[float | ScoringFailure | None] = []

@@ -29,6 +29,7 @@ from fastslow.tasks.formats import (
 )
 from fastslow.tasks.math_answers import LIMIT_S, MATH_VERIFY, same_math
 from fastslow.tasks.numbers import Number, last_number, same_number
+from fastslow.text import shown
 from fastslow.types import Score
 
 FIELD = "task.options.scorer"
@@ -277,5 +278,5 @@ def as_score(value: object, name: str) -> Score:
         raise TypeError
     except (TypeError, ValueError):
         raise TaskError(
-            f"task.options.scorer: {name!r} returned {value!r}: return a reward, a Score or (reward, feedback)"
+            f"task.options.scorer: {name!r} returned {shown(value)}: return a reward, a Score or (reward, feedback)"
         ) from None

@@ -20,7 +20,7 @@ from fastslow.slow.schedule import check_schedule
 from fastslow.tasks.base import Task, check_splits
 from fastslow.tasks.registry import build_task
 from fastslow.training.observer import Observer
-from fastslow.training.resume import check_complete
+from fastslow.training.resume import Found, find_checkpoint
 from fastslow.training.tracking import check_tracker, make_tracker
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 class Parts:
     """What a training session is made of. In `config` a teacher's prompt stands as its text. `longest_tokens`: of the longest
     sequence that may come. `agreement`: how far sampler and learner are apart; None where no weights train, and of a resumed
-    run, whose weights are yet to be loaded.
+    run, whose weights are yet to be loaded. `found`: where a resumed run goes on.
     """
 
     config: Config
@@ -43,6 +43,7 @@ class Parts:
     tracker: Observer
     longest_tokens: int
     agreement: "Agreement | None"
+    found: Found | None = None
 
 
 def check(config: Config) -> tuple[Config, Task]:
@@ -117,11 +118,12 @@ def prepare(config: Config, *, resume: Path | None = None) -> Parts:
     config, task = check(config)
     room = context_room(config, task)
     run = RunDirectory(resume if resume is not None else Path(config.output))
+    found = None
     if resume is None:
         run.check_free()
         check_lengths(config, task, room)
     else:
-        check_complete(run)
+        found = find_checkpoint(run)
         run.open(config)
     try:
         tracker = make_tracker(config)
@@ -138,4 +140,4 @@ def prepare(config: Config, *, resume: Path | None = None) -> Parts:
         raise
     if resume is None:
         run.create(config)
-    return Parts(config, task, engine, optimiser, run, room, tracker, longest, agreement)
+    return Parts(config, task, engine, optimiser, run, room, tracker, longest, agreement, found)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from fastslow.errors import ServerError
+from fastslow.errors import FastslowError, ServerError
 from fastslow.rollouts.store import RolloutStore
 from fastslow.runs.directory import RunDirectory
 from fastslow.slow.engine import PolicyEngine
@@ -33,8 +33,8 @@ class Mark:
 class Checkpoints:
     """Writes the newest mark of a run, on time or when an error ends it."""
 
-    def __init__(self, run: RunDirectory, engine: PolicyEngine) -> None:
-        self.run, self.engine = run, engine
+    def __init__(self, run: RunDirectory, engine: PolicyEngine, resumable: int = 2) -> None:
+        self.run, self.engine, self.resumable = run, engine, resumable
         self.mark: Mark | None = None
         self._saved: Mark | None = None
         self._saved_step: int | None = None
@@ -60,10 +60,10 @@ class Checkpoints:
             self.engine.save(directory, resumable=True)
             loop = {"state": mark.state, "positions": mark.positions, "record": mark.record, "closing": mark.closing}
             write_resume(self.run, directory, mark.step, loop, mark.store.to_json())
-        self.run.prune_resume_state()
+        self.run.prune_resume_state(self.resumable)
         self._saved, self._saved_step, self._saving = mark, mark.step, False
 
-    def rescue(self, error: Exception, step: int) -> str:
+    def rescue(self, error: BaseException, step: int) -> str:
         """Save what can be saved when an error ends the run after `step`; in words, what came of it and how to go on."""
         if isinstance(error, ServerError) and not error.reachable:
             return (
@@ -76,7 +76,7 @@ class Checkpoints:
             try:
                 self.save()
             except Exception as second:  # whatever it is, the first error is the one to report
-                obstacle = f"{type(second).__name__}: {second}"
+                obstacle = str(second) if isinstance(second, FastslowError) else f"{type(second).__name__}: {second}"
         if obstacle is None and self.mark is not None:
             return (
                 f"The run stopped after step {self.mark.step} and was saved in {self.run.checkpoint_dir(self.mark.step)}. "

@@ -15,6 +15,7 @@ from fastslow.seeding import derive_seed
 from fastslow.slow.context_room import ContextRoom
 from fastslow.slow.engine import PolicyEngine
 from fastslow.tasks.base import Stage, Task
+from fastslow.text import printable
 from fastslow.training.observer import Observer
 from fastslow.training.state import LoopState
 from fastslow.types import Problem, Prompt
@@ -70,7 +71,7 @@ class RunContext:
 
     def warn(self, message: str) -> None:
         """Tell what somebody should know."""
-        logger.warning("%s", message)
+        logger.warning("%s", printable(message))
         self.observer.on_event("warning", {"message": message})
 
 

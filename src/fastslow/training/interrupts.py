@@ -1,4 +1,4 @@
-"""Ctrl-C: the first one is heard and the step is finished and saved, the second one stops at once."""
+"""Ctrl-C and SIGTERM: the first one is heard and the step is finished and saved, the second one stops at once."""
 
 import signal
 import threading
@@ -6,29 +6,31 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
+HEARD = (signal.SIGINT, signal.SIGTERM)
 MESSAGE = "interrupted: this step is finished and saved first; press Ctrl-C again to stop at once"
 
 
 class Interrupts:
-    """Listens for Ctrl-C from `listen` to `stop`, in the main thread; `heard` says whether it was pressed."""
+    """Listens for Ctrl-C and SIGTERM from `listen` to `stop`, in the main thread; `heard` says whether it was pressed."""
 
     def __init__(self, warn: Callable[[str], None]) -> None:
         self.heard = False
         self._warn = warn
-        self._previous: Any = None
+        self._previous: dict[int, Any] = {}
 
     def listen(self) -> None:
-        """Take the signal over; other threads cannot, and leave it as it is."""
+        """Take the signals over; other threads cannot, and leave them as they are."""
         if threading.current_thread() is threading.main_thread():
-            self._previous = signal.signal(signal.SIGINT, self._on_interrupt)
+            self._previous = {number: signal.signal(number, self._on_interrupt) for number in HEARD}
 
     def stop(self) -> None:
-        """Give the signal back."""
-        if self._previous is not None:
-            signal.signal(signal.SIGINT, self._previous)
-            self._previous = None
+        """Give the signals back."""
+        for number, handler in self._previous.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        self._previous = {}
 
     def _on_interrupt(self, number: int, frame: FrameType | None) -> None:
         self.heard = True
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        for each in HEARD:
+            signal.signal(each, signal.default_int_handler)
         self._warn(MESSAGE)

@@ -33,7 +33,7 @@ from fastslow.training.curriculum import Curriculum, union
 from fastslow.training.interrupts import Interrupts
 from fastslow.training.observer import Observer, Observers, SilentObserver
 from fastslow.training.population import Population
-from fastslow.training.resume import read_resume
+from fastslow.training.resume import Found, load, read_resume
 from fastslow.training.sampling import Group, Sampling
 from fastslow.training.state import LoopState
 from fastslow.types import Problem, Prompt
@@ -73,7 +73,7 @@ class TrainingSession:
         )
         self.optimiser = parts.optimiser
         self.validation = Validation(config, task, parts.engine)
-        self.checkpoints = Checkpoints(parts.run, parts.engine)
+        self.checkpoints = Checkpoints(parts.run, parts.engine, config.resumable_checkpoints)
         self.interrupts = Interrupts(self.context.warn)
         self._sampling = Sampling(self.context)
         self._population = Population(self.context)
@@ -93,9 +93,9 @@ class TrainingSession:
         """
         parts = prepare(config, resume=resume)
         session = cls(parts, Observers([observer or SilentObserver(), parts.tracker]))
-        if resume is not None:
+        if parts.found is not None:
             try:
-                session._restore()
+                session._restore(parts.found)
                 session._mismatch.look_again()
             except BaseException:
                 parts.run.close()
@@ -135,7 +135,7 @@ class TrainingSession:
         try:
             if isinstance(error, DivergedError):
                 error.add_note(divergence.way_back(self.context))
-            elif isinstance(error, Exception):
+            elif isinstance(error, Exception | SystemExit):
                 error.add_note(self.checkpoints.rescue(error, self.context.state.step))
         finally:
             self.context.run.close()
@@ -371,15 +371,18 @@ class TrainingSession:
             path = self.context.run.checkpoint_dir(self.context.state.step)
             self.context.observer.on_event("checkpoint", {"path": str(path)})
 
-    def _restore(self) -> None:
+    def _restore(self, found: Found) -> None:
         context = self.context
-        checkpoint = context.run.latest_checkpoint()
-        if checkpoint is None:
+        if found.checkpoint is None:
             context.run.rewind(None, 0)
             return
-        loop, store = read_resume(checkpoint)
+        loop, store = read_resume(found.checkpoint)
+        load(context.engine, found.checkpoint)
+        for (broken, _), complaint in zip(found.broken, found.complaints, strict=True):
+            context.warn(f"{complaint}; what is left of the other is kept in {context.run.set_aside(broken)}")
         state = context.state = LoopState.from_json(loop["state"])
         context.run.rewind(loop["positions"], state.step)
+        context.run.prune_resume_state(context.config.resumable_checkpoints)
         state.population = fitting(context, state.population)
         state.choose_by_kind({})
         if state.cycle:
@@ -387,7 +390,6 @@ class TrainingSession:
         if state.library:
             context.run.write_library(state.library)
         context.store.restore(store)
-        context.engine.load(checkpoint)
         self._last_record = {"step": state.step}
         # Checkpoints of earlier versions stand between two steps.
         begun, self._closing = loop.get("record"), loop.get("closing", False)

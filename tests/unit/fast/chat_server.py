@@ -14,7 +14,9 @@ INPUT_TOKENS, OUTPUT_TOKENS = 1000, 200
 
 @dataclass(frozen=True)
 class Answer:
-    """What the server does with one request. `body` replaces the completion that `text` would make."""
+    """What the server does with one request. `body` replaces the completion that `text` would make. `drip`: the part of the
+    answer that comes byte by byte, one every 50 ms, for as long as the client listens.
+    """
 
     text: str = "<new_prompt>\nBe brief.\n</new_prompt>"
     status: int = 200
@@ -22,6 +24,7 @@ class Answer:
     headers: dict[str, str] = field(default_factory=dict)
     body: str | None = None
     delay_s: float = 0.0
+    drip: str = ""
 
     def encode(self) -> bytes:
         if self.body is not None:
@@ -48,6 +51,7 @@ class ChatServer:
         self.keys: list[str | None] = []
         self.paths: list[str] = []
         self.failures = 0
+        self.dripping = 0
         self._lock = threading.Lock()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self._server.daemon_threads = True
@@ -89,6 +93,8 @@ class ChatServer:
                 time.sleep(answer.delay_s)
                 body = answer.encode()
                 try:
+                    if answer.drip:
+                        self._drip(answer.drip)
                     self.send_response(answer.status)
                     for name, value in {"content-type": "application/json", **answer.headers}.items():
                         self.send_header(name, value)
@@ -97,6 +103,17 @@ class ChatServer:
                     self.wfile.write(body)
                 except OSError:
                     self.close_connection = True  # the client has given up waiting, as a timeout test wants it to
+
+            def _drip(self, part: str) -> None:
+                head = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n"
+                self.wfile.write(head + (b"x-long: " if part == "headers" else b"content-length: 100000\r\n\r\n"))
+                server.dripping += 1
+                try:
+                    for _ in range(1000):
+                        self.wfile.write(b" " if part == "body" else b"a")
+                        time.sleep(0.05)
+                finally:
+                    server.dripping -= 1
 
             def log_message(self, format: str, *args: Any) -> None:
                 return None

@@ -14,11 +14,10 @@ from fastslow.fast.proposers.remote import (
     CallError,
     RemoteModel,
     call_error,
-    known_secrets,
-    redact,
     retry_after,
-    usage_of,
 )
+from fastslow.fast.proposers.replies import usage_of
+from fastslow.fast.proposers.secrets import known_secrets, redact
 from fastslow.fast.proposers.settings import KINDS, ProposerConfig, proposer_config
 from fastslow.types import Message, Prompt
 

@@ -1,12 +1,15 @@
 """The live server: this machine alone, nothing cached, new data when a file has changed."""
 
+import contextlib
 import http.client
 import json
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -114,3 +117,52 @@ def test_ctrl_c_ends_the_server_without_a_traceback(run: Path) -> None:
     finally:
         process.kill()
     assert (process.returncode, said.strip(), errors) == (0, "ended", "")
+
+
+def connect(server: Server) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", server.server_address[1]), timeout=10)
+
+
+def test_a_connection_that_says_nothing_is_closed(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fastslow.report.serve._Handler.timeout", 0.2)
+    with connect(server) as idle:
+        assert idle.recv(1) == b""
+
+
+def test_a_connection_that_drips_is_closed(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fastslow.report.serve.WHOLE_S", 0.3)
+    with connect(server) as slow, pytest.raises(OSError):
+        slow.settimeout(0.01)
+        for _ in range(500):
+            slow.sendall(b"a")
+            with contextlib.suppress(TimeoutError):
+                if slow.recv(1) == b"":
+                    raise OSError("closed")
+            time.sleep(0.01)
+
+
+def test_no_more_threads_than_connections_that_are_allowed(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fastslow.report.serve.MOST_CONNECTIONS", 4)
+    before = threading.active_count()
+    held = [connect(server) for _ in range(20)]
+    try:
+        refused = [each for each in held[4:] if each.recv(1) == b""]
+        assert len(refused) == 16
+        assert threading.active_count() <= before + 4
+    finally:
+        for each in held:
+            each.close()
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:  # what was held has made room again
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            if get(server, "/data.json")[0].status == 200:
+                return
+        time.sleep(0.02)
+    pytest.fail("the server answers no more")
+
+
+def test_a_run_whose_files_become_nonsense_keeps_the_page_as_it_was(server: Server, run: Path) -> None:
+    before = json.loads(get(server, "/data.json")[1])
+    write_lines(run / "prompts.jsonl", [{"components": 5}])
+    after = json.loads(get(server, "/data.json")[1])
+    assert after["runs"] == before["runs"]

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from fastslow.rollouts.play import RolloutRequest, play
-from fastslow.rollouts.threads import side_by_side
 from fastslow.runs.record import StepRecord
 from fastslow.slow.advantages import AdvantageSettings, build_datums
 from fastslow.slow.chat import ChatRenderer
 from fastslow.slow.engine import SamplingParams
+from fastslow.threads import side_by_side
 from fastslow.types import Rollout
 from speaker import STRIPS, Speaker, roll
 

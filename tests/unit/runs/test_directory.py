@@ -1,3 +1,4 @@
+import errno
 import json
 import math
 from pathlib import Path
@@ -6,7 +7,7 @@ import pytest
 import yaml
 
 from fastslow.config import parse_config
-from fastslow.errors import ConfigError, ResumeError
+from fastslow.errors import ConfigError, ResumeError, StorageError
 from fastslow.fast.optimiser import Candidate
 from fastslow.runs.directory import RunDirectory, resumed_config, write_atomically
 from fastslow.runs.files import checkpoint_steps, read_config
@@ -139,9 +140,21 @@ def test_a_reader_never_sees_half_a_file(tmp_path: Path) -> None:
     assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
 
 
-def test_a_write_that_breaks_off_leaves_the_old_file(tmp_path: Path) -> None:
+def test_a_write_that_breaks_off_leaves_the_old_file_and_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
     path = tmp_path / "file"
     write_atomically(path, "old")
-    with pytest.raises(UnicodeEncodeError):
-        write_atomically(path, "n" * 100_000 + "\ud800")
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(StorageError, match=r"file' could not be written: the disk is full \(.* MB are free.*Make room"):
+        write_atomically(path, "n" * 100_000)
     assert path.read_text(encoding="utf-8") == "old"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
+
+
+def test_text_that_no_file_can_hold_is_written_all_the_same(tmp_path: Path) -> None:
+    write_atomically(tmp_path / "file", "a\ud800b")
+    assert (tmp_path / "file").read_text(encoding="utf-8") == "a\N{REPLACEMENT CHARACTER}b"

@@ -1,17 +1,24 @@
 """A run that has lost a part of its record is not resumed; what came after the checkpoint is taken back as before."""
 
 import json
+import os
 import shutil
-from collections.abc import Callable
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from fastslow.cli.main import main
 from fastslow.errors import ResumeError
 from fastslow.loop import train
+from fastslow.runs.directory import RunDirectory
 from fastslow.runs.reader import read_metrics
 from fastslow.training.build import prepare
+from fastslow.training.resume import find_checkpoint
 
 from runs import record_of, small_config
 
@@ -50,6 +57,34 @@ def remove(name: str) -> Callable[[Path], None]:
     return change
 
 
+def flip(name: str) -> Callable[[Path], None]:
+    """One bit in the middle of a file."""
+
+    def change(run: Path) -> None:
+        data = bytearray((run / name).read_bytes())
+        data[len(data) // 2] ^= 1
+        (run / name).write_bytes(data)
+
+    return change
+
+
+def rewrite(name: str, text: str) -> Callable[[Path], None]:
+    def change(run: Path) -> None:
+        (run / name).write_text(text, encoding="utf-8")
+
+    return change
+
+
+def alone(change: Callable[[Path], None]) -> Callable[[Path], None]:
+    """Of a run whose earlier checkpoints hold no resume state, as of those of earlier versions."""
+
+    def both(run: Path) -> None:
+        shutil.rmtree(run / "checkpoints" / "step_2" / "resume")
+        change(run)
+
+    return both
+
+
 STORE = "checkpoints/step_3/resume/store.jsonl"
 
 
@@ -62,11 +97,15 @@ STORE = "checkpoints/step_3/resume/store.jsonl"
         (remove("prompts.jsonl"), r"prompts.jsonl \(\d+ bytes\) is gone"),
         (shorten("rollouts/step_2.jsonl", 0), r"step_2.jsonl has 0 bytes of \d+"),
         (remove("rollouts"), r"step_1.jsonl \(\d+ bytes\) is gone; .*step_2.jsonl.*; .*step_3.jsonl"),
-        (shorten(STORE, 50), r"no resume state that can be read"),
-        (shorten(STORE, 0), r"store.jsonl has 0 bytes of \d+"),
-        (remove(STORE), r"no resume state that can be read"),
-        (shorten("checkpoints/step_3/resume/loop.json", 20), r"no resume state that can be read"),
-        (remove("checkpoints/step_3/resume"), r"step_3 holds no resume state"),
+        (alone(shorten(STORE, 50)), r"no resume state that can be read"),
+        (alone(shorten(STORE, 0)), r"store.jsonl has 0 bytes of \d+"),
+        (alone(remove(STORE)), r"no resume state that can be read"),
+        (alone(shorten("checkpoints/step_3/resume/loop.json", 20)), r"no resume state that can be read"),
+        (alone(remove("checkpoints/step_3/resume")), r"step_3 holds no resume state"),
+        (
+            alone(flip("checkpoints/step_3/model.safetensors")),
+            r"step_3 is broken: model.safetensors is not what was wri",
+        ),
     ],
 )
 def test_a_run_that_has_lost_a_part_is_refused_and_stays_as_it_is(
@@ -102,6 +141,7 @@ def test_a_run_of_an_earlier_version_is_resumed(cut: Path, tiny_model_dir: Path,
     loop = json.loads(loop_of(cut).read_text(encoding="utf-8"))
     earlier = {name: loop[name] for name in ("state", "positions")}
     loop_of(cut).write_text(json.dumps(earlier), encoding="utf-8")
+    (cut / "checkpoints" / "step_3" / "SHA256SUMS").unlink()
     shutil.rmtree(cut / "rollouts")  # whose lengths it does not know
     train(small_config(tiny_model_dir, cut), resume=cut)
     got, expected = record_of(cut), record_of(runs / "whole")
@@ -112,5 +152,127 @@ def test_a_run_of_an_earlier_version_is_resumed(cut: Path, tiny_model_dir: Path,
 
 def test_a_run_without_any_checkpoint_begins_again(cut: Path, tiny_model_dir: Path, runs: Path) -> None:
     shutil.rmtree(cut / "checkpoints")
+    train(small_config(tiny_model_dir, cut), resume=cut)
+    assert record_of(cut) == record_of(runs / "whole")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        shorten(STORE, 50),
+        remove(STORE),
+        shorten("checkpoints/step_3/resume/loop.json", 20),
+        rewrite("checkpoints/step_3/resume/loop.json", '{"state": [1], "positions": {}}'),
+        rewrite("checkpoints/step_3/resume/loop.json", '{"state": {"population": 3}, "positions": {"a": null}}'),
+        rewrite("checkpoints/step_3/resume/loop.json", "[" * 100_000),
+        remove("checkpoints/step_3/resume"),
+        remove("checkpoints/step_3/resume/engine.json"),
+        remove("checkpoints/step_3/resume/optimizer.safetensors"),
+        flip("checkpoints/step_3/resume/optimizer.safetensors"),
+        flip("checkpoints/step_3/model.safetensors"),
+        remove("checkpoints/step_3/model.safetensors"),
+    ],
+)
+def test_a_broken_checkpoint_is_seen_and_the_one_before_is_found(cut: Path, change: Callable[[Path], None]) -> None:
+    change(cut)
+    found = find_checkpoint(RunDirectory(cut))
+    assert found.checkpoint == cut / "checkpoints" / "step_2"
+    ((broken, _),), (complaint,) = found.broken, found.complaints
+    assert broken == cut / "checkpoints" / "step_3"
+    assert complaint.startswith(f"{broken} ") and complaint.endswith(": the run goes back to step_2")
+
+
+def test_a_run_goes_back_by_itself_says_so_and_ends_as_the_whole_one(
+    cut: Path, tiny_model_dir: Path, runs: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flip("checkpoints/step_3/model.safetensors")(cut)
+    for foreign in ("step_old", "step_4 copy", "step_007", "step_"):
+        (cut / "checkpoints" / foreign).mkdir()
+    (cut / "rollouts" / "step_x.jsonl").write_text("{}\n")
+    assert main(["train", "--resume", str(cut), "--dry-run"]) == 0
+    assert "model.safetensors is not what was written: the run goes back to step_2" in capsys.readouterr().out
+    train(small_config(tiny_model_dir, cut), resume=cut)
+    assert "the run goes back to step_2; what is left of the other is kept in" in caplog.text
+    assert (cut / "checkpoints" / "broken-step_3" / "model.safetensors").is_file()
+    for foreign in ("step_old", "step_4 copy", "step_007", "step_"):
+        (cut / "checkpoints" / foreign).rmdir()
+    (cut / "rollouts" / "step_x.jsonl").unlink()
+    assert record_of(cut) == record_of(runs / "whole")
+    left = [path.parent.name for path in (cut / "checkpoints").glob("step_*/resume")]
+    assert sorted(left) == ["step_4", "step_6"]
+
+
+def test_resume_files_that_a_kill_left_are_taken_away_and_a_checkpoint_without_checksums_is_taken(
+    cut: Path, tiny_model_dir: Path
+) -> None:
+    shutil.copytree(cut / "checkpoints" / "step_2", cut / "checkpoints" / "step_1")
+    (cut / "checkpoints" / "step_3" / "SHA256SUMS").unlink()
+    train(small_config(tiny_model_dir, cut, steps=3), resume=cut)
+    left = [path.parent.name for path in (cut / "checkpoints").glob("step_*/resume")]
+    assert sorted(left) == ["step_2", "step_3"]
+
+
+def test_weights_without_checksums_that_cannot_be_loaded_cost_nothing_of_the_record(
+    cut: Path, tiny_model_dir: Path
+) -> None:
+    (cut / "checkpoints" / "step_3" / "SHA256SUMS").unlink()
+    shorten("checkpoints/step_3/resume/optimizer.safetensors", 100)(cut)
+    before = record_of(cut)
+    with pytest.raises(ResumeError, match="step_3 cannot be loaded: SafetensorError"):
+        train(small_config(tiny_model_dir, cut), resume=cut)
+    assert record_of(cut) == before
+
+
+@pytest.mark.parametrize("text", [b"", b"- a\n", b"a: [\n", b"\xff\xfe", b"a: &a [*a]\n", b"[" * 300])
+def test_a_config_that_is_none_is_named(cut: Path, text: bytes, capsys: pytest.CaptureFixture[str]) -> None:
+    (cut / "config.yaml").write_bytes(text)
+    for command in (["train", "--resume", str(cut)], ["report", str(cut)], ["evaluate", str(cut)]):
+        assert main(command) == 2
+        assert "config.yaml' is broken: " in capsys.readouterr().err
+
+
+LIMITED = """
+import resource, sys
+from fastslow.cli.main import main
+limit = int(sys.argv.pop(1))
+import fastslow.training.session as session
+begin = session.TrainingSession.__enter__
+def enter(self):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+    return begin(self)
+session.TrainingSession.__enter__ = enter
+sys.exit(main(["train", "--quiet", *sys.argv[1:]]))
+"""
+
+
+def test_a_disk_that_takes_no_more_leaves_the_last_checkpoint_and_says_what_to_do(
+    cut: Path, tiny_model_dir: Path, runs: Path
+) -> None:
+    small = 20_000  # the records of a step fit, the weights do not
+    done = subprocess.run(
+        [sys.executable, "-c", LIMITED, str(small), "--resume", str(cut), "--set", "steps=6"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    assert "step_4' could not be written: " in done.stderr and "Make room or lift the limit" in done.stderr
+    assert "it goes on from the checkpoint after step 3" in done.stderr
+    assert sorted(path.name for path in (cut / "checkpoints").iterdir()) == ["step_2", "step_3"]
+    train(small_config(tiny_model_dir, cut), resume=cut)
+    assert record_of(cut) == record_of(runs / "whole")
+
+
+def test_sigterm_ends_a_run_like_ctrl_c(cut: Path, tiny_model_dir: Path, runs: Path) -> None:
+    class Stopper:
+        def on_event(self, kind: str, payload: Mapping[str, Any]) -> None:
+            if kind == "step" and payload["step"] == 4:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    result = train(small_config(tiny_model_dir, cut), resume=cut, observer=Stopper())
+    assert (result.interrupted, result.steps) == (True, 4)
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
     train(small_config(tiny_model_dir, cut), resume=cut)
     assert record_of(cut) == record_of(runs / "whole")

@@ -6,6 +6,7 @@ from typing import Protocol, runtime_checkable
 
 from fastslow.errors import ReflectionError
 from fastslow.fast.optimiser import Usage
+from fastslow.text import control_characters, printable
 from fastslow.types import Prompt
 
 
@@ -64,10 +65,28 @@ class BatchProposer(Protocol):
 
 
 def propose_all(proposer: Proposer, requests: Sequence[ProposalRequest]) -> list[Proposal | ReflectionError]:
-    """One outcome a request, in order; in one batch where the proposer knows how."""
+    """One outcome a request, in order; in one batch where the proposer knows how.
+
+    A text that a prompt must not hold, whoever wrote it, becomes a refusal: a control character can steer a terminal, ends
+    texts in some programs, and is nothing that a model was trained to read; a lone surrogate cannot be written to a file.
+    """
     if isinstance(proposer, BatchProposer):
-        return proposer.propose_batch(requests)
-    return [_outcome(proposer, request) for request in requests]
+        outcomes = proposer.propose_batch(requests)
+    else:
+        outcomes = [_outcome(proposer, request) for request in requests]
+    return [_clean(outcome) for outcome in outcomes]
+
+
+def _clean(outcome: Proposal | ReflectionError) -> Proposal | ReflectionError:
+    found = control_characters(outcome.text) if isinstance(outcome, Proposal) else ()
+    if isinstance(outcome, ReflectionError) or not found:
+        return outcome
+    codes = ", ".join(f"U+{ord(character):04X}" for character in found[:5])
+    return ReflectionError(
+        f"the proposed text holds control characters or surrogates ({codes})",
+        outcome.usage + Usage(refused=1),
+        printable(outcome.text),
+    )
 
 
 def _outcome(proposer: Proposer, request: ProposalRequest) -> Proposal | ReflectionError:

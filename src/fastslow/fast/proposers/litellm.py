@@ -1,21 +1,15 @@
 """Reflection through LiteLLM: any model name that it knows, from hosted ones to a local server."""
 
 import os
+import warnings
 from typing import Any
 
 from fastslow.errors import ConfigError
 from fastslow.fast.proposers.base import Proposer
-from fastslow.fast.proposers.openai import read_completion
 from fastslow.fast.proposers.reflection import ReflectionProposer, Reply
-from fastslow.fast.proposers.remote import (
-    NO_KEY,
-    RemoteModel,
-    api_key,
-    call_error,
-    check_remote,
-    known_secrets,
-    usage_of,
-)
+from fastslow.fast.proposers.remote import RemoteModel, call_error, check_remote, within
+from fastslow.fast.proposers.replies import ReplyReader
+from fastslow.fast.proposers.secrets import NO_KEY, api_key, known_secrets
 from fastslow.fast.proposers.settings import RemoteConfig
 from fastslow.slow.engine import PolicyEngine
 from fastslow.types import Message
@@ -52,27 +46,30 @@ class LiteLLMChat:
         # Without a key of its own, a server at base_url gets none of the environment's: it may be anybody's.
         self._api_key = api_key(config) or (NO_KEY if config.base_url else None)
         self._secrets = known_secrets(self._api_key)
+        self._reader = ReplyReader(config, self._api_key, self._secrets)
 
     def __call__(self, messages: list[Message], seed: int) -> Reply:
         config = self.config
         try:
-            response = self._litellm.completion(
-                model=config.model,
-                messages=messages,
-                temperature=config.temperature,
-                max_tokens=config.max_tokens,
-                seed=seed,
-                timeout=config.timeout_s,
-                api_key=self._api_key,
-                api_base=config.base_url,
-                drop_params=True,
-                num_retries=0,
-                max_retries=0,
+            response = within(
+                config.timeout_s,
+                lambda: self._litellm.completion(
+                    model=config.model,
+                    messages=messages,
+                    temperature=config.temperature,
+                    max_tokens=config.max_tokens,
+                    seed=seed,
+                    timeout=config.timeout_s,
+                    api_key=self._api_key,
+                    api_base=config.base_url,
+                    drop_params=True,
+                    num_retries=0,
+                    max_retries=0,
+                ),
             )
+            return self._reader.read(response, lambda: self._list_price(response))
         except Exception as error:  # whatever LiteLLM raises is a failed attempt, never the end of a training run
-            raise call_error(error, self._secrets, ()) from None
-        usage = usage_of(config, getattr(response, "usage", None), lambda: self._list_price(response))
-        return read_completion(response, usage)
+            raise call_error(error, self._secrets, (TimeoutError,)) from None
 
     def _list_price(self, response: object) -> float | None:
         try:
@@ -101,4 +98,6 @@ def _import() -> Any:
             "fast.proposer.kind: 'litellm' needs the litellm package: install it with pip install 'fastslow[litellm]'"
         ) from error
     litellm.suppress_debug_info = True
+    # Over an answer of another shape, its objects warn with the answer's words, whatever these hold.
+    warnings.filterwarnings("ignore", message="Pydantic serializer warnings", category=UserWarning)
     return litellm

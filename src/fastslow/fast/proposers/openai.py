@@ -1,22 +1,13 @@
 """Reflection through any server that speaks the OpenAI chat-completions protocol (vLLM, llama.cpp, SGLang, OpenAI)."""
 
-import json
 from typing import Any
 
 from fastslow.errors import ConfigError
-from fastslow.fast.optimiser import Usage
 from fastslow.fast.proposers.base import Proposer
 from fastslow.fast.proposers.reflection import ReflectionProposer, Reply
-from fastslow.fast.proposers.remote import (
-    NO_KEY,
-    CallError,
-    RemoteModel,
-    api_key,
-    call_error,
-    check_remote,
-    known_secrets,
-    usage_of,
-)
+from fastslow.fast.proposers.remote import RemoteModel, call_error, check_remote, within
+from fastslow.fast.proposers.replies import ReplyReader
+from fastslow.fast.proposers.secrets import NO_KEY, api_key, known_secrets
 from fastslow.fast.proposers.settings import RemoteConfig
 from fastslow.slow.engine import PolicyEngine
 from fastslow.types import Message
@@ -39,36 +30,38 @@ class OpenAIChat:
     """One attempt of a chat completion. The key comes from the named environment variable and from nowhere else."""
 
     def __init__(self, config: RemoteConfig) -> None:
-        openai = _import()
+        self._openai = openai = _import()
         self.config = config
-        key = api_key(config) or NO_KEY
-        self._secrets = known_secrets(key)
-        # A server that answers 200 with something that is not JSON is broken for the moment, like one that hangs up.
-        self._transient = (openai.APIConnectionError, openai.APIResponseValidationError, json.JSONDecodeError)
-        self._client: Any = openai.OpenAI(
-            base_url=config.base_url, api_key=key, timeout=config.timeout_s, max_retries=0
-        )
+        self._key = api_key(config) or NO_KEY
+        self._secrets = known_secrets(self._key)
+        self._reader = ReplyReader(config, self._key, self._secrets)
+        # A server that answers 200 with something that is no completion is broken for the moment, like one that hangs up.
+        # The client fails over such an answer with whatever its code happens to raise.
+        self._transient = (
+            openai.APIConnectionError, openai.APIResponseValidationError, TimeoutError,
+            ValueError, TypeError, AttributeError, LookupError, RecursionError,
+        )  # fmt: skip
 
     def __call__(self, messages: list[Message], seed: int) -> Reply:
+        config = self.config
         try:
-            response = self._client.chat.completions.create(
-                model=self.config.model,
-                messages=messages,
-                temperature=self.config.temperature,
-                max_tokens=self.config.max_tokens,
-                seed=seed,
-            )
+            # A client of its own, so that closing it ends an answer that is given up, and no other.
+            with self._openai.OpenAI(
+                base_url=config.base_url, api_key=self._key, timeout=config.timeout_s, max_retries=0
+            ) as client:
+                response = within(
+                    config.timeout_s,
+                    lambda: client.chat.completions.create(
+                        model=config.model,
+                        messages=messages,
+                        temperature=config.temperature,
+                        max_tokens=config.max_tokens,
+                        seed=seed,
+                    ),
+                )
+            return self._reader.read(response, lambda: None)
         except Exception as error:  # whatever the client raises is a failed attempt, never the end of a training run
             raise call_error(error, self._secrets, self._transient) from None
-        return read_completion(response, usage_of(self.config, getattr(response, "usage", None), lambda: None))
-
-
-def read_completion(response: object, usage: Usage) -> Reply:
-    """The reply of a chat completion. Raises a retryable CallError where the response holds none."""
-    choices = getattr(response, "choices", None)
-    if not choices:
-        raise CallError("the server's answer holds no choices", retryable=True)
-    return Reply(choices[0].message.content or "", choices[0].finish_reason, usage)
 
 
 def _import() -> Any:

@@ -20,11 +20,12 @@ FINISHED = (None, "stop", "eos", "end_turn")
 
 @dataclass(frozen=True)
 class Reply:
-    """What a reflection LM said. `usage` has its tokens, price and attempts."""
+    """What a reflection LM said. `usage` has its tokens, price and attempts; `refusal`: why it must not be adopted."""
 
     text: str
     finish_reason: str | None
     usage: Usage
+    refusal: str | None = None
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ class ReflectionProposer:
         if isinstance(reply, ReflectionError):
             return reply
         text, refusal = read_reply(reply.text, reply.finish_reason)
-        refusal = refusal or self._refusal(text, request.parent.as_dict()[request.component])
+        refusal = reply.refusal or refusal or self._refusal(text, request.parent.as_dict()[request.component])
         if refusal is None:
             return Proposal(text, reply.usage)
         return ReflectionError(refusal, reply.usage + Usage(refused=1), text or None)
@@ -99,7 +100,7 @@ class ReflectionProposer:
 
 def read_reply(reply: str, finish_reason: str | None) -> tuple[str, str | None]:
     """The new text of a reply, and why it must be refused, None where it is whole. Thoughts before it are left out."""
-    body = reply.rpartition(THOUGHT_END)[2].strip()
+    body = reply.replace("\r\n", "\n").rpartition(THOUGHT_END)[2].strip()
     _, opened, rest = body.rpartition(OPEN)
     text, closed, _ = (rest if opened else body).partition(CLOSE)
     text = text.strip()

@@ -1,32 +1,35 @@
-"""Calls to a reflection LM on a server: retries, waiting, error messages without secrets, prices.
+"""Calls to a reflection LM on a server: time limits, retries, waiting, error messages without secrets.
 
 The client libraries' own retries are off, so that every attempt is counted here and nowhere else.
 """
 
 import math
-import os
 import random
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Any
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 from fastslow.errors import ConfigError, ReflectionError
 from fastslow.fast.optimiser import Usage
 from fastslow.fast.proposers.reflection import Question, Reply
+from fastslow.fast.proposers.replies import BrokenReply
+from fastslow.fast.proposers.secrets import api_key, redact
 from fastslow.fast.proposers.settings import RemoteConfig
 from fastslow.seeding import derive_seed
+from fastslow.text import printable, shortened, shown, storable
+from fastslow.threads import side_by_side
 from fastslow.types import Message
 
 EXAMPLE_CHARS = 24000
 CALLS_AT_ONCE = 8
 MAX_WAIT_S = 60.0
 MAX_RETRY_AFTER_S = 300.0
-NO_KEY = "no-key"
 RETRYABLE_STATUS = (408, 409, 429)
 ADVICE: Mapping[int, str] = {
     400: "check fast.proposer.model and max_tokens; where the server names a parameter that it does not take, kind: litellm "
@@ -35,7 +38,6 @@ ADVICE: Mapping[int, str] = {
     403: "this key may not use fast.proposer.model: choose another model, or another key in fast.proposer.api_key_env",
     404: "check fast.proposer.model, and fast.proposer.base_url, which for most servers ends in /v1",
 }
-SECRET_NAME = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD)$")
 
 
 class CallError(Exception):
@@ -45,6 +47,8 @@ class CallError(Exception):
         super().__init__(message)
         self.retryable, self.retry_after_s = retryable, retry_after_s
 
+
+Value = TypeVar("Value")
 
 Complete = Callable[[list[Message], int], Reply]
 """One attempt: messages and a seed to a reply. Raises CallError."""
@@ -67,7 +71,11 @@ class RemoteModel:
             return list(pool.map(self._ask, questions))
 
     def _ask(self, question: Question) -> Reply | ReflectionError:
-        messages = question.messages(EXAMPLE_CHARS)
+        # JSON has no lone surrogates, and an answer or a verifier's feedback may.
+        messages: list[Message] = [
+            {"role": message["role"], "content": storable(message["content"])}
+            for message in question.messages(EXAMPLE_CHARS)
+        ]
         jitter = random.Random(derive_seed(question.seed, "backoff"))
         failures = 0
         while True:
@@ -81,7 +89,7 @@ class RemoteModel:
                 self.sleep(wait)
             else:
                 attempts = Usage(calls=failures + 1, failures=failures)
-                return Reply(reply.text, reply.finish_reason, reply.usage + attempts)
+                return replace(reply, usage=reply.usage + attempts)
 
     def _wait(self, error: CallError, retried: int, jitter: random.Random) -> float | None:
         """Seconds until the next attempt; None where there is none."""
@@ -93,11 +101,38 @@ class RemoteModel:
         return max(wait, error.retry_after_s) if error.retry_after_s <= MAX_RETRY_AFTER_S else None
 
 
+def within(timeout_s: float, call: Callable[[], Value]) -> Value:
+    """What a call gives, whole, within its time. Raises what it raises, and TimeoutError where it takes longer.
+
+    The client libraries' own time limits begin anew with every byte, so that an answer that drips would never end. A call that
+    is given up goes on in a thread that keeps nothing alive, until its connection is closed.
+    """
+
+    def attempt() -> tuple[list[Value], Exception | None]:
+        try:
+            return [call()], None
+        except Exception as error:
+            return [], error
+
+    outcome = side_by_side([attempt], timeout_s, workers=1)[0]
+    if outcome.timed_out:
+        raise TimeoutError(f"no whole answer within {timeout_s:g} s (fast.proposer.timeout_s)")
+    if outcome.failure is not None:  # the client ended its thread: no answer will come
+        raise BrokenReply(outcome.failure)
+    values: list[Value]
+    values, error = outcome.value
+    if error is not None:
+        raise error
+    return values[0]
+
+
 def call_error(error: Exception, secrets: Sequence[str], transient: tuple[type[Exception], ...]) -> CallError:
-    """What a client library raised, as one of ours: retryable or not, in words, without secrets."""
+    """What a client library raised, as one of ours: retryable or not, in words, without secrets and control characters."""
     status = getattr(error, "status_code", None)
-    words = redact(" ".join(str(error).split())[:500], secrets) or type(error).__name__
-    if status is None:
+    words = shortened(printable(redact(" ".join(str(error).split()), secrets)), 500) or type(error).__name__
+    if isinstance(error, BrokenReply):
+        return CallError(words, retryable=True)
+    if not isinstance(status, int):
         return CallError(f"{type(error).__name__}: {words}", retryable=isinstance(error, transient))
     retryable = status in RETRYABLE_STATUS or status >= 500
     advice = f". The way out: {ADVICE[status]}" if status in ADVICE else ""
@@ -119,32 +154,6 @@ def retry_after(error: Exception) -> float | None:
     return max(0.0, seconds) if math.isfinite(seconds) else None
 
 
-def redact(text: str, secrets: Sequence[str]) -> str:
-    """The text with every secret blotted out."""
-    for secret in sorted(secrets, key=len, reverse=True):
-        text = text.replace(secret, "[secret]")
-    return text
-
-
-def known_secrets(api_key: str | None) -> tuple[str, ...]:
-    """The key in use, and whatever else the environment calls a key, token, secret or password."""
-    values = [value for name, value in os.environ.items() if SECRET_NAME.search(name.upper()) and len(value) >= 8]
-    return tuple({*values, *([api_key] if api_key and api_key != NO_KEY else [])})
-
-
-def api_key(config: RemoteConfig) -> str | None:
-    """The key, from the environment variable that the config names. Raises ConfigError where that is not set."""
-    if config.api_key_env is None:
-        return None
-    value = os.environ.get(config.api_key_env, "").strip()
-    if not value:
-        raise ConfigError(
-            f"fast.proposer.api_key_env: the environment variable {config.api_key_env!r} is not set: export it with the "
-            "key of the reflection LM, or leave api_key_env out for a server without a key"
-        )
-    return value
-
-
 def check_remote(config: RemoteConfig) -> None:
     """Raises ConfigError for an address that is none, a key that is missing, or half a price."""
     if config.base_url is not None:
@@ -154,19 +163,6 @@ def check_remote(config: RemoteConfig) -> None:
         raise ConfigError(
             "fast.proposer.usd_per_million_input_tokens and usd_per_million_output_tokens: give both prices, or neither"
         )
-
-
-def usage_of(config: RemoteConfig, usage: Any, list_price: Callable[[], float | None]) -> Usage:
-    """Tokens and price of a response's `usage` part: the config's prices, else the list price, else unknown."""
-    if usage is None:
-        return Usage(usd=None)
-    asked, written = int(usage.prompt_tokens or 0), int(usage.completion_tokens or 0)
-    prices = config.usd_per_million_input_tokens, config.usd_per_million_output_tokens
-    if prices[0] is not None and prices[1] is not None:
-        usd: float | None = (asked * prices[0] + written * prices[1]) / 1e6
-    else:
-        usd = list_price()
-    return Usage(input_tokens=asked, output_tokens=written, usd=usd)
 
 
 def _header(error: Exception, name: str) -> str | None:
@@ -185,11 +181,18 @@ def _check_url(url: str) -> None:
     except ValueError:
         valid = False
     if not valid or url != url.strip():
+        what = shown(url) if not re.search("[@?#]", url) else "what stands here (not repeated: it may hold a key)"
         raise ConfigError(
-            f"fast.proposer.base_url: {url!r} is not an address: write it as http://host:port/v1 or https://host/v1"
+            f"fast.proposer.base_url: {what} is not an address: write it as http://host:port/v1 or https://host/v1"
         )
     if parts.username or parts.password:
         raise ConfigError(
             f"fast.proposer.base_url: holds a user or password for {parts.hostname!r}: put the key into an environment "
             "variable and name that in fast.proposer.api_key_env"
+        )
+    if parts.query or parts.fragment:
+        raise ConfigError(
+            f"fast.proposer.base_url: the address at {parts.hostname!r} goes on behind a '?' or '#', where keys often stand "
+            "(not repeated here): put the key into an environment variable, name that in fast.proposer.api_key_env, and end "
+            "the address before it"
         )

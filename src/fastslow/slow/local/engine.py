@@ -60,7 +60,9 @@ class LocalEngine:
             torch.set_num_threads(threads)
         slow = slow or SlowConfig()
         self.policy = LocalPolicy(model, slow, seed=seed, adapter=adapter, base=base)
-        self.renderer = ChatRenderer(self.policy.tokenizer, model.chat_template_kwargs)
+        self.renderer = ChatRenderer(
+            self.policy.tokenizer, model.chat_template_kwargs, parse_special=model.special_tokens_in_text
+        )
         self.learner = LocalLearner(self.policy)
         self.checkpoints = LocalCheckpoints(self.learner)
         self.sampler: Sampler = build_sampler(slow.sampler, self.policy)

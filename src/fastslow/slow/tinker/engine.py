@@ -105,7 +105,9 @@ class TinkerEngine:
         self.dialect = DIALECTS[tinker.backend]
         self.base_name = server_name(model, tinker)
         self.tokenizer = loading.load_tokenizer(model)
-        self.renderer = ChatRenderer(self.tokenizer, model.chat_template_kwargs)
+        self.renderer = ChatRenderer(
+            self.tokenizer, model.chat_template_kwargs, parse_special=model.special_tokens_in_text
+        )
         text, generation = loading.load_settings(model)
         self.context_limit = server_limit(model, tinker, loading.context_limit(text))
         self.intact = True

@@ -1,4 +1,4 @@
-"""Calls of environments side by side, with a time limit each. What hangs is left behind; what raises says so."""
+"""Calls side by side, with a time limit each. What hangs is left behind; what raises says so."""
 
 import queue
 import threading
@@ -36,7 +36,7 @@ def side_by_side(calls: Sequence[Callable[[], Any]], timeout_s: float, workers: 
             index = waiting.pop()
             left[index] = timeout_s
             threading.Thread(
-                target=_call, args=(index, calls[index], finished), daemon=True, name=f"environment-{index}"
+                target=_call, args=(index, calls[index], finished), daemon=True, name=f"call-{index}"
             ).start()
         answered, passed = _next(finished, min(SLICE_S, *left.values()))
         for index, outcome in answered:
@@ -69,6 +69,6 @@ def _call(index: int, call: Callable[[], Any], finished: "queue.SimpleQueue[tupl
     start = time.perf_counter()
     try:
         outcome = Outcome(call(), seconds=time.perf_counter() - start)
-    except BaseException as error:  # an environment may end its thread, or raise what is no Exception
+    except BaseException as error:  # somebody else's code may end its thread, or raise what is no Exception
         outcome = Outcome(failure=f"{type(error).__name__}: {error}", seconds=time.perf_counter() - start)
     finished.put((index, outcome))

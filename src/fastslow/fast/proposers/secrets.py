@@ -1,0 +1,46 @@
+"""The key of a reflection server: where it comes from, and how it stays out of every message and prompt."""
+
+import os
+import re
+from collections.abc import Sequence
+
+from fastslow.errors import ConfigError
+from fastslow.fast.proposers.settings import RemoteConfig
+
+NO_KEY = "no-key"
+SECRET_NAME = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD)$")
+VARIABLE_NAME = re.compile(r"[A-Z][A-Z0-9]*(_[A-Z0-9]+)+")
+"""What names of environment variables look like, and keys do not."""
+
+
+def redact(text: str, secrets: Sequence[str]) -> str:
+    """The text with every secret blotted out."""
+    for secret in sorted(secrets, key=len, reverse=True):
+        text = text.replace(secret, "[secret]")
+    return text
+
+
+def known_secrets(api_key: str | None) -> tuple[str, ...]:
+    """The key in use, and whatever else the environment calls a key, token, secret or password."""
+    values = [value for name, value in os.environ.items() if SECRET_NAME.search(name.upper()) and len(value) >= 8]
+    return tuple({*values, *([api_key] if api_key and api_key != NO_KEY else [])})
+
+
+def api_key(config: RemoteConfig) -> str | None:
+    """The key, from the environment variable that the config names. Raises ConfigError where that is not set."""
+    name = config.api_key_env
+    if name is None:
+        return None
+    value = os.environ.get(name, "").strip() if "\0" not in name else ""
+    if value:
+        return value
+    if not VARIABLE_NAME.fullmatch(name):
+        # A key that was pasted here is repeated nowhere.
+        raise ConfigError(
+            "fast.proposer.api_key_env: no environment variable has the name that stands here (it is not repeated, since it "
+            "may be a key): export the key of the reflection LM, say as REFLECTION_API_KEY, and write that name here"
+        )
+    raise ConfigError(
+        f"fast.proposer.api_key_env: the environment variable {name!r} is not set: export it with the key of the reflection "
+        "LM, or leave api_key_env out for a server without a key"
+    )

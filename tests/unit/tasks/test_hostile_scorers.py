@@ -1,0 +1,127 @@
+"""Scorers that end the program, return what is no score, or say too much: no traceback, and nothing lost."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fastslow.cli.main import main
+from fastslow.errors import ConfigError, TaskError, told
+from fastslow.extension import load_object
+from fastslow.loop import train
+from fastslow.runs.files import checkpoint_steps
+from fastslow.tasks.base import LONGEST_FEEDBACK, ScoringFailure, Task, check_score
+from fastslow.tasks.reward_functions import _call
+from fastslow.types import Problem, Score
+
+from runs import small_config
+from toy import LettersTask
+
+PROBLEM = Problem("p", ({"role": "user", "content": "x"},))
+
+
+class Judged(Task):
+    """Scores by what it was given."""
+
+    def __init__(self, judge: Any) -> None:
+        self.judge = judge
+
+    def problems(self, split: str) -> list[Problem]:
+        return [PROBLEM]
+
+    def score(self, problem: Problem, completion: str) -> Score:
+        return self.judge()  # type: ignore[no-any-return]
+
+
+def score(judge: Any) -> Score | ScoringFailure:
+    return Judged(judge).score_batch([PROBLEM], ["x"])[0]
+
+
+def test_a_scorer_that_ends_the_program_masks_its_rollout_and_the_first_one_says_where(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    for _ in range(3):
+        assert score(lambda: sys.exit("\x1b[31m")) == ScoringFailure("SystemExit: \x1b[31m")
+    (record,) = caplog.records
+    assert "SystemExit: \N{REPLACEMENT CHARACTER}[31m (" in record.message
+    assert "test_hostile_scorers.py, line " in record.message
+
+
+def test_a_reward_function_does_as_well() -> None:
+    def function(completions: list[str]) -> list[float]:
+        sys.exit(0)
+
+    (found,) = _call("f", function, {"completions": ["x"]}, 1)
+    assert isinstance(found, ScoringFailure)
+
+
+@pytest.mark.parametrize("reward", [np.float32(0.5), np.float64(0.5), np.array(0.5), True])
+def test_a_reward_of_another_librarys_is_a_number(reward: Any) -> None:
+    found = score(lambda: Score(reward, ""))
+    assert isinstance(found, Score)
+    assert float(found.reward) in (0.5, 1.0)
+
+
+@pytest.mark.parametrize("reward", ["0.5", None, float("nan"), 1.0000001, [0.5]])
+def test_a_reward_that_is_none_is_named(reward: Any) -> None:
+    with pytest.raises(TaskError, match="for problem 'p'"):
+        score(lambda: Score(reward, ""))
+
+
+def test_words_that_no_file_can_hold_are_replaced_and_endless_ones_cut() -> None:
+    assert check_score(Score(0.5, "a\ud800b"), PROBLEM).feedback == "a\N{REPLACEMENT CHARACTER}b"
+    found = check_score(Score(0.5, "x" * 10_000_000), PROBLEM)
+    assert len(found.feedback) <= LONGEST_FEEDBACK
+
+    def fails() -> Score:
+        raise ValueError("y" * 10_000_000 + "\ud800")
+
+    failed = score(fails)
+    assert isinstance(failed, ScoringFailure)
+    assert len(failed.reason) < 3000
+    failed.reason.encode()
+
+
+def test_a_module_that_ends_the_program_cannot_be_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "ends_the_program.py").write_text("import sys\nsys.exit(0)\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ConfigError, match=r"task.name: .* cannot be imported: it ends the program \(sys.exit\(0\)\)"):
+        load_object("ends_the_program:Task", "task.name")
+
+
+def test_sys_exit_never_ends_a_command_with_status_0(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "ends_when_made.py").write_text("import sys\nclass Task:\n    def __init__(self): sys.exit(0)\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    config = tmp_path / "config.yaml"
+    config.write_text("model: {name: package:fastslow.lab/model}\ntask: {name: 'ends_when_made:Task'}\n")
+    assert main(["train", str(config), "--dry-run"]) == 1
+    assert "code that the config names ended the program: sys.exit(0)" in capsys.readouterr().err
+
+
+class Ends(LettersTask):
+    """Its problems are asked for in every step, and the third time they end the program."""
+
+    asked = 0
+
+    def score_batch(self, problems: Any, completions: Any) -> Any:
+        Ends.asked += 1
+        if Ends.asked == 9:
+            sys.exit(0)
+        return super().score_batch(problems, completions)
+
+
+def test_a_run_that_is_ended_so_is_saved_first(tmp_path: Path, tiny_model_dir: Path) -> None:
+    Ends.asked = 0
+    name = f"{__name__}:Ends"
+    with pytest.raises(SystemExit) as caught:
+        train(
+            small_config(
+                tiny_model_dir, tmp_path / "run", method="rl", steps=20, task={"name": name}, checkpoint_every=50
+            )
+        )
+    assert "was saved in" in told(caught.value)
+    assert checkpoint_steps(tmp_path / "run")
