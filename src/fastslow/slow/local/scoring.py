@@ -69,7 +69,8 @@ class ForestScorer:
                     logits_to_keep=torch.tensor(kept, device=self.device),
                     use_cache=False,
                 )
-            logits: torch.Tensor = output.logits[0]
+            # A view: the gradient of an index would be a second tensor of their size.
+            logits: torch.Tensor = output.logits.flatten(0, 1)
             return logits
 
         rows = [[row_of[node] for node in path] for path in predictors]
