@@ -209,7 +209,10 @@ def _memory(config: Config, device: torch.device | None, room: ContextRoom) -> l
 
     plan = dry_plan(config, device, distils=find_method(config.method).needs_distributions)
     if plan is None:
-        return [f"memory: at most {config.slow.memory_gib:g} GiB; what this model takes is known once its weights are loaded"]
+        return [
+            f"memory: at most {config.slow.memory_gib:g} GiB; what this model takes is known once its weights are loaded"
+        ]
+    plan.check(room.longest + room.max_tokens)
     return [f"{plan.describe(room.longest + room.max_tokens)}, under the seed prompt"]
 
 

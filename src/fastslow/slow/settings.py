@@ -232,8 +232,8 @@ class SlowConfig(Section):
     def _one_measure_of_memory(self) -> "SlowConfig":
         if self.memory_gib is not None and self.microbatch_tokens != MICROBATCH_TOKENS:
             raise ValueError(
-                f"memory_gib: {self.memory_gib:g} and microbatch_tokens: {self.microbatch_tokens} both say how large a training "
-                "pass is: leave microbatch_tokens out"
+                f"memory_gib: {self.memory_gib:g} and microbatch_tokens: {self.microbatch_tokens} both say how large a "
+                "training pass is: leave microbatch_tokens out"
             )
         return self
 

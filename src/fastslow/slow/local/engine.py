@@ -135,7 +135,8 @@ class LocalEngine:
     def train_step(self, datums: Sequence[Datum], loss: LossSettings, learning_rate: float) -> UpdateMetrics:
         """As `Learner.train_step`."""
         self._make_room()
-        metrics = self.learner.train_step(datums, loss, learning_rate)
+        with self.policy.watched():
+            metrics = self.learner.train_step(datums, loss, learning_rate)
         self.sync()
         return metrics
 
@@ -144,7 +145,8 @@ class LocalEngine:
     ) -> UpdateMetrics:
         """As `Learner.distill_step`."""
         self._make_room()
-        metrics = self.learner.distill_step(datums, learning_rate, temperature)
+        with self.policy.watched():
+            metrics = self.learner.distill_step(datums, learning_rate, temperature)
         self.sync()
         return metrics
 

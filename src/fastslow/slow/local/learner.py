@@ -128,9 +128,7 @@ class LocalLearner:
         if settings.kl_coefficient:
             with torch.no_grad(), self.policy.weights("base") as base:
                 # Not kept by a name: their logits are gone before those of the current weights are there.
-                base_logprobs, _ = output_logprobs(
-                    outputs(base, batch.forward), batch, sequences, settings.temperature
-                )
+                base_logprobs, _ = output_logprobs(outputs(base, batch.forward), batch, sequences, settings.temperature)
         current = outputs(self.policy.model, batch.forward)
         learner, entropy = output_logprobs(current, batch, sequences, settings.temperature)
         members = [datums[index] for index in batch.members]

@@ -6,6 +6,7 @@ stand beside them. The plan is a function of the model, the config and the lengt
 free at the moment: a resumed run cuts its updates as the uninterrupted one does.
 """
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,8 @@ from fastslow.slow.local.moments import embeddings_of
 from fastslow.slow.local.pass_cost import FLOAT32, PassCost, measure
 from fastslow.slow.local.scoring import ForestScorer, PlainScorer
 from fastslow.slow.settings import SlowConfig
+
+logger = logging.getLogger(__name__)
 
 GIB = 2**30
 # bitsandbytes: a block of so many moments has a scale of 32 bits; tensors below the size keep 32 bits.
@@ -83,6 +86,7 @@ class MemoryPlan:
 
     def __init__(self, budget_gib: float, fixed: Fixed, cost: PassCost, *, sides: int = 1) -> None:
         self.budget_gib, self.fixed, self.cost, self.sides = budget_gib, fixed, cost, sides
+        self._warned = False
 
     def peak_bytes(self, tokens: int, longest: int, rows: int) -> int:
         """Of an update whose passes have up to `tokens` tokens, of sequences of up to `longest`, with `rows` rows of logits."""
@@ -91,11 +95,9 @@ class MemoryPlan:
         return fixed.training + int(max(passing + fixed.largest, 2 * fixed.largest, fixed.step))
 
     def tokens(self, longest: int, rows: int) -> int:
-        """The most tokens of a pass that fit, at least `longest`; of up to `rows` rows of logits in an update.
-
-        Raises: ConfigError where one sequence of `longest` tokens does not fit.
+        """The most tokens of a pass that fit, at least `longest`, whose sequence fits or not; of up to `rows` rows of logits in
+        an update.
         """
-        self.check(longest)
         low, high = longest, max(longest, LARGEST_PASS)
         while low < high:
             middle = (low + high + 1) // 2
@@ -106,16 +108,25 @@ class MemoryPlan:
         return low
 
     def pass_tokens(self, sequences: Sequence[TokenSequence]) -> int:
-        """`tokens` for these sequences."""
+        """`tokens` for these sequences. A warning says it, once, where one of them is too long for the budget."""
         longest = max(len(s.context_tokens) + len(s.completion_tokens) for s in sequences)
+        if not self._warned and (complaint := self.complaint(longest)) is not None:
+            self._warned = True
+            logger.warning("%s", complaint)
         return self.tokens(longest, sum(len(s.completion_tokens) for s in sequences))
 
     def check(self, longest: int) -> None:
         """Raises ConfigError where an update on one sequence of `longest` tokens takes more than the budget."""
+        complaint = self.complaint(longest)
+        if complaint is not None:
+            raise ConfigError(complaint)
+
+    def complaint(self, longest: int) -> str | None:
+        """What is wrong with a sequence of `longest` tokens, in words; None where the budget holds an update on it."""
         needed = self.peak_bytes(longest, longest, longest) / GIB
         if needed <= self.budget_gib:
-            return
-        raise ConfigError(
+            return None
+        return (
             f"slow.memory_gib: {self.budget_gib:g} GiB do not hold an update on one sequence of {longest} tokens, which takes "
             f"{needed:.2f} GiB, {self.fixed.training / GIB:.2f} of them whatever its length. Ways out: a larger memory_gib, "
             "slow.activation_checkpointing: true, model.lora, a smaller sampling.max_tokens, or shorter prompts "

@@ -13,7 +13,7 @@ from fastslow.slow.engine import TokenSequence, Weights
 from fastslow.slow.local import attention, loading, lora
 from fastslow.slow.local.cpu_memory import keep_freed_memory
 from fastslow.slow.local.frozen import freeze
-from fastslow.slow.local.memory import MemoryPlan, make_plan
+from fastslow.slow.local.memory import GIB, MemoryPlan, make_plan
 from fastslow.slow.local.probe import Sharing, decide_sharing
 from fastslow.slow.local.recompute import checkpoint_layers
 from fastslow.slow.local.scoring import ForestScorer, MicroBatch, PlainScorer
@@ -107,10 +107,21 @@ class LocalPolicy:
         """
         if self._memory is None and self.slow.memory_gib is not None:
             scorer, limit = self.scorer(self.dtype), self.context_limit
-            self._memory = make_plan(
-                self.model, self.slow, scorer, limit=limit, keeps_base=keeps_base, distils=distils
-            )
+            self._memory = make_plan(self.model, self.slow, scorer, limit=limit, keeps_base=keeps_base, distils=distils)
         return self._memory
+
+    @contextlib.contextmanager
+    def watched(self) -> Iterator[None]:
+        """An update inside: a GPU counts what it really took, and a warning says where that is above `slow.memory_gib`."""
+        plan = self.memory()
+        if plan is None or self.device.type != "cuda":
+            yield
+            return
+        torch.cuda.reset_peak_memory_stats(self.device)
+        yield
+        taken = torch.cuda.max_memory_allocated(self.device) / GIB
+        if taken > plan.budget_gib:
+            logger.warning("slow.memory_gib: %g GiB were planned, and an update took %.2f GiB", plan.budget_gib, taken)
 
     def _choose_layout(self, network: PreTrainedModel) -> Sharing:
         if not self.slow.prefix_sharing:

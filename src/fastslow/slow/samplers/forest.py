@@ -64,9 +64,7 @@ class ForestSampler:
             return ForestDecoder(policy.model, contexts, counts, policy.slow.microbatch_tokens)
         return PlainDecoder(policy.model, contexts, counts, policy.pad_token)
 
-    def _chunks(
-        self, requests: Sequence[SampleRequest], order: Sequence[int], max_tokens: int
-    ) -> Iterator[list[int]]:
+    def _chunks(self, requests: Sequence[SampleRequest], order: Sequence[int], max_tokens: int) -> Iterator[list[int]]:
         """Requests in batches of about `slow.sample_rows` rows, fewer where `slow.memory_gib` holds no more; neighbours in
         the forest together.
         """
