@@ -17,7 +17,7 @@ class LiveBytes(TorchDispatchMode):
     """
 
     def __init__(self, apart: Collection[tuple[int, ...]] = ()) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.apart = frozenset(apart)
         self.now = self.peak = 0
         self._counted: set[int] = set()

@@ -34,6 +34,8 @@ class LocalPolicy:
     `config` itself (the run's original model, when `config` names a checkpoint of it).
     """
 
+    _memory: MemoryPlan | None = None
+
     def __init__(
         self, config: ModelConfig, slow: SlowConfig, *, seed: int, adapter: Path | None, base: ModelConfig | None
     ) -> None:
@@ -58,7 +60,6 @@ class LocalPolicy:
         if slow.activation_checkpointing:
             checkpoint_layers(self.model)
         self._base: PreTrainedModel | None = None
-        self._memory: MemoryPlan | None = None
 
     def __str__(self) -> str:
         return f"{str(self.dtype).removeprefix('torch.')} on {self.device.type}, {self.sharing}"
