@@ -6,13 +6,16 @@
 Each measurement is a process of its own: it builds the same random model, draws two completions of a fixed length,
 makes one update on them (cispo, no KL, AdamW on every parameter, float32) and says its peak resident memory. TRL is
 given its completions in place of its sampler's, so that neither side samples and both peaks are those of the update.
-Each result is written as it ends; a process that the system ends for its memory is a result as well.
+Both sides have the same contexts, completions and advantages, so the gradient has the same norm: the table says how far
+the norms are apart. Each result is written as it ends. A process that outgrows `--limit-gib` is stopped, and that, or
+that the system ends one for its memory, is a result as well.
 """
 
 import argparse
 import json
 import os
 import random
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -43,7 +46,10 @@ SHAPE = {
     "tie_word_embeddings": True,
 }
 GROUP, CONTEXT = 2, 16
+# What GRPOTrainer adds to a group's deviation.
+DEVIATION_FLOOR = 1e-4
 GIB = 2**30
+LOOK_EVERY_S = 0.1
 
 
 def main() -> None:
@@ -65,9 +71,11 @@ def measure(options: argparse.Namespace, side: str, tokens: int) -> None:
     # Both sides keep freed memory or both do not: here neither TRL's process nor ours is told anything by the environment.
     environment = {**os.environ, "OMP_NUM_THREADS": str(options.threads), "HF_HUB_OFFLINE": "1"}
     command = [python, str(HERE / "memory_vs_trl.py"), "--worker", json.dumps(settings)]
-    ended = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=False)
-    events = [json.loads(line.removeprefix(MARK)) for line in ended.stdout.splitlines() if line.startswith(MARK)]
-    record: dict[str, Any] = {**settings, "status": ended.returncode}
+    with tempfile.TemporaryFile("w+") as told:
+        process = subprocess.Popen(command, env=environment, stdout=told, text=True)
+        record: dict[str, Any] = {**settings, **watch(process, int(options.limit_gib * GIB))}
+        told.seek(0)
+        events = [json.loads(line.removeprefix(MARK)) for line in told if line.startswith(MARK)]
     for event in events:
         record[f"{event.pop('event')}"] = event
     results = json.loads(options.results.read_text(encoding="utf-8")) if options.results.exists() else {}
@@ -77,6 +85,21 @@ def measure(options: argparse.Namespace, side: str, tokens: int) -> None:
     temporary.write_text(json.dumps(results, indent=1, sort_keys=True) + "\n", encoding="utf-8")
     os.replace(temporary, options.results)
     print(f"{side} at {tokens} tokens: {_peak(record)}", flush=True)
+
+
+def watch(process: "subprocess.Popen[str]", limit_bytes: int) -> dict[str, int]:
+    """Wait for a process, and stop it where its resident memory exceeds the limit; its status, and at what it was stopped."""
+    pages = Path(f"/proc/{process.pid}/statm")
+    while process.poll() is None:
+        try:
+            resident = int(pages.read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        except (OSError, IndexError):
+            resident = 0  # it has just ended
+        if resident > limit_bytes:
+            process.kill()
+            return {"status": process.wait(), "stopped_at_bytes": resident}
+        time.sleep(LOOK_EVERY_S)
+    return {"status": process.returncode}
 
 
 # -- a process ---------------------------------------------------------------------------------------------------------
@@ -91,16 +114,11 @@ def work(settings: dict[str, Any]) -> None:
 
 
 def write_model(directory: Path, settings: dict[str, Any]) -> None:
-    """A random Qwen2 and a tokenizer of the same vocabulary in which each word is a token."""
+    """A random Qwen2 and its tokenizer."""
     import torch
-    from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+    from transformers import Qwen2Config, Qwen2ForCausalLM
 
-    words = {f"t{index}": index for index in range(settings["vocabulary"])}
-    tokenizer = Tokenizer(models.WordLevel(words, "t0"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    special = {"eos_token": "t1", "pad_token": "t1", "unk_token": "t0"}
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special).save_pretrained(directory)
+    make_tokenizer(settings).save_pretrained(directory)
     torch.manual_seed(0)
     longest = settings["tokens"] + CONTEXT
     config = Qwen2Config(
@@ -115,6 +133,18 @@ def write_model(directory: Path, settings: dict[str, Any]) -> None:
     Qwen2ForCausalLM(config).save_pretrained(directory)
 
 
+def make_tokenizer(settings: dict[str, Any]) -> Any:
+    """Of the model's vocabulary; each word is a token. No word begins with another, since special tokens are found first."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    words = {f"t{index}t": index for index in range(settings["vocabulary"])}
+    tokenizer = Tokenizer(models.WordLevel(words, "t0t"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    special = {"eos_token": "t1t", "pad_token": "t1t", "unk_token": "t0t"}
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, padding_side="left", **special)
+
+
 def context() -> list[int]:
     return list(range(100, 100 + CONTEXT))
 
@@ -122,6 +152,13 @@ def context() -> list[int]:
 def completions(settings: dict[str, Any]) -> list[list[int]]:
     rng = random.Random(0)
     return [[rng.randrange(2, settings["vocabulary"]) for _ in range(settings["tokens"])] for _ in range(GROUP)]
+
+
+def advantages(drawn: list[list[int]]) -> list[float]:
+    """As GRPOTrainer computes them from the rewards."""
+    rewards = [reward(tokens) for tokens in drawn]
+    deviation = statistics.stdev(rewards) + DEVIATION_FLOOR
+    return [(value - statistics.fmean(rewards)) / deviation for value in rewards]
 
 
 def fastslow_update(directory: str, settings: dict[str, Any]) -> None:
@@ -134,8 +171,8 @@ def fastslow_update(directory: str, settings: dict[str, Any]) -> None:
     drawn = completions(settings)
     old = engine.logprobs([TokenSequence(tuple(context()), tuple(tokens)) for tokens in drawn])
     datums = [
-        Datum(tuple(context()), tuple(tokens), tuple(values), 1.0 - 2 * index, 1 / (GROUP * len(tokens)))
-        for index, (tokens, values) in enumerate(zip(drawn, old, strict=True))
+        Datum(tuple(context()), tuple(tokens), tuple(values), advantage, 1 / (GROUP * len(tokens)))
+        for tokens, values, advantage in zip(drawn, old, advantages(drawn), strict=True)
     ]
     tell(event="ready")
     started = time.perf_counter()
@@ -146,7 +183,7 @@ def fastslow_update(directory: str, settings: dict[str, Any]) -> None:
 def trl_update(directory: str, settings: dict[str, Any]) -> None:
     import torch
     from datasets import Dataset
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
     from trl import GRPOConfig, GRPOTrainer
 
     drawn = completions(settings)
@@ -154,7 +191,9 @@ def trl_update(directory: str, settings: dict[str, Any]) -> None:
     class Given(GRPOTrainer):
         """GRPOTrainer whose completions are given: private parts of TRL 1.16."""
 
-        def _generate_single_turn(self, *given: Any, **unused: Any) -> Any:
+        def _generate_single_turn(self, prompt_ids: Any, *given: Any, **unused: Any) -> Any:
+            if any(list(tokens) != context() for tokens in prompt_ids):
+                raise AssertionError(f"TRL reads the context as {prompt_ids}")
             return drawn, None
 
     checkpointing = settings["side"].endswith("checkpointing")
@@ -183,8 +222,9 @@ def trl_update(directory: str, settings: dict[str, Any]) -> None:
         model=AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32),
         reward_funcs=lambda completion_ids, **unused: [reward(tokens) for tokens in completion_ids],
         args=config,
-        train_dataset=Dataset.from_list([{"prompt": " ".join(f"t{token}" for token in context())}] * GROUP),
-        processing_class=AutoTokenizer.from_pretrained(directory, padding_side="left"),
+        train_dataset=Dataset.from_list([{"prompt": " ".join(f"t{token}t" for token in context())}] * GROUP),
+        # Not loaded: for this architecture transformers builds another tokenizer around the same words.
+        processing_class=make_tokenizer(settings),
     )
     tell(event="ready")
     started = time.perf_counter()
@@ -202,12 +242,15 @@ def write_report(results: Path, *, write: bool) -> str:
     records = json.loads(results.read_text(encoding="utf-8")) if results.exists() else {}
     lengths = sorted({(r["layers"], r["vocabulary"], r["tokens"]) for r in records.values()})
     lines = [
-        "| layers | vocabulary | completion tokens | " + " | ".join(f"{name}, GiB" for name in SIDES.values()) + " |",
-        "| --- | --- | --- |" + " --- |" * len(SIDES),
+        "| layers | vocabulary | completion tokens | "
+        + " | ".join(f"{name}, GiB" for name in SIDES.values())
+        + " | gradient norms differ by |",
+        "| --- | --- | --- |" + " --- |" * (len(SIDES) + 1),
     ]
     for layers, vocabulary, tokens in lengths:
         found = [records.get(f"{layers}/{vocabulary}/{tokens}/{side}") for side in SIDES]
         cells = ["-" if record is None else _peak(record) for record in found]
+        cells.append(_difference([r["step"]["grad_norm"] for r in found if r is not None and "step" in r]))
         lines.append(f"| {layers} | {vocabulary} | {tokens} | " + " | ".join(cells) + " |")
     table = "\n".join(lines)
     if write:
@@ -217,9 +260,15 @@ def write_report(results: Path, *, write: bool) -> str:
     return table
 
 
+def _difference(norms: list[float]) -> str:
+    return f"{(max(norms) - min(norms)) / max(norms):.1e}" if len(norms) > 1 else "-"
+
+
 def _peak(record: dict[str, Any]) -> str:
     if "step" in record:
         return f"{record['step']['peak_rss_bytes'] / GIB:.2f}"
+    if "stopped_at_bytes" in record:
+        return f"stopped at {record['stopped_at_bytes'] / GIB:.1f}"
     return "out of memory" if record["status"] == -9 else f"failed ({record['status']})"
 
 
@@ -233,6 +282,7 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--layers", type=int, default=4)
     parser.add_argument("--vocabulary", type=int, default=151_936)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--limit-gib", type=float, default=60.0, help="resident memory at which a process is stopped")
     parser.add_argument("--results", type=Path, default=RESULTS)
     return parser.parse_args()
 

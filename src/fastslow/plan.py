@@ -60,7 +60,7 @@ def describe(config: Config, *, resume: Path | None = None) -> str:
         **({"Broken": complaints} if complaints else {}),
         "Model": _model(config, device, parameters),
         "Task": _task(config, task, room, context_tokens),
-        "Slow weights": _slow(config),
+        "Slow weights": [*_slow(config), *_memory(config, device, room)],
         "Fast weights": _fast(config),
         "Measured": _evaluation(config),
         "It comes to": _totals(config, estimate),
@@ -200,6 +200,21 @@ def _slow(config: Config) -> list[str]:
     if not method.needs_distributions:
         adam += f"; KL penalty towards the base: {f'{slow.kl_coefficient:g}' if slow.kl_coefficient else 'none'}"
     return [*method.of_an_update(config), adam]
+
+
+def _memory(config: Config, device: torch.device | None, room: ContextRoom) -> list[str]:
+    """What `slow.memory_gib` holds. Raises ConfigError where it does not hold the longest problem under the seed prompt."""
+    if config.slow.memory_gib is None or device is None or not find_method(config.method).moves_weights:
+        return []
+    from fastslow.slow.local.dry_memory import dry_plan
+
+    plan = dry_plan(config, device, distils=find_method(config.method).needs_distributions)
+    if plan is None:
+        return [
+            f"memory: at most {config.slow.memory_gib:g} GiB; what this model takes is known once its weights are loaded"
+        ]
+    plan.check(room.longest + room.max_tokens)
+    return [f"{plan.describe(room.longest + room.max_tokens)}, under the seed prompt"]
 
 
 def _fast(config: Config) -> list[str]:

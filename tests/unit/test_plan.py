@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 
 from fastslow.errors import ConfigError
+from fastslow.loop import train
 from fastslow.plan import count_parameters, describe, estimate_run
 from fastslow.slow.local.engine import LocalEngine
 
@@ -93,6 +94,27 @@ def test_the_recipe_of_distillation_in_words(tiny_model_dir: Path, tmp_path: Pat
     text = describe(small_config(tiny_model_dir, tmp_path / "run", **settings))
     assert "teacher: the base weights under system: 'Be brief.'" in text
     assert "frozen: the teacher's prompt is given" in text
+
+
+def test_the_memory_of_a_run_is_known_without_weights(tiny_model_dir: Path, tmp_path: Path) -> None:
+    slow = {"memory_gib": 0.02, "activation_checkpointing": True}
+    config = small_config(tiny_model_dir, tmp_path / "run", slow=slow, evaluation={"every": 0})
+    (line,) = [line for line in describe(config).splitlines() if line.strip().startswith("memory:")]
+    plan = LocalEngine(config.model, config.slow, threads=1).policy.memory()
+    assert plan is not None
+    longest = int(line.split("with a sequence of ")[1].split()[0])
+    said, real = int(line.split("hold passes of ")[1].split()[0]), plan.tokens(longest, 2**24)
+    assert said == pytest.approx(real, rel=0.01)
+
+
+def test_a_budget_that_is_too_small_is_refused_dry_and_before_a_run_begins(
+    tiny_model_dir: Path, tmp_path: Path
+) -> None:
+    config = small_config(tiny_model_dir, tmp_path / "run", slow={"memory_gib": 0.0001})
+    for begin in (describe, train):
+        with pytest.raises(ConfigError, match=r"slow.memory_gib: 0.0001 GiB do not hold an update on one sequence"):
+            begin(config)
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_missing_model_is_named(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ LORA_SOURCE = "ours: the paper trains every parameter"
 CLIP = "settings: 1 and 3"
 Aggregation = Literal["problem", "token", "sequence", "constant"]
 Beta = Annotated[float, Field(ge=0.0, lt=1.0)]
+MICROBATCH_TOKENS = 2048
 TEMPLATE_ARGUMENTS = ("conversation", "tools", "add_generation_prompt", "tokenize", "return_dict", "return_tensors")
 """What fastslow itself tells the chat template."""
 
@@ -202,7 +203,17 @@ class SlowConfig(Section):
         (0.0, 2.0), "of learner / sampler; the lower is for `mask` alone", unit="ratio of probabilities",
         source="TRL: 2 above, nothing below",
     )  # fmt: skip
-    microbatch_tokens: Positive = option(2048, "memory: tokens of a training pass", unit="tokens")
+    microbatch_tokens: Positive = option(
+        MICROBATCH_TOKENS,
+        "memory: tokens of a training pass",
+        unit="tokens",
+        more="Not beside `memory_gib`, which finds them.",
+    )
+    memory_gib: PositiveNumber | None = option(
+        None, "memory: what tensors may take at most; null: `microbatch_tokens` says", unit="GiB",
+        more="[The engine finds](engine.md#a-memory-budget) how many tokens fit into a training pass, and samples fewer than "
+        "`sample_rows` at a time where it must. For `engine: local`.",
+    )  # fmt: skip
     activation_checkpointing: bool = option(
         False,
         "memory: layers are computed twice in an update instead of kept",
@@ -222,6 +233,15 @@ class SlowConfig(Section):
         own = loss_defaults(values.get("loss"))
         defaults = {"clip_low": own.clip_low, "clip_high": own.clip_high, "aggregation": own.aggregation}
         return {**defaults, **values}
+
+    @model_validator(mode="after")
+    def _one_measure_of_memory(self) -> "SlowConfig":
+        if self.memory_gib is not None and self.microbatch_tokens != MICROBATCH_TOKENS:
+            raise ValueError(
+                f"memory_gib: {self.memory_gib:g} and microbatch_tokens: {self.microbatch_tokens} both say how large a "
+                "training pass is: leave microbatch_tokens out"
+            )
+        return self
 
     @property
     def tau(self) -> float:

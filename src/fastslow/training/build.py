@@ -88,13 +88,20 @@ def _check_sampling(config: Config) -> None:
 
 
 def _check_model(config: Config, engine: PolicyEngine, longest_tokens: int) -> None:
-    """Raises ConfigError where cached sampling and whole sequences do not give the same policy of this model."""
+    """Raises ConfigError where an update on the longest sequence outgrows `slow.memory_gib`, or where cached sampling and
+    whole sequences do not give the same policy of this model.
+    """
     from fastslow.slow.local.engine import LocalEngine
 
     if isinstance(engine, LocalEngine):
         from fastslow.slow.local.agreement import check_agreement
 
-        check_agreement(engine, longest_tokens, trains=find_method(config.method).moves_weights)
+        method = find_method(config.method)
+        measures = config.evaluation.every > 0 and config.evaluation.kl_problems > 0
+        plan = engine.policy.memory(keeps_base=measures, distils=method.needs_distributions)
+        if plan is not None and method.moves_weights:
+            plan.check(longest_tokens)
+        check_agreement(engine, longest_tokens, trains=method.moves_weights)
 
 
 def measure(config: Config, task: Task, engine: PolicyEngine, longest_tokens: int) -> "Agreement | None":

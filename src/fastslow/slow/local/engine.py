@@ -137,7 +137,8 @@ class LocalEngine:
     def train_step(self, datums: Sequence[Datum], loss: LossSettings, learning_rate: float) -> UpdateMetrics:
         """As `Learner.train_step`."""
         self._make_room()
-        metrics = self.learner.train_step(datums, loss, learning_rate)
+        with self.policy.watched():
+            metrics = self.learner.train_step(datums, loss, learning_rate)
         self.sync()
         return metrics
 
@@ -146,7 +147,8 @@ class LocalEngine:
     ) -> UpdateMetrics:
         """As `Learner.distill_step`."""
         self._make_room()
-        metrics = self.learner.distill_step(datums, learning_rate, temperature)
+        with self.policy.watched():
+            metrics = self.learner.distill_step(datums, learning_rate, temperature)
         self.sync()
         return metrics
 

@@ -14,13 +14,15 @@ from fastslow.slow.local import loading
 from fastslow.slow.settings import ModelConfig
 
 
-def empty_model(config: ModelConfig) -> Any:
-    """The model's architecture without weights, from its config alone. Raises ConfigError where there is none."""
+def empty_model(config: ModelConfig, dtype: torch.dtype | None = None) -> Any:
+    """The model's architecture without weights, from its config alone, in `dtype` where one is given. Raises ConfigError where
+    there is none.
+    """
     name, kwargs = loading.source_of(loading.without_adapter(config))
     try:
         settings = AutoConfig.from_pretrained(name, **kwargs)
         with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(settings)  # type: ignore[no-untyped-call]
+            model = AutoModelForCausalLM.from_config(settings, **({} if dtype is None else {"dtype": dtype}))  # type: ignore[no-untyped-call]
             model.tie_weights()
     except (OSError, ValueError, KeyError) as error:
         raise ConfigError(f"model.name: no causal language model at {config.name!r}: {error}") from error

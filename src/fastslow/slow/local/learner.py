@@ -127,8 +127,8 @@ class LocalLearner:
         base_logprobs = None
         if settings.kl_coefficient:
             with torch.no_grad(), self.policy.weights("base") as base:
-                passed = outputs(base, batch.forward)
-                base_logprobs, _ = output_logprobs(passed, batch, sequences, settings.temperature)
+                # Not kept by a name: their logits are gone before those of the current weights are there.
+                base_logprobs, _ = output_logprobs(outputs(base, batch.forward), batch, sequences, settings.temperature)
         current = outputs(self.policy.model, batch.forward)
         learner, entropy = output_logprobs(current, batch, sequences, settings.temperature)
         members = [datums[index] for index in batch.members]

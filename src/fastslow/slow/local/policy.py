@@ -13,9 +13,10 @@ from fastslow.slow.engine import TokenSequence, Weights
 from fastslow.slow.local import attention, loading, lora
 from fastslow.slow.local.cpu_memory import keep_freed_memory
 from fastslow.slow.local.frozen import freeze
+from fastslow.slow.local.memory import GIB, MemoryPlan, make_plan
 from fastslow.slow.local.probe import Sharing, decide_sharing
 from fastslow.slow.local.recompute import checkpoint_layers
-from fastslow.slow.local.scoring import ForestScorer, MicroBatch, PlainScorer, Scorer
+from fastslow.slow.local.scoring import ForestScorer, MicroBatch, PlainScorer
 from fastslow.slow.settings import ModelConfig, SlowConfig
 
 if TYPE_CHECKING:
@@ -32,6 +33,8 @@ class LocalPolicy:
     `adapter` is a saved LoRA adapter to start from. `base` is the model that KL is measured against where it is not
     `config` itself (the run's original model, when `config` names a checkpoint of it).
     """
+
+    _memory: MemoryPlan | None = None
 
     def __init__(
         self, config: ModelConfig, slow: SlowConfig, *, seed: int, adapter: Path | None, base: ModelConfig | None
@@ -84,15 +87,42 @@ class LocalPolicy:
 
     # -- layout --------------------------------------------------------------------------------------------------------
 
-    def scorer(self, dtype: torch.dtype) -> Scorer:
+    def scorer(self, dtype: torch.dtype) -> ForestScorer | PlainScorer:
         """What measures and trains, in the layout that was chosen for this model."""
         if self.unshared_reason is None:
             return ForestScorer(self.device, dtype)
         return PlainScorer(self.device, self.pad_token)
 
     def micro_batches(self, sequences: Sequence[TokenSequence]) -> list[MicroBatch]:
-        """Sequences in passes of at most `slow.microbatch_tokens` tokens."""
-        return self.scorer(self.dtype).micro_batches(sequences, self.slow.microbatch_tokens) if sequences else []
+        """Sequences in passes of at most `slow.microbatch_tokens` tokens, or of what `slow.memory_gib` holds."""
+        if not sequences:
+            return []
+        plan = self.memory()
+        tokens = self.slow.microbatch_tokens if plan is None else plan.pass_tokens(sequences)
+        return self.scorer(self.dtype).micro_batches(sequences, tokens)
+
+    def memory(self, *, keeps_base: bool = False, distils: bool = False) -> MemoryPlan | None:
+        """The plan of `slow.memory_gib`, made when it is first asked for; None without one.
+
+        `keeps_base`: something beside the KL penalty will ask for the base weights; `distils`: a teacher is computed, too.
+        """
+        if self._memory is None and self.slow.memory_gib is not None:
+            scorer, limit = self.scorer(self.dtype), self.context_limit
+            self._memory = make_plan(self.model, self.slow, scorer, limit=limit, keeps_base=keeps_base, distils=distils)
+        return self._memory
+
+    @contextlib.contextmanager
+    def watched(self) -> Iterator[None]:
+        """An update inside: a GPU counts what it really took, and a warning says where that is above `slow.memory_gib`."""
+        plan = self.memory()
+        if plan is None or self.device.type != "cuda":
+            yield
+            return
+        torch.cuda.reset_peak_memory_stats(self.device)
+        yield
+        taken = torch.cuda.max_memory_allocated(self.device) / GIB
+        if taken > plan.budget_gib:
+            logger.warning("slow.memory_gib: %g GiB were planned, and an update took %.2f GiB", plan.budget_gib, taken)
 
     def _choose_layout(self, network: PreTrainedModel) -> Sharing:
         if not self.slow.prefix_sharing:

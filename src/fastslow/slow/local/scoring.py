@@ -69,6 +69,7 @@ class ForestScorer:
                     logits_to_keep=torch.tensor(kept, device=self.device),
                     use_cache=False,
                 )
+            # A view: the gradient of an index would be a second tensor of their size.
             logits: torch.Tensor = output.logits.flatten(0, 1)
             return logits
 

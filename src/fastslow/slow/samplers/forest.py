@@ -47,7 +47,7 @@ class ForestSampler:
         rows = sum(request.n for request in requests)
         try:
             with packed_weights(self.policy.model, min(rows, self.policy.slow.sample_rows), params.max_tokens):
-                for chunk in self._chunks(requests, order):
+                for chunk in self._chunks(requests, order, params.max_tokens):
                     chosen = [requests[index] for index in chunk]
                     for index, completions in zip(chunk, self._sample_chunk(chosen, params), strict=True):
                         results[index] += completions
@@ -67,11 +67,16 @@ class ForestSampler:
             return ForestDecoder(policy.model, contexts, counts, policy.slow.microbatch_tokens)
         return PlainDecoder(policy.model, contexts, counts, policy.pad_token)
 
-    def _chunks(self, requests: Sequence[SampleRequest], order: Sequence[int]) -> Iterator[list[int]]:
-        """Requests in batches of about `slow.sample_rows` rows, neighbours in the forest together."""
-        chunk: list[int] = []
+    def _chunks(self, requests: Sequence[SampleRequest], order: Sequence[int], max_tokens: int) -> Iterator[list[int]]:
+        """Requests in batches of about `slow.sample_rows` rows, fewer where `slow.memory_gib` holds no more; neighbours in
+        the forest together.
+        """
+        plan, chunk = self.policy.memory(), list[int]()
         for index in order:
-            if chunk and sum(requests[i].n for i in chunk) + requests[index].n > self.policy.slow.sample_rows:
+            rows = sum(requests[i].n for i in (*chunk, index))
+            contexts = sum(len(requests[i].context_tokens) for i in (*chunk, index))
+            full = rows > self.policy.slow.sample_rows
+            if chunk and (full or (plan is not None and not plan.holds_rows(rows, contexts, max_tokens))):
                 yield chunk
                 chunk = []
             chunk.append(index)

@@ -45,7 +45,9 @@ def check_remote(config: Config) -> None:
     server_loss(config.slow.loss)
     check_no_correction(config.slow.mismatch_correction)
     check_entropy(config.slow.entropy_coefficient)
-    for key, value, plain in (("optimiser", config.slow.optimiser, "adamw"), ("freeze", config.slow.freeze, ())):
+    here_alone = {"optimiser": "adamw", "freeze": (), "memory_gib": None}
+    for key, plain in here_alone.items():
+        value = getattr(config.slow, key)
         if value != plain:
             raise ConfigError(
                 f"slow.{key}: {value!r} is for engine: local, the Tinker API has no such thing: leave it out"

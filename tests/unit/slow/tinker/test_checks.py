@@ -85,6 +85,7 @@ def test_wrong_sections_say_what_is_wrong(overrides: dict[str, Any], message: st
         ({"model": {"lora": None}, "tinker": {"backend": "fsdp"}}, "slow.kl_coefficient, evaluation.kl_problems"),
         ({"slow": {"loss": "my_loss"}}, "slow.loss: 'my_loss' is not a loss of the Tinker API"),
         ({"slow": {"mismatch_correction": "mask"}}, "slow.mismatch_correction: 'mask' with engine: tinker: it needs"),
+        ({"slow": {"memory_gib": 4.0}}, "slow.memory_gib: 4.0 is for engine: local"),
         ({"slow": {"loss": "gspo"}}, "slow.loss: 'gspo' is not a loss of the Tinker API"),
         (
             {"slow": {"entropy_coefficient": 0.01}},
