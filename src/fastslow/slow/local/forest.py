@@ -3,11 +3,12 @@
 A pack is a token trie, flattened depth first. A node's position is its depth, and it attends to its ancestors and
 itself alone, so a forward pass over the pack gives each sequence exactly what a pass of its own would give, and the
 gradient of a shared prefix is the sum over the sequences that share it. The G rollouts of a problem share its context,
-and the problems of a minibatch share the system prompt, so on long evolved prompts this is most of the work.
+and the problems of a minibatch share the system prompt, so on long evolved prompts this is most of the work. The turns of
+an episode continue one another: all of them cost what the last one costs.
 """
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -52,6 +53,50 @@ class Forest:
             mask[row, len(before) + row] = True
         return AttentionBlock(start, stop, [*before, *range(start, stop)], torch.from_numpy(mask))
 
+    def blocks_of(self, nodes: Sequence[int], queries: int) -> Iterator["AttentionBlock"]:
+        """As `blocks`, for these nodes alone, ascending, where keys and values of all others are there already.
+
+        `start` and `stop` are places among `nodes`. A run takes no node that would add more keys than it shares.
+        """
+        start = 0
+        while start < len(nodes):
+            stop, keys = self._run(nodes, start, queries)
+            place_of = {key: place for place, key in enumerate(keys)}
+            mask = np.zeros((stop - start, len(keys)), dtype=bool)
+            row_of: dict[int, int] = {}
+            for row, node in enumerate(nodes[start:stop]):
+                parent = self.parents[node]
+                if parent in row_of:
+                    mask[row] = mask[row_of[parent]]
+                else:
+                    mask[row, [place_of[ancestor] for ancestor in self._upwards(parent)]] = True
+                mask[row, place_of[node]] = True
+                row_of[node] = row
+            yield AttentionBlock(start, stop, keys, torch.from_numpy(mask))
+            start = stop
+
+    def _run(self, nodes: Sequence[int], start: int, queries: int) -> tuple[int, list[int]]:
+        """Where a run of at most `queries` nodes ends that begins at `start`, and what it attends to, ascending."""
+        keys: set[int] = set()
+        stop = start
+        while stop < min(len(nodes), start + queries):
+            new = []
+            for node in self._upwards(nodes[stop]):
+                if node in keys:
+                    break
+                new.append(node)
+            if keys and len(new) > self.positions[nodes[stop]] + 1 - len(new):
+                break
+            keys.update(new)
+            stop += 1
+        return stop, sorted(keys)
+
+    def _upwards(self, node: int) -> Iterator[int]:
+        """The node and its ancestors; nothing for the -1 above a root."""
+        while node >= 0:
+            yield node
+            node = self.parents[node]
+
 
 @dataclass(frozen=True)
 class AttentionBlock:
@@ -81,7 +126,8 @@ def pack_forests(sequences: Sequence[Tokens], budget_tokens: int, *, related_fro
     duplicates share.
 
     Sequences are sorted, so that neighbours share the longest prefixes and the packs are the same for the same input.
-    A forest of `related_from` nodes or more takes no sequence that would add more nodes than it shares.
+    A forest of `related_from` nodes or more takes no sequence that would add more nodes than it shares. Without it,
+    sequences that continue one another are never parted, so that no pack computes an episode's beginning again.
     Raises ValueError on an empty sequence or a budget below 1.
     """
     if budget_tokens < 1:
@@ -89,18 +135,32 @@ def pack_forests(sequences: Sequence[Tokens], budget_tokens: int, *, related_fro
     if any(not len(sequence) for sequence in sequences):
         raise ValueError("a sequence is empty")
     order = sorted(range(len(sequences)), key=lambda index: (tuple(sequences[index]), index))
+    units = [[index] for index in order] if related_from is not None else _chains(sequences, order)
     packs: list[list[int]] = []
     size, last = 0, None
-    for index in order:
-        shared = shared_prefix_length(sequences[index], sequences[last]) if last is not None else 0
-        new = len(sequences[index]) - shared
+    for unit in units:
+        longest = sequences[unit[-1]]
+        shared = shared_prefix_length(longest, sequences[last]) if last is not None else 0
+        new = len(longest) - shared
         unrelated = related_from is not None and size >= related_from and new > shared
         if last is None or (new and size + new > budget_tokens) or unrelated:
             packs.append([])
-            size, new = 0, len(sequences[index])
-        packs[-1].append(index)
-        size, last = size + new, index
+            size, new = 0, len(longest)
+        packs[-1] += unit
+        size, last = size + new, unit[-1]
     return [_build(sequences, pack) for pack in packs]
+
+
+def _chains(sequences: Sequence[Tokens], order: Sequence[int]) -> list[list[int]]:
+    """Sorted sequences in runs of which each one begins with the one before, as the turns of an episode do."""
+    chains: list[list[int]] = []
+    for index in order:
+        last = sequences[chains[-1][-1]] if chains else ()
+        if last and shared_prefix_length(sequences[index], last) == len(last):
+            chains[-1].append(index)
+        else:
+            chains.append([index])
+    return chains
 
 
 def _build(sequences: Sequence[Tokens], members: list[int]) -> Forest:
