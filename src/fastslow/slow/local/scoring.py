@@ -131,14 +131,20 @@ def _input(sequence: TokenSequence) -> tuple[int, ...]:
 def _episodes(sequences: Sequence[TokenSequence]) -> list[list[int]]:
     """Indices of sequences, those together of which each one's context begins with all of the one before."""
     whole = [(*s.context_tokens, *s.completion_tokens) for s in sequences]
-    chains: list[list[int]] = []
+    chains: dict[int, list[int]] = {}  # by the last of each
+    beginnings: list[int] = []  # those that the one at hand begins with, the shortest first
     for index in sorted(range(len(sequences)), key=lambda index: (whole[index], index)):
-        last = whole[chains[-1][-1]] if chains else ()
-        if last and sequences[index].context_tokens[: len(last)] == last:
-            chains[-1].append(index)
-        else:
-            chains.append([index])
-    return chains
+        while beginnings and not _begins_with(whole[index], whole[beginnings[-1]]):
+            beginnings.pop()
+        context = sequences[index].context_tokens
+        before = (last for last in reversed(beginnings) if last in chains and _begins_with(context, whole[last]))
+        chains[index] = [*chains.pop(next(before, -1), []), index]
+        beginnings.append(index)
+    return list(chains.values())
+
+
+def _begins_with(tokens: tuple[int, ...], beginning: tuple[int, ...]) -> bool:
+    return tokens[: len(beginning)] == beginning
 
 
 def token_logprobs(

@@ -40,8 +40,8 @@ def test_every_path_reproduces_its_sequence(sequences: list[list[int]], budget: 
 @given(SEQUENCES, st.integers(1, 30))
 def test_the_budget_holds_unless_one_sequence_alone_exceeds_it(sequences: list[list[int]], budget: int) -> None:
     for forest in pack_forests(sequences, budget):
-        distinct = {tuple(sequences[member]) for member in forest.members}
-        assert len(forest) <= budget or len(distinct) == 1
+        longest = max(len(sequences[member]) for member in forest.members)
+        assert len(forest) <= budget or len(forest) == longest, "what it begins with costs nothing more"
 
 
 @MANY
@@ -66,6 +66,37 @@ def test_blocks_attend_to_the_transitive_closure_of_the_parents_and_look_at_noth
                 seen = expected[block.start : block.stop].any(0).nonzero()[:, 0].tolist()
                 assert block.keys == seen
             assert torch.equal(whole, expected)
+
+
+@MANY
+@given(SEQUENCES, st.integers(1, 30), st.data())
+def test_blocks_of_some_nodes_attend_to_all_their_ancestors(
+    sequences: list[list[int]], budget: int, data: st.DataObject
+) -> None:
+    for forest in pack_forests(sequences, budget):
+        nodes = sorted(data.draw(st.sets(st.sampled_from(range(len(forest))))))
+        expected = brute_force_mask(forest)[nodes]
+        for queries in (1, 3, 100):
+            whole = torch.zeros_like(expected)
+            for block in forest.blocks_of(nodes, queries):
+                assert block.keys == sorted(block.keys) and block.stop - block.start <= queries
+                whole[block.start : block.stop, block.keys] = block.mask
+                assert block.keys == expected[block.start : block.stop].any(0).nonzero()[:, 0].tolist()
+            assert torch.equal(whole, expected)
+
+
+def test_a_block_takes_no_node_that_would_add_more_keys_than_it_shares() -> None:
+    (forest,) = pack_forests([[1, 2, 3, 4], [1, 2, 3, 5], [6, 7, 8]], 100)
+    ends = [path[-1] for path in forest.paths]
+    assert [(block.start, block.stop) for block in forest.blocks_of(ends, 10)] == [(0, 2), (2, 3)]
+
+
+@MANY
+@given(SEQUENCES, st.integers(1, 30))
+def test_the_turns_of_an_episode_are_never_parted(sequences: list[list[int]], budget: int) -> None:
+    forests = pack_forests([[3, *sequence] for sequence in sequences] + [[3, 4], [3, 4, 5, 6], [3, 4, 5, 6, 7]], budget)
+    turns = [forest for forest in forests if {len(sequences) + i for i in range(3)} & set(forest.members)]
+    assert len(turns) == 1
 
 
 def test_a_small_forest_by_hand() -> None:
