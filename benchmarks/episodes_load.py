@@ -3,7 +3,7 @@
     python benchmarks/episodes_load.py              # measures, then writes the table of docs/performance.md
     python benchmarks/episodes_load.py --report     # the table alone
 
-The model is a random Llama (`benchmarks/episodes.py`). A turn has 32 tokens in the mean. Two rounds: one in which every
+The model is a random Llama (`benchmarks/episodes.py`). A turn has 16 tokens in the mean. Two rounds: one in which every
 environment answers after 50 ms, and one in which some hang, raise, say a megabyte, or end their own thread.
 """
 
@@ -151,7 +151,14 @@ def outcomes(task: SlowTask, rollouts: Sequence[Rollout]) -> dict[str, dict[str,
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
     """Both rounds, after a short one that warms up."""
-    work = Work(prompt_tokens=100, turns=options.turns, layers=options.layers, width=options.width, max_tokens=512)
+    work = Work(
+        prompt_tokens=100,
+        turns=options.turns,
+        layers=options.layers,
+        width=options.width,
+        max_tokens=512,
+        stop_share=1 / 16,
+    )
     with tempfile.TemporaryDirectory() as name:
         write_model(Path(name), work)
         engine = engine_of(Path(name), work, options.threads)

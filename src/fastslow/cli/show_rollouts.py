@@ -66,5 +66,5 @@ def _ending(line: SampleLine) -> str:
     if turns is None:
         return "cut off: the answer was too long" if end_of(line) == "turn_tokens" else "it ended by itself"
     errors = len(line.get("tool_errors") or ())
-    tools = f", {calls} tool calls, {errors} of them failed" if calls else ""
+    tools = f"; tool calls: {calls}, failed: {errors}" if calls else ""
     return f"{reasons.get(end_of(line), end_of(line))}, after {len(turns)} turns{tools}"
