@@ -86,11 +86,11 @@ function sampleCard(each, named, ends) {
       h("span", null, "problem ", h("code", null, String(each.problem))), h("span", null, "prompt ", h("code", null, String(each.prompt))),
       each.said ? null : each.finish === "length" ? h("span", { class: "badge bad" }, "cut off") : null,
       each.said ? episodeBadges(each) : null),
-    each.said ? transcript(each, ends) : spoken(each.text),
+    each.said ? transcript(each, ends) : wordsOf(each.text),
     each.feedback || each.failure ? h("p", { class: "words soft" }, each.failure || each.feedback) : null);
 }
 
-const spoken = (text) => h("pre", { tabindex: text.length > 1200 ? "0" : null }, text === "" ? h("span", { class: "soft" }, "(empty)") : text);
+const wordsOf = (text) => h("pre", { tabindex: text.length > 1200 ? "0" : null }, text === "" ? h("span", { class: "soft" }, "(empty)") : text);
 
 function episodeBadges({ said, toolCalls }) {
   const turns = said.filter(([speaker]) => speaker === "policy").length;
@@ -101,7 +101,7 @@ function episodeBadges({ said, toolCalls }) {
 function transcript(each, ends) {
   const rows = each.said.map(([speaker, text, calls, mark]) => h("li", { class: speaker === "policy" ? "policy" : "other" },
     h("p", { class: "who" }, SPEAKERS[speaker] || speaker, mark ? h("span", { class: mark === "forked" ? "badge here" : "badge bad", title: MARKS[mark][1] }, MARKS[mark][0]) : null),
-    spoken(text), calls.length ? h("ul", { class: "calls" }, calls.map((call) => h("li", null, "calls ", h("code", null, call)))) : null));
-  return h("div", { class: "transcript", tabindex: "0", role: "region", "aria-label": `what was said about ${each.problem}` }, h("ol", null, rows),
-    h("p", { class: each.end === "done" ? "ending soft" : "ending bad" }, `Ended: ${ends[each.end] || each.end}.`));
+    wordsOf(text), calls.length ? h("ul", { class: "calls" }, calls.map((call) => h("li", null, "calls ", h("code", null, call)))) : null));
+  return [h("div", { class: "transcript", tabindex: "0", role: "region", "aria-label": `what was said about ${each.problem}` }, h("ol", null, rows)),
+    h("p", { class: each.end === "done" ? "ending soft" : "ending bad" }, `Ended: ${ends[each.end] || each.end}.`)];
 }
