@@ -204,8 +204,9 @@ def report(found: dict[str, Any]) -> str:
     work = found["work"]
     lines = [
         f"{found['turns'][0]} episodes of {work['problems']} problems, {work['turns']} turns, prompts of "
-        f"{work['prompt_tokens']} tokens, {found['sampled_tokens']} sampled tokens in all; {work['layers']} layers of width "
-        f"{work['width']}, float32, {found['threads']} threads. Seconds are medians, with the range.",
+        f"{work['prompt_tokens']} tokens, {found['sampled_tokens']} sampled tokens in all.",
+        f"{work['layers']} layers of width {work['width']}, float32, {found['threads']} threads. Seconds are medians, with "
+        "the range.",
         "",
     ]
     for title, sides, kind in (("sampling", SAMPLING, "sampling"), ("the update", UPDATE, "update")):

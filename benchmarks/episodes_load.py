@@ -179,8 +179,9 @@ def report(found: dict[str, Any]) -> str:
     settings, well, broken = found["settings"], found["well"], found["broken"]
     lines = [
         f"{settings['episodes']} episodes at once, {settings['turns']} turns, {1000 * settings['step_s']:.0f} ms a step, "
-        f"{EpisodesConfig().workers} environments side by side; {settings['layers']} layers of width {settings['width']}, "
-        f"{settings['threads']} threads. Broken ones have {settings['timeout_s']:g} s for a step.",
+        f"{EpisodesConfig().workers} environments side by side.",
+        f"{settings['layers']} layers of width {settings['width']}, {settings['threads']} threads. "
+        f"Broken ones have {settings['timeout_s']:g} s for a step.",
         "",
         "| round | turns | s | engine samples, s | waits for environments, s | waits, share |",
         "| --- | --- | --- | --- | --- | --- |",

@@ -192,7 +192,7 @@ def _samples(run: Run) -> list[list[object]]:
     return rows
 
 
-def _said(line: SampleLine) -> list[list[Any]] | None:
+def _said(line: SampleLine) -> list[list[object]] | None:
     """What was said in an episode of several turns, each a row of speaker, text, calls and mark."""
     if line.get("turns") is None:
         return None
