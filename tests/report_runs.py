@@ -51,6 +51,20 @@ def sample(text: str = "an answer", **more: Any) -> dict[str, Any]:
     return line | more
 
 
+def episode(**more: Any) -> dict[str, Any]:
+    """A kept rollout of two turns with a tool: one call fails, and the second turn is forked."""
+    call = '<tool_call>{"name": "calculator", "arguments": {"expression": "2*"}}</tool_call>'
+    turns = [
+        {"messages": [], "text": f"I compute. {call}", "tokens": 9, "forked": False},
+        {"messages": [{"role": "tool", "content": "The expression is not complete."}], "text": "It is 4.", "forked": True},
+    ]  # fmt: skip
+    line = {
+        **sample("It is 4."), "end": "done", "turns": turns, "said": [{"role": "user", "content": "Well done."}],
+        "tool_calls": 1, "tool_errors": ["The expression is not complete."],
+    }  # fmt: skip
+    return line | more
+
+
 CANDIDATES = (
     candidate(
         "aaaa", None, SEED, mean=0.0, scores={"p1": 0.0, "p2": 0.0}, feedback=[], reason="member of the population"

@@ -12,7 +12,7 @@ import pytest
 from fastslow.report.commands import write
 from fastslow.report.serve import make_server
 
-from report_runs import HOSTILE, SEED, candidate, make_run, metrics_line, result_line, sample, write_lines
+from report_runs import HOSTILE, SEED, candidate, episode, make_run, metrics_line, result_line, sample, write_lines
 
 SAMPLES = {
     1: [sample("alpha answer"), sample("beta answer", reward=0.0, feedback="Sort them.", source="gepa", prompt="aaaa")],
@@ -149,6 +149,68 @@ def test_filters_filter(visit: Callable[..., Opened], report: str) -> None:
     page.locator("#samples-text").fill("SORT THEM")
     assert cards.count() == 1
     assert page.locator("#samples-count").text_content().startswith("1 completion of 5")
+
+
+CUT = {"turns": [{"messages": [], "text": "I never end", "tokens": 8, "forked": False}], "said": [], "tool_calls": 0}
+
+
+def test_transcripts_show_turns_calls_results_forks_and_ends_and_are_filtered_by_their_end(
+    visit: Callable[..., Opened], tmp_path: Path
+) -> None:
+    lines = [episode(), episode(**CUT, text="I never end", end="turn_tokens", reward=0.0), sample("one turn")]
+    write([make_run(tmp_path / "run", samples={1: lines})], tmp_path / "report.html")
+    page = visit((tmp_path / "report.html").as_uri()).page
+    cards = page.locator("#samples-list article")
+    ended = page.locator("#samples-end")
+    assert ended.locator("option").all_text_contents() == [
+        "for any reason",
+        "the environment ended it",
+        "cut off: the last answer was too long",
+    ]
+    assert (cards.count(), page.locator(".transcript").count()) == (3, 2)
+    ended.select_option("done")
+    assert cards.count() == 1
+    said = page.locator(".transcript > ol > li")
+    assert said.locator(".who").all_text_contents() == [
+        "the model",
+        "result of a toolfailed call",
+        "the modelforked",
+        "the environment",
+    ]
+    assert said.locator("pre").all_text_contents()[1:] == ["The expression is not complete.", "It is 4.", "Well done."]
+    assert page.locator(".calls code").all_text_contents() == ['calculator(expression="2*")']
+    assert page.locator(".ending").text_content() == "Ended: the environment ended it."
+    header = cards.locator("header").text_content()
+    assert "2 turns" in header and "1 tool call" in header
+    ended.select_option("turn_tokens")
+    assert said.locator(".who").all_text_contents() == ["the modelcut off here"]
+    assert page.locator(".ending.bad").count() == 1
+    page.locator("#samples-clear").click()
+    page.locator("#samples-text").fill("not complete")
+    assert cards.count() == 1
+
+
+def test_without_episodes_there_is_no_filter_for_their_end(visit: Callable[..., Opened], report: str) -> None:
+    page = visit(report).page
+    assert page.locator("label:has(#samples-end)").is_hidden()
+    assert page.locator(".transcript").count() == 0
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_hostile_transcripts_are_text(visit: Callable[..., Opened], tmp_path: Path, scheme: str) -> None:
+    call = '<tool_call>{"name": "<img src=x onerror=alert(1)>", "arguments": {"</script><b>": "<i>"}}</tool_call>'
+    turns = [
+        {"messages": [], "text": f"{HOSTILE} {call}", "tokens": 9, "forked": False},
+        {"messages": [{"role": HOSTILE, "content": HOSTILE}], "text": HOSTILE, "tokens": 9, "forked": True},
+    ]
+    line = episode(turns=turns, said=[{"role": "tool", "content": HOSTILE}], tool_errors=[HOSTILE], end=HOSTILE)
+    write([make_run(tmp_path / "run", samples={1: [line]})], tmp_path / "report.html")
+    page = visit((tmp_path / "report.html").as_uri(), scheme=scheme).page
+    assert page.evaluate("window.attacked") is None
+    assert page.locator(".transcript img, .transcript script, .transcript b, .transcript i").count() == 0
+    for text in (*page.locator(".transcript pre").all_text_contents(), page.locator(".ending").text_content()):
+        assert "</script><script>window.attacked" in text and "\u202e" not in text and "\x1b" not in text
+    assert "<img src=x onerror=alert(1)>(</script><b>=" in page.locator(".calls code").text_content()
 
 
 def test_everything_can_be_done_with_the_keyboard(visit: Callable[..., Opened], report: str) -> None:

@@ -45,6 +45,8 @@ def test_fst_trains_on_turns_and_writes_what_they_were(whole: Path) -> None:
     rollouts = [12 * line["reward/informative_groups"] for line in trained]
     assert any(line["slow/datums"] > count for line, count in zip(trained, rollouts, strict=True)), "one datum a turn"
     assert any(line["episodes/cut_off_max_turns"] for line in trained)
+    assert all(line["episodes/computed_tokens"] > 0 for line in trained)
+    assert sum(line["episodes/kept_tokens"] for line in trained) > 0
     assert sum(line["rollouts/reused_rl"] for line in lines) > 0
     assert all(line["episodes/forks"] == 0 for line in trained)
     children = [line for line in read_candidates(whole) if line["parent"] is not None]

@@ -161,6 +161,10 @@ def _add_prompts(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--all", action="store_true", help="list every candidate ever proposed")
     parser.add_argument("--tree", action="store_true", help="the family tree of all candidates, with what each changed")
     parser.add_argument("--id", metavar="HASH", help="one candidate: its text, its parent, what led to it")
+    parser.add_argument("--rollouts", action="store_true", help="the kept rollouts, turn by turn")
+    parser.add_argument(
+        "--end", metavar="REASON", help="with --rollouts: those that ended so, e.g. max_turns or timed_out"
+    )
     parser.set_defaults(run=_prompts)
 
 
@@ -168,7 +172,13 @@ def _prompts(options: argparse.Namespace) -> int:
     from fastslow.cli import show
 
     run = options.run_directory
-    if options.best:
+    if options.end is not None and not options.rollouts:
+        raise ConfigError("--end chooses among rollouts: give --rollouts as well")
+    if options.rollouts:
+        from fastslow.cli.show_rollouts import rollouts
+
+        rollouts(run, options.end)
+    elif options.best:
         show.best_prompt(run)
     elif options.id:
         show.candidate(run, options.id)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import cast
 
 from fastslow.errors import ConfigError, FastslowError
+from fastslow.fast.transcript import ENDS
 from fastslow.measuring.intervals import share_interval
 from fastslow.methods.registry import title
 from fastslow.report.data import Headline, PageData, Panel, Point, RunData, Series
@@ -66,6 +67,7 @@ def _collect(arguments: Sequence[Path]) -> PageData:
         "runs": [{"id": f"r{index}", **run} for index, run in enumerate(runs)],
         "panels": [*_runs_panel(runs), *found],
         "notes": notes,
+        "ends": dict(ENDS),
     }
     return cast(PageData, _clean(data))
 

@@ -138,7 +138,7 @@ class Panel(TypedDict):
 
 
 class PageData(TypedDict):
-    """Everything on the page."""
+    """Everything on the page. `ends`: in words, why an episode ended."""
 
     version: str | None
     made: str
@@ -146,3 +146,4 @@ class PageData(TypedDict):
     runs: list[RunData]
     panels: list[Panel]
     notes: list[str]
+    ends: dict[str, str]

@@ -15,10 +15,13 @@ from fastslow.report.redact import redact_config
 from fastslow.runs import metrics as m
 from fastslow.runs import reader
 from fastslow.runs.family import Member, edits, family, scores_by_cycle, word_edits
+from fastslow.runs.files import SampleLine
 from fastslow.runs.reader import Evaluation, Run, Step, kl_name, seconds_at
+from fastslow.runs.transcripts import conversation
 
 LONGEST_COMPLETION = 8_000
 LONGEST_FEEDBACK = 2_000
+LONGEST_TURN = 4_000
 LONGEST_PROMPT = 20_000
 TRAINING = {
     "reward": m.REWARD_MEAN,
@@ -167,7 +170,10 @@ def _grid(cycle: int, rows: Mapping[str, Mapping[str, float]]) -> Grid:
 
 # -- samples -----------------------------------------------------------------------------------------------------------
 
-SAMPLE = ("step", "problem", "prompt", "text", "reward", "feedback", "failure", "finish_reason", "source")
+SAMPLE = (
+    "step", "problem", "prompt", "text", "reward", "feedback", "failure", "finish_reason", "source", "end", "said",
+    "tool_calls",
+)  # fmt: skip
 
 
 def _samples(run: Run) -> list[list[object]]:
@@ -181,9 +187,17 @@ def _samples(run: Run) -> list[list[object]]:
                 "text": _clip(line["text"], LONGEST_COMPLETION),
                 "reward": _digits(line.get("reward")),
                 "feedback": _clip(line.get("feedback") or "", LONGEST_FEEDBACK),
+                "said": _said(line),
             }
             rows.append([row.get(name) for name in SAMPLE])
     return rows
+
+
+def _said(line: SampleLine) -> list[list[object]] | None:
+    """What was said in an episode of several turns, each a row of speaker, text, calls and mark."""
+    if line.get("turns") is None:
+        return None
+    return [[one.speaker, _clip(one.text, LONGEST_TURN), list(one.calls), one.mark] for one in conversation(line)]
 
 
 # -- inside ------------------------------------------------------------------------------------------------------------

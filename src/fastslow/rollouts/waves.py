@@ -91,12 +91,12 @@ class Live:
         calls = int(getattr(self.episode, "tool_calls", 0))
         return Trace(self.end or "failed", self.said, calls, errors, self.seconds)
 
-    def request(self) -> SampleRequest:
-        """What samples its next turn."""
+    def request(self, keep: bool) -> SampleRequest:
+        """What samples its next turn; `keep`: another one may follow."""
         seed = derive_seed(self.seed, "turn", len(self.turns))
         last = self.turns[-1] if self.turns else None
         known = len(last.tokens) if last is not None and self.context[: len(last.tokens)] == last.tokens else 0
-        return SampleRequest(self.context, 1, seed, known)
+        return SampleRequest(self.context, 1, seed, known, keep)
 
     def fail(self, reason: str, end: EndReason = "failed") -> None:
         """End it for what is not the policy's doing."""
@@ -128,6 +128,7 @@ class Waves:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._release(self.lives)
         opened = [live for live in self.lives if live.episode is not None]
         for live, outcome in zip(opened, self._ask(opened, "close"), strict=True):
             if outcome.failure is not None:
@@ -156,12 +157,13 @@ class Waves:
 
     def requests(self) -> list[SampleRequest]:
         """What samples the next turns of the episodes that go on, in their order."""
-        return [live.request() for live in self.live]
+        return [live.request(keep=len(live.turns) + 1 < self.settings.max_turns) for live in self.live]
 
     def answered(self, completions: Sequence[Completion]) -> None:
         """Take one turn of each episode that goes on, and have the environments answer, side by side."""
         heard: list[tuple[Live, str]] = []
-        for live, completion in zip(self.live, completions, strict=True):
+        playing = self.live
+        for live, completion in zip(playing, completions, strict=True):
             text = self.chat.read(live.context, completion.tokens)
             live.turns.append(Turn(live.context, completion, text, live.said))
             live.said = ()
@@ -175,6 +177,7 @@ class Waves:
             if live.end is None:
                 live.said = messages
                 self._go_on(live)
+        self._release([live for live in playing if live.end is not None])
 
     def score(self) -> None:
         """Score every episode that has not failed. Raises TaskError for what is no score."""
@@ -186,6 +189,12 @@ class Waves:
                 live.score = check_score(outcome.value, live.problem)
 
     # -- inside --------------------------------------------------------------------------------------------------------
+
+    def _release(self, lives: Sequence[Live]) -> None:
+        """Nothing continues the last turns of these: what an engine keeps of them may go."""
+        release = getattr(self.engine, "release", None)
+        if release is not None:
+            release([live.turns[-1].tokens for live in lives if live.turns])
 
     def _go_on(self, live: Live) -> None:
         """The context of an episode's next turn; or its end, where the environment has said nothing or a limit is reached."""

@@ -159,6 +159,14 @@ FORKS = Metric(
     "episodes/forks", "turns a step", "turns whose context the chat template renders in another way than it was sampled",
     merge=Merge.SUM, more="Such a turn has a context of its own, and shares no more than its beginning.",
 )  # fmt: skip
+EPISODE_COMPUTED = Metric(
+    "episodes/computed_tokens", "tokens a step", "tokens that sampling put through the model for the step's new episodes",
+    merge=Merge.SUM, more="Of samplers that count them: the forest sampler does.",
+)  # fmt: skip
+EPISODE_KEPT = Metric(
+    "episodes/kept_tokens", "tokens a step", "tokens of their contexts that were kept from the turn before, not computed",
+    merge=Merge.SUM, more="See [episodes.md](episodes.md#what-it-costs).",
+)  # fmt: skip
 CUT_OFF_TURN_TOKENS = Metric(
     "episodes/cut_off_turn_tokens", COUNT_A_STEP, "episodes cut off within a turn, at `sampling.max_tokens`",
     merge=Merge.SUM,

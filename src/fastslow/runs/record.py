@@ -99,6 +99,10 @@ class StepRecord:
             }
         )
 
+    def count_work(self, computed_tokens: int, kept_tokens: int) -> None:
+        """What sampling the episodes of a step took: tokens that were computed, and tokens that need not be."""
+        self._put({m.EPISODE_COMPUTED: computed_tokens, m.EPISODE_KEPT: kept_tokens})
+
     def update(self, metrics: UpdateMetrics, learning_rate: float, datums: int) -> None:
         """What an update of the weights gave."""
         self._put(

@@ -37,12 +37,15 @@ class SampleRequest:
     `continued_tokens`: the context begins with that many tokens of an earlier request and its completion (all of both), as
     the turns of an episode do. A sampler may keep keys and values of `context + completion` and look them up by
     `context_tokens[:continued_tokens]`; what it samples must not depend on that. 0: nothing is known of.
+    `keep`: a later request may continue this one. A sampler that keeps something has a method `release(sequences)`, which is
+    told which of them (context and completion) nothing will continue.
     """
 
     context_tokens: tuple[int, ...]
     n: int
     seed: int
     continued_tokens: int = 0
+    keep: bool = False
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from fastslow.errors import InfrastructureError
 from fastslow.fast.optimiser import Evaluation
 from fastslow.rollouts.play import RolloutRequest, make_rollouts
 from fastslow.runs.metrics import SAMPLE_S
-from fastslow.slow.engine import SamplingParams
+from fastslow.slow.engine import PolicyEngine, SamplingParams
 from fastslow.training.context import RunContext
 from fastslow.training.curriculum import union
 from fastslow.types import Problem, Prompt, Rollout, RolloutSource
@@ -36,8 +36,12 @@ class Sampling:
             RolloutRequest(problem, prompt, count - len(served), context.seed("rl", step, problem, prompt))
             for (problem, prompt, count), served in zip(slots, reused, strict=True)
         ]
+        before = _work(context.engine)
         with context.record.timer(SAMPLE_S):
             sampled = self._sample(requests, "rl")
+        after = _work(context.engine)
+        if before and after and any(rollout.trace is not None for rollouts in sampled for rollout in rollouts):
+            context.record.count_work(after[0] - before[0], after[1] - before[1])
         context.record.count_rl(sampled, reused)
         context.state.sampled_rl += sum(len(rollouts) for rollouts in sampled)
         groups = _by_problem(minibatch, [[*old, *new] for old, new in zip(reused, sampled, strict=True)])
@@ -94,6 +98,13 @@ class Sampling:
                 f"{len(failures)} of {len(rollouts)} rollouts of step {step} could not be scored, more than "
                 f"max_failure_fraction = {context.config.max_failure_fraction} allows. The first: {failures[0]}"
             )
+
+
+def _work(engine: PolicyEngine) -> tuple[int, int] | None:
+    """Tokens that the sampler has computed so far, and those that it had kept; None where it does not count them."""
+    sampler = getattr(engine, "sampler", None)
+    computed, kept = (getattr(sampler, name, None) for name in ("computed_tokens", "kept_tokens"))
+    return None if computed is None or kept is None else (computed, kept)
 
 
 def _by_problem(minibatch: Sequence[Problem], slots: Sequence[Group]) -> list[Group]:

@@ -65,7 +65,9 @@ def test_what_runs_write_is_declared_and_what_is_declared_is_written() -> None:
     own_loss = {"slow/loss/sequence_ratio": 1.0}  # as tests/invariant/test_own_slow_side.py sees it in a run
     one = Rollout("p", "h", (), 1.0, "", None, 0, "rl", Trace("done"))
     episodes = {metric.name: value for metric, value in episode_metrics([one]).items()}
-    lines = [*recorded_lines(), begun, estimated, own_loss, episodes]
+    work = StepRecord()
+    work.count_work(10, 20)
+    lines = [*recorded_lines(), begun, estimated, own_loss, episodes, work.values]
     assert undeclared(lines) == []
     written = {found.metric for line in lines for key in line if (found := find(key)) is not None}
     assert [metric.name for metric in METRICS if metric not in written] == []

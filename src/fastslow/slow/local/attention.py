@@ -40,6 +40,8 @@ def use(model: PreTrainedModel) -> None:
 class PrefixPool:
     """Prefix keys and values of one pack and the rows that use it: rows [start, stop) of the decoding batch.
 
+    `fresh` are the nodes, ascending, that a pass still has to compute; None: all of them, and there are no keys yet.
+
     Shapes: keys, values, one a layer, (KV heads, N, head size); mask (rows, N), additive, 0 or -inf.
     """
 
@@ -48,11 +50,12 @@ class PrefixPool:
     mask: torch.Tensor
     keys: list[torch.Tensor] = field(default_factory=list)
     values: list[torch.Tensor] = field(default_factory=list)
+    fresh: torch.Tensor | None = None
 
 
 @dataclass(frozen=True)
 class Block:
-    """Queries [start, stop) of a pack; `keys` says which nodes they attend to, a slice where those are neighbours.
+    """Queries [start, stop) of a pass; `keys` says which nodes they attend to, a slice where those are neighbours.
 
     Shapes: mask (1, 1, stop - start, number of keys), additive.
     """
@@ -74,14 +77,19 @@ FILLED_POOL: ContextVar[PrefixPool | None] = ContextVar("fastslow_filled_pool", 
 def attending(
     forest: Forest, device: torch.device, dtype: torch.dtype, pool: PrefixPool | None = None
 ) -> Iterator[torch.Tensor]:
-    """Inside, a forward pass over one pack attends within its forest, and fills a pool where one is given. Gives the mask to
-    call the model with: transformers builds none of its own where it gets a mask of four dimensions.
+    """Inside, a forward pass over one pack, or over the fresh nodes of a pool, attends within its forest, and fills the pool
+    where one is given. Gives the mask to call the model with: transformers builds none of its own where it gets a mask of
+    four dimensions.
     """
-    queries = max(BLOCK_QUERIES.get(device.type, 1024), -(-len(forest) // MAX_BLOCKS))
+    queries = BLOCK_QUERIES.get(device.type, 1024)
+    if pool is not None and pool.fresh is not None:
+        found = forest.blocks_of(pool.fresh.tolist(), queries)
+    else:
+        found = iter(forest.blocks(max(queries, -(-len(forest) // MAX_BLOCKS))))
     blocks = []
-    for block in forest.blocks(queries):
+    for block in found:
         neighbours = len(block.keys) == block.keys[-1] - block.keys[0] + 1
-        keys = slice(block.keys[0], block.stop) if neighbours else torch.tensor(block.keys, device=device)
+        keys = slice(block.keys[0], block.keys[-1] + 1) if neighbours else torch.tensor(block.keys, device=device)
         blocks.append(Block(block.start, block.stop, keys, additive_mask(block.mask.to(device), dtype)[None, None]))
     active, filled = ACTIVE_BLOCKS.set(blocks), FILLED_POOL.set(pool)
     try:
@@ -116,7 +124,12 @@ def fastslow_attention(
     blocks, pools = ACTIVE_BLOCKS.get(), ACTIVE_POOLS.get()
     if blocks is not None:
         pool = FILLED_POOL.get()
-        if pool is not None:
+        if pool is not None and pool.fresh is not None:
+            place: int = module.layer_idx  # type: ignore[assignment]
+            pool.keys[place][:, pool.fresh] = key[0]
+            pool.values[place][:, pool.fresh] = value[0]
+            key, value = pool.keys[place][None], pool.values[place][None]
+        elif pool is not None:
             pool.keys.append(key[0].contiguous())
             pool.values.append(value[0].contiguous())
         return _attend_in_blocks(query, key, value, blocks, scaling).transpose(1, 2), None
@@ -140,7 +153,9 @@ def fastslow_attention(
 def _attend_in_blocks(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, blocks: list[Block], scaling: float | None
 ) -> torch.Tensor:
-    """Shapes: query (1, heads, N, size), key and value (1, KV heads, N, size); returns (1, heads, N, size)."""
+    """Shapes: query (1, heads, M, size), key and value (1, KV heads, N, size); returns (1, heads, M, size). M is N, or the
+    number of nodes that a pass computes.
+    """
     _, heads, _, size = query.shape
     kv_heads = key.shape[1]
     # KV heads as the batch and the heads that share one as its heads: keys are then broadcast, not copied.

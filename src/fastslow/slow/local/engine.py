@@ -118,6 +118,12 @@ class LocalEngine:
         """As `Sampler.sync`."""
         self.sampler.sync()
 
+    def release(self, sequences: Sequence[tuple[int, ...]]) -> None:
+        """Nothing continues these sequences any more: see `SampleRequest.keep`."""
+        release = getattr(self.sampler, "release", None)
+        if release is not None:
+            release(sequences)
+
     def _make_room(self) -> None:
         """A sampler with a `rest` gives memory back until it is synced."""
         rest = getattr(self.sampler, "rest", None)

@@ -3,13 +3,14 @@
 A pack is a token trie, flattened depth first. A node's position is its depth, and it attends to its ancestors and
 itself alone, so a forward pass over the pack gives each sequence exactly what a pass of its own would give, and the
 gradient of a shared prefix is the sum over the sequences that share it. The G rollouts of a problem share its context,
-and the problems of a minibatch share the system prompt, so on long evolved prompts this is most of the work.
+and the problems of a minibatch share the system prompt, so on long evolved prompts this is most of the work. The turns of
+an episode continue one another: all of them cost what the last one costs.
 """
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import chain, pairwise
 
 import numpy as np
 import torch
@@ -58,6 +59,50 @@ class Forest:
             mask[row, len(before) + row] = True
         return AttentionBlock(start, stop, [*before, *range(start, stop)], torch.from_numpy(mask))
 
+    def blocks_of(self, nodes: Sequence[int], queries: int) -> Iterator["AttentionBlock"]:
+        """As `blocks`, for these nodes alone, ascending, where keys and values of all others are there already.
+
+        `start` and `stop` are places among `nodes`. A run takes no node that would add more keys than it shares.
+        """
+        start = 0
+        while start < len(nodes):
+            stop, keys = self._run(nodes, start, queries)
+            place_of = {key: place for place, key in enumerate(keys)}
+            mask = np.zeros((stop - start, len(keys)), dtype=bool)
+            row_of: dict[int, int] = {}
+            for row, node in enumerate(nodes[start:stop]):
+                parent = self.parents[node]
+                if parent in row_of:
+                    mask[row] = mask[row_of[parent]]
+                else:
+                    mask[row, [place_of[ancestor] for ancestor in self._upwards(parent)]] = True
+                mask[row, place_of[node]] = True
+                row_of[node] = row
+            yield AttentionBlock(start, stop, keys, torch.from_numpy(mask))
+            start = stop
+
+    def _run(self, nodes: Sequence[int], start: int, queries: int) -> tuple[int, list[int]]:
+        """Where a run of at most `queries` nodes ends that begins at `start`, and what it attends to, ascending."""
+        keys: set[int] = set()
+        stop = start
+        while stop < min(len(nodes), start + queries):
+            new = []
+            for node in self._upwards(nodes[stop]):
+                if node in keys:
+                    break
+                new.append(node)
+            if keys and len(new) > self.positions[nodes[stop]] + 1 - len(new):
+                break
+            keys.update(new)
+            stop += 1
+        return stop, sorted(keys)
+
+    def _upwards(self, node: int) -> Iterator[int]:
+        """The node and its ancestors; nothing for the -1 above a root."""
+        while node >= 0:
+            yield node
+            node = self.parents[node]
+
 
 @dataclass(frozen=True)
 class AttentionBlock:
@@ -88,8 +133,9 @@ def pack_forests(sequences: Sequence[Tokens], budget_tokens: int, *, related_fro
 
     Sequences are sorted, so that neighbours share the longest prefixes and the packs are the same for the same input. They
     fill one pack after another. Where that cuts long prefixes apart, which each pack then computes again, the cuts are the
-    ones with the fewest nodes instead. With `related_from` packs are filled, and one of so many nodes or more takes no
-    sequence that would add more nodes than it shares.
+    ones with the fewest nodes instead. Sequences that continue one another are never parted, so that no pack computes an
+    episode's beginning again. With `related_from` packs are filled, continuations are parted like others, and a pack of so
+    many nodes or more takes no sequence that would add more nodes than it shares.
     Raises ValueError on an empty sequence or a budget below 1.
     """
     if budget_tokens < 1:
@@ -99,22 +145,23 @@ def pack_forests(sequences: Sequence[Tokens], budget_tokens: int, *, related_fro
     if not sequences:
         return []
     order = sorted(range(len(sequences)), key=lambda index: (tuple(sequences[index]), index))
-    ordered = [sequences[index] for index in order]
+    units = [[index] for index in order] if related_from is not None else _chains(sequences, order)
+    longest = [sequences[unit[-1]] for unit in units]
     line = _Line(
-        [len(sequence) for sequence in ordered],
-        [0, *(shared_prefix_length(a, b) for a, b in pairwise(ordered))],
+        [len(sequence) for sequence in longest],
+        [0, *(shared_prefix_length(a, b) for a, b in pairwise(longest))],
     )
     cuts = line.filled(budget_tokens, related_from)
     if related_from is None and line.computed_again(cuts) >= WORTH_A_CUT:
         fewest = line.fewest(budget_tokens)
         if line.computed_again(fewest) + WORTH_A_CUT <= line.computed_again(cuts):
             cuts = fewest
-    return [_build(sequences, order[start:stop]) for start, stop in pairwise(cuts)]
+    return [_build(sequences, [*chain.from_iterable(units[start:stop])]) for start, stop in pairwise(cuts)]
 
 
 @dataclass(frozen=True)
 class _Line:
-    """Sorted sequences: their lengths, and how much each shares with the one before it.
+    """Sorted sequences, or runs of them: the longest of each, and how much it shares with the one before.
 
     Cuts are the places where packs begin, and the end.
     """
@@ -158,6 +205,18 @@ class _Line:
         while cuts[-1]:
             cuts.append(begins[cuts[-1]])
         return cuts[::-1]
+
+
+def _chains(sequences: Sequence[Tokens], order: Sequence[int]) -> list[list[int]]:
+    """Sorted sequences in runs of which each one begins with the one before, as the turns of an episode do."""
+    chains: list[list[int]] = []
+    for index in order:
+        last = sequences[chains[-1][-1]] if chains else ()
+        if last and shared_prefix_length(sequences[index], last) == len(last):
+            chains[-1].append(index)
+        else:
+            chains.append([index])
+    return chains
 
 
 def _build(sequences: Sequence[Tokens], members: list[int]) -> Forest:

@@ -1,7 +1,8 @@
 """Log-probabilities of given completions: one forward pass a micro-batch, logits at completion positions only.
 
-`ForestScorer` packs sequences that share prefixes; `PlainScorer` pads to the right. Both say which row of the logits
-predicts which completion token, so that everything after the forward pass is the same for both.
+`ForestScorer` packs sequences that share prefixes; `PlainScorer` pads to the right. Both compute the turns of an episode,
+which continue one another, as one sequence. Both say which row of the logits predicts which completion token, so that
+everything after the forward pass is the same for both.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -48,8 +49,7 @@ class ForestScorer:
 
     def micro_batches(self, sequences: Sequence[TokenSequence], budget_tokens: int) -> list[MicroBatch]:
         """As `Scorer.micro_batches`."""
-        # The last token of a sequence predicts nothing, so it is not computed.
-        inputs = [(*s.context_tokens, *s.completion_tokens[:-1]) for s in sequences]
+        inputs = [_input(sequence) for sequence in sequences]
         return [self._micro_batch(forest, sequences) for forest in pack_forests(inputs, budget_tokens)]
 
     def _micro_batch(self, forest: Forest, sequences: Sequence[TokenSequence]) -> MicroBatch:
@@ -78,31 +78,35 @@ class ForestScorer:
 
 
 class PlainScorer:
-    """Micro-batches are right-padded rows of similar length, for architectures that cannot be packed."""
+    """Micro-batches are right-padded rows of similar length, for architectures that cannot be packed. A row is a sequence, or
+    several that continue one another.
+    """
 
     def __init__(self, device: torch.device, pad_token: int) -> None:
         self.device, self.pad_token = device, pad_token
 
     def micro_batches(self, sequences: Sequence[TokenSequence], budget_tokens: int) -> list[MicroBatch]:
         """As `Scorer.micro_batches`."""
-        lengths = [len(s.context_tokens) + len(s.completion_tokens) - 1 for s in sequences]
-        groups: list[list[int]] = []
-        for index in sorted(range(len(sequences)), key=lambda index: (lengths[index], index)):
-            if not groups or (len(groups[-1]) + 1) * lengths[index] > budget_tokens:
+        groups: list[list[list[int]]] = []
+        for chain in sorted(_episodes(sequences), key=lambda chain: (len(_input(sequences[chain[-1]])), min(chain))):
+            length = len(_input(sequences[chain[-1]]))
+            if not groups or (len(groups[-1]) + 1) * length > budget_tokens:
                 groups.append([])
-            groups[-1].append(index)
+            groups[-1].append(chain)
         return [self._micro_batch(group, sequences) for group in groups]
 
-    def _micro_batch(self, members: list[int], sequences: Sequence[TokenSequence]) -> MicroBatch:
-        inputs = [(*sequences[m].context_tokens, *sequences[m].completion_tokens[:-1]) for m in members]
+    def _micro_batch(self, chains: list[list[int]], sequences: Sequence[TokenSequence]) -> MicroBatch:
+        inputs = [_input(sequences[chain[-1]]) for chain in chains]
+        members = [member for chain in chains for member in chain]
         width = max(len(tokens) for tokens in inputs)
         first = min(len(sequences[m].context_tokens) for m in members) - 1
         rows = [
             [
                 index * (width - first) + position - first
-                for position in range(len(sequences[m].context_tokens) - 1, len(inputs[index]))
+                for position in range(len(sequences[m].context_tokens) - 1, len(_input(sequences[m])))
             ]
-            for index, m in enumerate(members)
+            for index, chain in enumerate(chains)
+            for m in chain
         ]
 
         def forward(model: Any) -> torch.Tensor:
@@ -117,7 +121,31 @@ class PlainScorer:
             logits: torch.Tensor = output.logits
             return logits.flatten(0, 1)
 
-        return MicroBatch(members, rows, forward, len(members) * width)
+        return MicroBatch(members, rows, forward, len(inputs) * width)
+
+
+def _input(sequence: TokenSequence) -> tuple[int, ...]:
+    """What is computed: the last token of a sequence predicts nothing."""
+    return (*sequence.context_tokens, *sequence.completion_tokens[:-1])
+
+
+def _episodes(sequences: Sequence[TokenSequence]) -> list[list[int]]:
+    """Indices of sequences, those together of which each one's context begins with all of the one before."""
+    whole = [(*s.context_tokens, *s.completion_tokens) for s in sequences]
+    chains: dict[int, list[int]] = {}  # by the last of each
+    beginnings: list[int] = []  # those that the one at hand begins with, the shortest first
+    for index in sorted(range(len(sequences)), key=lambda index: (whole[index], index)):
+        while beginnings and not _begins_with(whole[index], whole[beginnings[-1]]):
+            beginnings.pop()
+        context = sequences[index].context_tokens
+        before = (last for last in reversed(beginnings) if last in chains and _begins_with(context, whole[last]))
+        chains[index] = [*chains.pop(next(before, -1), []), index]
+        beginnings.append(index)
+    return list(chains.values())
+
+
+def _begins_with(tokens: tuple[int, ...], beginning: tuple[int, ...]) -> bool:
+    return tokens[: len(beginning)] == beginning
 
 
 def token_logprobs(

@@ -4,7 +4,7 @@
 packed: it prefills each distinct context once, left-padded, and copies the cache to the rows.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -14,6 +14,7 @@ from transformers.cache_utils import CacheLayerMixin
 from fastslow.errors import ConfigError
 from fastslow.slow.local.attention import ACTIVE_POOLS, PrefixPool, additive_mask, attending
 from fastslow.slow.local.forest import Forest, pack_forests
+from fastslow.slow.samplers.kept import KeptRow, fill_pool
 
 Tokens = Sequence[int]
 
@@ -26,6 +27,8 @@ class Decoder(Protocol):
 
     computed_tokens: int
     """Tokens that went through the model so far, padding included."""
+    kept_tokens: int
+    """Tokens of contexts whose keys and values were there already."""
 
     def prefill(self) -> torch.Tensor:
         """Next-token logits of every row, shape (rows, vocabulary)."""
@@ -37,6 +40,10 @@ class Decoder(Protocol):
 
     def keep(self, rows: Sequence[int]) -> None:
         """Drop every row that is not named: finished sequences leave the batch."""
+        ...
+
+    def kept_rows(self, rows: Sequence[int], own_tokens: Sequence[int]) -> list[KeptRow]:
+        """Keys and values of these rows, with so many tokens of their own; nothing where a decoder cannot give them."""
         ...
 
 
@@ -70,6 +77,10 @@ class GrowingLayer(CacheLayerMixin):
         if self.is_initialized:
             self._keys, self._values = self._keys[rows], self._values[rows]
 
+    def copies(self, row: int, tokens: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Keys and values of a row's first tokens, (KV heads, tokens, size) both."""
+        return self._keys[row, :, :tokens].clone(), self._values[row, :, :tokens].clone()
+
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         """As transformers asks it of a cache layer."""
         return self.get_seq_length() + query_length, 0
@@ -84,10 +95,17 @@ class GrowingLayer(CacheLayerMixin):
 
 
 class ForestDecoder:
-    """Decoding over prefix pools. The model must run on the `fastslow` attention."""
+    """Decoding over prefix pools. The model must run on the `fastslow` attention. `known` is what was kept, by context."""
 
-    def __init__(self, model: Any, contexts: Sequence[Tokens], counts: Sequence[int], budget_tokens: int) -> None:
-        self.model, self.device = model, model.device
+    def __init__(
+        self,
+        model: Any,
+        contexts: Sequence[Tokens],
+        counts: Sequence[int],
+        budget_tokens: int,
+        known: Mapping[int, KeptRow] | None = None,
+    ) -> None:
+        self.model, self.device, self.known = model, model.device, known or {}
         self.layers: list[GrowingLayer] = []
         self.cache: Cache | None = None
         self.forests = pack_forests(contexts, budget_tokens, related_from=POOL_TOKENS)
@@ -100,7 +118,8 @@ class ForestDecoder:
                 self.lengths += [len(contexts[context])] * counts[context]
         self.counts = list(counts)
         self.pools: list[PrefixPool] = []
-        self.computed_tokens = 0
+        self.prefixes: list[tuple[PrefixPool, Sequence[int]]] = []
+        self.computed_tokens = self.kept_tokens = 0
 
     def prefill(self) -> torch.Tensor:
         """As `Decoder.prefill`."""
@@ -145,6 +164,15 @@ class ForestDecoder:
         self.pools = pools
         self.row_of = [new_index[self.row_of[position]] for position in kept]
         self.lengths = [self.lengths[position] for position in kept]
+        self.prefixes = [self.prefixes[position] for position in kept]
+
+    def kept_rows(self, rows: Sequence[int], own_tokens: Sequence[int]) -> list[KeptRow]:
+        """As `Decoder.kept_rows`."""
+        places = [self.row_of.index(row) for row in rows]
+        return [
+            kept_row(*self.prefixes[place], self.layers, place, own)
+            for place, own in zip(places, own_tokens, strict=True)
+        ]
 
     def _in_row_order(self, logits: torch.Tensor) -> torch.Tensor:
         if self.row_of == sorted(self.row_of):
@@ -160,9 +188,12 @@ class ForestDecoder:
         mask = additive_mask(visible_nodes(forest).to(self.device)[place_of_row], self.model.dtype)
         start = self.pools[-1].stop if self.pools else 0
         pool = PrefixPool(start, start + len(mask), mask)
-        logits = prefill_pack(self.model, forest, pool)
-        self.computed_tokens += len(forest)
+        logits, computed = prefill_pack(self.model, forest, pool, self.known)
+        self.computed_tokens += computed
+        self.kept_tokens += len(forest) - computed
         self.pools.append(pool)
+        bare = PrefixPool(0, 0, torch.empty(0), pool.keys, pool.values)
+        self.prefixes += [(bare, forest.paths[place]) for place in members]
         return logits[place_of_row]
 
 
@@ -174,20 +205,37 @@ def visible_nodes(forest: Forest) -> torch.Tensor:
     return visible
 
 
-def prefill_pack(model: Any, forest: Forest, pool: PrefixPool) -> torch.Tensor:
-    """Next-token logits of a pack's contexts, (contexts, vocabulary), in the pack's order; fills the pool's keys and values."""
+def prefill_pack(
+    model: Any, forest: Forest, pool: PrefixPool, known: Mapping[int, KeptRow] | None = None
+) -> tuple[torch.Tensor, int]:
+    """Next-token logits of a pack's contexts, (contexts, vocabulary), in the pack's order, and how many tokens were computed;
+    fills the pool's keys and values. `known` is what was kept, by context.
+    """
     device = model.device
+    here = {place: known[context] for place, context in enumerate(forest.members) if known and context in known}
+    tokens, positions = (torch.tensor([part], device=device) for part in (forest.tokens, forest.positions))
     ends = torch.tensor([path[-1] for path in forest.paths], device=device)
+    if here:
+        fill_pool(pool, forest, here)
+        assert pool.fresh is not None
+        tokens, positions = tokens[:, pool.fresh], positions[:, pool.fresh]
+        ends = torch.searchsorted(pool.fresh, ends)
     with attending(forest, device, model.dtype, pool) as blocks:
         output = model(
-            input_ids=torch.tensor([forest.tokens], device=device),
-            position_ids=torch.tensor([forest.positions], device=device),
+            input_ids=tokens,
+            position_ids=positions,
             attention_mask=blocks,
             use_cache=False,
             logits_to_keep=ends,
         )
     logits: torch.Tensor = output.logits[0]
-    return logits
+    return logits, tokens.shape[1]
+
+
+def kept_row(pool: PrefixPool, path: Sequence[int], layers: Sequence[Any], row: int, own_tokens: int) -> KeptRow:
+    """What a row of these layers keeps. Its own keys and values are copied."""
+    own = [layer.copies(row, own_tokens) for layer in layers] if own_tokens else []
+    return KeptRow(pool, path, [keys for keys, _ in own], [values for _, values in own])
 
 
 class PlainDecoder:
@@ -201,7 +249,7 @@ class PlainDecoder:
         self.cache: Any = None
         self.mask = torch.empty(0)
         self.positions = torch.empty(0)
-        self.computed_tokens = 0
+        self.computed_tokens = self.kept_tokens = 0
 
     def prefill(self) -> torch.Tensor:
         """As `Decoder.prefill`."""
@@ -248,3 +296,7 @@ class PlainDecoder:
         selection = torch.tensor(rows, device=self.device)
         self.cache.reorder_cache(selection)
         self.mask, self.positions = self.mask[selection], self.positions[selection]
+
+    def kept_rows(self, rows: Sequence[int], own_tokens: Sequence[int]) -> list[KeptRow]:
+        """Nothing: what such a model's cache holds may be no keys and values."""
+        return []

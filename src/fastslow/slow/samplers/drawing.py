@@ -10,6 +10,7 @@ from fastslow.seeding import uniforms
 from fastslow.slow.engine import SampleRequest, SamplingParams
 from fastslow.slow.finite import check_logprobs
 from fastslow.slow.samplers.decoders import Decoder
+from fastslow.slow.samplers.kept import Kept
 from fastslow.types import Completion, FinishReason
 
 NUCLEUS_CANDIDATES = 1024
@@ -18,11 +19,13 @@ BLOCK = 512
 
 @dataclass
 class Row:
-    """What was drawn of one completion so far."""
+    """What was drawn of one completion of a request so far. `kept`: its keys and values are kept already, or need not be."""
 
+    request: SampleRequest
     tokens: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     finish_reason: FinishReason = "length"
+    kept: bool = False
 
     def take(self, token: int, logprob: float, stop: frozenset[int]) -> None:
         """Append one draw; after the first token that ends the row nothing is taken any more."""
@@ -51,22 +54,40 @@ def sample_rows(
     params: SamplingParams,
     make_decoder: Callable[[Sequence[SampleRequest]], Decoder],
     stop: frozenset[int],
+    kept: Kept | None = None,
 ) -> list[list[Completion]]:
-    """Completions of each request. Finished rows leave the batch at once.
+    """Completions of each request. Finished rows leave the batch at once; `kept` gets what they keep.
 
     Raises: DivergedError where logits are not finite: nothing can be drawn from them.
     """
     rows = [
-        _NoisyRow(noise=uniforms(request.seed, index, params.max_tokens))
+        _NoisyRow(request, noise=uniforms(request.seed, index, params.max_tokens))
         for request in requests
         for index in range(request.n)
     ]
     if rows:
-        _decode(rows, make_decoder(requests), params, stop)
+        _decode(rows, make_decoder(requests), params, stop, kept)
     return completions_of(requests, rows)
 
 
-def _decode(rows: list[_NoisyRow], decoder: Decoder, params: SamplingParams, stop: frozenset[int]) -> None:
+def keep_finished(batch: Sequence[Row], decoder: Decoder, kept: Kept | None) -> None:
+    """Keep keys and values of the rows that have come to their end and may be continued. What was cut off is not."""
+    if kept is None:
+        return
+    places = [
+        place for place, row in enumerate(batch) if row.request.keep and row.finish_reason == "stop" and not row.kept
+    ]
+    # The last token of a row has been drawn, but not computed.
+    found = decoder.kept_rows(places, [len(batch[place].tokens) - 1 for place in places])
+    for place, one in zip(places, found, strict=False):
+        row = batch[place]
+        row.kept = True
+        kept.put((*row.request.context_tokens, *row.tokens), one)
+
+
+def _decode(
+    rows: list[_NoisyRow], decoder: Decoder, params: SamplingParams, stop: frozenset[int], kept: Kept | None
+) -> None:
     active = rows
     logits = decoder.prefill()
     for position in range(params.max_tokens):
@@ -77,6 +98,7 @@ def _decode(rows: list[_NoisyRow], decoder: Decoder, params: SamplingParams, sto
         check_logprobs([drawn], "the policy's logits")
         for row, token, logprob in zip(active, chosen, drawn, strict=True):
             row.take(token, logprob, stop)
+        keep_finished(active, decoder, kept)
         going = [index for index, row in enumerate(active) if row.finish_reason != "stop"]
         if not going or position + 1 == params.max_tokens:
             return

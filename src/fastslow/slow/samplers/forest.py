@@ -5,7 +5,7 @@ tokens are the same, but for rounding.
 """
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 
@@ -14,6 +14,7 @@ from fastslow.slow.local.policy import LocalPolicy
 from fastslow.slow.samplers.decoders import Decoder, ForestDecoder, PlainDecoder
 from fastslow.slow.samplers.drawing import sample_rows
 from fastslow.slow.samplers.graphs import Capture, CudaCapture, Replays
+from fastslow.slow.samplers.kept import Kept, KeptRow
 from fastslow.slow.samplers.packed import packed_weights
 from fastslow.slow.samplers.settings import ForestConfig
 from fastslow.slow.samplers.static import StaticDecoder
@@ -29,8 +30,9 @@ class ForestSampler:
 
     def __init__(self, policy: LocalPolicy) -> None:
         self.policy = policy
-        self.sampled_tokens = self.computed_tokens = 0
+        self.sampled_tokens = self.computed_tokens = self.kept_tokens = 0
         settings = policy.slow.sampler
+        self.kept = Kept(settings.kept_gib if isinstance(settings, ForestConfig) else 0.0)
         wanted = settings.decoder if isinstance(settings, ForestConfig) else "auto"
         on_gpu = policy.device.type == "cuda"
         self.static = policy.unshared_reason is None and (wanted == "static" or (wanted == "auto" and on_gpu))
@@ -45,6 +47,7 @@ class ForestSampler:
         order = sorted(range(len(requests)), key=lambda index: (requests[index].context_tokens, index))
         results: list[list[Completion]] = [[] for _ in requests]
         rows = sum(request.n for request in requests)
+        self.kept.begin()
         try:
             with packed_weights(self.policy.model, min(rows, self.policy.slow.sample_rows), params.max_tokens):
                 for chunk in self._chunks(requests, order, params.max_tokens):
@@ -56,15 +59,30 @@ class ForestSampler:
         return results
 
     def sync(self) -> None:
-        """The weights are the learner's own: they are always current."""
+        """The weights are the learner's own: they are always current. What was kept is of the old ones."""
+        self.kept.clear()
+
+    def rest(self) -> None:
+        """The weights are about to move, and the update needs the memory."""
+        self.kept.clear()
+
+    def release(self, sequences: Sequence[tuple[int, ...]]) -> None:
+        """Give up what is kept of these sequences (context and completion): nothing continues them."""
+        self.kept.release(sequences)
 
     def decoder(self, contexts: Sequence[Sequence[int]], counts: Sequence[int]) -> Decoder:
         """What extends `counts[i]` rows of each context, in the layout that was chosen for this model."""
         policy = self.policy
         if self.static:
             return StaticDecoder(policy.model, contexts, counts, policy.slow.microbatch_tokens, 1)
+        return self._growing_decoder(contexts, counts, {})
+
+    def _growing_decoder(
+        self, contexts: Sequence[Sequence[int]], counts: Sequence[int], known: Mapping[int, KeptRow]
+    ) -> Decoder:
+        policy = self.policy
         if policy.unshared_reason is None:
-            return ForestDecoder(policy.model, contexts, counts, policy.slow.microbatch_tokens)
+            return ForestDecoder(policy.model, contexts, counts, policy.slow.microbatch_tokens, known)
         return PlainDecoder(policy.model, contexts, counts, policy.pad_token)
 
     def _chunks(self, requests: Sequence[SampleRequest], order: Sequence[int], max_tokens: int) -> Iterator[list[int]]:
@@ -87,7 +105,9 @@ class ForestSampler:
         decoders: list[Decoder] = []
 
         def make_decoder(requests: Sequence[SampleRequest]) -> Decoder:
-            decoders.append(self.decoder([r.context_tokens for r in requests], [r.n for r in requests]))
+            known = self._known(requests)
+            contexts, counts = [r.context_tokens for r in requests], [r.n for r in requests]
+            decoders.append(self._growing_decoder(contexts, counts, known))
             return decoders[-1]
 
         def make_static(requests: Sequence[SampleRequest]) -> StaticDecoder:
@@ -95,13 +115,21 @@ class ForestSampler:
             decoders.append(decoder)
             return decoder
 
+        kept = self.kept if self.kept.most else None
         if self.static:
-            completions = sample_static(requests, params, make_static, self.policy.stop)
+            completions = sample_static(requests, params, make_static, self.policy.stop, kept)
         else:
-            completions = sample_rows(requests, params, make_decoder, self.policy.stop)
+            completions = sample_rows(requests, params, make_decoder, self.policy.stop, kept)
+        self.kept.shrink()
         self.computed_tokens += sum(decoder.computed_tokens for decoder in decoders)
+        self.kept_tokens += sum(decoder.kept_tokens for decoder in decoders)
         self.sampled_tokens += sum(len(c.tokens) for row in completions for c in row)
         return completions
+
+    def _known(self, requests: Sequence[SampleRequest]) -> dict[int, KeptRow]:
+        """What was kept of each request's context, by its index; it is given up with that."""
+        found = self.kept.take(requests)
+        return {index: row for index, row in enumerate(found) if row is not None}
 
     def _static_decoder(self, requests: Sequence[SampleRequest], max_tokens: int) -> StaticDecoder:
         """In the buffers of the chunk before, where they fit: then its graphs serve this one, too."""
@@ -115,6 +143,8 @@ class ForestSampler:
             max_tokens,
             self.replays,
             buffers,
+            self._known(requests),
+            [index for index, request in enumerate(requests) if request.keep and self.kept.most],
         )
         self._buffers = decoder.buffers
         return decoder

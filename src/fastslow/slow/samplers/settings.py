@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, ValidationInfo
 
-from fastslow.section import Positive, PositiveNumber, Section, drop_foreign, option
+from fastslow.section import NonNegativeNumber, Positive, PositiveNumber, Section, drop_foreign, option
 
 OWN = "package.module:Class"
 
@@ -19,6 +19,12 @@ class ForestConfig(Section):
         "`static`: fixed shapes, CUDA graphs; `growing`: a batch that shrinks",
         unit="a name",
         more="`auto` is `static` on a GPU and `growing` on a CPU. Models that do not share prefixes have neither.",
+    )
+    kept_gib: NonNegativeNumber = option(
+        2.0,
+        "keys and values of live episodes, kept between their turns; 0: none",
+        unit="GiB",
+        more="What has no room is computed again in the next turn. Nothing is kept during updates.",
     )
 
 

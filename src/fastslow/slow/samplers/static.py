@@ -5,7 +5,7 @@ until half of a bucket is idle; a step works on tensors that are there already, 
 """
 
 from collections import Counter
-from collections.abc import Hashable, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,9 +16,10 @@ from fastslow.slow.engine import SamplingParams
 from fastslow.slow.local.attention import PrefixPool, additive_mask
 from fastslow.slow.local.cascade import Cascade, PoolGroup, cascading
 from fastslow.slow.local.forest import Forest, pack_forests
-from fastslow.slow.samplers.decoders import POOL_TOKENS, Tokens, prefill_pack, visible_nodes
+from fastslow.slow.samplers.decoders import POOL_TOKENS, Tokens, kept_row, prefill_pack, visible_nodes
 from fastslow.slow.samplers.drawing import NUCLEUS_CANDIDATES, draw_at_width
 from fastslow.slow.samplers.graphs import Replays, Step
+from fastslow.slow.samplers.kept import KeptRow
 from fastslow.slow.samplers.static_buffers import Buffers, Shape, StaticLayer, bucket, doubled
 
 # Room for own tokens and the nodes of pools are these numbers times a power of two.
@@ -47,6 +48,7 @@ class StaticDecoder:
     """A `Decoder` over prefix pools whose steps have fixed shapes. The model must run on the `fastslow` attention.
 
     Each context must have a row. `buffers` are those of an earlier decoder with the same `replays`, used again where they fit.
+    `known` is what was kept, by context; `keep` are the contexts whose rows may be kept.
     """
 
     def __init__(
@@ -58,8 +60,12 @@ class StaticDecoder:
         max_tokens: int,
         replays: Replays | None = None,
         buffers: Buffers | None = None,
+        known: Mapping[int, KeptRow] | None = None,
+        keep: Collection[int] = (),
     ) -> None:
         self.model, self.device = model, model.device
+        self.known, self.kept_contexts = known or {}, frozenset(keep)
+        self._pools: dict[int, PrefixPool] = {}
         self.replays = replays or Replays(None)
         self.forests = pack_forests(contexts, budget_tokens, related_from=POOL_TOKENS)
         self.context_of_row = [index for index, count in enumerate(counts) for _ in range(count)]
@@ -74,7 +80,7 @@ class StaticDecoder:
             buffers = Buffers(shape, self.device, model.dtype)
         self.buffers = buffers
         self.rows = shape.rows
-        self.own_tokens = self.computed_tokens = 0
+        self.own_tokens = self.computed_tokens = self.kept_tokens = 0
         self.width: int | None = NUCLEUS_CANDIDATES
         self.cache: Cache | None = None
         self._pool_groups: list[PoolGroup] = []
@@ -119,6 +125,17 @@ class StaticDecoder:
         self.context_of_row = [self.context_of_row[row] for row in rows]
         self.rows = bucket(len(rows))
         self._lay_out()
+
+    def kept_rows(self, rows: Sequence[int], own_tokens: Sequence[int]) -> list[KeptRow]:
+        """As `Decoder.kept_rows`."""
+        found = []
+        for row, own in zip(rows, own_tokens, strict=True):
+            context = self.context_of_row[row]
+            pool = self.pool_of_context[context]
+            forest = self.forests[pool]
+            path = forest.paths[forest.members.index(context)]
+            found.append(kept_row(self._pools[pool], path, self.buffers.layers, row, own))
+        return found
 
     # -- drawing on the device -----------------------------------------------------------------------------------------
 
@@ -230,8 +247,11 @@ class StaticDecoder:
         """Logits of a pack's contexts, (contexts, vocabulary); its keys and values go to a place in group `number`."""
         group, nothing = self.groups[number], torch.empty(0)
         pool = PrefixPool(0, 0, nothing)
-        logits = prefill_pack(self.model, forest, pool)
-        self.computed_tokens += len(forest)
+        logits, computed = prefill_pack(self.model, forest, pool, self.known)
+        self.computed_tokens += computed
+        self.kept_tokens += len(forest) - computed
+        if not self.kept_contexts.isdisjoint(forest.members):
+            self._pools[group.pools[place]] = PrefixPool(0, 0, nothing, pool.keys, pool.values)
         self.buffers.put_prefix(number, place, pool.keys, pool.values)
         assert group.visible is not None
         visible = visible_nodes(forest).to(self.device)

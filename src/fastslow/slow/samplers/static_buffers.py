@@ -54,6 +54,10 @@ class StaticLayer(CacheLayerMixin):
             for part in (self._keys, self._values):
                 part[: len(rows)] = part[rows]
 
+    def copies(self, row: int, tokens: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Keys and values of a row's first tokens, (KV heads, tokens, size) both."""
+        return self._keys[row, :, :tokens].clone(), self._values[row, :, :tokens].clone()
+
     def enlarge(self, rows: int, room: int) -> None:
         """New buffers of this size with what the first rows hold."""
         self.full = self.seen = rows, room

@@ -8,7 +8,8 @@ import torch
 from fastslow.seeding import uniforms
 from fastslow.slow.engine import SampleRequest, SamplingParams
 from fastslow.slow.finite import check_logprobs
-from fastslow.slow.samplers.drawing import Row, completions_of, draw
+from fastslow.slow.samplers.drawing import Row, completions_of, draw, keep_finished
+from fastslow.slow.samplers.kept import Kept
 from fastslow.slow.samplers.static import StaticDecoder
 from fastslow.slow.samplers.static_buffers import bucket
 from fastslow.types import Completion
@@ -23,21 +24,27 @@ def sample_static(
     params: SamplingParams,
     make_decoder: Callable[[Sequence[SampleRequest]], StaticDecoder],
     stop: frozenset[int],
+    kept: Kept | None = None,
 ) -> list[list[Completion]]:
     """Completions of each request, the same as `drawing.sample_rows` gives.
 
     Raises: DivergedError where logits are not finite: nothing can be drawn from them.
     """
     asked = [request for request in requests if request.n]
-    rows = [Row() for request in asked for _ in range(request.n)]
+    rows = [Row(request) for request in asked for _ in range(request.n)]
     if rows:
         noise = [uniforms(request.seed, i, params.max_tokens) for request in asked for i in range(request.n)]
-        _decode(rows, np.array(noise), make_decoder(asked), params, stop)
+        _decode(rows, np.array(noise), make_decoder(asked), params, stop, kept)
     return completions_of(requests, rows)
 
 
 def _decode(
-    rows: list[Row], noise: np.ndarray, decoder: StaticDecoder, params: SamplingParams, stop: frozenset[int]
+    rows: list[Row],
+    noise: np.ndarray,
+    decoder: StaticDecoder,
+    params: SamplingParams,
+    stop: frozenset[int],
+    kept: Kept | None,
 ) -> None:
     logits = decoder.prefill()
     noise_on_device = torch.from_numpy(noise).to(logits.device)
@@ -45,12 +52,14 @@ def _decode(
     decoder.begin(tokens, noise_on_device)
     active, done = _take(rows, tokens[:, None], logprobs[:, None], stop), 1
     batch = rows
+    keep_finished(batch, decoder, kept)
     while active and done < params.max_tokens:
         if 2 * bucket(len(active)) <= bucket(len(batch)):
             decoder.keep([index for index, row in enumerate(batch) if row.finish_reason != "stop"])
             batch = active
         count = min(LOOK_EVERY, params.max_tokens - done)
         active = _take(batch, *decoder.draw_block(count, params), stop)
+        keep_finished(batch, decoder, kept)
         done += count
 
 

@@ -1,6 +1,6 @@
 """Packing: whatever the sequences, the forests say the same as the sequences alone."""
 
-from itertools import combinations
+from itertools import combinations, pairwise
 
 import pytest
 import torch
@@ -43,8 +43,8 @@ def test_every_path_reproduces_its_sequence(sequences: list[list[int]], budget: 
 @given(SEQUENCES, st.integers(1, 30))
 def test_the_budget_holds_unless_one_sequence_alone_exceeds_it(sequences: list[list[int]], budget: int) -> None:
     for forest in pack_forests(sequences, budget):
-        distinct = {tuple(sequences[member]) for member in forest.members}
-        assert len(forest) <= budget or len(distinct) == 1
+        longest = max(len(sequences[member]) for member in forest.members)
+        assert len(forest) <= budget or len(forest) == longest, "what it begins with costs nothing more"
 
 
 @MANY
@@ -69,6 +69,37 @@ def test_blocks_attend_to_the_transitive_closure_of_the_parents_and_look_at_noth
                 seen = expected[block.start : block.stop].any(0).nonzero()[:, 0].tolist()
                 assert block.keys == seen
             assert torch.equal(whole, expected)
+
+
+@MANY
+@given(SEQUENCES, st.integers(1, 30), st.data())
+def test_blocks_of_some_nodes_attend_to_all_their_ancestors(
+    sequences: list[list[int]], budget: int, data: st.DataObject
+) -> None:
+    for forest in pack_forests(sequences, budget):
+        nodes = sorted(data.draw(st.sets(st.sampled_from(range(len(forest))))))
+        expected = brute_force_mask(forest)[nodes]
+        for queries in (1, 3, 100):
+            whole = torch.zeros_like(expected)
+            for block in forest.blocks_of(nodes, queries):
+                assert block.keys == sorted(block.keys) and block.stop - block.start <= queries
+                whole[block.start : block.stop, block.keys] = block.mask
+                assert block.keys == expected[block.start : block.stop].any(0).nonzero()[:, 0].tolist()
+            assert torch.equal(whole, expected)
+
+
+def test_a_block_takes_no_node_that_would_add_more_keys_than_it_shares() -> None:
+    (forest,) = pack_forests([[1, 2, 3, 4], [1, 2, 3, 5], [6, 7, 8]], 100)
+    ends = [path[-1] for path in forest.paths]
+    assert [(block.start, block.stop) for block in forest.blocks_of(ends, 10)] == [(0, 2), (2, 3)]
+
+
+@MANY
+@given(SEQUENCES, st.integers(1, 30))
+def test_the_turns_of_an_episode_are_never_parted(sequences: list[list[int]], budget: int) -> None:
+    forests = pack_forests([[3, *sequence] for sequence in sequences] + [[3, 4], [3, 4, 5, 6], [3, 4, 5, 6, 7]], budget)
+    turns = [forest for forest in forests if {len(sequences) + i for i in range(3)} & set(forest.members)]
+    assert len(turns) == 1
 
 
 def test_a_small_forest_by_hand() -> None:
@@ -124,12 +155,14 @@ def test_packs_that_a_sampler_keeps_apart_are_filled() -> None:
 @given(SEQUENCES.filter(bool), st.integers(1, 30))
 def test_cuts_that_save_nodes_are_the_best_of_all(sequences: list[list[int]], budget: int) -> None:
     ordered = sorted(map(tuple, sequences))
-    places = range(1, len(ordered))
+    continues = [False, *(b[: len(a)] == a for a, b in pairwise(ordered))]
+    places = [place for place in range(1, len(ordered)) if not continues[place]]
     sizes = []
     for cuts in (c for count in range(len(ordered)) for c in combinations(places, count)):
-        packs = [ordered[a:b] for a, b in zip((0, *cuts), (*cuts, len(ordered)), strict=True)]
-        nodes = [len({row[: end + 1] for row in pack for end in range(len(row))}) for pack in packs]
-        if all(size <= budget or len(set(pack)) == 1 for size, pack in zip(nodes, packs, strict=True)):
+        packs = [range(a, b) for a, b in pairwise((0, *cuts, len(ordered)))]
+        nodes = [len({ordered[i][: end + 1] for i in pack for end in range(len(ordered[i]))}) for pack in packs]
+        chains = [all(continues[i] for i in pack[1:]) for pack in packs]
+        if all(size <= budget or chain for size, chain in zip(nodes, chains, strict=True)):
             sizes.append(sum(nodes))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(forests_of, "WORTH_A_CUT", 1)

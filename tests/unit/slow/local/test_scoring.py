@@ -127,9 +127,28 @@ def test_every_sequence_is_in_one_micro_batch_within_the_budget(scorer, budget: 
     batches = scorer.micro_batches(SEQUENCES, budget)
     assert sorted(member for batch in batches for member in batch.members) == [0, 1, 2, 3]
     for batch in batches:
-        assert batch.computed_tokens <= budget or len(batch.members) == 1
+        longest = max(len(SEQUENCES[m].context_tokens) + len(SEQUENCES[m].completion_tokens) - 1 for m in batch.members)
+        assert batch.computed_tokens <= budget or batch.computed_tokens == longest
         lengths = [len(SEQUENCES[member].completion_tokens) for member in batch.members]
         assert [len(rows) for rows in batch.rows] == lengths
+
+
+def test_padded_rows_hold_the_turns_of_an_episode_once() -> None:
+    turns = [TokenSequence((1, 2), (3, 4)), TokenSequence((1, 2, 3, 4, 5), (6,)), TokenSequence((1, 2, 3, 9), (7, 8))]
+    (batch,) = PlainScorer(torch.device("cpu"), 0).micro_batches([turns[1], turns[2], turns[0]], 100)
+    # 1 2 3 4 5, with both turns in it, beside 1 2 3 9 7; logits begin at the second position
+    assert (batch.members, batch.rows, batch.computed_tokens) == ([2, 0, 1], [[0, 1], [3], [6, 7]], 10)
+
+
+def test_padded_rows_of_episodes_that_begin_alike_are_as_many_as_the_episodes() -> None:
+    first = TokenSequence((1, 2), (3, 4))
+    seconds = [TokenSequence((1, 2, 3, 4, said), (6, 7)) for said in (5, 8)]
+    (batch,) = PlainScorer(torch.device("cpu"), 0).micro_batches([first, first, *seconds], 100)
+    assert batch.computed_tokens == 12
+    assert [len(rows) for rows in batch.rows] == [2] * 4
+    # A context that goes on within a completion goes on from no turn.
+    (batch,) = PlainScorer(torch.device("cpu"), 0).micro_batches([first, TokenSequence((1, 2, 3), (9, 9))], 100)
+    assert batch.computed_tokens == 8
 
 
 def test_a_forest_computes_each_prefix_once_and_no_last_token() -> None:
