@@ -242,9 +242,7 @@ def write_report(results: Path, *, write: bool) -> str:
     records = json.loads(results.read_text(encoding="utf-8")) if results.exists() else {}
     lengths = sorted({(r["layers"], r["vocabulary"], r["tokens"]) for r in records.values()})
     lines = [
-        "| layers | vocabulary | completion tokens | "
-        + " | ".join(f"{name}, GiB" for name in SIDES.values())
-        + " | gradient norms differ by |",
+        f"| layers | vocabulary | tokens | {' | '.join(SIDES.values())} | norms differ by |",
         "| --- | --- | --- |" + " --- |" * (len(SIDES) + 1),
     ]
     for layers, vocabulary, tokens in lengths:
