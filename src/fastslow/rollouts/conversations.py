@@ -48,8 +48,11 @@ class Conversations:
         """
         found = [i for i, known in enumerate(self._known) if _begins(request, known)]
         if not found:
-            known = not self._known and same_messages(request.messages, self.opening)
-            return -1, () if known else request.messages
+            if self._known:
+                return -1, request.messages
+            # As of every episode: the system text, which is the prompt, is left out, and so is the problem's own question.
+            shown = tuple(message for message in request.messages if message["role"] != "system")
+            return -1, () if same_messages(request.messages, self.opening) else shown
         index = max(found, key=lambda i: (len(self._known[i].seen), i))
         return index, request.messages[len(self._known[index].seen) :]
 
