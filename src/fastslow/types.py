@@ -4,7 +4,6 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from itertools import pairwise
 from typing import Any, Literal
 
 Message = Mapping[str, str]
@@ -100,13 +99,18 @@ class Turn:
     """One completion of an episode and what it was sampled after.
 
     `text` is what the policy wrote, without the tokens that end it. `messages` are what was said before it: the difference
-    to the turn before. Of the first turn they are what the episode opened with, where that is not the problem's own question.
+    to the turn that it goes on from. Of the first turn they are what the episode opened with, where that is not the problem's
+    own question.
+
+    `follows` is the index of that turn, where an agent keeps several conversations; None: it is the turn before. -1: there is
+    none, the turn begins a conversation of its own, and `messages` are all of it.
     """
 
     context_tokens: tuple[int, ...]
     completion: Completion
     text: str
     messages: tuple[Message, ...] = ()
+    follows: int | None = None
 
     @property
     def tokens(self) -> tuple[int, ...]:
@@ -184,16 +188,29 @@ class Rollout:
         return self.end in CUT_OFF
 
     @property
+    def forked(self) -> tuple[bool, ...]:
+        """Which turns do not begin with the turn that they go on from: the chat template renders what was said in another
+        way, or an agent begins another conversation. The first turn never forks.
+        """
+        return tuple(index > 0 and not turn.continues(self.before(index)) for index, turn in enumerate(self.turns))
+
+    @property
     def forks(self) -> int:
-        """Turns whose context does not begin with the turn before: the chat template renders what was said in another way."""
-        return sum(not turn.continues(before) for before, turn in pairwise(self.turns))
+        """How many turns forked."""
+        return sum(self.forked)
+
+    def before(self, index: int) -> Turn | None:
+        """The turn that a turn goes on from; None where there is none."""
+        follows = self.turns[index].follows
+        before = index - 1 if follows is None else follows
+        return self.turns[before] if before >= 0 else None
 
     def to_json(self) -> dict[str, Any]:
         """As a line of a rollouts file. The one turn of a rollout without a trace lies in the line itself."""
         record = {name: value for name, value in vars(self).items() if name not in ("turns", "trace")}
         if self.trace is None and len(self.turns) == 1 and not self.turns[0].messages:
             turn = asdict(self.turns[0])
-            del turn["messages"]
+            del turn["messages"], turn["follows"]
             head = {name: record.pop(name) for name in ("problem_id", "prompt_hash")}
             return {**head, **turn, **record}
         trace = None if self.trace is None else asdict(self.trace)
@@ -221,6 +238,8 @@ class Rollout:
 def _turn_to_json(turn: Turn, before: Turn | None) -> dict[str, Any]:
     """A turn that goes on from the one before has only the tokens that are new in its context."""
     record = {**asdict(turn), "continues": turn.continues(before)}
+    if turn.follows is None:
+        del record["follows"]
     if before is not None and record["continues"]:
         record["context_tokens"] = turn.context_tokens[len(before.tokens) :]
     return record
@@ -236,4 +255,5 @@ def _turn_from_json(record: Mapping[str, Any], before: Turn | None) -> Turn:
         Completion(tuple(completion["tokens"]), tuple(completion["logprobs"]), completion["finish_reason"]),
         record["text"],
         tuple(record.get("messages", ())),
+        record.get("follows"),
     )

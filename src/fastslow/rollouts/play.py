@@ -1,7 +1,8 @@
 """From problems and prompts to rollouts: render, sample in waves, score in one batch.
 
 A task of one turn is one wave: one `engine.sample` call, one `task.score_batch` call. Episodes of several turns are played
-beside it (`waves.py`): each further wave samples the next turn of every live episode in one call.
+beside it (`waves.py`, and `agents.py` where an agent calls): each further wave samples the next turn of every live episode in
+one call.
 
 Two things are never mixed. A wrong, empty or cut-off completion is the model's doing and scores what the task says, 0
 where it was cut off, whichever limit it was. A scorer or an environment that breaks is not the model's doing: the rollout
@@ -11,11 +12,13 @@ is masked and counted. So is one whose context is too long from the start.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from fastslow.rollouts.agents import AgentWaves
 from fastslow.rollouts.settings import EpisodesConfig
 from fastslow.rollouts.waves import Live, Waves
 from fastslow.seeding import derive_seed
 from fastslow.slow.engine import PolicyEngine, SampleRequest, SamplingParams
 from fastslow.slow.limits import excess, fits
+from fastslow.tasks.agents.task import AgentEpisode
 from fastslow.tasks.base import ScoringFailure, Task
 from fastslow.tasks.episode import OneTurn
 from fastslow.types import Completion, EndReason, Problem, Prompt, Rollout, RolloutSource, Score, Trace, Turn
@@ -93,14 +96,21 @@ def play(
         else:
             lives += [one, *(_open(task, request, number) for number in range(1, request.n))][: request.n]
     limit = context_limit if context_limit is not None else getattr(engine, "context_limit", None)
-    with Waves(engine, lives, params, episodes, mask_beyond=context_limit, limit=limit) as waves:
+    answering = [live for live in lives if not isinstance(live.episode, AgentEpisode)]
+    calling = [live for live in lives if isinstance(live.episode, AgentEpisode)]
+    with (
+        Waves(engine, answering, params, episodes, mask_beyond=context_limit, limit=limit) as waves,
+        AgentWaves(engine, calling, params, episodes, limit=limit) as agents,
+    ):
         waves.start()
-        first, later = single.requests, waves.requests()
-        while first or later:
-            sampled = engine.sample([*first, *later], params)
+        first, later, called = single.requests, waves.requests(), agents.requests()
+        while first or later or called:
+            sampled = engine.sample([*first, *later, *called], params)
             single.answered(sampled[: len(first)])
-            waves.answered([completion for (completion,) in sampled[len(first) :]])
-            first, later = [], waves.requests()
+            turns = [completion for (completion,) in sampled[len(first) :]]
+            waves.answered(turns[: len(later)])
+            agents.answered(turns[len(later) :])
+            first, later, called = [], waves.requests(), agents.requests()
         if scored:
             waves.score()
     several = iter(lives)

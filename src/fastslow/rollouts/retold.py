@@ -9,7 +9,7 @@ from fastslow.slow.engine import PolicyEngine
 from fastslow.tasks.base import Task
 from fastslow.tasks.episode import OneTurn
 from fastslow.threads import side_by_side
-from fastslow.types import Message, Problem, Prompt, Rollout, Tool
+from fastslow.types import Message, Problem, Prompt, Rollout, Tool, Turn
 
 
 class Retold:
@@ -28,20 +28,28 @@ class Retold:
         self._openings: dict[str, tuple[Sequence[Message], Sequence[Tool], tuple[int, ...]]] = {}
 
     def contexts(self, rollout: Rollout) -> list[tuple[int, ...]]:
-        """The context of each of a rollout's turns: the same but for the opening. Raises InfrastructureError where the
-        environment does not start.
+        """The context of each of a rollout's turns: the same but for the opening.
+
+        Raises: InfrastructureError where the environment does not start, and for a turn of a conversation that does not begin
+        with the opening: where the prompt stands in it is not known.
         """
         if not rollout.turns:
             return []
         opening, tools, context = self._opening(rollout.problem_id)
-        made, conversation, last = [context], list(opening), rollout.turns[0]
-        for turn in rollout.turns[1:]:
-            conversation += [{"role": "assistant", "content": last.text}, *turn.messages]
+        made, conversations = [context], [[*opening, _said(rollout.turns[0])]]
+        for index, turn in enumerate(rollout.turns[1:], start=1):
+            before = index - 1 if turn.follows is None else turn.follows
+            if before < 0:
+                raise InfrastructureError(
+                    f"problem {rollout.problem_id!r}: turn {index + 1} begins a conversation of its own, and what a teacher's "
+                    "prompt would make of it is not known: `distill` takes agents that keep to one conversation"
+                )
+            last, conversation = rollout.turns[before], [*conversations[before], *turn.messages]
             if turn.continues(last):
-                made.append((*made[-1], *last.completion.tokens, *turn.context_tokens[len(last.tokens) :]))
+                made.append((*made[before], *last.completion.tokens, *turn.context_tokens[len(last.tokens) :]))
             else:
                 made.append(self.chat.encode(conversation, tools))
-            last = turn
+            conversations.append([*conversation, _said(turn)])
         return made
 
     def _opening(self, problem_id: str) -> tuple[Sequence[Message], Sequence[Tool], tuple[int, ...]]:
@@ -60,3 +68,7 @@ class Retold:
                 tools = episode.tools
                 self._openings[problem_id] = (started.value, tools, self.chat.encode(started.value, tools))
         return self._openings[problem_id]
+
+
+def _said(turn: Turn) -> Message:
+    return {"role": "assistant", "content": turn.text}

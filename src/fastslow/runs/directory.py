@@ -319,15 +319,14 @@ def transcript(rollout: Rollout) -> dict[str, object]:
     trace = rollout.trace
     if trace is None:
         return {}
-    befores = (None, *rollout.turns[:-1])
     turns = [
         {
             "messages": [dict(message) for message in turn.messages],
             "text": turn.text,
             "tokens": len(turn.completion.tokens),
-            "forked": before is not None and not turn.continues(before),
+            "forked": forked,
         }
-        for before, turn in zip(befores, rollout.turns, strict=False)
+        for turn, forked in zip(rollout.turns, rollout.forked, strict=True)
     ]
     return {
         "end": trace.end,

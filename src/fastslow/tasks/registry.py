@@ -25,6 +25,7 @@ BUILT_IN: dict[str, str] = {
     "environment": "fastslow.tasks.environments.trl:EnvironmentTask",
     "text_environment": "fastslow.tasks.environments.text:TextEnvironmentTask",
     "lab": "fastslow.lab.tasks:LabTask",
+    "agent": "fastslow.tasks.agents.task:AgentTask",
     "stream": "fastslow.tasks.stream:StreamTask",
 }
 

@@ -266,8 +266,11 @@ def from_function(function: Callable[..., object], name: str, answer_column: str
     return score
 
 
-def as_score(value: object, name: str) -> Score:
-    """What a user's scorer returned, as a `Score`. Raises TaskError for anything but the three forms."""
+def as_score(value: object, name: str, field: str = FIELD) -> Score:
+    """What a user's scorer, or another function that `field` names, returned, as a `Score`.
+
+    Raises: TaskError for anything but the three forms.
+    """
     if isinstance(value, Score):
         return value
     reward, feedback = value if isinstance(value, tuple) and len(value) == 2 else (value, "")
@@ -278,5 +281,5 @@ def as_score(value: object, name: str) -> Score:
         raise TypeError
     except (TypeError, ValueError):
         raise TaskError(
-            f"task.options.scorer: {name!r} returned {shown(value)}: return a reward, a Score or (reward, feedback)"
+            f"{field}: {name!r} returned {shown(value)}: return a reward, a Score or (reward, feedback)"
         ) from None

@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from fastslow.errors import TaskError
+from fastslow.tasks.agents.task import AgentTask
 from fastslow.tasks.base import SPLITS, ScoringFailure, Stage, Task, check_score, check_splits, has_turns
+from fastslow.testing.agents import check_agent
 from fastslow.testing.contract import require, run_checks
 from fastslow.testing.episodes import check_episodes
 from fastslow.testing.scorers import RUBBISH
@@ -59,7 +61,9 @@ def check_task(
     several turns are checked as well (`check_episodes`).
     """
     run_checks(f"task {getattr(task, 'name', task)!r}", CHECKS, TaskCase(task, again, right, feedback))
-    if has_turns(task):
+    if isinstance(task, AgentTask):
+        check_agent(task)
+    elif has_turns(task):
         check_episodes(task)
 
 

@@ -19,8 +19,11 @@ import fastslow
 from fastslow.cli.main import build_parser
 from fastslow.config import parse_config, read_yaml
 from fastslow.methods.fst import FastSlow
+from fastslow.tasks.agents.task import AgentTask
+from fastslow.tasks.records import RecordsTask
 from fastslow.tasks.registry import build_task
 from fastslow.tasks.settings import TaskConfig
+from fastslow.testing.agents import check_agent
 from fastslow.testing.episodes import check_episodes
 from fastslow.testing.optimisers import check_optimiser
 from fastslow.testing.proposers import check_proposer
@@ -76,6 +79,7 @@ PYTHON = {
     "class Locks(EpisodeTask)": "episodes",
     "class Safe:": "trl environment",
     "class Countdown:": "text environment",
+    "def open_lock(": "agent",
     "def matches(completions": "rewards",
     "def gspo(": "gspo",
     "class ShortSampler": "ShortSampler",
@@ -163,6 +167,8 @@ def test_a_python_block_runs(
         config = TaskConfig.model_validate(read_yaml(next_yaml(block))["task"])
         check_task(build_task(config), again=build_task(config))
         check_episodes(build_task(config), plays=lambda problem: ["3", "2", "1"][-problem.data["row"]["from"] :])
+    elif kind == "agent":
+        check_and_train_agent(namespace["open_lock"], block, tiny_model_dir, tmp_path)
     elif kind == "rewards":
         said = [[{"role": "assistant", "content": "4, please"}]]
         assert namespace["matches"](said, ["4"]) == [1.0]
@@ -174,6 +180,20 @@ def test_a_python_block_runs(
 def next_yaml(block: Block) -> str:
     """The config that follows a Python block on its page."""
     return next(b.text for b in of("yaml") if b.page == block.page and b.line > block.line)
+
+
+def check_and_train_agent(open_lock: Any, block: Block, model: Path, folder: Path) -> None:
+    """The page's agent, with the page's config."""
+    lines = [{"prompt": f"Open lock {n}.", "code": str(n * 7 % 900 + 100)} for n in range(60)]
+    (folder / "locks.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    (folder / "my_agent.py").write_text(block.text, encoding="utf-8")
+    (shown,) = [read_yaml(b.text, str(b)) for b in of("yaml") if "my_agent:open_lock" in b.text]
+    records = RecordsTask(
+        **shown["task"]["options"]["problems"]["options"], scorer="fastslow.tasks.agents.task:no_scorer"
+    )
+    check_agent(AgentTask(open_lock, records), plays=lambda problem: ["12", "000", problem.data["record"]["code"]])
+    trained = fastslow.train(small_config(model, folder / "run", steps=2, method="rl", **shown))
+    assert trained.metrics["episodes/turns"] > 1.0
 
 
 def write_config(model: Path, path: Path) -> None:

@@ -15,6 +15,7 @@ PAGES = sorted(
         *(ROOT / name for name in ("README.md", "LOG.md", "CONTRIBUTING.md")),
         *(ROOT / "docs").glob("*.md"),
         ROOT / "experiments" / "lab" / "README.md",
+        ROOT / "experiments" / "agents" / "README.md",
         ROOT / "experiments" / "format_rules" / "README.md",
         ROOT / "experiments" / "format_rules" / "results" / "README.md",
     )

@@ -4,10 +4,12 @@ from typing import Any
 
 import pytest
 
+from callers import once, talk
 from fastslow.errors import InfrastructureError
 from fastslow.rollouts.retold import Retold
 from fastslow.rollouts.settings import EpisodesConfig
 from fastslow.slow.distillation import build_distill_datums
+from fastslow.tasks.agents.task import AgentTask
 from fastslow.types import Prompt
 from speaker import STRIPS, Speaker, roll
 
@@ -35,6 +37,25 @@ def test_a_forked_turn_is_rendered_anew_for_the_teacher_too() -> None:
     ((rollout,),) = roll(engine, task)
     second = engine.tokenizer.decode(retold(engine, task).contexts(rollout)[1])
     assert second == "<|system|>think<|end|><|user|>n0<|end|><|assistant|>y<|end|><|user|>and a<|end|><|assistant|>"
+
+
+def test_an_agents_teacher_reads_its_calls_after_its_own_prompt() -> None:
+    engine, task = Speaker("x", "ya", "ze"), AgentTask(talk, TalkTask())
+    ((rollout,),) = roll(engine, task)
+    said = [engine.decode(turn.context_tokens).replace("go", "think", 1) for turn in rollout.turns]
+    assert [engine.decode(context) for context in retold(engine, task).contexts(rollout)] == said
+
+
+def test_a_conversation_that_does_not_begin_with_the_opening_has_no_teacher() -> None:
+    def agent(base_url: str, api_key: str, messages: Any) -> float:
+        once(base_url, api_key, messages)
+        once(base_url, api_key, [{"role": "user", "content": "check"}])
+        return 1.0
+
+    engine, task = Speaker("x"), AgentTask(agent, LettersTask())
+    ((rollout,),) = roll(engine, task)
+    with pytest.raises(InfrastructureError, match="turn 2 begins a conversation of its own"):
+        retold(engine, task).contexts(rollout)
 
 
 def test_a_task_of_one_turn_has_one_context() -> None:
