@@ -34,7 +34,7 @@ GOAL = 0.9
 """Of the mutants that a test can notice at all, the share that the tests must notice, in each module."""
 MODULES: Mapping[str, tuple[str, ...]] = {
     "seeding.py": ("tests/unit/test_seeding.py",),
-    "slow/losses.py": ("tests/unit/slow/test_losses.py",),
+    "slow/losses.py": ("tests/unit/slow/test_losses.py", "tests/unit/slow/test_loss_words.py"),
     "slow/advantages.py": ("tests/unit/slow/test_advantages.py",),
     "slow/local/forest.py": ("tests/unit/slow/local/test_forest.py",),
     "fast/pareto.py": ("tests/unit/fast/test_pareto.py",),
