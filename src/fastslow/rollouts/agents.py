@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from fastslow.errors import TaskError
 from fastslow.rollouts.conversations import Conversations, Place, in_an_order_of_their_own
 from fastslow.rollouts.settings import EpisodesConfig
-from fastslow.rollouts.threads import SLICE_S
 from fastslow.rollouts.waves import Live, chat_of
 from fastslow.seeding import derive_seed
 from fastslow.slow.engine import Chat, PolicyEngine, SampleRequest, SamplingParams
@@ -23,6 +22,7 @@ from fastslow.tasks.agents.endpoint import Endpoint
 from fastslow.tasks.agents.session import AgentSession, Ended, Pending
 from fastslow.tasks.agents.task import AgentEpisode
 from fastslow.tasks.base import ScoringFailure
+from fastslow.threads import SLICE_S
 from fastslow.types import Completion, EndReason, FinishReason, Score
 
 

@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fastslow.rollouts.threads import side_by_side
 from fastslow.tasks.agents.task import MOST_CALLS, AgentEpisode, AgentTask
 from fastslow.tasks.base import check_score
 from fastslow.testing.contract import require, run_checks
 from fastslow.testing.episodes import EVOLVED, LOOKED_AT, Plays
+from fastslow.threads import side_by_side
 from fastslow.types import SYSTEM, Message, Problem, Prompt, Score
 
 TIMEOUT_S = 60.0
