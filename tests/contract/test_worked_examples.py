@@ -233,5 +233,5 @@ def test_looking_at_a_run_imports_nothing_that_its_config_names(write: Write, co
     assert not Path("imported").exists()
     assert "my_evil" not in sys.modules
     # The trap works: whoever trains does import it.
-    assert main(["train", "--resume", "run", "--dry-run"]) == 2
+    assert main(["train", "--resume", "run", "--dry-run", "--trust-code"]) == 2
     assert Path("imported").exists()

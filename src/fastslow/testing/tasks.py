@@ -141,7 +141,10 @@ def scores_a_batch_in_order(case: TaskCase) -> None:
     texts = [text for problem in case.some[:4] for text in case.completions(problem)]
     batch = case.task.score_batch(problems, texts)
     require(len(batch) == len(texts), f"`score_batch` returns one score a completion: {len(batch)} for {len(texts)}")
-    alone = [case.task.score(problem, text) for problem, text in zip(problems, texts, strict=True)]
+    # Feedback is kept without characters that no file holds, whichever way a score is asked for.
+    alone = [
+        check_score(case.task.score(problem, text), problem) for problem, text in zip(problems, texts, strict=True)
+    ]
     for one, other, text in zip(batch, alone, texts, strict=True):
         require(one == other, f"`score_batch` and `score` must agree on {text[:20]!r}: {one}, {other}")
 

@@ -49,9 +49,8 @@ def test_a_floor_that_the_loss_does_not_have_is_told_with_its_default() -> None:
 def test_a_floor_below_zero_does_nothing_and_one_at_zero_is_told() -> None:
     assert unused_clip(of(clip_low=1.5), find_loss("cispo")) is None
     assert unused_clip(of(clip_low=1.5), Loss(raw)) is not None
-    at_zero = unused_clip(of(loss="importance_sampling", clip_low=1.0), Loss(raw, ("clip_high",)))
-    default = of(loss="importance_sampling").clip_low
-    assert (at_zero is None) == (default == 1.0)
+    said = unused_clip(of(loss="ppo", clip_low=1.0), Loss(raw, ("clip_high",)))
+    assert said == "slow.clip_low: 1.0 sets a floor, which ppo does not have: set it to 0.2"
 
 
 def test_the_defaults_are_those_of_the_loss_that_is_named() -> None:
@@ -68,7 +67,7 @@ def test_no_loss_complains_of_its_own_defaults(name: str) -> None:
 
 
 def test_while_a_config_is_parsed_known_losses_are_judged_by_what_they_use() -> None:
-    import_path = of().model_copy(update={"loss": "nowhere.at_all:mine", "clip_high": 0.1})
+    import_path = of().model_copy(update={"loss": "nowhere.at_all:mine", "clip_low": 0.1})
     assert unused_clip_of_a_known_loss(import_path) is None
     weighted = of().model_copy(update={"loss": "importance_sampling", "clip_high": 0.1})
     assert "sets a ceiling, which importance_sampling" in str(unused_clip_of_a_known_loss(weighted))
@@ -110,6 +109,7 @@ def test_dr_grpo_as_it_is_defined_is_taken() -> None:
     ("slow", "words"),
     [
         ({}, "loss: cispo, importance ratio clamped to [0, 4] (absolute)"),
+        ({"clip_low": 1.5}, "loss: cispo, importance ratio clamped to [0, 4] (absolute)"),
         ({"loss": "ppo"}, "loss: ppo, importance ratio clamped to [0.8, 1.2] (absolute)"),
         ({"loss": "dapo", "clip_low": 0.1}, "loss: dapo, importance ratio clamped to [0.9, 1.28] (absolute)"),
         ({"loss": "importance_sampling"}, "loss: importance_sampling"),
