@@ -136,7 +136,7 @@ def _samples(run: Path) -> list[dict[str, Any]]:
 
 
 def test_rollouts_of_the_store_hold_turns(whole: Path) -> None:
-    (store,) = (whole / "checkpoints").glob("step_*/resume/store.jsonl")
+    store = max((whole / "checkpoints").glob("step_*/resume/store.jsonl"), key=lambda path: int(path.parts[-3][5:]))
     rollouts = [Rollout.from_json(r) for line in store.read_text().splitlines() for r in json.loads(line)["rollouts"]]
     assert max(len(rollout.turns) for rollout in rollouts) == 3
     assert all(rollout.trace is not None for rollout in rollouts)

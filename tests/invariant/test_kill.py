@@ -11,7 +11,8 @@ import pytest
 
 from runs import record_of, small_config
 
-KILLS = 20
+KILLS = int(os.environ.get("FASTSLOW_KILLS", "12"))
+"""More of them: FASTSLOW_KILLS=200 make test."""
 
 
 def _train(model: Path, output: Path, resume: bool) -> None:
