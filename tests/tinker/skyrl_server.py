@@ -18,7 +18,7 @@ PYTHON = "FASTSLOW_SKYRL_PYTHON"
 HELPERS = Path(__file__).parent / "skyrl"
 START_S = 240.0
 BACKEND: dict[str, Any] = {
-    "max_lora_adapters": 16, "max_lora_rank": 8, "train_micro_batch_size": 8, "sample_max_num_sequences": 32,
+    "max_lora_adapters": 32, "max_lora_rank": 8, "train_micro_batch_size": 8, "sample_max_num_sequences": 32,
 }  # fmt: skip
 
 

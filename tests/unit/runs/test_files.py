@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from fastslow.errors import ConfigError
-from fastslow.runs.files import is_run, read_lines, read_record
+from fastslow.errors import ConfigError, ResumeError
+from fastslow.runs.files import is_run, read_lines, read_record, read_tree
 
 
 def test_a_run_is_where_its_config_is(tmp_path: Path) -> None:
@@ -59,3 +59,32 @@ def test_a_record_that_is_no_record_of_a_run_is_an_error_with_the_file(
     with pytest.raises(ConfigError) as caught:
         read_record(path, ("population",))
     assert str(caught.value) == f"{str(path)!r}{complaint}"
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"), [("", "it holds nothing"), ("- a\n- b\n", "it holds list"), ("5\n", "it holds int")]
+)
+def test_a_config_that_is_no_mapping_is_told_with_what_it_holds(text: str, fault: str, tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text(text)
+    with pytest.raises(ResumeError) as caught:
+        read_tree(tmp_path / "config.yaml")
+    assert str(caught.value) == (
+        f"{str(tmp_path / 'config.yaml')!r} is broken: {fault}. A run is read and resumed by its config: put it back from a "
+        "copy of the run"
+    )
+
+
+@pytest.mark.parametrize("content", [b"a: [1\n", b"\xff\xfe"])
+def test_a_config_that_cannot_be_read_is_told_with_its_path_and_the_reason(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_bytes(content)
+    with pytest.raises(ResumeError) as caught:
+        read_tree(tmp_path / "config.yaml")
+    said = str(caught.value)
+    assert said.startswith(f"{str(path)!r} is broken: ") and "broken: None" not in said
+    assert content == b"\xff\xfe" or said.count(repr(str(path))) == 2
+
+
+def test_a_config_comes_back_as_it_was_written(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("a: {b: 1}\n")
+    assert read_tree(tmp_path / "config.yaml") == {"a": {"b": 1}}
