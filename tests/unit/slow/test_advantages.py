@@ -5,7 +5,14 @@ from dataclasses import replace
 
 import pytest
 
-from fastslow.slow.advantages import AdvantageSettings, batch_normalise, build_datums, group_advantages
+from fastslow.config import parse_config
+from fastslow.slow.advantages import (
+    AdvantageSettings,
+    advantage_settings,
+    batch_normalise,
+    build_datums,
+    group_advantages,
+)
 from fastslow.slow.settings import Aggregation
 from fastslow.types import Completion, Rollout, Turn
 
@@ -168,3 +175,21 @@ def test_tokens_of_the_step_weigh_the_same_where_those_of_a_problem_do_not() -> 
         for kind in ("problem", "token")
     }
     assert weights == {"problem": [1 / 8, 1 / 8, 1 / 32, 1 / 32], "token": [1 / 20] * 4}
+
+
+def test_the_settings_are_those_of_the_run() -> None:
+    loop = {"baseline": "prompt", "divide_by_std": False, "batch_normalisation": True}
+    config = parse_config(
+        {
+            "model": {"name": "m"},
+            "task": {"name": "t"},
+            "loop": loop,
+            "slow": {"aggregation": "token"},
+            "sampling": {"max_tokens": 77},
+        }
+    )
+    assert advantage_settings(config) == AdvantageSettings("prompt", False, True, "token", 77)
+    config = config.model_copy(
+        update={"loop": config.loop.model_copy(update={"divide_by_std": True, "batch_normalisation": False})}
+    )
+    assert advantage_settings(config) == AdvantageSettings("prompt", True, False, "token", 77)
