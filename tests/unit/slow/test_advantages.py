@@ -178,7 +178,7 @@ def test_tokens_of_the_step_weigh_the_same_where_those_of_a_problem_do_not() -> 
 
 
 def test_the_settings_are_those_of_the_run() -> None:
-    loop = {"baseline": "prompt", "divide_by_std": False, "batch_normalisation": True}
+    loop = {"baseline": "prompt", "divide_by_std": False, "batch_normalisation": True, "group_size": 16}
     config = parse_config(
         {
             "model": {"name": "m"},
