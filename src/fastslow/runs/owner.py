@@ -11,6 +11,7 @@ import os
 import re
 import secrets
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from fastslow.config import Config
@@ -102,9 +103,8 @@ def _secret(*, make: bool) -> bytes | None:
         with os.fdopen(descriptor, "wb") as file:
             file.write(secrets.token_bytes(32))
         try:
-            os.link(temporary, path)  # two runs that begin at once share the first one's
-        except FileExistsError:
-            pass
+            with suppress(FileExistsError):  # two runs that begin at once share the first one's
+                os.link(temporary, path)
         finally:
             temporary.unlink()
     found = path.read_bytes() if path.is_file() else b""

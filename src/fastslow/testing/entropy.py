@@ -1,52 +1,10 @@
 """The part of an engine's contract that is about the entropy bonus."""
 
-from collections.abc import Callable
 from dataclasses import replace
-from typing import Protocol
 
 from fastslow.errors import ConfigError
-from fastslow.slow.engine import Datum, LossSettings, PolicyEngine, UpdateMetrics
 from fastslow.testing.contract import require
-
-NO_RATE = 1e-30
-"""A learning rate that moves nothing."""
-
-
-class Trained(Protocol):
-    """What an update without a bonus gave."""
-
-    @property
-    def metrics(self) -> UpdateMetrics:
-        """Those of the first update."""
-        ...
-
-
-class Case(Protocol):
-    """What this check asks of an `EngineCase`."""
-
-    @property
-    def make(self) -> Callable[[], PolicyEngine]:
-        """Gives a new engine."""
-        ...
-
-    @property
-    def tolerance(self) -> float:
-        """Nats."""
-        ...
-
-    @property
-    def loss(self) -> LossSettings:
-        """The loss of the updates."""
-        ...
-
-    @property
-    def trained(self) -> Trained:
-        """After updates on the datums of another engine with the same weights."""
-        ...
-
-    def datums(self, engine: PolicyEngine) -> list[Datum]:
-        """Fresh rollouts, the same for engines with the same weights; each token weighs the same."""
-        ...
+from fastslow.testing.engine_case import NO_RATE, Case
 
 
 def an_entropy_bonus_is_taken_or_refused(case: Case) -> None:

@@ -1,58 +1,12 @@
 """The part of an engine's contract that is about sampler and learner: how far apart they are, and corrections of that."""
 
 import math
-from collections.abc import Callable
 from dataclasses import replace
-from typing import Protocol
 
 from fastslow.errors import ConfigError
-from fastslow.slow.engine import Correction, Datum, LossSettings, PolicyEngine, UpdateMetrics
+from fastslow.slow.engine import Correction, Datum
 from fastslow.testing.contract import require
-
-NO_RATE = 1e-30
-"""A learning rate that moves nothing."""
-
-
-class Trained(Protocol):
-    """What an update on fresh, honest rollouts gave, and the log-probabilities before it."""
-
-    @property
-    def logprobs(self) -> list[list[float]]:
-        """One row a datum."""
-        ...
-
-    @property
-    def metrics(self) -> UpdateMetrics:
-        """Those of the first update."""
-        ...
-
-
-class Case(Protocol):
-    """What these checks ask of an `EngineCase`."""
-
-    @property
-    def make(self) -> Callable[[], PolicyEngine]:
-        """Gives a new engine."""
-        ...
-
-    @property
-    def tolerance(self) -> float:
-        """Nats."""
-        ...
-
-    @property
-    def loss(self) -> LossSettings:
-        """The loss of the updates."""
-        ...
-
-    @property
-    def trained(self) -> Trained:
-        """After updates on the datums of another engine with the same weights."""
-        ...
-
-    def datums(self, engine: PolicyEngine) -> list[Datum]:
-        """Fresh rollouts, the same for engines with the same weights."""
-        ...
+from fastslow.testing.engine_case import NO_RATE, Case
 
 
 def an_update_says_how_far_sampler_and_learner_are_apart(case: Case) -> None:

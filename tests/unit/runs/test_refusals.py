@@ -9,6 +9,7 @@ import pytest
 from fastslow.config import Config, parse_config
 from fastslow.errors import ConfigError, ResumeError
 from fastslow.runs.directory import RunDirectory, transcript
+from fastslow.runs.files import read_config
 from fastslow.types import Completion, Rollout, Trace, Turn
 
 
@@ -74,11 +75,13 @@ def test_more_steps_would_bend_a_schedule_that_is_as_long_as_the_run(tmp_path: P
 @pytest.mark.parametrize("slow", [{}, {"schedule": "linear", "schedule_steps": 10}])
 def test_more_steps_are_taken_where_they_bend_nothing(slow: dict[str, Any], tmp_path: Path) -> None:
     opened(tmp_path / "run", config_of(slow=slow), config_of(slow=slow, steps=7))
+    assert read_config(tmp_path / "run").steps == 7
 
 
 def test_a_schedule_that_is_as_long_as_the_run_is_resumed_with_the_same_steps(tmp_path: Path) -> None:
     linear = {"slow": {"schedule": "linear"}}
     opened(tmp_path / "run", config_of(**linear), config_of(**linear))
+    assert read_config(tmp_path / "run") == config_of(**linear)
 
 
 def test_a_transcript_says_who_said_what_where_it_forked_and_why_it_ended() -> None:
