@@ -7,11 +7,12 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
+from fastslow.cli.deploy import add_export, add_serve, add_trust
 from fastslow.errors import ConfigError, FastslowError, told
 from fastslow.experiments.commands import add_command as add_experiment
 from fastslow.lab.commands import add_commands
 from fastslow.report.commands import add_command as add_report
-from fastslow.runs.owner import FLAG, check_trusted
+from fastslow.runs.owner import check_trusted
 from fastslow.text import printable
 
 INTERRUPTED = 130
@@ -51,7 +52,10 @@ def build_parser() -> argparse.ArgumentParser:
     _add_evaluate(commands.add_parser("evaluate", help="measure weights under prompts, and their KL to the base"))
     add_experiment(commands.add_parser("experiment", help="the paper's experiments over seeds, for any model and task"))
     _add_prompts(commands.add_parser("prompts", help="show the prompts of a run and how they came about"))
-    _add_export(commands.add_parser("export", help="write what is deployed: weights, prompts, and how to serve them"))
+    add_export(commands.add_parser("export", help="write what is deployed: weights, prompts, and how to serve them"))
+    add_serve(
+        commands.add_parser("serve", help="an OpenAI-compatible endpoint that puts the evolved prompt in by itself")
+    )
     _add_tasks(commands.add_parser("tasks", help="list tasks, or show problems of one"))
     add_report(commands.add_parser("report", help="one HTML page about runs and experiments, or a live one"))
     add_commands(commands.add_parser("lab", help="a small world with a model of its own: demo, reproduce, pretrain"))
@@ -67,16 +71,8 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dry-run", action="store_true", help="check everything, explain the recipe, load no weights")
     parser.add_argument("--resume", type=Path, metavar="RUN", help="go on with a run that was cut")
     parser.add_argument("--quiet", action="store_true", help="show warnings and errors only")
-    _add_trust(parser)
+    add_trust(parser)
     parser.set_defaults(run=_train)
-
-
-def _add_trust(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        FLAG,
-        action="store_true",
-        help="run the code that the config of another user's run names (tasks, scorers, engines)",
-    )
 
 
 def _train(options: argparse.Namespace) -> int:
@@ -123,7 +119,7 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--kl", action="store_true", help="also measure the token-level KL to the base model")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers to a file as well")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override one option")
-    _add_trust(parser)
+    add_trust(parser)
     parser.set_defaults(run=_evaluate)
 
 
@@ -188,25 +184,6 @@ def _prompts(options: argparse.Namespace) -> int:
         show.tree(run)
     else:
         show.population(run)
-    return 0
-
-
-# -- export ------------------------------------------------------------------------------------------------------------
-
-
-def _add_export(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("run_directory", type=Path, metavar="RUN")
-    parser.add_argument("output", type=Path, help="a directory that does not exist yet, or is empty")
-    parser.add_argument("--weights", default="latest", help="latest or step_N (default: latest)")
-    _add_trust(parser)
-    parser.set_defaults(run=_export)
-
-
-def _export(options: argparse.Namespace) -> int:
-    from fastslow.export import export
-
-    export(options.run_directory, options.output, weights=options.weights, trust_code=options.trust_code)
-    print(f"wrote {options.output}; {options.output / 'README.md'} says how to serve it")
     return 0
 
 
