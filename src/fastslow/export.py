@@ -66,8 +66,7 @@ def export(
     read, output = Run(run), Path(output)
     config = read.config
     step = checkpoint_step(read, weights)
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise ConfigError(f"output: {str(output)!r} is there already and not empty: choose another directory")
+    _check_output(output)
     population = read.population
     if not population:
         raise ConfigError(f"{str(read.path)!r} has no population yet: its first cycle has not ended")
@@ -82,31 +81,46 @@ def export(
     _check_names(best)
     base = base_model or (config.model.name if settings is None else str(settings["base_model_name_or_path"]))
     adapter = settings if not merge else None
-
-    output.mkdir(parents=True, exist_ok=True)
-    left_out = [RESUME, SUMS, *(ADAPTER_FILES if merge else ())]
-    shutil.copytree(source, output, dirs_exist_ok=True, ignore=shutil.ignore_patterns(*left_out))
-    if merge:
-        merge_adapter(config, source, output)
-    if adapter is not None and base_model is not None:
-        _name_base(output, adapter, base_model)
     by_kind = {} if bare else read.by_kind
+    output.mkdir(parents=True, exist_ok=True)
+    _write_weights(config, source, output, settings, merge=merge, base_model=base_model)
     _write_prompts(output, best, population, by_kind)
     _write_generation_config(output, config)
     write_record(output, ExportRecord(_used(config, adapter is not None), step, best, tuple(population), by_kind))
     if is_own(read.path):
         leave_mark(output)
-    card = Card(
-        output.name, config, best, read.curve, step, base,
-        rank=None if adapter is None else adapter_rank(adapter),
-        merged=merge, license=license, gguf=GGUF if gguf else None,
-    )  # fmt: skip
-    write_atomically(output / "README.md", render(card))
+    rank = None if adapter is None else adapter_rank(adapter)
+    about = Card(output.name, config, best, read.curve, step, base, rank, merge, license, GGUF if gguf else None)
+    write_atomically(output / "README.md", render(about))
     if converter is not None:
         write_gguf(converter, output)
     if push is not None:
         push_directory(output, push, public=public, message=f"fastslow: weights after {step} steps, and their prompt")
     return output
+
+
+def _check_output(output: Path) -> None:
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise ConfigError(f"output: {str(output)!r} is there already and not empty: choose another directory")
+
+
+def _write_weights(
+    config: Config,
+    source: Path,
+    output: Path,
+    settings: Mapping[str, Any] | None,
+    *,
+    merge: bool,
+    base_model: str | None,
+) -> None:
+    """The checkpoint without what only a resumed run needs; its adapter merged, or with another name of its base."""
+    left_out = [RESUME, SUMS, *(ADAPTER_FILES if merge else ())]
+    shutil.copytree(source, output, dirs_exist_ok=True, ignore=shutil.ignore_patterns(*left_out))
+    if merge:
+        merge_adapter(config, source, output)
+    elif settings is not None and base_model is not None:
+        changed = {**settings, "base_model_name_or_path": base_model, "revision": None}
+        write_atomically(output / ADAPTER, json.dumps(changed, indent=2) + "\n")
 
 
 def _checked_forms(settings: Mapping[str, Any] | None, *, merge: bool, gguf: bool, push: str | None) -> Path | None:
@@ -118,11 +132,6 @@ def _checked_forms(settings: Mapping[str, Any] | None, *, merge: bool, gguf: boo
     if push is not None:
         check_push(push)
     return find_converter() if gguf else None
-
-
-def _name_base(output: Path, settings: Mapping[str, Any], base: str) -> None:
-    changed = {**settings, "base_model_name_or_path": base, "revision": None}
-    write_atomically(output / ADAPTER, json.dumps(changed, indent=2) + "\n")
 
 
 def _used(config: Config, lora: bool) -> Config:

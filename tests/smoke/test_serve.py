@@ -93,8 +93,7 @@ def test_what_was_trained_answers_under_the_prompt_of_the_problems_kind(
 def test_the_prompt_is_never_put_in_twice(client: OpenAI) -> None:
     with_it = list(with_system_prompt(asked(ODD), prompt_of("odd").system))
     first, second = (
-        client.chat.completions.create(model="letters", messages=messages, seed=1)
-        for messages in (asked(ODD), with_it)
+        client.chat.completions.create(model="letters", messages=messages, seed=1) for messages in (asked(ODD), with_it)
     )
     assert first.usage == second.usage
     own = [{"role": "system", "content": "Be brief."}, *asked(ODD)]
@@ -273,7 +272,9 @@ def test_an_export_is_served_where_its_task_is_not(
     record.write_text(record.read_text().replace("toy:KindsTask", "nowhere:KindsTask"))
     with serve(tmp_path / "out", trust_code=True) as server:
         assert "the best prompt answers every question" in caplog.text
-        assert "name them, for the task is not here: out:even, out:odd" in server.told().replace("(", "").replace(")", "")
+        assert "name them, for the task is not here: out:even, out:odd" in server.told().replace("(", "").replace(
+            ")", ""
+        )
         client = client_of(server.base_url, "any")
         reply = client.chat.completions.create(model="out", messages=asked(EVEN))
         assert reply.system_fingerprint == f"step_2-{Run(RUN).population[0].hash}"
@@ -311,7 +312,18 @@ def test_what_cannot_be_served_is_named_before_a_model_loads(
 @pytest.mark.slow
 def test_the_command_says_where_it_is_and_ends_at_ctrl_c(fixtures: None, tmp_path: Path) -> None:
     environment = {**os.environ, "SERVED_KEY": KEY, "PYTHONPATH": os.pathsep.join([str(FIXTURES.parent), *sys.path])}
-    command = [sys.executable, "-m", "fastslow", "serve", RUN, "--port", "0", "--api-key-env", "SERVED_KEY", "--trust-code"]
+    command = [
+        sys.executable,
+        "-m",
+        "fastslow",
+        "serve",
+        RUN,
+        "--port",
+        "0",
+        "--api-key-env",
+        "SERVED_KEY",
+        "--trust-code",
+    ]
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert select.select([process.stdout], [], [], 120)[0]

@@ -7,7 +7,10 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
+from fastslow import __version__
+from fastslow.cli.completion import add_completion
 from fastslow.cli.deploy import add_export, add_serve, add_trust
+from fastslow.cli.docs import add_docs
 from fastslow.errors import ConfigError, FastslowError, told
 from fastslow.experiments.commands import add_command as add_experiment
 from fastslow.lab.commands import add_commands
@@ -46,7 +49,12 @@ def _quiet_libraries() -> None:
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of the whole command line."""
-    parser = argparse.ArgumentParser(prog="fastslow", description="Fast-Slow Training of language models.")
+    parser = argparse.ArgumentParser(
+        prog="fastslow",
+        description="Fast-Slow Training of language models.",
+        epilog="Pages that messages name, such as docs/engine.md: fastslow docs engine",
+    )
+    parser.add_argument("--version", action="version", version=f"fastslow {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_train(commands.add_parser("train", help="train a model and a population of prompts"))
     _add_evaluate(commands.add_parser("evaluate", help="measure weights under prompts, and their KL to the base"))
@@ -59,6 +67,8 @@ def build_parser() -> argparse.ArgumentParser:
     _add_tasks(commands.add_parser("tasks", help="list tasks, or show problems of one"))
     add_report(commands.add_parser("report", help="one HTML page about runs and experiments, or a live one"))
     add_commands(commands.add_parser("lab", help="a small world with a model of its own: demo, reproduce, pretrain"))
+    add_docs(commands.add_parser("docs", help="the pages and configs that messages name"))
+    add_completion(parser)
     return parser
 
 
@@ -191,18 +201,23 @@ def _prompts(options: argparse.Namespace) -> int:
 
 
 def _add_tasks(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("name", nargs="?", help="a task, as in task.name of a config")
+    parser.add_argument("name", nargs="?", help="a task, as in task.name of a config; without: all of them")
+    parser.add_argument("--find", nargs="+", metavar="WORD", help="those whose name or description has every word")
+    parser.add_argument("--options", action="store_true", help="list the options of each task as well")
     parser.add_argument("--set", action="append", default=[], metavar="OPTION=VALUE", help="an option of the task")
-    parser.add_argument("--show", type=int, default=2, metavar="N", help="how many problems to show (default: 2)")
-    parser.add_argument("--answer", metavar="TEXT", help="show what the scorer says to this completion")
+    parser.add_argument("--show", type=int, default=1, metavar="N", help="how many problems to show (default: 1)")
+    parser.add_argument("--split", default="train", choices=["train", "validation", "test"], help="(default: train)")
+    parser.add_argument("--answer", metavar="TEXT", help="show what the scorer says to this (default: a wrong answer)")
     parser.set_defaults(run=_tasks)
 
 
 def _tasks(options: argparse.Namespace) -> int:
-    from fastslow.cli import show
+    from fastslow.cli import show_tasks
 
     if options.name is None:
-        show.tasks()
+        show_tasks.tasks(options.find or (), with_options=options.options)
+    elif options.find:
+        raise ConfigError("--find chooses among all tasks: leave the name out")
     else:
-        show.task(options.name, options.set, options.show, options.answer)
+        show_tasks.task(options.name, options.set, options.show, options.answer, options.split)
     return 0

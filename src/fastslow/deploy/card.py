@@ -60,7 +60,6 @@ def render(card: Card) -> str:
         if card.rank is None
         else "`adapter_model.safetensors`, `adapter_config.json`"
     )
-    several = "" if list(card.prompt.as_dict()) == [SYSTEM] else SEVERAL
     gguf = (
         "" if card.gguf is None else f"\n- `{card.gguf}`: the same weights for llama.cpp; it does not hold the prompt"
     )
@@ -84,7 +83,13 @@ def render(card: Card) -> str:
 
 {_measured(config, card.curve, card.step)}
 
-## Serve
+{_serving(card)}"""
+
+
+def _serving(card: Card) -> str:
+    config, name = card.config, json.dumps(card.name)
+    several = "" if list(card.prompt.as_dict()) == [SYSTEM] else SEVERAL
+    return f"""## Serve
 
 The weights and the prompt were trained together. `fastslow serve .` puts the prompt in by itself, the one for the
 problem's kind where there are several. Elsewhere, give `prompt.txt` as the system message of every request.{several}
@@ -104,7 +109,7 @@ messages = [
     {{"role": "user", "content": "..."}},
 ]
 reply = client.chat.completions.create(
-    model={json.dumps(card.name)}, messages=messages, temperature={config.evaluation.temperature},
+    model={name}, messages=messages, temperature={config.evaluation.temperature},
     top_p={config.evaluation.top_p}, max_tokens={config.sampling.max_tokens},
 )
 print(reply.choices[0].message.content)

@@ -10,7 +10,8 @@ from fastslow.runs.owner import MARK
 def check_push(repo: str) -> None:
     """Raises ConfigError where the name is none that a hub takes, or nobody is logged in."""
     from huggingface_hub import get_token
-    from huggingface_hub.utils import HFValidationError, validate_repo_id
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils._validators import validate_repo_id
 
     try:
         validate_repo_id(repo)
