@@ -29,10 +29,11 @@ class Hub(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        address = f"http://{self.headers['Host']}/me/my-model"
         self.tokens.add(self.headers.get("Authorization", ""))
         if self.path == "/api/repos/create":
             self.made.update(json.loads(body))
-            self._say(200, {"url": "http://hub.test/me/my-model", "id": "me/my-model"})
+            self._say(200, {"url": address, "id": "me/my-model"})
         elif self.path == "/api/validate-yaml":
             self._say(200, {"errors": [], "warnings": []})
         elif "/preupload/" in self.path:
@@ -46,7 +47,7 @@ class Hub(BaseHTTPRequestHandler):
             for line in map(json.loads, body.splitlines()):
                 if line["key"] == "file":
                     self.files[line["value"]["path"]] = base64.b64decode(line["value"]["content"])
-            self._say(200, {"commitUrl": "http://hub.test/me/my-model/commit/1", "commitOid": "1", "success": True})
+            self._say(200, {"commitUrl": f"{address}/commit/1", "commitOid": "1", "success": True})
         else:
             self._say(404, {"error": self.path})
 
@@ -88,7 +89,7 @@ def test_what_is_exported_is_pushed_and_the_token_is_never_printed(
     assert {"README.md", "prompt.txt", "adapter_model.safetensors", "fastslow.json"} <= set(hub.files)
     assert json.loads(hub.files["adapter_config.json"])["base_model_name_or_path"] == "org/tiny"
     assert b"base_model: org/tiny" in hub.files["README.md"]
-    assert (hub.made["name"], hub.made["organization"], hub.made["private"]) == ("my-model", "me", True)
+    assert (hub.made["name"], hub.made["organization"], hub.made["visibility"]) == ("my-model", "me", "private")
     assert hub.tokens == {f"Bearer {TOKEN}"}
     said = "".join(capsys.readouterr())
     assert "pushed it to me/my-model" in said and TOKEN not in said
@@ -103,7 +104,7 @@ def test_a_hub_that_refuses_is_told_without_the_token_and_the_export_stays(
     error = capsys.readouterr().err
     assert "--push: 'me/my-model' could not be pushed" in error and TOKEN not in error
     assert (tmp_path / "out" / "README.md").is_file()
-    assert hub.made["private"] is False
+    assert hub.made["visibility"] == "public"
 
 
 @pytest.mark.parametrize(

@@ -158,8 +158,8 @@ def test_the_models_are_the_name_and_one_for_each_kind(client: OpenAI) -> None:
         ({"seed": 2**70}, 400, "seed"),
         ({"n": 17}, 400, "n: 17 is more than 16"),
         ({"presence_penalty": 1}, 400, "presence_penalty: '1' cannot be honoured: nothing here"),
-        ({"max_tokens": 5000}, 400, "do not fit: the model has 256"),
-        ({"messages": [{"role": "user", "content": "x" * 300}]}, 400, "The context has"),
+        ({"max_tokens": 5000}, 400, "do not fit: the model has 2048"),
+        ({"messages": [{"role": "user", "content": "x" * 3000}]}, 400, "The context has"),
         ({"messages": [{"role": "user", "content": "x" * 6000}]}, 413, "more than --max-request-bytes = 5000"),
     ],
 )

@@ -38,6 +38,8 @@ def find(name: str) -> Path:
         if spelled in known:
             return known[spelled]
     short = {Path(each).stem: each for each in known}
+    if name in short:
+        return known[short[name]]
     close = [short[each] for each in difflib.get_close_matches(Path(name).stem, short, n=3)]
     hint = f"Did you mean {' or '.join(close)}? " if close else ""
     raise ConfigError(f"docs: there is no {name!r}. {hint}`fastslow docs` lists them")

@@ -201,7 +201,7 @@ def _prompts(options: argparse.Namespace) -> int:
 
 
 def _add_tasks(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("name", nargs="?", help="a task, as in task.name of a config; without: all of them")
+    parser.add_argument("name", nargs="?", help="a task, as in task.name, or a config file; without: all of them")
     parser.add_argument("--find", nargs="+", metavar="WORD", help="those whose name or description has every word")
     parser.add_argument("--options", action="store_true", help="list the options of each task as well")
     parser.add_argument("--set", action="append", default=[], metavar="OPTION=VALUE", help="an option of the task")

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from fastslow.config import apply_override
+from fastslow.config import apply_override, load_config
 from fastslow.errors import ConfigError
 from fastslow.tasks.base import SPLITS, ScoringFailure, Split, Task, check_splits
 from fastslow.tasks.registry import REASONING_GYM, build_task, find_factory, list_tasks
@@ -47,13 +47,17 @@ def tasks(words: Sequence[str], *, with_options: bool) -> None:
 
 
 def task(name: str, overrides: Sequence[str], count: int, answer: str | None, split: Split = "train") -> None:
-    """Options, sizes, seed prompt and problems of a task, with score and feedback for an answer: a wrong one by default."""
-    tree: dict[str, Any] = {}
+    """Options, sizes, seed prompt and problems of a task, with score and feedback for an answer: a wrong one by default.
+
+    `name` is a task's, or a YAML file, which names its task.
+    """
+    given = load_config(name).task if name.endswith((".yaml", ".yml")) else TaskConfig(name=name)
+    tree = dict(given.options)
     for option in overrides:
         apply_override(tree, option)
     console = Console()
-    _print_options(console, name, tree)
-    built = build_task(TaskConfig(name=name, options=tree))
+    _print_options(console, given.name, tree)
+    built = build_task(given.model_copy(update={"options": tree}))
     sizes = check_splits(built)
     console.print(_text(f"\n{built.name}: " + ", ".join(f"{sizes[each]} {each}" for each in SPLITS), style="bold"))
     console.print(_text("seed prompt"))
