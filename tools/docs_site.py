@@ -8,6 +8,7 @@ import ast
 import os
 import posixpath
 import re
+import sys
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -135,3 +136,23 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
     if page.file.generated_by is not None:
         return markdown
     return rewritten(markdown, f"docs/{page.file.src_uri}", set())
+
+
+# -- what is built -----------------------------------------------------------------------------------------------------
+
+OUTSIDE = re.compile(r"""<(?:script|img|link|iframe|source)\b[^>]*?\b(?:src|href)=["']?(?:https?:)?//[^"'> ]+""")
+
+
+def outside(site: Path) -> list[str]:
+    """What pages of a built site would load from elsewhere: it is to be read without a network."""
+    return [
+        f"{page.relative_to(site)}: {found}"
+        for page in sorted(site.rglob("*.html"))
+        for found in OUTSIDE.findall(page.read_text(encoding="utf-8"))
+        if 'rel="canonical"' not in found and "rel=canonical" not in found
+    ]
+
+
+if __name__ == "__main__":
+    loaded = outside(Path(sys.argv[1]))
+    sys.exit("\n".join(["these pages load something from elsewhere:", *loaded]) if loaded else 0)

@@ -325,14 +325,19 @@ def test_the_command_says_where_it_is_and_ends_at_ctrl_c(fixtures: None, tmp_pat
         "--trust-code",
     ]
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        assert select.select([process.stdout], [], [], 120)[0]
-        said = process.stdout.readline()
-        address = said.rsplit(" ", 1)[1].strip()
-        reply = client_of(address, KEY).chat.completions.create(model="fst-lora-killed", messages=asked(EVEN), seed=7)
-        assert reply.choices[0].message.content == sampled(prompt_of("even"), EVEN, 7)
-        process.send_signal(signal.SIGINT)
-        rest = process.stdout.read()
-        assert process.wait(20) == 0
+        try:
+            assert process.stdout is not None
+            assert select.select([process.stdout], [], [], 600)[0]
+            said = process.stdout.readline()
+            address = said.rsplit(" ", 1)[1].strip()
+            reply = client_of(address, KEY).chat.completions.create(
+                model="fst-lora-killed", messages=asked(EVEN), seed=7
+            )
+            assert reply.choices[0].message.content == sampled(prompt_of("even"), EVEN, 7)
+            process.send_signal(signal.SIGINT)
+            rest = process.stdout.read()
+            assert process.wait(60) == 0
+        finally:
+            process.kill()
     assert rest.endswith("ended\n")
     assert KEY not in said + rest
