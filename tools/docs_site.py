@@ -26,6 +26,8 @@ LISTED = {".py": "python", ".yaml": "yaml", ".toml": "toml", ".txt": "text", ".s
 LINK = re.compile(r"(\]\()([^)\s]+)(\))|^(\[[\w-]+\]: )(\S+)()$", re.MULTILINE)
 FENCE = re.compile(r"(^( *)```.*?^\2```[ ]*$|`[^`\n]+`)", re.DOTALL | re.MULTILINE)
 API = "api.md"
+SHIM, OWN_SHIM = "https://unpkg.com/iframe-worker/shim", "assets/iframe-worker.js"
+"""What the theme takes from a network to search pages on a disk, and the same beside the pages."""
 
 
 def site_path(path: str) -> str:
@@ -128,6 +130,7 @@ def on_files(files: Any, config: Any) -> Any:
             files.append(File.generated(config, place, abs_src_path=str(content), inclusion=level))
         else:
             files.append(File.generated(config, place, content=content, inclusion=level))
+    files.append(File.generated(config, OWN_SHIM, abs_src_path=str(ROOT / "tools" / "site" / "iframe-worker.js")))
     return files
 
 
@@ -136,6 +139,16 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
     if page.file.generated_by is not None:
         return markdown
     return rewritten(markdown, f"docs/{page.file.src_uri}", set())
+
+
+def on_post_page(output: str, page: Any, config: Any) -> str:
+    """Nothing of a page comes from a network."""
+    return output.replace(SHIM, "../" * page.url.count("/") + OWN_SHIM)
+
+
+def on_post_template(output_content: str, template_name: str, config: Any) -> str:
+    """The same for the page of addresses that are none."""
+    return output_content.replace(SHIM, OWN_SHIM)
 
 
 # -- what is built -----------------------------------------------------------------------------------------------------

@@ -58,8 +58,8 @@ def export(
     hub's name of the base, where the run knows it by a path. `license`: a licence's identifier for the model card. `push`: a
     repository, OWNER/NAME, that gets the directory; `public`: one that is made for it is.
 
-    Of a distilled run the task is asked for its seed prompt: `trust_code` says that the code of a task may run that another
-    user's run names. Nothing else imports code that a config names.
+    Of a distilled run the task is asked for its seed prompt, and merging loads the base: `trust_code` says that the code of a
+    task or a model may run that another user's run names. Nothing else imports code that a config names.
     Raises: ConfigError where there is no run, no such checkpoint, or something in `output` already; where the checkpoint
     holds links, or a prompt has a component whose name is no name of a file. FastslowError where a converter or a hub fails.
     """
@@ -75,7 +75,7 @@ def export(
     settings = adapter_settings(source)
     converter = _checked_forms(settings, merge=merge, gguf=gguf, push=push)
     bare = find_method(config.method).answers_under_seed_prompt
-    if bare:
+    if bare or (merge and config.model.trust_remote_code):
         check_trusted(read.path, config, trust_code=trust_code)
     best = best_prompt(config, population)
     _check_names(best)

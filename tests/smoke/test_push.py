@@ -3,6 +3,7 @@
 import base64
 import json
 import re
+import shutil
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -181,3 +182,15 @@ def test_a_converter_that_fails_is_told_with_its_own_words(
     assert main(["export", WHOLE, str(tmp_path / "out"), "--gguf"]) == 2
     assert "no such architecture" in capsys.readouterr().err
     assert (tmp_path / "out" / "model.safetensors").is_file()
+
+
+def test_a_foreign_model_runs_no_code_of_its_own_where_it_is_merged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(FIXTURES / ADAPTER, tmp_path / "run")
+    config = tmp_path / "run" / "config.yaml"
+    config.write_text(config.read_text().replace("trust_remote_code: false", "trust_remote_code: true"))
+    monkeypatch.chdir(FIXTURES)
+    assert main(["export", str(tmp_path / "run"), str(tmp_path / "out"), "--merge"]) == 2
+    assert "model.trust_remote_code: the code that comes with" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

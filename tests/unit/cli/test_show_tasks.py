@@ -45,8 +45,8 @@ def test_the_list_has_the_options_of_each_where_they_are_asked_for(said: Said) -
 def test_one_task_shows_its_options_a_problem_and_what_is_said_to_a_wrong_answer(said: Said) -> None:
     code, out = said("lab", "--set", "world=hazel", "--split", "test")
     assert code == 0
-    assert re.search(r"^world +str +'amber' \(now 'hazel'\)$", out, re.MULTILINE)
-    assert re.search(r"^train +int +2048$", out, re.MULTILINE)
+    assert re.search(r"^world +str +'amber' \(now 'hazel'\) *$", out, re.MULTILINE)
+    assert re.search(r"^train +int +2048 *$", out, re.MULTILINE)
     assert len(re.findall(r"^problem lab-hazel-(north|south)-\w+, kind \1$", out, re.MULTILINE)) == 1
     assert re.search(r"^system: \S", out, re.MULTILINE) and re.search(r"^user: (north|south) : ", out, re.MULTILINE)
     assert re.search(r"to the answer 'I do not know\.':\n  reward 0\n  feedback: \S", out)
@@ -54,7 +54,7 @@ def test_one_task_shows_its_options_a_problem_and_what_is_said_to_a_wrong_answer
 
 def test_a_generators_own_parameters_are_options_too(said: Said) -> None:
     _, out = said("reasoning_gym:chain_sum", "--set", "train=4", "--set", "validation=2", "--set", "test=2")
-    assert re.search(r"^params\.min_terms +int +2$", out, re.MULTILINE)
+    assert re.search(r"^params\.min_terms +int +2 *$", out, re.MULTILINE)
     assert "params.seed" not in out
 
 
@@ -74,7 +74,7 @@ def test_a_scorer_that_says_nothing_and_one_that_breaks_are_told(said: Said) -> 
 def test_a_task_that_lacks_an_option_shows_its_options_first(said: Said) -> None:
     code, out = said("records")
     assert code == 2
-    assert re.search(r"^data +\S.* +\(needed\)$", out, re.MULTILINE)
+    assert re.search(r"^data +\S.* +\(needed\) *$", out, re.MULTILINE)
     assert "task.options.data: is missing" in out
 
 

@@ -153,3 +153,12 @@ def test_every_page_that_is_linked_exists() -> None:
     ]
     assert len(links) > 5
     assert [(page.name, link) for page, link in links if not (page.parent / link).exists()] == []
+
+
+def test_the_words_that_troubleshooting_explains_are_those_of_messages() -> None:
+    words = [row[0].strip("`") for row in rows_of("troubleshooting.md")]
+    code = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "src" / "fastslow").rglob("*.py"))
+    # A message may be cut into two literals where a line ends.
+    joined = re.sub(r'"\s*\n\s*f?"', "", code)
+    assert len(words) > 8
+    assert [each for each in words if each not in joined] == []

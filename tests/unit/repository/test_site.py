@@ -92,8 +92,7 @@ def test_the_reference_has_everything_that_can_be_imported() -> None:
 
 
 def test_what_would_be_loaded_from_elsewhere_is_seen(tmp_path: Path) -> None:
-    (tmp_path / "a.html").write_text(
-        '<a href="https://x.org">x</a><link rel="stylesheet" href="https://fonts.org/f.css"><script src=//cdn.org/x.js></script>'
-    )
+    font, script = '<link rel="stylesheet" href="https://fonts.org/f.css">', "<script src=//cdn.org/x.js></script>"
+    (tmp_path / "a.html").write_text(f'<a href="https://x.org">x</a>{font}{script}', encoding="utf-8")
     found = site.outside(tmp_path)
     assert ["fonts.org" in found[0], "cdn.org" in found[1], len(found)] == [True, True, 2]
