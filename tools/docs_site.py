@@ -39,7 +39,9 @@ def site_path(path: str) -> str:
         return PAGES[path]
     if path.startswith("docs/"):
         return path.removeprefix("docs/")
-    if whole.is_dir() or whole.suffix in LISTED:
+    if whole.is_dir():
+        return f"files/{path}/index.md"
+    if whole.suffix in LISTED:
         return f"files/{path}.md"
     return f"files/{path}"
 
@@ -55,13 +57,16 @@ def rewritten(text: str, here: str, wanted: set[str]) -> str:
         if not path or re.match(r"[a-z]+:", path):
             return match[0]
         found = posixpath.normpath(posixpath.join(posixpath.dirname(here), path))
+        if (ROOT / found / "README.md").is_file():
+            found = f"{found}/README.md"
         try:
             there = site_path(found)
         except FileNotFoundError:
             return match[0]
         if not found.startswith("docs/") and found not in PAGES:
             wanted.add(found)
-        relative = os.path.relpath(there, posixpath.dirname(site_path(here)) or ".")
+        place = site_path(here) if (ROOT / here).exists() else f"files/{here}"
+        relative = os.path.relpath(there, posixpath.dirname(place) or ".")
         return f"{before}{PurePosixPath(relative)}{hash_}{anchor}{after}"
 
     parts = FENCE.split(text)
@@ -94,7 +99,7 @@ def _shown(path: str, wanted: set[str]) -> str | Path:
         names = sorted(p.name for p in whole.iterdir() if not p.name.startswith((".", "__pycache__")))
         wanted |= {f"{path}/{name}" for name in names if (whole / name).suffix in LISTED and (whole / name).is_file()}
         links = [f"- [{n}]({n})" if f"{path}/{n}" in wanted else f"- {n}" for n in names]
-        return rewritten(f"# {path}\n\n" + "\n".join(links) + "\n", f"{path}/.", wanted) if names else f"# {path}\n"
+        return rewritten(f"# {path}\n\n" + "\n".join(links) + "\n", f"{path}/index.md", wanted) if names else f"# {path}\n"
     if whole.suffix == ".md":
         return rewritten(whole.read_text(encoding="utf-8"), path, wanted)
     if whole.suffix in LISTED:

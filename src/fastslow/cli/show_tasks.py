@@ -93,8 +93,8 @@ def _generator_options(name: str, factory: Callable[..., Any]) -> Iterator[tuple
     generator = name.removeprefix(REASONING_GYM)
     for field in dataclasses.fields(known[generator][1]) if generator in known else ():
         if field.name not in ("seed", "size"):
-            made = field.default_factory is not dataclasses.MISSING
-            default = field.default_factory() if made else field.default  # type: ignore[misc]
+            made = field.default_factory
+            default = field.default if made is dataclasses.MISSING else made()
             yield f"params.{field.name}", _kind(field.type), _default(default, dataclasses.MISSING)
 
 

@@ -58,6 +58,8 @@ def test_no_font_and_no_search_needs_a_network() -> None:
             "![p](plasticity.png) [d](../../../lab.md)",
             {"experiments/lab/plasticity.png"},
         ),
+        ("docs/recipes.md", "[a](../configs/paper)", "[a](files/configs/paper/index.md)", {"configs/paper"}),
+        ("README.md", "[a](experiments/lab)", "[a](files/experiments/lab/README.md)", {"experiments/lab/README.md"}),
         ("README.md", "[a](https://x.org) [b](#c) [d](gone.md)", "[a](https://x.org) [b](#c) [d](gone.md)", set()),
         ("README.md", "`[a](LOG.md)`\n\n```\n[a](LOG.md)\n```\n[a](LOG.md)", None, set()),
     ],
@@ -77,7 +79,7 @@ def test_what_is_linked_is_a_page_a_listing_or_a_copy() -> None:
     assert "fst.py" in made["files/src/fastslow/methods/fst.py.md"].splitlines()[0]
     assert made["files/experiments/lab/compare_amber.png"] == ROOT / "experiments/lab/compare_amber.png"
     assert "The lab: results" in made["files/experiments/lab/README.md"]
-    assert "codeio.yaml" in made["files/configs/paper.md"]
+    assert "codeio.yaml" in made["files/configs/paper/index.md"]
     for place, page in made.items():
         if isinstance(page, str) and not place.endswith((".py.md", ".yaml.md")):
             here = Path(place).parent
