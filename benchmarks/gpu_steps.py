@@ -41,13 +41,13 @@ MICROBATCH_TOKENS, TRL_ROWS = 4096, 8
 # Models of this shape have too many parameters for weights, masters, moments and gradients on one card of 80 GB.
 ADAPTER_ONLY = ("8B",)
 # Sides that sample, the last one as shipped.
-OURS = {
-    "fastslow, growing": ForestConfig(decoder="growing"),
-    "fastslow, not fused": ForestConfig(decoder="static", compile="off"),
-    "fastslow, static": ForestConfig(decoder="static"),
-}
-# TRL's side loads its weights from a disk, and takes its time: one size is enough to compare.
-TRL_SHAPES = ("0.6B", "tiny")
+OURS = (
+    ("fastslow, growing", ForestConfig(decoder="growing")),
+    ("fastslow, not fused", ForestConfig(decoder="static", compile="off")),
+    ("fastslow, static", ForestConfig(decoder="static")),
+)
+# The other sides take their time: one size is enough to compare.
+COMPARED = ("0.6B", "tiny")
 
 
 @dataclass(frozen=True)
@@ -125,11 +125,12 @@ def _measure_shape(shape: str, adapter_only: bool, root: Path, options: Options,
         for name, workload in loads.items()
     ]
     for case in cases:
-        completions = sample_ours(case, engine)
+        completions = sample_ours(case, engine, OURS if shape in COMPARED else OURS[1:])
         if trains:
             train_ours(case, engine, completions)
-        sample_transformers(case, engine)
-    if shape in TRL_SHAPES:
+        if shape in COMPARED:
+            sample_transformers(case, engine)
+    if shape in COMPARED:
         del engine
         measure_trl(cases, root / "weights", directory, options, record)
 
@@ -140,11 +141,13 @@ def requests_of(contexts_R: Sequence[tuple[int, ...]]) -> list[SampleRequest]:
     return [SampleRequest(context, contexts_R.count(context), seed) for seed, context in enumerate(distinct)]
 
 
-def sample_ours(case: Case, engine: LocalEngine) -> list[tuple[tuple[int, ...], Completion]]:
+def sample_ours(
+    case: Case, engine: LocalEngine, sides: Sequence[tuple[str, ForestConfig]]
+) -> list[tuple[tuple[int, ...], Completion]]:
     """By both decoders, and without and with fused operations; the last completions, each with its context."""
     requests, params = requests_of(case.contexts_R), SamplingParams(case.workload.new_tokens)
     drawn: list[list[Completion]] = []
-    for side, settings in OURS.items():
+    for side, settings in sides:
         engine.policy.slow = engine.policy.slow.model_copy(update={"sampler": settings})
         sampler = ForestSampler(engine.policy)
         first = timed(case.device, lambda sampler=sampler: sampler.sample(requests, params))

@@ -24,7 +24,7 @@ class ForestConfig(Section):
         "auto",
         "fuse the small operations of the `static` decoder's steps by torch.compile",
         unit="a name",
-        more="`auto`: on a GPU where Triton is installed. It takes seconds at the first step.",
+        more="`auto`: on a GPU where Triton is installed. It takes about 20 seconds at the first step.",
     )
     kept_gib: NonNegativeNumber = option(
         2.0,
