@@ -4,9 +4,9 @@
     python benchmarks/check_gpu.py --device cpu --tiny    # its logic, on a CPU
 
 What is right or wrong: the engine's contract in float32 and bfloat16, the decoder for a GPU against the other one, a run
-that is cut and resumed. What is fast or slow: one RL step of random models of 0.6, 1.7 and 8 billion parameters, beside
-`generate`, `generate_batch` and, where it is installed, TRL, for the smallest of them. It needs torch >= 2.11, transformers >= 5.17, numpy and
-pydantic; what peft and trl are needed for is left out without them, and said.
+that is cut and resumed. What is fast or slow: one RL step of random models of 0.6, 1.7 and 8 billion parameters, for the
+smallest of them beside `generate`, `generate_batch` and, where it is installed, TRL. It needs torch >= 2.11,
+transformers >= 5.17, numpy and pydantic; what peft and trl are needed for is left out without them, and said.
 
 Each part runs in a process of its own with a time limit, and writes each result down as it comes, so that neither a crash
 nor a cut takes the others along. The exit status is 1 where a check fails or a part breaks.

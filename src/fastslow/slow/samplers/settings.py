@@ -22,7 +22,7 @@ class ForestConfig(Section):
     )
     compile: Literal["auto", "on", "off"] = option(
         "auto",
-        "fuse the small operations of the `static` decoder's steps by torch.compile",
+        "fuse small operations of the `static` decoder by torch.compile",
         unit="a name",
         more="`auto`: on a GPU where Triton is installed. It takes about 20 seconds at the first step.",
     )
