@@ -99,7 +99,9 @@ def _shown(path: str, wanted: set[str]) -> str | Path:
         names = sorted(p.name for p in whole.iterdir() if not p.name.startswith((".", "__pycache__")))
         wanted |= {f"{path}/{name}" for name in names if (whole / name).suffix in LISTED and (whole / name).is_file()}
         links = [f"- [{n}]({n})" if f"{path}/{n}" in wanted else f"- {n}" for n in names]
-        return rewritten(f"# {path}\n\n" + "\n".join(links) + "\n", f"{path}/index.md", wanted) if names else f"# {path}\n"
+        return (
+            rewritten(f"# {path}\n\n" + "\n".join(links) + "\n", f"{path}/index.md", wanted) if names else f"# {path}\n"
+        )
     if whole.suffix == ".md":
         return rewritten(whole.read_text(encoding="utf-8"), path, wanted)
     if whole.suffix in LISTED:

@@ -152,7 +152,7 @@ def test_llama_cpps_converter_gets_whole_weights(
 @pytest.mark.parametrize(
     ("run", "options", "words"),
     [
-        (WHOLE, ["--gguf"], "is not here, and no package of Python's brings it"),
+        (WHOLE, ["--gguf"], "is not here, and no well-kept package brings it"),
         (ADAPTER, ["--gguf"], "give --merge as well"),
         (WHOLE, ["--merge"], "has no adapter"),
     ],

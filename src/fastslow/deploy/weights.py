@@ -62,7 +62,7 @@ def find_converter() -> Path:
         if path.is_file():
             return path
     raise ConfigError(
-        f"--gguf: llama.cpp's {CONVERTER} is not here, and no package of Python's brings it: get llama.cpp, and set {PLACE} to "
+        f"--gguf: llama.cpp's {CONVERTER} is not here, and no well-kept package brings it: get llama.cpp, and set {PLACE} to "
         f"its directory. Or convert what is exported by hand: python {CONVERTER} DIRECTORY --outfile {GGUF}"
     )
 
