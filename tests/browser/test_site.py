@@ -32,8 +32,8 @@ def test_the_site_is_searched_from_a_disk(browser: Any, site: Path) -> None:
     page.on("request", lambda request: asked.append(request.url))
     page.on("pageerror", lambda error: wrong.append(str(error)))
     page.goto((site / "index.html").as_uri())
-    page.locator("label[for=__search]").first.click()
-    page.locator("input.md-search__input").fill("population")
+    page.locator("input.md-search__input").click()
+    page.locator("input.md-search__input").press_sequentially("population")
     first = page.locator(".md-search-result__item a").first
     first.wait_for()
     assert page.locator(".md-search-result__item").count() > 3
