@@ -44,6 +44,11 @@ class Card:
         """Whether the base is a file or directory of the machine that trained: nobody else can name it."""
         return self.base.startswith(PREFIX) or Path(self.base).exists() or self.base.count("/") > 1
 
+    @property
+    def shown_base(self) -> str:
+        """The base's name; of one that whole weights do not need, no more of its path than that."""
+        return Path(self.base).name if self.base_is_here and self.rank is None else self.base
+
 
 def vllm_rank(rank: int) -> int | None:
     """The smallest `--max-lora-rank` that holds an adapter of that rank; None: vLLM has none."""
@@ -52,7 +57,7 @@ def vllm_rank(rank: int) -> int | None:
 
 def render(card: Card) -> str:
     """The README."""
-    config, base = card.config, card.base
+    config, base = card.config, card.shown_base
     adapter = f"A LoRA adapter of `{base}`"
     whole = f"`{base}` with a LoRA adapter merged into it" if card.merged else f"`{base}`, all parameters trained"
     weights = (
@@ -143,7 +148,7 @@ def _about_base(card: Card) -> str:
         "of the Python package that trained it" if card.base.startswith(PREFIX) else "of the machine that trained it"
     )
     if card.rank is None:
-        return f"\nThe model that it was trained from, `{card.base}`, is a part {where}; it is not needed here.\n"
+        return f"\nThe model that it was trained from, `{card.shown_base}`, is a part {where}; it is not needed here.\n"
     return f"""
 **The base model is not here**: `{card.base}` is a part {where}, and no hub has that name. Bring it along, and put its
 place into the commands below and into `adapter_config.json` (`base_model_name_or_path`). `fastslow export --base-model ID`

@@ -72,6 +72,7 @@ def test_a_base_that_only_the_training_machine_has_is_not_passed_off_as_a_hubs(t
         assert "base_model" not in header_of(text)
         assert "The base model is not here" in text and "--base-model ID" in text
     assert "it is not needed here" in card(str(tmp_path))
+    assert str(tmp_path.parent) not in card(str(tmp_path)), "whole weights need no place of it"
     assert "not here" not in card(rank=8)
 
 
