@@ -105,7 +105,9 @@ def _shown(path: str, wanted: set[str]) -> str | Path:
     if whole.suffix == ".md":
         return rewritten(whole.read_text(encoding="utf-8"), path, wanted)
     if whole.suffix in LISTED:
-        return f"# {path}\n\n````{LISTED[whole.suffix]}\n{whole.read_text(encoding='utf-8')}\n````\n"
+        # A search is for pages.
+        text = whole.read_text(encoding="utf-8")
+        return f"---\nsearch: {{exclude: true}}\n---\n\n# {path}\n\n````{LISTED[whole.suffix]}\n{text}\n````\n"
     return whole
 
 

@@ -76,7 +76,10 @@ def test_a_link_leads_to_a_page_of_the_site(here: str, text: str, expected: str 
 
 def test_what_is_linked_is_a_page_a_listing_or_a_copy() -> None:
     made = site.generated()
-    assert "fst.py" in made["files/src/fastslow/methods/fst.py.md"].splitlines()[0]
+    listing = made["files/src/fastslow/methods/fst.py.md"]
+    assert listing.startswith("---\nsearch: {exclude: true}\n---\n\n# src/fastslow/methods/fst.py\n"), (
+        "no search finds it"
+    )
     assert made["files/experiments/lab/compare_amber.png"] == ROOT / "experiments/lab/compare_amber.png"
     assert "The lab: results" in made["files/experiments/lab/README.md"]
     assert "codeio.yaml" in made["files/configs/paper/index.md"]
