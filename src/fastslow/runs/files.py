@@ -15,6 +15,8 @@ from fastslow.config.yaml_text import read_yaml
 from fastslow.errors import ConfigError, ResumeError
 
 CONFIG, METRICS, PROMPTS = "config.yaml", "metrics.jsonl", "prompts.jsonl"
+EXPORT = "fastslow.json"
+"""What an exported directory says of itself: `deploy/record.py`."""
 POPULATION, LIBRARY, SAMPLES = "population.json", "library.json", "rollouts"
 SHOWN = (CONFIG, METRICS, PROMPTS, POPULATION, f"{SAMPLES}/step_*.jsonl")
 """Patterns of the files that a page about a run is made from."""
