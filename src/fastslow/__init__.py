@@ -29,16 +29,16 @@ _HOME = {
     "Task": "tasks.base",
     "TaskError": "errors",
     "TrainResult": "training.session",
-    "describe": "plan",
-    "evaluate": "measuring.evaluate",
-    "experiment": "experiments.commands",
-    "export": "export",
+    "describe": "api.calls",
+    "evaluate": "api.calls",
+    "experiment": "api.calls",
+    "export": "api.calls",
     "load_config": "config",
     "parse_config": "config",
     "read_candidates": "runs.reader",
     "read_metrics": "runs.reader",
     "read_population": "runs.reader",
-    "train": "loop",
+    "train": "api.calls",
 }
 
 __all__ = sorted(_HOME)

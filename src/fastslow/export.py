@@ -14,6 +14,7 @@ from typing import Any
 
 from fastslow.config import Config
 from fastslow.errors import ConfigError
+from fastslow.given import OPEN, is_placeholder
 from fastslow.methods.registry import find_method
 from fastslow.runs.checksums import SUMS
 from fastslow.runs.directory import write_atomically
@@ -54,7 +55,7 @@ def export(run: str | Path, output: str | Path, *, weights: str = "latest", trus
     _write_prompts(output, best, population, read.by_kind)
     _write_generation_config(output, config)
     lora = (source / ADAPTER).is_file()
-    write_atomically(output / "README.md", _readme(_served(config, lora), best, curve, step, lora, output.name))
+    write_atomically(output / "README.md", _readme(_served(config, lora, source), best, curve, step, lora, output.name))
     return output
 
 
@@ -89,8 +90,14 @@ def _check_names(prompt: Prompt) -> None:
             )
 
 
-def _served(config: Config, lora: bool) -> Config:
-    """The config with the model that the weights are served with: an adapter that began as another one has that one's base."""
+def _served(config: Config, lora: bool, source: Path) -> Config:
+    """The config with the model that the weights are served with: an adapter that began as another one has that one's base;
+    of a model that was given as an object, its name_or_path, or else the name of its class.
+    """
+    if is_placeholder(config.model.name):
+        settings = json.loads((source / ADAPTER).read_text(encoding="utf-8")) if lora else {}
+        name = settings.get("base_model_name_or_path") or config.model.name.removeprefix(OPEN).split(" ")[0]
+        return config.model_copy(update={"model": config.model.model_copy(update={"name": name})})
     if not lora or not Path(config.model.name).is_dir():
         return config
     from fastslow.slow.local.loading import without_adapter

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from fastslow.errors import ConfigError, FastslowError, told
 from fastslow.experiments.commands import add_command as add_experiment
+from fastslow.given import check_lent
 from fastslow.lab.commands import add_commands
 from fastslow.report.commands import add_command as add_report
 from fastslow.runs.owner import FLAG, check_trusted
@@ -87,6 +88,7 @@ def _train(options: argparse.Namespace) -> int:
         raise ConfigError("train takes either a config file or --resume RUN")
     if options.resume is not None:
         config = resumed_config(options.resume, options.set)
+        check_lent(config.model_dump(mode="json"), options.resume)
         check_trusted(options.resume, config, trust_code=options.trust_code)
     else:
         config = load_config(options.config, options.set)

@@ -21,6 +21,7 @@ import yaml
 from fastslow.config import Config, with_overrides
 from fastslow.errors import ConfigError, ResumeError
 from fastslow.fast.optimiser import Candidate
+from fastslow.given import resume_line
 from fastslow.runs.checksums import write_sums
 from fastslow.runs.files import (
     CONFIG,
@@ -44,6 +45,9 @@ RESUMABLE_KEYS = ("steps", "max_rollouts", "tracker", "threads")
 # A server may come back at another address.
 RESUMABLE_PREFIX = "tinker."
 PACKAGES = ("fastslow", "torch", "transformers", "peft", "gepa", "numpy")
+
+
+OBJECTS = "# Names such as <object: NAME> stand for Python objects, which no file holds. The run is resumed from Python with them:"
 
 
 class RunDirectory:
@@ -294,10 +298,12 @@ def resumed_config(run: Path, overrides: Sequence[str] = ()) -> Config:
 
 
 def config_text(config: Config) -> str:
-    """config.yaml: every option as resolved, and the versions that it ran with."""
+    """config.yaml: every option as resolved, and the versions that it ran with; on top how to go on where that takes objects."""
     tree = config.model_dump(mode="json")
+    line = resume_line(tree, config.output)
+    head = "" if line is None else f"{OBJECTS}\n#     {line}\n"
     tree["versions"] = {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}}
-    return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)
+    return head + yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)
 
 
 def write_atomically(path: Path, text: str) -> None:
