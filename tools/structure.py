@@ -34,6 +34,7 @@ LAYERS = (
     "testing",
     "experiments",
     "lab",
+    "starter",
     "report",
     "cli",
     "api",

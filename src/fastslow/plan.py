@@ -16,6 +16,7 @@ from fastslow.slow.local.frozen import empty_model, frozen_parameters
 from fastslow.slow.schedule import describe_schedule
 from fastslow.tasks.base import SPLITS, Task, has_turns
 from fastslow.training.build import check, check_lengths
+from fastslow.training.feedback import silence
 from fastslow.training.resume import find_checkpoint
 
 CONTEXT_SAMPLE = 32
@@ -63,7 +64,7 @@ def describe(config: Config, *, resume: Path | None = None) -> str:
         "Model": _model(config, device, parameters),
         "Task": _task(config, task, room, context_tokens),
         "Slow weights": [*_slow(config), *_memory(config, device, room)],
-        "Fast weights": _fast(config),
+        "Fast weights": [*_fast(config), *silence(config, task)],
         "Measured": _evaluation(config),
         "It comes to": _totals(config, estimate),
     }

@@ -13,6 +13,7 @@ from fastslow.given import check_lent
 from fastslow.lab.commands import add_commands
 from fastslow.report.commands import add_command as add_report
 from fastslow.runs.owner import FLAG, check_trusted
+from fastslow.starter.commands import add_command as add_init
 from fastslow.text import printable
 
 INTERRUPTED = 130
@@ -48,6 +49,7 @@ def build_parser() -> argparse.ArgumentParser:
     """The parser of the whole command line."""
     parser = argparse.ArgumentParser(prog="fastslow", description="Fast-Slow Training of language models.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    add_init(commands.add_parser("init", help="a config, a scorer and a README for a dataset of yours"))
     _add_train(commands.add_parser("train", help="train a model and a population of prompts"))
     _add_evaluate(commands.add_parser("evaluate", help="measure weights under prompts, and their KL to the base"))
     add_experiment(commands.add_parser("experiment", help="the paper's experiments over seeds, for any model and task"))

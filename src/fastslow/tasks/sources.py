@@ -198,8 +198,7 @@ def read_dataset(source: str, split: str, subset: str | None = None, revision: s
     try:
         splits = open_splits(source)
         if splits is None:
-            splits = {split: _datasets().load_dataset(source, subset, split=split, revision=revision)}
-            rows: Any = splits[split]
+            rows: Any = _datasets().load_dataset(source, subset, split=split, revision=revision)
         else:
             rows = _part(source, splits, split)
     except (ConfigError, TaskError):
@@ -209,6 +208,15 @@ def read_dataset(source: str, split: str, subset: str | None = None, revision: s
     if not len(rows):
         raise TaskError(f"{FIELD}: {source!r}, split {split!r}, holds no records")
     return _as_rows(rows, f"{source} [{split}]", "row")
+
+
+def read_hub(source: str, subset: str | None = None) -> Mapping[str, Any]:
+    """Every split of a dataset that the library finds. Raises TaskError where there is none."""
+    try:
+        found: Mapping[str, Any] = _datasets().load_dataset(source, subset)
+    except Exception as error:  # the hub, the network, the loader: each raises errors of its own
+        raise TaskError(f"{FIELD}: dataset {source!r} cannot be loaded: {error}") from error
+    return found
 
 
 def open_splits(source: str) -> Mapping[str, Any] | None:

@@ -33,11 +33,8 @@ class Mark:
 class Checkpoints:
     """Writes the newest mark of a run, on time or when an error ends it."""
 
-    def __init__(
-        self, run: RunDirectory, engine: PolicyEngine, resumable: int = 2, *, way_on: str | None = None
-    ) -> None:
+    def __init__(self, run: RunDirectory, engine: PolicyEngine, resumable: int = 2) -> None:
         self.run, self.engine, self.resumable = run, engine, resumable
-        self.way_on = way_on or f"fastslow train --resume {run.path}"
         self.mark: Mark | None = None
         self._saved: Mark | None = None
         self._saved_step: int | None = None
@@ -71,7 +68,7 @@ class Checkpoints:
         if isinstance(error, ServerError) and not error.reachable:
             return (
                 f"The run stopped after step {step}. Bring the server back with its database and its checkpoints, then: "
-                f"{self.way_on} ({self._since()}; --set tinker.base_url=... where the address is "
+                f"{self.run.way_on} ({self._since()}; --set tinker.base_url=... where the address is "
                 "another)"
             )
         obstacle = self._obstacle()
@@ -83,11 +80,11 @@ class Checkpoints:
         if obstacle is None and self.mark is not None:
             return (
                 f"The run stopped after step {self.mark.step} and was saved in {self.run.checkpoint_dir(self.mark.step)}. "
-                f"Mend the cause, then go on with: {self.way_on}"
+                f"Mend the cause, then go on with: {self.run.way_on}"
             )
         return (
             f"The run stopped after step {step} and was not saved there: {obstacle}. Mend the cause, then: "
-            f"{self.way_on} ({self._since()})"
+            f"{self.run.way_on} ({self._since()})"
         )
 
     def _obstacle(self) -> str | None:

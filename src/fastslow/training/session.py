@@ -13,7 +13,6 @@ from typing import Any
 from fastslow.config import Config
 from fastslow.errors import DivergedError, InfrastructureError, ServerError, TooLongError
 from fastslow.fast.pareto import mean_score
-from fastslow.given import resume_line
 from fastslow.measuring.validation import Validation
 from fastslow.methods.registry import find_method
 from fastslow.rollouts.store import RolloutStore
@@ -74,8 +73,7 @@ class TrainingSession:
         )
         self.optimiser = parts.optimiser
         self.validation = Validation(config, task, parts.engine)
-        way_on = resume_line(config.model_dump(mode="json"), parts.run.path)
-        self.checkpoints = Checkpoints(parts.run, parts.engine, config.resumable_checkpoints, way_on=way_on)
+        self.checkpoints = Checkpoints(parts.run, parts.engine, config.resumable_checkpoints)
         self.interrupts = Interrupts(self.context.warn)
         self._sampling = Sampling(self.context)
         self._population = Population(self.context)

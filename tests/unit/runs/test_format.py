@@ -17,7 +17,8 @@ from fastslow.config.run import Config
 from fastslow.errors import ConfigError, ResumeError
 from fastslow.fast.optimiser import Candidate
 from fastslow.runs import directory as module
-from fastslow.runs.directory import RunDirectory, config_text, file_size, finite, resumed_config, write_atomically
+from fastslow.runs.config_text import config_text
+from fastslow.runs.directory import RunDirectory, file_size, finite, resumed_config, write_atomically
 from fastslow.runs.files import checkpoint_steps, read_config
 from fastslow.runs.reader import Run, read_candidates, read_metrics, read_population
 from fastslow.types import Completion, Prompt, Rollout, Turn
