@@ -1,6 +1,7 @@
 """What a config names: a built-in by its short name, or an object of anybody's as `package.module:Name` or `file.py:Name`.
 
-From Python the object itself may be given (`given.py`). Built-ins are found the same way: each room has a table from short names to import paths, and a new one is one new file.
+From Python the object itself may be given (`given.py`). Built-ins are found the same way: each room has a table from short
+names to import paths, and a new one is one new file.
 """
 
 import difflib
@@ -105,7 +106,7 @@ def is_made(path: str, found: object) -> bool:
 
 
 def can_make(path: str, field: str) -> bool:
-    """Whether `construct` gets something from a name: it can be called, or is there already. Raises ConfigError as `load_object`."""
+    """Whether `construct` gets something from a name: it can be called, or is there already. Raises as `load_object`."""
     found = load_object(path, field)
     return callable(found) or is_made(path, found)
 

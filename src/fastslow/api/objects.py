@@ -295,10 +295,8 @@ def _lora(model: Any, settings: Mapping[str, Any]) -> Tree:
     strange = strange_settings(own)
     kind = str(getattr(own.get("peft_type"), "value", own.get("peft_type")))
     if kind != "LORA" or strange:
-        raise ConfigError(
-            f"model: its adapter is {kind} with {', '.join(f'{k} {v!r}' for k, v in strange.items()) or 'other settings'}: plain "
-            "LoRA alone is trained"
-        )
+        told = ", ".join(f"{name} {value!r}" for name, value in strange.items()) or "other settings"
+        raise ConfigError(f"model: its adapter is {kind} with {told}: plain LoRA alone is trained")
     targets = own["target_modules"]
     return {
         "rank": own["r"],

@@ -77,8 +77,8 @@ def evaluate(
     """mean@k, best@k and, if asked, the KL to the base.
 
     `target` is a run directory, or a model (then `config` names the task). `weights` of a run: `base`, `latest`, `step_N`.
-    `prompt`: `seed`, `best`, `population`, the hash of a candidate, `@FILE`, a text of more than one word, or a `Prompt`. None: what
-    the weights were trained to answer under, `best` of a run, `seed` of a model and after distillation. `trust_code`: code
+    `prompt`: `seed`, `best`, `population`, the hash of a candidate, `@FILE`, a text of more than one word, or a `Prompt`. None:
+    what the weights were trained to answer under, `best` of a run, `seed` of a model and after distillation. `trust_code`: code
     that another user's run names may run.
     Raises: ConfigError, before any model loads, for anything that does not exist.
     """

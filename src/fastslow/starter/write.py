@@ -89,7 +89,7 @@ def scorer_text(look: Look) -> str:
         else """    if completion.strip():  # what is a good answer? say it here
         return 1.0, "Correct.\""""
     )
-    return f'''"""Scores an answer. Name it in config.yaml as task.options.scorer: {SCORER}:score, with the path of this file."""
+    return f'''"""Scores an answer. config.yaml names it as task.options.scorer: {SCORER}:score, with the path of this file."""
 
 
 def score(completion, record):
@@ -138,8 +138,8 @@ def readme_text(directory: Path, look: Look) -> str:
             "```",
             "",
             fill(
-                f"`{SCORER}` is a scorer to fill in. The prompt search learns from its words: say what was wrong as a rule that "
-                "holds for every problem.",
+                f"`{SCORER}` is a scorer to fill in. The prompt search learns from its words: say what was wrong as a rule "
+                "that holds for every problem.",
                 118,
             ),
             "",

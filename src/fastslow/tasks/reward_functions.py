@@ -98,9 +98,7 @@ class RewardFunctions:
         return Score(min(1.0, max(0.0, reward)), "\n".join([*words, *lines]))
 
 
-def _call(
-    name: str, function: RewardFunction, arguments: Mapping[str, Sequence[object]], size: int
-) -> list[Verdict]:
+def _call(name: str, function: RewardFunction, arguments: Mapping[str, Sequence[object]], size: int) -> list[Verdict]:
     """One function's verdicts. Where the batch breaks it, rows go in one at a time, so that one bad row costs one row.
 
     After three failures in a row it is taken for down, and what is left fails with the same reason.
@@ -174,8 +172,8 @@ def _reward(name: str, value: object) -> float:
         reward = math.nan
     if not math.isfinite(reward):
         raise TaskError(
-            f"task.options.reward_functions: {name!r} returned the reward {value!r}: a number, (number, text), a fastslow.Score or "
-            "None is needed"
+            f"task.options.reward_functions: {name!r} returned the reward {value!r}: a number, (number, text), a "
+            "fastslow.Score or None is needed"
         )
     return reward
 

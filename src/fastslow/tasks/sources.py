@@ -275,8 +275,8 @@ def _table(part: Any) -> Any:
         return part.to_dict("records")
     if isinstance(part, str | bytes) or not (hasattr(part, "__len__") and hasattr(part, "__getitem__")):
         raise ConfigError(
-            f"dataset: {shown(part)} has no rows that can be counted: give a datasets.Dataset, a DatasetDict, a list of dicts or "
-            "a pandas DataFrame; of a stream, datasets.Dataset.from_list(list(stream.take(1000)))"
+            f"dataset: {shown(part)} has no rows that can be counted: give a datasets.Dataset, a DatasetDict, a list of "
+            "dicts or a pandas DataFrame; of a stream, datasets.Dataset.from_list(list(stream.take(1000)))"
         )
     return part
 

@@ -46,4 +46,6 @@ def unheard(config: Config, evaluations: Sequence[Evaluation]) -> str | None:
     words = any(may_teach(line) for feedback in wrong for line in feedback.splitlines())
     if not wrong or words or not isinstance(config.fast.proposer, LessonConfig):
         return None
-    return f"the first {len(wrong)} rollouts that were not right got no words: prompts have nothing to learn from. {WAYS}"
+    return (
+        f"the first {len(wrong)} rollouts that were not right got no words: prompts have nothing to learn from. {WAYS}"
+    )

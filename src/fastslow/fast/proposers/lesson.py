@@ -2,8 +2,9 @@
 
 Feedback is one finding a line. A finding that is a rule ("Put the final answer in \\boxed{}.") comes back word for word
 from many rollouts; one about a single problem ("The correct answer is 13.") does not. So the most frequent line is the
-lesson: what a built-in scorer says of one problem's answer never is, nor is a line that is only a name and a number, such as
-a reward function without words gives. The edit is to add it, to put it in place of an earlier one, or, where there is nothing to add, to drop one.
+lesson. What a built-in scorer says of one problem's answer never is, nor is a line that is only a name and a number, such
+as a reward function without words gives. The edit is to add the lesson, to put it in place of an earlier one, or, where
+there is nothing to add, to drop one.
 The recipe `full` starts again from the prompt's first line. With a phrase book a lesson is said in words that the policy
 knows: a guess, which may take the place of an earlier guess at the same lesson.
 """

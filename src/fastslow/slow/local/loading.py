@@ -46,7 +46,7 @@ def pick_device(name: str) -> torch.device:
 
 
 def given_model(config: ModelConfig) -> Any:
-    """The loaded model, of transformers or of PEFT, that `model.name` stands for; None where it is a name. Raises ConfigError."""
+    """The loaded model, of transformers or of PEFT, that `model.name` stands for; None where it is a name."""
     if not (given.is_lent(config.name) or given.is_placeholder(config.name)):
         return None
     return given.find(config.name, "model.name")
