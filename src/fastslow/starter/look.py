@@ -40,7 +40,7 @@ class Look:
     """What was found. `sizes` are those of the dataset's own splits, `rows` those that were looked at.
 
     `scorer` is a built-in's name, None where a function must be written; `why` says in words what the guess goes by. `repeated`
-    questions stand more than once; `broken` rows lack a question or an answer.
+    questions stand more than once, in one split or in two; `broken` rows lack a question or an answer.
     """
 
     source: str
@@ -70,7 +70,7 @@ def look(source: str, subset: str | None = None, *, prompt: str | None = None, a
 
     Raises: TaskError where it cannot be read, ConfigError where no column can be the question.
     """
-    sizes, rows = _read(source, subset)
+    sizes, rows, others = _read(source, subset)
     columns = tuple(dict.fromkeys(name for row in rows for name in row))
     for option, name in (("--prompt", prompt), ("--answer", answer)):
         if name is not None and name not in columns:
@@ -82,12 +82,12 @@ def look(source: str, subset: str | None = None, *, prompt: str | None = None, a
             "list of chat messages that ends with the user's"
         )
     choices = next((name for name in columns if name.lower() in CHOICES and _are_options(rows, name)), None)
-    others = [name for name in columns if name not in (question, choices)]
-    found = answer or _named(others, ANSWERS) or (others[0] if len(others) == 1 and not prompt else None)
+    rest = [name for name in columns if name not in (question, choices)]
+    found = answer or _named(rest, ANSWERS) or (rest[0] if len(rest) == 1 and not prompt else None)
     values = [row.get(found) for row in rows] if found is not None else []
     whole = [value for value in values if not _is_empty(value)]
     scorer, why = ("choice", "there are options to choose from") if choices and whole else guess_scorer(whole)
-    questions = [repr(row.get(question)) for row in rows if not _is_empty(row.get(question))]
+    questions = [repr(row.get(question)) for row in (*rows, *others) if not _is_empty(row.get(question))]
     empty = sum(_is_empty(row.get(question)) or (scorer is not None and _is_empty(row.get(found))) for row in rows)
     return Look(
         source, sizes, columns, question, found, choices if whole else None, scorer, why,
@@ -124,17 +124,18 @@ def guess_scorer(answers: Sequence[Any]) -> tuple[str | None, str]:
 # -- inside ------------------------------------------------------------------------------------------------------------
 
 
-def _read(source: str, subset: str | None) -> tuple[dict[str, int], list[dict[str, Any]]]:
-    """Sizes of the splits, and rows of the one to train on."""
+def _read(source: str, subset: str | None) -> tuple[dict[str, int], list[dict[str, Any]], list[dict[str, Any]]]:
+    """Sizes of the splits, rows of the one to train on, and rows of the others."""
     if is_file_name(source):
         rows = [row for _, row in read_file(source)]
-        return {"train": len(rows)}, rows[:LOOKED_AT]
+        return {"train": len(rows)}, rows[:LOOKED_AT], []
     splits = open_splits(source) or read_hub(source, subset)
     sizes = {name: len(part) for name, part in splits.items()}
-    train = splits["train" if "train" in splits else next(iter(splits))]
-    if not len(train):
+    train = "train" if "train" in splits else next(iter(splits))
+    if not sizes[train]:
         raise TaskError(f"--data: {source!r} holds no records")
-    return sizes, [dict(train[index]) for index in range(min(len(train), LOOKED_AT))]
+    looked = {name: [dict(part[i]) for i in range(min(sizes[name], LOOKED_AT))] for name, part in splits.items()}
+    return sizes, looked.pop(train), [row for rows in looked.values() for row in rows]
 
 
 def _question(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str | None:

@@ -12,7 +12,7 @@ from fastslow.text import is_bare_number, shown
 
 A_GUESS = "I do not know."
 WAYS = (
-    "Let the reward function return (reward, feedback) or a fastslow.Score for each completion, with a rule in words; or let a "
+    "Take a scorer or a reward function that returns (reward, feedback) or a fastslow.Score, with a rule in words; or let a "
     "language model read the answers (fast.proposer.kind: policy, openai or litellm), better with the reference answers "
     "(task.options.answer)"
 )

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import datasets
 import pytest
 import yaml
 
@@ -71,6 +72,19 @@ def test_what_is_written_is_a_run_at_once(
     assert main(["train", "config.yaml", "--dry-run"]) == 0
     task = build_task(TaskConfig.model_validate(yaml.safe_load(Path("config.yaml").read_text())["task"]))
     assert len(task.problems("train")) >= 9 and task.problems("test")
+
+
+def test_a_saved_dataset_keeps_its_splits_and_what_stands_in_two_is_dropped(
+    tiny_model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    whole = datasets.Dataset.from_list(NUMBERS)
+    datasets.DatasetDict({"train": whole, "test": whole.select(range(3))}).save_to_disk("saved")
+    assert main(["init", "mine", "--data", "saved", "--model", str(tiny_model_dir)]) == 0
+    options = yaml.safe_load(Path("mine/config.yaml").read_text())["task"]["options"]
+    assert options["splits"] == {"train": "train[:27]", "validation": "train[27:]", "test": "test"}
+    assert options["drop_duplicates"] is True
+    assert main(["train", "mine/config.yaml", "--dry-run"]) == 0
 
 
 def test_the_scorer_that_is_written_says_something(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

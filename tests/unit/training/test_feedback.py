@@ -49,7 +49,7 @@ def config_of(proposer: dict[str, Any] | None = None, method: str = "fst") -> fa
 def test_a_dry_run_says_that_the_fast_side_has_nothing_to_read(task: Any, words: str) -> None:
     found = "\n".join(silence(config_of(), task))
     assert words in found and bool(words) == bool(found)
-    assert not words or ("return (reward, feedback)" in found and "task.options.answer" in found)
+    assert not words or ("returns (reward, feedback)" in found and "task.options.answer" in found)
 
 
 def test_a_language_model_has_answers_to_read() -> None:
