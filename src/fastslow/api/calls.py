@@ -102,8 +102,8 @@ def evaluate(
     """mean@k, best@k and, if asked, the KL to the base: of a run, of a model by its name, or of a loaded model.
 
     `weights`, `prompt`, `split`, `problems`, `k` and `kl` are as in `measuring.evaluate.evaluate`, other keywords are as in
-    `train`. Of a run, objects are those that it was started with; `model` is its base, as it was before the run. Of a model, they and
-    `config` name the task.
+    `train`. Of a run, objects are those that it was started with; `model` is its base, as it was before the run. Of a model,
+    they and `config` name the task.
     Raises: ConfigError, before any model loads, for anything that does not exist.
     """
     from fastslow.measuring.evaluate import evaluate as measure

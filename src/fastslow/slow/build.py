@@ -23,6 +23,10 @@ def check_engine(config: Config, *, moves_weights: bool, needs_distributions: bo
             f"slow.sampler.kind: {config.slow.sampler.kind!r} draws for engine: local, and engine {config.engine!r} samples "
             "by itself: leave slow.sampler out"
         )
+    if config.engine != "local" and is_placeholder(config.model.name):
+        raise ConfigError(
+            f"model: engine {config.engine!r} loads its model by a name: give the name in the place of the object"
+        )
     if config.engine == "tinker":
         _check_remote(config, moves_weights, needs_distributions)
     elif config.engine == "local":

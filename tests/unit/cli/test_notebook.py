@@ -25,7 +25,9 @@ def test_a_run_in_a_notebook_is_one_display(tiny_model_dir: Path, tmp_path: Path
     from nbclient import NotebookClient
 
     root = Path(__file__).parents[2]
-    cell = CELL.format(path=[str(root), str(root.parent / "src")], model=str(tiny_model_dir), output=str(tmp_path / "run"))
+    cell = CELL.format(
+        path=[str(root), str(root.parent / "src")], model=str(tiny_model_dir), output=str(tmp_path / "run")
+    )
     book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell)])
     NotebookClient(book, timeout=600, kernel_name="python3").execute()
     outputs: list[Any] = book.cells[0].outputs
