@@ -31,6 +31,8 @@ CHOICES = ("choices", "options")
 LOOKED_AT = 20_000
 SHORT, LONGEST_NUMBER = 60, 40
 """Characters of an answer that can be compared as it stands, and of one that is a number with a unit or a currency."""
+MOSTLY = 0.8
+"""Share of the records that must have a question for a column to be the one with questions."""
 _LATEX = re.compile(r"\\(?:boxed|frac|sqrt|pi|text|left|cdot)|[_^]\{")
 _LETTER = re.compile(r"\(?[A-Ja-j][).]?")
 
@@ -140,12 +142,13 @@ def _read(source: str, subset: str | None) -> tuple[dict[str, int], list[dict[st
 
 def _question(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str | None:
     """By its name, or else the column of texts that says most and repeats least."""
-    fitting = [name for name in columns if all(_is_question(row.get(name)) for row in rows[:100])]
+    some = rows[:100]
+    fitting = [name for name in columns if sum(_is_question(row.get(name)) for row in some) >= MOSTLY * len(some)]
     named = _named(fitting, QUESTIONS)
     if named is not None:
         return named
     rest = [name for name in fitting if name.lower() not in ANSWERS]
-    texts = {name: [str(row[name]) for row in rows[:100]] for name in rest}
+    texts = {name: [str(row.get(name)) for row in some] for name in rest}
     return max(rest, key=lambda name: (len(set(texts[name])), sum(map(len, texts[name]))), default=None)
 
 
