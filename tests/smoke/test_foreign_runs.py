@@ -82,7 +82,7 @@ PYTHON: dict[str, Callable[[Path], object]] = {
 
 @pytest.mark.parametrize("call", PYTHON)
 def test_python_wants_the_same_word(call: str, foreign: Path) -> None:
-    with pytest.raises(ConfigError, match="was not made by this user .* add --trust-code"):
+    with pytest.raises(ConfigError, match=r"was not made by this user .* add --trust-code"):
         PYTHON[call](foreign)
     assert not (foreign.parent / "it-ran").exists()
 
