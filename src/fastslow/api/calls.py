@@ -31,6 +31,7 @@ from fastslow.errors import ConfigError
 from fastslow.given import is_model, lend, lend_copies
 from fastslow.runs.files import is_run
 from fastslow.runs.owner import check_trusted
+from fastslow.slow.build import ADAPTER
 from fastslow.slow.local.lora import BASE
 from fastslow.text import shown
 from fastslow.training.observer import Observer, Observers, SilentObserver
@@ -121,12 +122,13 @@ def evaluate(
         raise ConfigError(
             f"target: {shown(target)} is neither a run directory, nor the name of a model, nor a loaded one"
         )
-    if isinstance(target, str | Path) and objects == Objects() and not isinstance(config, Mapping | Config):
+    if isinstance(target, str | Path) and objects.none and not isinstance(config, Mapping | Config):
         return measure(target, config=config, overrides=[*as_overrides(nested(settings)), *overrides], **chosen)
-    given = collect(config, objects.with_model(target), settings, overrides)
+    adapter = isinstance(target, str | Path) and (Path(target) / ADAPTER).is_file()
+    given = collect(config, objects if adapter else objects.with_model(target), settings, overrides)
     made = parsed(given, recorded=True)
     with lend(given.lent), as_found(given):
-        return measure(made.model.name, config=made, trust_code=trust_code, **chosen)
+        return measure(str(target) if adapter else made.model.name, config=made, trust_code=trust_code, **chosen)
 
 
 def experiment(name: str, config: AnyConfig = None, *, overrides: Sequence[str] = (), **keywords: Any) -> list["Line"]:
@@ -153,7 +155,7 @@ def export(run: str | Path, output: str | Path, **keywords: Any) -> Path:
     from fastslow.export import export as write
 
     objects, options = Objects.of(keywords)
-    given = collect_for(Path(run), objects, {}) if objects != Objects() else Given({})
+    given = Given({}) if objects.none else collect_for(Path(run), objects, {})
     with lend(given.lent):
         return write(run, output, **options)
 
@@ -182,7 +184,7 @@ def as_found(given: Given) -> Iterator[None]:
 def _config(
     config: AnyConfig, objects: Objects, settings: dict[str, Any], resume: str | Path | None, trust_code: bool
 ) -> tuple[Config, Given]:
-    plain = isinstance(config, Config) and objects == Objects() and not settings
+    plain = isinstance(config, Config) and objects.none and not settings
     if resume is None and not plain:
         given = collect(config, objects, settings)
         return parsed(given), given

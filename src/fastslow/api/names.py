@@ -39,11 +39,16 @@ def import_path(thing: Any) -> str | None:
 
 
 def weights_digest(model: Any) -> str:
-    """Of the names, shapes and some values of every parameter: other weights have another one."""
+    """Of the names, shapes and some values of every parameter: other weights have another one. An adapter that has learnt
+    nothing yet does not count: it computes the same whatever its random half holds.
+    """
     import torch
 
     found = hashlib.sha256()
+    fresh = not any(bool(parameter.any()) for name, parameter in model.named_parameters() if ".lora_B." in name)
     for name, parameter in model.named_parameters():
+        if fresh and ".lora_" in name:
+            continue
         flat = parameter.detach().flatten()
         some = flat[:: max(1, flat.numel() // PER_TENSOR)]
         values = some.float() if some.is_floating_point() else some.to(torch.float64)

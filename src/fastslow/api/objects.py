@@ -14,7 +14,7 @@ from fastslow.errors import ConfigError
 from fastslow.given import is_model, is_placeholder
 from fastslow.runs.files import read_config
 from fastslow.tasks.base import Task
-from fastslow.tasks.sources import default_splits
+from fastslow.tasks.sources import as_table, default_splits
 from fastslow.text import shown
 
 Tree = dict[str, Any]
@@ -44,7 +44,7 @@ class Given:
         return {name: thing for pairs in self.objects.values() for name, thing in pairs}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Objects:
     """The keywords that stand for objects; each takes a text as well, as the config has it."""
 
@@ -65,17 +65,22 @@ class Objects:
         mine = {name: value for name, value in keywords.items() if name in cls.__dataclass_fields__}
         return cls(**mine), {name: value for name, value in keywords.items() if name not in mine}
 
+    @property
+    def none(self) -> bool:
+        """Whether nothing was given."""
+        return all(value is None for value in vars(self).values())
+
     def with_model(self, model: Any) -> "Objects":
         """The same with this model."""
         return replace(self, model=model)
 
-    def tree(self, *, defaults: bool = True) -> Tree:
-        """The config's keys that they set; with `defaults`, the task's name and splits too, where nobody says them."""
+    def tree(self, *, names: bool = True, splits: bool = True) -> Tree:
+        """The config's keys that they set; by `names` and `splits` the task's, too, where nobody says them."""
         found: Tree = {}
         self._add_model(found)
         self._add_task(found)
         if self.dataset is not None or self.reward_funcs is not None or self.environment is not None:
-            self._add_data(found, defaults)
+            self._add_data(found, names, splits)
         if self.proposer is not None:
             _put(found, "fast.proposer", _section(self.proposer, "kind"))
         if self.optimiser is not None:
@@ -98,7 +103,7 @@ class Objects:
             raise ConfigError("task: a Task has its own problems and scores: leave out dataset and reward_funcs")
         _put(found, "task", _section(self.task, "name"))
 
-    def _add_data(self, found: Tree, defaults: bool) -> None:
+    def _add_data(self, found: Tree, names: bool, splits: bool) -> None:
         options: Tree = {}
         if self.environment is not None:
             options["environment"] = _named(self.environment)
@@ -113,10 +118,10 @@ class Objects:
         if self.dataset is not None:
             options["data"] = _data(self.dataset)
         task = found.setdefault("task", {})
-        splits = _splits(self.dataset)
-        if splits is not None and defaults:
-            options["splits"] = splits
-        if defaults:
+        divided = _splits(self.dataset)
+        if divided is not None and splits:
+            options["splits"] = divided
+        if names:
             task.setdefault("name", _task_name(self.environment))
         task["options"] = {**options, **task.get("options", {})}
 
@@ -124,10 +129,8 @@ class Objects:
 def collect(config: AnyConfig, objects: Objects, settings: Mapping[str, Any], overrides: Sequence[str] = ()) -> Given:
     """A config's tree with keywords over it, and the objects in them. Raises ConfigError."""
     base, over = _base(config, overrides), nested(settings)
-    known = merged(base, over).get("task", {})
-    tree = objects.tree()
-    if "splits" in known.get("options", {}) and "splits" in tree.get("task", {}).get("options", {}):
-        del tree["task"]["options"]["splits"]
+    known = merged(base, over).get("task", {}).get("options", {})
+    tree = objects.tree(splits="splits" not in known)
     return lend_objects(merged(merged(base, tree), over))
 
 
@@ -138,7 +141,7 @@ def collect_for(run: Path, objects: Objects, settings: Mapping[str, Any], config
     Raises: ConfigError where an object takes the place of nothing, or is not the one that the run was started with.
     """
     recorded = read_config(run).model_dump(mode="json")
-    found = lend_objects(merged(objects.tree(defaults=False), nested(settings)))
+    found = lend_objects(merged(objects.tree(names=False, splits=False), nested(settings)))
     for key, pairs in found.objects.items():
         names = _names_at(recorded, key)
         if len(names) != len(pairs):
@@ -175,6 +178,8 @@ def lend_objects(tree: Tree) -> Given:
             return [text(item, key) for item in value]
         if isinstance(value, Path):
             return str(value)
+        if getattr(value, "shape", None) == () and callable(getattr(value, "item", None)):
+            value = value.item()  # a number of NumPy or PyTorch
         if value is None or isinstance(value, str | int | float | bool):
             return value
         thing = value.thing if isinstance(value, Leaf) else value
@@ -261,6 +266,8 @@ def _data(dataset: Any) -> Any:
     plain = isinstance(dataset, Mapping) and not hasattr(dataset, "column_names")
     if plain:
         return {name: str(part) if isinstance(part, str | Path) else Leaf(part) for name, part in dataset.items()}
+    if not isinstance(dataset, Mapping):
+        as_table(dataset)  # raises for what has no rows
     return Leaf(dataset)
 
 

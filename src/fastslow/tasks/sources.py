@@ -226,7 +226,7 @@ def open_splits(source: str) -> Mapping[str, Any] | None:
     if given.is_lent(source) or given.is_placeholder(source):
         found = given.find(source, FIELD)
         return {
-            name: _table(part) for name, part in (found if isinstance(found, Mapping) else {"train": found}).items()
+            name: as_table(part) for name, part in (found if isinstance(found, Mapping) else {"train": found}).items()
         }
     if _is_saved(Path(source)):
         loaded = _datasets().load_from_disk(source)
@@ -269,7 +269,7 @@ def _position(text: str | None, size: int) -> int | None:
     return round(int(text[:-1]) * size / 100) if text.endswith("%") else int(text)
 
 
-def _table(part: Any) -> Any:
+def as_table(part: Any) -> Any:
     """An object's rows, with a length: a `datasets.Dataset`, a list of dicts, or a pandas DataFrame. Raises ConfigError."""
     if hasattr(part, "to_dict") and hasattr(part, "iterrows"):
         return part.to_dict("records")
