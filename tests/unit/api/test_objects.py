@@ -1,5 +1,6 @@
 """`fastslow.train` and its sisters with Python objects in the place of names."""
 
+import importlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -43,7 +44,8 @@ def functions() -> list[Callable[..., Any]]:
 
 
 def settings(output: Path, **more: Any) -> dict[str, Any]:
-    tree = small_config(Path("nowhere"), output, steps=2, checkpoint_every=1).model_dump(mode="json")
+    config = small_config(Path("nowhere"), output, steps=2, checkpoint_every=1, evaluation={"every": 1})
+    tree = config.model_dump(mode="json")
     return {key: value for key, value in tree.items() if key not in ("model", "task")} | more
 
 
@@ -341,3 +343,8 @@ def test_a_model_that_cannot_be_trained_is_refused(
     change(model)
     with pytest.raises(ConfigError, match=message):
         fastslow.train(model=model, task=LettersTask())
+
+
+def test_a_submodule_does_not_take_the_place_of_a_function() -> None:
+    module = importlib.import_module("fastslow.export")
+    assert callable(fastslow.export) and fastslow.export is not module
