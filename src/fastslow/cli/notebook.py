@@ -36,7 +36,8 @@ class NotebookLive:
         """Open the display."""
         from IPython.display import display
 
-        self._handle = display(self._html(), display_id=True)
+        show: Any = display
+        self._handle = show(self._html(), display_id=True)
 
     def refresh(self, *, now: bool = False) -> None:
         """Show what there is, a few times a second at most."""
@@ -54,4 +55,5 @@ class NotebookLive:
 
         console = Console(file=io.StringIO(), record=True, width=COLUMNS, force_jupyter=False, force_terminal=True)
         console.print(self.render())
-        return HTML(console.export_html(inline_styles=True, code_format=FORMAT))
+        html: Any = HTML
+        return html(console.export_html(inline_styles=True, code_format=FORMAT))

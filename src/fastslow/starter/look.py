@@ -90,7 +90,8 @@ def look(source: str, subset: str | None = None, *, prompt: str | None = None, a
     whole = [value for value in values if not _is_empty(value)]
     scorer, why = ("choice", "there are options to choose from") if choices and whole else guess_scorer(whole)
     questions = [repr(row.get(question)) for row in (*rows, *others) if not _is_empty(row.get(question))]
-    empty = sum(_is_empty(row.get(question)) or (scorer is not None and _is_empty(row.get(found))) for row in rows)
+    needed = [question] if found is None or scorer is None else [question, found]
+    empty = sum(any(_is_empty(row.get(name)) for name in needed) for row in rows)
     return Look(
         source, sizes, columns, question, found, choices if whole else None, scorer, why,
         len(rows), len(questions) - len(set(questions)), empty, rows[0],
