@@ -32,7 +32,7 @@ def test_a_run_in_a_notebook_is_one_display(tiny_model_dir: Path, tmp_path: Path
     NotebookClient(book, timeout=600, kernel_name="python3").execute()
     outputs: list[Any] = book.cells[0].outputs
     shown = [output for output in outputs if "<pre" in output.get("data", {}).get("text/html", "")]
-    (display,) = [output for output in shown if "KL" in output["data"]["text/html"]]
+    (display,) = [output for output in shown if "rollouts/s" in output["data"]["text/html"]]
     assert "2/2" in display["data"]["text/html"]  # its last state
     lines = "".join(output.get("text", "") for output in outputs).splitlines()
     assert len(lines) < 30, lines
