@@ -16,7 +16,6 @@ from fastslow.config import parse_config
 from fastslow.config.run import Config
 from fastslow.errors import ConfigError, ResumeError
 from fastslow.fast.optimiser import Candidate
-from fastslow.runs import directory as module
 from fastslow.runs.config_text import config_text
 from fastslow.runs.directory import RunDirectory, file_size, finite, resumed_config, write_atomically
 from fastslow.runs.files import checkpoint_steps, read_config
@@ -81,7 +80,7 @@ def test_the_config_is_readable_yaml_in_the_order_of_its_options_with_what_it_ra
 
 
 def test_a_package_that_is_not_installed_has_no_version(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "PACKAGES", ("numpy", "no-such-package"))
+    monkeypatch.setattr("fastslow.runs.config_text.PACKAGES", ("numpy", "no-such-package"))
     versions = yaml.safe_load(config_text(config()))["versions"]
     assert versions == {"python": platform.python_version(), "numpy": version("numpy"), "no-such-package": None}
 
