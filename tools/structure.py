@@ -15,7 +15,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1] / "src" / "fastslow"
 PACKAGE = "fastslow"
-GROUND = ("errors", "types", "seeding", "resources", "text", "section", "extension", "threads")
+GROUND = ("errors", "types", "seeding", "resources", "text", "section", "given", "extension", "threads")
 LAYERS = (
     *GROUND,
     "settings",
@@ -35,8 +35,10 @@ LAYERS = (
     "testing",
     "experiments",
     "lab",
+    "starter",
     "report",
     "cli",
+    "api",
     "__main__",
 )
 """From the ground upwards. `settings` are the sections of the config: each lies in its component's room, and stands on

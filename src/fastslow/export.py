@@ -28,6 +28,7 @@ from fastslow.deploy.weights import (
     write_gguf,
 )
 from fastslow.errors import ConfigError
+from fastslow.given import is_placeholder, named
 from fastslow.methods.registry import find_method
 from fastslow.runs.checksums import SUMS
 from fastslow.runs.directory import write_atomically
@@ -79,7 +80,7 @@ def export(
         check_trusted(read.path, config, trust_code=trust_code)
     best = best_prompt(config, population)
     _check_names(best)
-    base = base_model or (config.model.name if settings is None else str(settings["base_model_name_or_path"]))
+    base = base_model or _base(config, settings)
     adapter = settings if not merge else None
     by_kind = {} if bare else read.by_kind
     output.mkdir(parents=True, exist_ok=True)
@@ -97,6 +98,12 @@ def export(
     if push is not None:
         push_directory(output, push, public=public, message=f"fastslow: weights after {step} steps, and their prompt")
     return output
+
+
+def _base(config: Config, settings: Mapping[str, Any] | None) -> str:
+    """What the weights are served with: an adapter's base, or the model; of a model that was given as an object its class."""
+    name = str((settings or {}).get("base_model_name_or_path") or config.model.name)
+    return named(name) if is_placeholder(name) else name
 
 
 def _check_output(output: Path) -> None:

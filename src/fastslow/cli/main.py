@@ -13,9 +13,11 @@ from fastslow.cli.deploy import add_export, add_serve, add_trust
 from fastslow.cli.docs import add_docs
 from fastslow.errors import ConfigError, FastslowError, told
 from fastslow.experiments.commands import add_command as add_experiment
+from fastslow.given import check_lent
 from fastslow.lab.commands import add_commands
 from fastslow.report.commands import add_command as add_report
 from fastslow.runs.owner import check_trusted
+from fastslow.starter.commands import add_command as add_init
 from fastslow.text import printable
 
 INTERRUPTED = 130
@@ -56,6 +58,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"fastslow {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    add_init(commands.add_parser("init", help="a config, a scorer and a README for a dataset of yours"))
     _add_train(commands.add_parser("train", help="train a model and a population of prompts"))
     _add_evaluate(commands.add_parser("evaluate", help="measure weights under prompts, and their KL to the base"))
     add_experiment(commands.add_parser("experiment", help="the paper's experiments over seeds, for any model and task"))
@@ -93,6 +96,7 @@ def _train(options: argparse.Namespace) -> int:
         raise ConfigError("train takes either a config file or --resume RUN")
     if options.resume is not None:
         config = resumed_config(options.resume, options.set)
+        check_lent(config.model_dump(mode="json"), options.resume)
         check_trusted(options.resume, config, trust_code=options.trust_code)
     else:
         config = load_config(options.config, options.set)

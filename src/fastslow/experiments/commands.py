@@ -7,6 +7,7 @@ from pathlib import Path
 from textwrap import fill
 from typing import TYPE_CHECKING
 
+from fastslow.config import Config
 from fastslow.errors import ConfigError, positive
 from fastslow.methods.settings import METHODS
 from fastslow.runs.files import read_lines
@@ -18,7 +19,7 @@ if TYPE_CHECKING:  # numpy stays out of --help
 
 def experiment(
     name: str,
-    config: str | Path,
+    config: str | Path | Config,
     *,
     output: str | Path | None = None,
     seeds: int = 3,
@@ -39,7 +40,7 @@ def experiment(
     of the second task of `plasticity`; `key` and `values` are what `ablate` varies.
     Raises: ConfigError, before any model loads; FastslowError when parts failed, after all the others have ended.
     """
-    from fastslow.config import load_config
+    from fastslow.config import load_config, with_overrides
     from fastslow.experiments.plots import check_plots
     from fastslow.experiments.runner import Experiment, check_tasks, run_experiment
     from fastslow.experiments.studies import STUDIES, Options
@@ -48,7 +49,7 @@ def experiment(
     if name not in STUDIES:
         raise ConfigError(f"experiment: {name!r} is unknown: take one of {', '.join(STUDIES)}")
     study = STUDIES[name]
-    base = load_config(config, overrides)
+    base = with_overrides(config, overrides) if isinstance(config, Config) else load_config(config, overrides)
     chosen = _methods(methods or study.methods)
     options = Options(
         positive("seeds", seeds),

@@ -68,10 +68,10 @@ class EvaluationReport:
 def evaluate(
     target: str | Path,
     *,
-    config: str | Path | None = None,
+    config: str | Path | Config | None = None,
     overrides: Sequence[str] = (),
     weights: str = "latest",
-    prompt: str | None = None,
+    prompt: str | Prompt | None = None,
     split: Split = "validation",
     problems: int | None = None,
     k: int | None = None,
@@ -81,8 +81,8 @@ def evaluate(
     """mean@k, best@k and, if asked, the KL to the base.
 
     `target` is a run directory, or a model (then `config` names the task). `weights` of a run: `base`, `latest`, `step_N`.
-    `prompt`: `seed`, `best`, `population`, the hash of a candidate, `@FILE`, or a text of more than one word. None: what
-    the weights were trained to answer under, `best` of a run, `seed` of a model and after distillation. `trust_code`: code
+    `prompt`: `seed`, `best`, `population`, the hash of a candidate, `@FILE`, a text of more than one word, or a `Prompt`. None:
+    what the weights were trained to answer under, `best` of a run, `seed` of a model and after distillation. `trust_code`: code
     that another user's run names may run.
     Raises: ConfigError, before any model loads, for anything that does not exist.
     """
@@ -118,9 +118,11 @@ def evaluate(
     )
 
 
-def resolve_prompts(prompt: str, task: Task, run: Run | None) -> list[tuple[str, Prompt]]:
+def resolve_prompts(prompt: str | Prompt, task: Task, run: Run | None) -> list[tuple[str, Prompt]]:
     """Labels and prompts for what the command line names. Raises ConfigError for what does not exist."""
     seed = task.seed_prompt
+    if isinstance(prompt, Prompt):
+        return [("given", prompt)]
     if prompt == "seed" or (prompt == "best" and run is None):
         return [("seed", seed)]
     if prompt in ("best", "population"):
@@ -147,7 +149,7 @@ def resolve_prompts(prompt: str, task: Task, run: Run | None) -> list[tuple[str,
 # -- inside ------------------------------------------------------------------------------------------------------------
 
 
-def _settings(target: Path, run: Run | None, config: str | Path | None, overrides: Sequence[str]) -> Config:
+def _settings(target: Path, run: Run | None, config: str | Path | Config | None, overrides: Sequence[str]) -> Config:
     if run is not None:
         if config is not None:
             raise ConfigError(f"config: {str(target)!r} is a run and has its own config: leave --config out")
@@ -157,6 +159,8 @@ def _settings(target: Path, run: Run | None, config: str | Path | None, override
             f"target: {str(target)!r} is not a run directory (there is no config.yaml in it). For a model, give --config "
             f"with the YAML file that names its task"
         )
+    if isinstance(config, Config):
+        return with_overrides(config, overrides)  # it names the model
     return with_overrides(load_config(config, overrides), [] if _adapter(target) else [f"model.name={target}"])
 
 

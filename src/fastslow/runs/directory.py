@@ -8,20 +8,18 @@ import fcntl
 import json
 import math
 import os
-import platform
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import IO, Any
-
-import yaml
 
 from fastslow.config import Config, with_overrides
 from fastslow.errors import ConfigError, ResumeError
 from fastslow.fast.optimiser import Candidate
+from fastslow.given import resume_line
 from fastslow.runs.checksums import write_sums
+from fastslow.runs.config_text import config_text
 from fastslow.runs.files import (
     CONFIG,
     LIBRARY,
@@ -43,7 +41,6 @@ APPENDED = (METRICS, PROMPTS)
 RESUMABLE_KEYS = ("steps", "max_rollouts", "tracker", "threads")
 # A server may come back at another address.
 RESUMABLE_PREFIX = "tinker."
-PACKAGES = ("fastslow", "torch", "transformers", "peft", "gepa", "numpy")
 
 
 class RunDirectory:
@@ -51,6 +48,8 @@ class RunDirectory:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.way_on = f"fastslow train --resume {path}"
+        """How the run is resumed: a command, or Python where it takes objects."""
         self._lock: IO[str] | None = None
 
     # -- opening -------------------------------------------------------------------------------------------------------
@@ -79,6 +78,7 @@ class RunDirectory:
                 f"output: {str(self.path)!r} cannot be made: {error.strerror}. Take another path"
             ) from error
         self._take_lock()
+        self._set_way_on(config)
         write_atomically(self.path / CONFIG, config_text(config))
         leave_mark(self.path)
 
@@ -99,11 +99,15 @@ class RunDirectory:
                 "started with slow.schedule_steps"
             )
         self._take_lock()
+        self._set_way_on(config)
         if changed:
             own = is_own(self.path)
             write_atomically(self.path / CONFIG, config_text(config))
             if own:
                 leave_mark(self.path)
+
+    def _set_way_on(self, config: Config) -> None:
+        self.way_on = resume_line(config.model_dump(mode="json"), self.path) or self.way_on
 
     def close(self) -> None:
         """Give the lock back."""
@@ -293,13 +297,6 @@ def resumed_config(run: Path, overrides: Sequence[str] = ()) -> Config:
     return with_overrides(config, overrides)
 
 
-def config_text(config: Config) -> str:
-    """config.yaml: every option as resolved, and the versions that it ran with."""
-    tree = config.model_dump(mode="json")
-    tree["versions"] = {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}}
-    return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)
-
-
 def write_atomically(path: Path, text: str) -> None:
     """Write a whole file so that a reader sees the old one or the new one, never a part."""
     temporary = path.with_name(f".tmp-{path.name}")
@@ -383,10 +380,3 @@ def _sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None

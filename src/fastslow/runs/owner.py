@@ -25,6 +25,7 @@ FLAG = "--trust-code"
 
 logger = logging.getLogger(__name__)
 _OBJECT = re.compile(r"\s*[^\W\d][\w.]*:[^\W\d][\w.]*\s*")
+_IN_FILE = re.compile(r".*\.py:[^\W\d][\w.]*\s*", re.DOTALL)
 _BUILT_IN = ("reasoning_gym:", "package:")
 
 
@@ -75,6 +76,8 @@ def check_trusted(run: Path, config: Config, *, trust_code: bool) -> None:
 
 
 def _is_object(value: str) -> bool:
+    if _IN_FILE.fullmatch(value):
+        return True
     return _OBJECT.fullmatch(value) is not None and not value.strip().startswith(_BUILT_IN)
 
 

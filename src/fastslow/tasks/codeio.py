@@ -15,7 +15,7 @@ from pathlib import Path
 from fastslow.errors import TaskError
 from fastslow.tasks.base import SPLITS, Split, Task
 from fastslow.tasks.formats import json_value_text, read_json, same_json, shorten
-from fastslow.tasks.tables import read_jsonl
+from fastslow.tasks.sources import read_jsonl
 from fastslow.types import Problem, Score
 
 RULE = "Give the output as a single JSON value, bare or as the last ```json block."

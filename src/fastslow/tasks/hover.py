@@ -25,7 +25,8 @@ from fastslow.tasks.base import ScoringFailure, Split, Task, failure_of
 from fastslow.tasks.bm25 import PageIndex, import_bm25s
 from fastslow.tasks.formats import FORMATS, shorten
 from fastslow.tasks.records import cut
-from fastslow.tasks.tables import Row, read_source
+from fastslow.tasks.sources import read_source
+from fastslow.tasks.tables import Row
 from fastslow.types import Problem, Score
 
 MAX_QUERY_WORDS = 64

@@ -17,7 +17,8 @@ from fastslow.tasks.base import SPLITS, ScoringFailure, Split, Task
 from fastslow.tasks.formats import get_format
 from fastslow.tasks.reward_functions import RewardFunctions
 from fastslow.tasks.scorers import Scorer, find_scorer, from_function
-from fastslow.tasks.tables import REST, Row, matching, read_source, with_choices
+from fastslow.tasks.sources import REST, read_source
+from fastslow.tasks.tables import Row, matching, with_choices
 from fastslow.types import Message, Problem, Score
 
 # Test comes first, so that another training size leaves the held-out problems as they are.

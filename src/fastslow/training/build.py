@@ -10,6 +10,7 @@ from fastslow.errors import ConfigError
 from fastslow.fast.frozen import FrozenOptimiser
 from fastslow.fast.optimiser import PromptOptimiser
 from fastslow.fast.registry import build_optimiser, check_optimiser
+from fastslow.given import check_lent
 from fastslow.methods.registry import find_method
 from fastslow.runs.directory import RunDirectory
 from fastslow.slow.build import build_engine, check_engine
@@ -112,6 +113,8 @@ def _check_model(config: Config, engine: PolicyEngine, longest_tokens: int) -> N
 
         method = find_method(config.method)
         measures = config.evaluation.every > 0 and config.evaluation.kl_problems > 0
+        if measures or config.slow.kl_coefficient or method.needs_distributions:
+            engine.policy.keep_base()
         plan = engine.policy.memory(keeps_base=measures, distils=method.needs_distributions)
         if plan is not None and method.moves_weights:
             plan.check(longest_tokens)
@@ -136,6 +139,7 @@ def _longest(config: Config, task: Task, engine: PolicyEngine) -> int:
 
 def prepare(config: Config, *, resume: Path | None = None) -> Parts:
     """Check, load, connect. A new run directory is made only when everything else stands."""
+    check_lent(config.model_dump(mode="json"), config.output if resume is None else resume)
     config, task = check(config)
     room = context_room(config, task)
     run = RunDirectory(resume if resume is not None else Path(config.output))

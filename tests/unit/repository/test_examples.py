@@ -9,6 +9,7 @@ import shlex
 import textwrap
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,10 @@ def of(*languages: str) -> list[Block]:
 # -- how each Python block is run --------------------------------------------------------------------------------------
 
 PYTHON = {
+    "from trl import": "trl half",
+    "result = fastslow.train(\n    model=model": "from trl",
+    'resume="runs/fast-slow"': "goes on",
+    'fastslow.evaluate(\n    "runs/fast-slow"': "goes on",
     "while not session.finished": "loop",
     'fastslow.experiment("compare"': "experiment",
     "fastslow.train(fastslow.load_config": "train",
@@ -126,6 +131,15 @@ def test_a_python_block_runs(
         for big, small in (('"steps=50"', '"steps=2"'), ("seeds=5, workers=2", "seeds=1, workers=1")):
             namespace["changed"] = block.text.replace(big, small)
             block = Block(block.page, block.language, namespace["changed"], block.line)
+    if kind == "trl half":
+        compile(block.text, str(block), "exec")
+        if find_spec("trl") is None:
+            return
+    if kind in ("trl half", "from trl"):
+        run_from_trl(block, tiny_model_dir)
+        return
+    if kind == "goes on":
+        return  # with the block that it goes on from
     if kind == "loop":
         run_loop(block, tiny_model_dir, tmp_path / "run")
         return
@@ -215,6 +229,37 @@ def train_as_shown(shown: Mapping[str, Any], model: Path, folder: Path) -> Any:
         "output": str(folder / "run"),
     }
     return fastslow.train(parse_config(small))
+
+
+SMALLER = {
+    "Qwen/Qwen3-0.6B": "MODEL",
+    'split="train")': 'split="train", cache_dir="cache")',
+    "steps=50": "steps=2",
+    "steps=60": "steps=3",
+    '{"group_size": 8, "problems_per_step": 8}': (
+        '{"group_size": 4, "problems_per_step": 3, "population_size": 2, "steps_per_cycle": 2}'
+    ),
+    '{"max_tokens": 128}': '{"max_tokens": 8}, fast={"anchor_problems": 6, "metric_calls": 24}, evaluation={"k": 1}',
+    "max_completion_length=128": "max_completion_length=8",
+    "problems=20": "problems=2, k=1",
+}
+"""What a block of docs/from-trl.md has for a real run, and what takes its place on a tiny model."""
+
+
+def run_from_trl(block: Block, model: Path) -> None:
+    """A run as the page has it, and what the page does with it afterwards."""
+    Path("sums.jsonl").write_text(
+        "".join(json.dumps({"prompt": f"{n} + 1", "answer": str(n + 1)}) + "\n" for n in range(30)), encoding="utf-8"
+    )
+    after = [other for other in of("python") if how(other) == "goes on"] if how(block) == "from trl" else []
+    namespace: dict[str, Any] = {"__name__": "__main__"}
+    for each in (block, *after):
+        text = each.text
+        for real, small in SMALLER.items():
+            text = text.replace(real, small)
+        exec(compile(text.replace("MODEL", str(model)), str(each), "exec"), namespace)
+    if after:
+        assert namespace["result"].steps == 3 and Path("deployed/prompt.txt").is_file()
 
 
 def next_yaml(block: Block) -> str:

@@ -16,8 +16,8 @@ from fastslow.config import parse_config
 from fastslow.config.run import Config
 from fastslow.errors import ConfigError, ResumeError
 from fastslow.fast.optimiser import Candidate
-from fastslow.runs import directory as module
-from fastslow.runs.directory import RunDirectory, config_text, file_size, finite, resumed_config, write_atomically
+from fastslow.runs.config_text import config_text
+from fastslow.runs.directory import RunDirectory, file_size, finite, resumed_config, write_atomically
 from fastslow.runs.files import checkpoint_steps, read_config
 from fastslow.runs.reader import Run, read_candidates, read_metrics, read_population
 from fastslow.types import Completion, Prompt, Rollout, Turn
@@ -80,7 +80,7 @@ def test_the_config_is_readable_yaml_in_the_order_of_its_options_with_what_it_ra
 
 
 def test_a_package_that_is_not_installed_has_no_version(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "PACKAGES", ("numpy", "no-such-package"))
+    monkeypatch.setattr("fastslow.runs.config_text.PACKAGES", ("numpy", "no-such-package"))
     versions = yaml.safe_load(config_text(config()))["versions"]
     assert versions == {"python": platform.python_version(), "numpy": version("numpy"), "no-such-package": None}
 
