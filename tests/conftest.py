@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from fastslow.experiments import runner
+
 from tiny import make_model_dir
 
 torch.set_num_threads(1)
@@ -28,6 +30,14 @@ def no_waiting_for_the_disk() -> Iterator[None]:
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda descriptor: None)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def parts_are_forks() -> Iterator[None]:
+    """The parts of an experiment, in tests: with one thread and no GPU a fork is safe, and costs no second import of torch."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runner, "START_METHOD", "fork")
         yield
 
 

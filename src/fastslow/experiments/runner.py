@@ -26,6 +26,8 @@ from fastslow.runs.reader import KEPT_TOTALS, Run
 
 FAILURES = "failures.jsonl"
 POLL_S = 0.5
+START_METHOD = "spawn"
+"""How `multiprocessing` starts a part's process: anew, since torch's threads and a GPU do not survive a fork."""
 
 
 @dataclass(frozen=True)
@@ -206,7 +208,7 @@ class _Controller:
     def run(self) -> None:
         """Until every part has a line, has failed, or waits for one that has failed."""
         if self.todo:
-            context = multiprocessing.get_context("spawn")
+            context = multiprocessing.get_context(START_METHOD)
             with ProcessPoolExecutor(max_workers=min(self.workers, len(self.todo)), mp_context=context) as pool:
                 try:
                     self._loop(pool)
