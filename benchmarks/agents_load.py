@@ -154,8 +154,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--agents", type=int, default=64)
     parser.add_argument("--turns", type=int, default=4, help="calls of an agent")
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--layers", type=int, default=Work().layers)
-    parser.add_argument("--width", type=int, default=Work().width)
+    parser.add_argument("--layers", type=int, default=2)
+    parser.add_argument("--width", type=int, default=256)
     parser.add_argument("--results", type=Path, default=RESULTS)
     measured_or_read(parser.parse_args(argv), MARK, RESULTS, measure, report)
 

@@ -224,8 +224,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--timeout-s", type=float, default=2.0, help="for a step, in the round with broken environments"
     )
-    parser.add_argument("--layers", type=int, default=Work().layers)
-    parser.add_argument("--width", type=int, default=Work().width)
+    parser.add_argument("--layers", type=int, default=2)
+    parser.add_argument("--width", type=int, default=256)
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--clock", choices=("wall", "cpu"), default="wall", help="cpu: on a busy machine, one thread")
     parser.add_argument("--results", type=Path, default=RESULTS)
