@@ -61,9 +61,7 @@ class SkyrlServer:
             "JAX_COMPILATION_CACHE_DIR": str(self.compiled),
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
             "OMP_NUM_THREADS": "1",
-            # Compiling takes most of the time of a small model, so the compiler does without its optimisations.
-            "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1 "
-            "--xla_backend_optimization_level=0",
+            "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1",
         }
         command = [
             str(HELPERS / "uv"), "run", "-m", "skyrl.tinker.api", "--host", "127.0.0.1", "--port", str(self.port),
