@@ -3,9 +3,10 @@
     python benchmarks/agents_load.py              # measures, then writes the table of docs/performance.md
     python benchmarks/agents_load.py --report     # the table alone
 
-The same conversations three times: as episodes that answer at once, without any endpoint; by agents that call with
-`http.client`, which costs next to nothing; by agents that call with the `openai` client. All agents run in this process, as in
-training. The model is a random Llama (`benchmarks/episodes.py`); a turn has 16 tokens in the mean.
+The same conversations four times: as episodes that answer at once, without any endpoint; by agents that call with
+`http.client`, which costs next to nothing; by agents that call with the `openai` client, which share what it sends with or
+make their own. All agents run in this process, as in training. The model is a random Llama (`benchmarks/episodes.py`); a turn
+has 16 tokens in the mean.
 
 CPU seconds are this process's, with one thread in the engine, so that the share is right on a busy machine as well. An
 agent that runs nowhere else also computes in them: the `openai` client's own work is a part of what is measured.
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
+import httpx
 from episodes import Work, engine_of, measured_or_read, write_model
 from episodes_load import Clock, SlowTask
 from openai import OpenAI
@@ -39,7 +41,8 @@ MARK = "agents_load"
 SIDES = {
     "episodes": "episodes, no endpoint",
     "http": "agents, `http.client`",
-    "openai": "agents, the `openai` client",
+    "shared": "agents, the `openai` client, one `http_client` for all",
+    "openai": "agents, the `openai` client, a new one each",
 }
 
 
@@ -50,13 +53,21 @@ class Agents:
 
     def __init__(self, turns: int) -> None:
         self.turns = turns
+        self.sends = httpx.Client(timeout=600.0, limits=httpx.Limits(max_connections=None))
 
     def openai(self, base_url: str, api_key: str, messages: list[Any]) -> float:
         """With the client that most agents have."""
         with OpenAI(base_url=base_url, api_key=api_key, max_retries=0) as client:
-            for _ in range(self.turns):
-                choice = client.chat.completions.create(model="policy", messages=messages).choices[0]
-                messages = [*messages, {"role": "assistant", "content": choice.message.content}, self.said]
+            return self._talk(client, messages)
+
+    def shared(self, base_url: str, api_key: str, messages: list[Any]) -> float:
+        """With the same, as docs/agents.md says that short episodes should have it."""
+        return self._talk(OpenAI(base_url=base_url, api_key=api_key, max_retries=0, http_client=self.sends), messages)
+
+    def _talk(self, client: OpenAI, messages: list[Any]) -> float:
+        for _ in range(self.turns):
+            choice = client.chat.completions.create(model="policy", messages=messages).choices[0]
+            messages = [*messages, {"role": "assistant", "content": choice.message.content}, self.said]
         return 1.0
 
     def http(self, base_url: str, api_key: str, messages: list[Any]) -> float:
@@ -113,6 +124,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     tasks: dict[str, EpisodeTask] = {
         "episodes": plain,
         "http": AgentTask(caller.http, plain),
+        "shared": AgentTask(caller.shared, plain),
         "openai": AgentTask(caller.openai, plain),
     }
     rounds: dict[str, list[dict[str, Any]]] = {side: [] for side in SIDES}

@@ -184,8 +184,8 @@ def report(found: dict[str, Any]) -> str:
     lines = [
         f"{settings['episodes']} episodes at once, {settings['turns']} turns, {1000 * settings['step_s']:.0f} ms a step. "
         f"{settings['layers']} layers of width {settings['width']}, {settings['threads']} threads.",
-        f"The engine's seconds are {clock}, those of waiting are on the wall. Broken ones have {settings['timeout_s']:g} s "
-        "for a step.",
+        f"The engine's seconds are {clock}, those of waiting are on the wall.",
+        f"Broken ones have {settings['timeout_s']:g} s for a step.",
         "",
         "| round | side by side | turns | engine samples, s | waits for environments, s | waits, share |",
         "| --- | --- | --- | --- | --- | --- |",
