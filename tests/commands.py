@@ -66,7 +66,7 @@ def _run(function: Callable[[], int | None], directory: Path, out: IO[str], err:
     import warnings
 
     os.chdir(directory)
-    os.environ |= {"CUDA_VISIBLE_DEVICES": "", "COLUMNS": "200", "TOKENIZERS_PARALLELISM": "false"}
+    os.environ |= {"CUDA_VISIBLE_DEVICES": "", "COLUMNS": "200"}
     signal.signal(signal.SIGINT, signal.default_int_handler)
     streams: list[Any] = []
     for number, file in ((1, out), (2, err)):

@@ -4,12 +4,15 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-import torch
+# Two workers share two cores: a library that starts more threads only takes turns with itself. Before torch and NumPy load.
+os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
 
-from fastslow.experiments import runner
+import pytest  # noqa: E402
+import torch  # noqa: E402
 
-from tiny import make_model_dir
+from fastslow.experiments import runner  # noqa: E402
+
+from tiny import make_model_dir  # noqa: E402
 
 torch.set_num_threads(1)
 
