@@ -7,12 +7,12 @@ from pathlib import Path
 # Two workers share two cores: a library that starts more threads only takes turns with itself. Before torch and NumPy load.
 os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
 
-import pytest  # noqa: E402
-import torch  # noqa: E402
+import pytest
+import torch
 
-from fastslow.experiments import runner  # noqa: E402
+from fastslow.experiments import runner
 
-from tiny import make_model_dir  # noqa: E402
+from tiny import make_model_dir
 
 torch.set_num_threads(1)
 
