@@ -26,10 +26,18 @@ SMALL_RUNS: dict[str, dict[str, Any]] = {
     "fast": {"anchor_problems": 8, "metric_calls": 48, "reflection_minibatch": 4, "proposals_per_iteration": 2},
     "evaluation": {"problems": 8, "k": 2, "kl_problems": 8},
 }
-"""What each part of `reproduce` is made of, in place of the lab's own sizes."""
+"""What a run is made of, in place of the lab's own sizes: here it is the commands that are tested."""
 
 
-def test_the_demo_runs_and_says_what_happened(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def small_lab() -> dict[str, Any]:
+    tree = base_config()
+    return {**tree, **{name: {**tree[name], **sizes} for name, sizes in SMALL_RUNS.items()}}
+
+
+def test_the_demo_runs_and_says_what_happened(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fastslow.lab.demo.base_config", small_lab)
     assert main(["lab", "demo", "--output", str(tmp_path / "demo"), "--steps", "5"]) == 0
     said = capfd.readouterr().out
     for expected in (
@@ -60,9 +68,7 @@ def test_reproduce_runs_every_experiment_once_and_reports(
 ) -> None:
     for name, value in SMALL.items():
         monkeypatch.setattr(worlds, name, value)
-    tree = base_config()
-    small = {**tree, **{name: {**tree[name], **sizes} for name, sizes in SMALL_RUNS.items()}}
-    monkeypatch.setattr("fastslow.lab.reproduce.base_config", lambda: small)
+    monkeypatch.setattr("fastslow.lab.reproduce.base_config", small_lab)
     where = ["--output", str(tmp_path / "runs"), "--results", str(tmp_path / "results"), "--seeds", "1"]
     assert main(["lab", "reproduce", *where]) == 0
     report = (tmp_path / "results" / "README.md").read_text(encoding="utf-8")
