@@ -87,7 +87,7 @@ def count_parameters(config: Config) -> tuple[int, int]:
 def mean_context_tokens(task: Task, room: ContextRoom) -> float:
     """Mean length of a context under the seed prompt, over a few training problems."""
     problems = task.problems("train")[:CONTEXT_SAMPLE]
-    return sum(len(room.encode(task.messages(p, task.seed_prompt))) for p in problems) / len(problems)
+    return sum(room.tokens(p, task.seed_prompt) for p in problems) / len(problems)
 
 
 def measured_flops(device: torch.device, config: Config) -> float:

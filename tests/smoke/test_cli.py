@@ -1,8 +1,9 @@
-"""The command line as a user calls it: real processes, on the tiny model."""
+"""The command line as a user calls it, in processes of its own, on the tiny model. One has a new interpreter; others are
+forks, which cost no import of torch.
+"""
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -13,23 +14,8 @@ import yaml
 
 from fastslow.runs.reader import read_metrics
 
+from commands import TESTS, call, command
 from runs import record_of, small_config
-
-TESTS = Path(__file__).parents[1]
-
-
-def start(*arguments: object) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "fastslow", *map(str, arguments)]
-    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "COLUMNS": "200"}
-    return subprocess.Popen(
-        command, cwd=TESTS, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-
-
-def call(*arguments: object) -> tuple[int, str, str]:
-    process = start(*arguments)
-    out, err = process.communicate(timeout=120)
-    return process.returncode, out, err
 
 
 def write_config(model: Path, directory: Path, **overrides: object) -> Path:
@@ -43,10 +29,14 @@ def write_config(model: Path, directory: Path, **overrides: object) -> Path:
 def trained(tiny_model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run, and what it printed."""
     directory = tmp_path_factory.mktemp("trained")
-    code, out, err = call("train", write_config(tiny_model_dir, directory))
-    assert code == 0, err
-    (directory / "stdout").write_text(out)
-    (directory / "stderr").write_text(err)
+    arguments = [sys.executable, "-m", "fastslow", "train", str(write_config(tiny_model_dir, directory))]
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "COLUMNS": "200"}
+    done = subprocess.run(
+        arguments, cwd=TESTS, env=environment, capture_output=True, text=True, timeout=240, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    (directory / "stdout").write_text(done.stdout)
+    (directory / "stderr").write_text(done.stderr)
     return directory
 
 
@@ -166,15 +156,15 @@ def test_ctrl_c_finishes_the_step_saves_and_says_how_to_go_on(tiny_model_dir: Pa
     for name in ("whole", "cut"):
         (tmp_path / name).mkdir()
     path = write_config(tiny_model_dir, tmp_path / "cut", steps=12, evaluation={"every": 4})
-    process = start("train", path)
+    process = command("train", path)
     run = tmp_path / "cut" / "run"
     deadline = time.monotonic() + 60
     while not (run / "metrics.jsonl").exists() or len(read_metrics(run)) < 3:
         assert time.monotonic() < deadline
         time.sleep(0.02)
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
-    assert process.returncode == 130, err
+    process.interrupt()
+    code, out, err = process.end()
+    assert code == 130, err
     assert f"fastslow train --resume {run}" in out
     assert "Traceback" not in err
     stopped = read_metrics(run)[-1]["step"]

@@ -2,7 +2,6 @@
 
 import json
 import re
-import subprocess
 import sys
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from fastslow.export import export
 from fastslow.loop import train
 from fastslow.runs.reader import Run, read_metrics, read_population
 
+from commands import Fork
 from runs import small_config
 
 
@@ -20,9 +20,15 @@ def run_readme_code(directory: Path) -> None:
     """The transformers example, run as it stands, in the exported directory. A random model may have nothing to say."""
     code = re.findall(r"```python\n(.*?)```", (directory / "README.md").read_text(encoding="utf-8"), re.DOTALL)[1]
     assert "from_pretrained" in code
-    done = subprocess.run([sys.executable, "-c", code], cwd=directory, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout
+
+    def alone() -> None:
+        for name in [name for name in sys.modules if name.partition(".")[0] == "fastslow"]:
+            sys.modules[name] = None  # type: ignore[assignment]  # so that an import of it fails
+        exec(code, {"__name__": "__main__"})
+
+    status, out, err = Fork(alone, directory).end()
+    assert status == 0, err
+    assert out
 
 
 @pytest.mark.slow

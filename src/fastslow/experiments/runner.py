@@ -27,6 +27,8 @@ from fastslow.runs.reader import KEPT_TOTALS, Run
 
 FAILURES = "failures.jsonl"
 POLL_S = 0.5
+START_METHOD = "spawn"
+"""How `multiprocessing` starts a part's process: anew, since torch's threads and a GPU do not survive a fork."""
 
 
 @dataclass(frozen=True)
@@ -219,7 +221,7 @@ class _Controller:
         """Processes; this one alone where a config names objects that no other process has."""
         if any(is_placeholder(name) for name in lent()):
             return _Here()
-        context = multiprocessing.get_context("spawn")
+        context = multiprocessing.get_context(START_METHOD)
         return ProcessPoolExecutor(max_workers=min(self.workers, len(self.todo)), mp_context=context)
 
     def status(self) -> Status:
