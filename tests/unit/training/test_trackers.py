@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -107,6 +108,7 @@ def test_wandb_has_the_runs_own_id_names_tables_and_gaps(
     tell(WandbObserver(config), events(output))
     kept = json.loads((output / "tracker.json").read_text(encoding="utf-8"))
     monkeypatch.delenv("WANDB_PROJECT")
+    time.sleep(1.1)  # wandb names its folders by the second
     tell(WandbObserver(config), events(output, step=2))  # resumed
     runs, lines = stored(output)
     named = {(run.run_id, run.project, run.run_group, run.display_name) for run in runs}
