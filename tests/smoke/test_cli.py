@@ -83,12 +83,26 @@ def test_checkpoints_are_ordinary_model_directories(trained: Path, tiny_model_di
 @pytest.mark.slow
 def test_evaluate_gives_the_numbers_that_training_gave(trained: Path) -> None:
     run = trained / "run"
-    code, out, err = call("evaluate", run, "--problems", 4, "--json", trained / "report.json", "--kl")
+    files = ("--json", trained / "report.json", "--save", trained / "completions.jsonl")
+    code, out, err = call("evaluate", run, "--problems", 4, *files, "--kl")
     assert code == 0, err
-    assert "mean@2" in out
+    assert "mean@2" in out and "wrote 8 completions to" in out
     (row,) = json.loads((trained / "report.json").read_text())["rows"]
     assert row["mean"] == pytest.approx(read_metrics(run)[-1]["val/mean@2"])
     assert row["kl"]["mean"] > 0.0
+    saved = [json.loads(line) for line in (trained / "completions.jsonl").read_text().splitlines()]
+    rewards: dict[str, list[float]] = {}
+    for line in saved:
+        rewards.setdefault(line["problem"], []).append(line["reward"])
+    assert row["scores"] == rewards and [len(each) for each in rewards.values()] == [2] * 4
+    assert sum(map(sum, rewards.values())) / 8 == pytest.approx(row["mean"])
+    assert saved[0]["question"] == [{"role": "user", "content": "n1000"}]
+    assert saved[0]["components"] == row["prompt"]["components"] and saved[0]["label"] == "best"
+
+
+def test_a_file_that_cannot_be_written_is_named_before_anything_is_measured(tmp_path: Path) -> None:
+    code, _, err = call("evaluate", tmp_path, "--save", tmp_path / "missing" / "file.jsonl")
+    assert code == 2 and "--save" in err and "name a file in a directory that exists" in err
 
 
 @pytest.mark.slow

@@ -132,6 +132,9 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--k", type=int, help="completions a problem (default: evaluation.k of the config)")
     parser.add_argument("--kl", action="store_true", help="also measure the token-level KL to the base model")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers to a file as well")
+    parser.add_argument(
+        "--save", type=Path, metavar="FILE", help="write every completion with its score to a file of JSON lines"
+    )
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override one option")
     add_trust(parser)
     parser.set_defaults(run=_evaluate)
@@ -144,6 +147,9 @@ def _evaluate(options: argparse.Namespace) -> int:
     from fastslow.measuring.evaluate import evaluate
     from fastslow.runs.directory import write_atomically
 
+    for name, path in (("--json", options.json), ("--save", options.save)):
+        if path is not None and (path.is_dir() or not path.absolute().parent.is_dir()):
+            raise ConfigError(f"{name}: {str(path)!r} cannot be written: name a file in a directory that exists")
     report = evaluate(
         options.target,
         config=options.config,
@@ -159,6 +165,10 @@ def _evaluate(options: argparse.Namespace) -> int:
     show.evaluation(report)
     if options.json is not None:
         write_atomically(options.json, json.dumps(report.to_json(), indent=2, ensure_ascii=False) + "\n")
+    if options.save is not None:
+        lines = [json.dumps(line, ensure_ascii=False) for line in report.completions()]
+        write_atomically(options.save, "".join(f"{line}\n" for line in lines))
+        print(f"wrote {len(lines)} completions to {printable(str(options.save))}")
     return 0
 
 

@@ -41,6 +41,7 @@ def experiment(
     Raises: ConfigError, before any model loads; FastslowError when parts failed, after all the others have ended.
     """
     from fastslow.config import load_config, with_overrides
+    from fastslow.experiments.about import write_about
     from fastslow.experiments.plots import check_plots
     from fastslow.experiments.runner import Experiment, check_tasks, run_experiment
     from fastslow.experiments.studies import STUDIES, Options
@@ -67,6 +68,8 @@ def experiment(
         lines = read_lines(directory / "results.jsonl")
     else:
         check_tasks(made, directory)
+        told = {"about": study.about, "task": base.task.name, "model": base.model.name, "key": key}
+        write_about(directory, name, {what: text for what, text in told.items() if text})
         watcher = make_watcher()
         with watcher if isinstance(watcher, LiveWatcher) else nullcontext():
             lines = run_experiment(made, directory, workers=positive("workers", workers), watcher=watcher)

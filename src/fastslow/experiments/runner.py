@@ -176,7 +176,7 @@ def _check_known(experiment: Experiment, directory: Path, known: Mapping[str, Li
 def fingerprint(config: Config) -> str:
     """Of every option that is not at its default: where a run lies and how many threads it has are left out."""
     # Defaults are left out so that an option that is added later does not make old results look foreign.
-    tree = config.model_dump(mode="json", exclude={"output", "threads", "tracker"}, exclude_defaults=True)
+    tree = config.model_dump(mode="json", exclude={"output", "threads", "tracker", "tracking"}, exclude_defaults=True)
     return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -352,7 +352,8 @@ def _measured(run: Path, measure: Measure) -> Measured:
         kl=measure.kl,
     )
     found = report.to_json()
-    row: Measured = found["rows"][0]
+    # A line keeps figures: thousands of rewards would bury them.
+    row = cast(Measured, {name: value for name, value in found["rows"][0].items() if name != "scores"})
     if report.complementary is not None:
         members = [each["mean"] for each in found["rows"]]
         row |= {"mean": report.complementary[0], "mean_interval": report.complementary[1], "members": members}

@@ -95,6 +95,10 @@ class RuleTask(Task):
         """The problems of a split, always the same ones in the same order."""
         return self._splits[split]
 
+    def reference(self, problem: Problem) -> str | None:
+        """The answer that keeps every rule."""
+        return " ".join(rules.answer(problem.data["items"], self.world.slices[problem.kind]))
+
     def score(self, problem: Problem, completion: str) -> Score:
         """1 where every rule is kept, 0 otherwise, with one finding in words."""
         items, hidden = problem.data["items"], self.world.slices[problem.kind]

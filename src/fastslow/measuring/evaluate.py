@@ -1,8 +1,8 @@
 """Evaluation after training: any weights (base, a checkpoint, any model) under any prompt (seed, best, population, a text)."""
 
 import logging
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +22,11 @@ from fastslow.runs.directory import finite
 from fastslow.runs.files import is_run
 from fastslow.runs.owner import check_trusted
 from fastslow.runs.reader import Run
+from fastslow.runs.samples import context_of, sample_line
 from fastslow.seeding import derive_seed
 from fastslow.slow.build import ADAPTER, build_engine
 from fastslow.slow.engine import PolicyEngine, SamplingParams
-from fastslow.tasks.base import Split, Task
+from fastslow.tasks.base import Split, Task, reference_of
 from fastslow.text import printable
 from fastslow.types import SYSTEM, Problem, Prompt
 
@@ -57,10 +58,24 @@ class EvaluationReport:
     """Of several prompts: mean@k with each problem under the prompt that serves it best, and its interval."""
     by_kind: tuple[float, Interval] | None = None
     """Of a population, where problems are of several kinds: mean@k with each kind under the member chosen for it."""
+    asked: tuple[tuple[Problem, str | None], ...] = field(default=(), repr=False)
+    """The problems, each with the reference answer where the task tells one."""
+
+    def completions(self) -> Iterator[dict[str, Any]]:
+        """Every completion with its question, the reference answer, the prompt's text, its score and the verifier's words.
+
+        The fields are those of a line of rollouts/step_N.jsonl; `label` says which prompt it was.
+        """
+        asked = {problem.id: (problem, reference) for problem, reference in self.asked}
+        for row in self.rows:
+            for rollout in row.result.rollouts:
+                problem, reference = asked.get(rollout.problem_id, (None, None))
+                told = {"label": row.label, **context_of(problem, reference, row.result.prompt)}
+                yield finite(sample_line(rollout, told))
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values, without the rollouts; None for what could not be measured."""
-        record = {name: value for name, value in vars(self).items() if name != "rows"}
+        """Plain values, without the rollouts; None for what could not be measured. `scores` has the rewards of each problem."""
+        record = {name: value for name, value in vars(self).items() if name not in ("rows", "asked")}
         found: dict[str, Any] = finite(record | {"rows": [_row_to_json(row) for row in self.rows]})
         return found
 
@@ -115,6 +130,7 @@ def evaluate(
         rows,
         complementary_mean(results),
         by_kind_mean(results, chosen_for, chosen) if prompt == "population" and chosen_for else None,
+        tuple((problem, reference_of(task, problem)) for problem in chosen),
     )
 
 
@@ -224,5 +240,6 @@ def _row_to_json(row: EvaluationRow) -> dict[str, Any]:
         "label": row.label,
         "prompt": {"hash": prompt.hash, "components": prompt.as_dict()},
         **result,
+        "scores": row.result.scores,
         "kl": asdict(row.kl) if row.kl is not None else None,
     }

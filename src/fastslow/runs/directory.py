@@ -33,14 +33,15 @@ from fastslow.runs.files import (
     step_of,
 )
 from fastslow.runs.owner import is_own, leave_mark
+from fastslow.runs.samples import Told, sample_line
 from fastslow.runs.storage import is_storage_trouble, storage_error
 from fastslow.text import shown, storable
 from fastslow.types import Prompt, Rollout
 
 APPENDED = (METRICS, PROMPTS)
 RESUMABLE_KEYS = ("steps", "max_rollouts", "tracker", "threads")
-# A server may come back at another address.
-RESUMABLE_PREFIX = "tinker."
+# A server may come back at another address, and a tracker may be turned on later.
+RESUMABLE_PREFIXES = ("tinker.", "tracking.")
 
 
 class RunDirectory:
@@ -90,7 +91,7 @@ class RunDirectory:
         if forbidden:
             raise ResumeError(
                 f"{str(self.path)!r} was started with another {', '.join(forbidden)}: a resumed run keeps its options; only "
-                f"{', '.join(RESUMABLE_KEYS)} and the section tinker may change"
+                f"{', '.join(RESUMABLE_KEYS)} and the sections tinker and tracking may change"
             )
         if "steps" in changed and config.slow.schedule != "constant" and config.slow.schedule_steps is None:
             raise ResumeError(
@@ -129,9 +130,11 @@ class RunDirectory:
         """One line of metrics.jsonl; NaN and infinities, which JSON lacks, become null."""
         self._append(METRICS, [record])
 
-    def append_candidates(self, cycle: int, candidates: Sequence[Candidate], ids: Sequence[int]) -> None:
-        """One line of prompts.jsonl for every candidate that a cycle proposed or scored."""
-        records = [
+    def append_candidates(
+        self, cycle: int, candidates: Sequence[Candidate], ids: Sequence[int]
+    ) -> list[dict[str, Any]]:
+        """One line of prompts.jsonl for every candidate that a cycle proposed or scored; the lines."""
+        records: list[dict[str, Any]] = [
             {
                 "id": number,
                 "hash": candidate.prompt.hash,
@@ -147,6 +150,7 @@ class RunDirectory:
             for number, candidate in zip(ids, candidates, strict=True)
         ]
         self._append(PROMPTS, records)
+        return records
 
     def write_population(
         self,
@@ -171,28 +175,20 @@ class RunDirectory:
         }
         write_atomically(self.path / LIBRARY, json.dumps(record, indent=2, ensure_ascii=False) + "\n")
 
-    def write_rollout_samples(self, step: int, rollouts: Sequence[Rollout], limit: int) -> None:
-        """rollouts/step_N.jsonl: up to `limit` of the step's rollouts, spread evenly, to be read by people."""
+    def write_rollout_samples(
+        self, step: int, rollouts: Sequence[Rollout], limit: int, told: Told = lambda rollout: {}
+    ) -> list[dict[str, object]]:
+        """rollouts/step_N.jsonl: up to `limit` of the step's rollouts, spread evenly, to be read by people; its lines.
+
+        `told` gives what a line says besides its rollout: the question, the reference answer, the prompt's text.
+        """
         if not limit or not rollouts:
-            return
+            return []
         stride = max(1, len(rollouts) // limit)
-        records = [
-            {
-                "problem": rollout.problem_id,
-                "prompt": rollout.prompt_hash,
-                "text": rollout.text,
-                "reward": rollout.reward,
-                "feedback": rollout.feedback,
-                "failure": rollout.failure,
-                "finish_reason": rollout.finish_reason,
-                "source": rollout.source,
-                "policy_version": rollout.policy_version,
-                **transcript(rollout),
-            }
-            for rollout in rollouts[::stride][:limit]
-        ]
+        records = [sample_line(rollout, told(rollout)) for rollout in rollouts[::stride][:limit]]
         (self.path / SAMPLES).mkdir(exist_ok=True)
         write_atomically(self.path / SAMPLES / f"step_{step}.jsonl", "".join(map(_line, records)))
+        return records
 
     def _append(self, name: str, records: Sequence[Mapping[str, object]]) -> None:
         try:
@@ -291,8 +287,8 @@ def resumed_config(run: Path, overrides: Sequence[str] = ()) -> Config:
             # A key that was pasted into api_key_env, or stands in an address, is not repeated.
             named = key if key.endswith(("_env", "_url")) else override
             raise ConfigError(
-                f"--set {shown(named)}: a resumed run keeps its options; only {', '.join(RESUMABLE_KEYS)} and the section "
-                "tinker may change"
+                f"--set {shown(named)}: a resumed run keeps its options; only {', '.join(RESUMABLE_KEYS)} and the sections "
+                "tinker and tracking may change"
             )
     return with_overrides(config, overrides)
 
@@ -311,29 +307,6 @@ def write_atomically(path: Path, text: str) -> None:
         raise storage_error(path, error) from error
 
 
-def transcript(rollout: Rollout) -> dict[str, object]:
-    """What a line has more for an episode of several turns: who said what, and why it ended."""
-    trace = rollout.trace
-    if trace is None:
-        return {}
-    turns = [
-        {
-            "messages": [dict(message) for message in turn.messages],
-            "text": turn.text,
-            "tokens": len(turn.completion.tokens),
-            "forked": forked,
-        }
-        for turn, forked in zip(rollout.turns, rollout.forked, strict=True)
-    ]
-    return {
-        "end": trace.end,
-        "turns": turns,
-        "said": [dict(message) for message in trace.said],
-        "tool_calls": trace.tool_calls,
-        "tool_errors": list(trace.tool_errors),
-    }
-
-
 def _line(record: Mapping[str, object]) -> str:
     return storable(json.dumps(finite(record), ensure_ascii=False, allow_nan=False)) + "\n"
 
@@ -350,7 +323,7 @@ def finite(value: object) -> Any:
 
 
 def _may_change(key: str) -> bool:
-    return key in RESUMABLE_KEYS or key.startswith(RESUMABLE_PREFIX)
+    return key in RESUMABLE_KEYS or key.startswith(RESUMABLE_PREFIXES)
 
 
 def _differences(before: Mapping[str, object], after: Mapping[str, object], prefix: str = "") -> list[str]:

@@ -56,6 +56,10 @@ class CodeIOTask(Task):
         """The problems of a split, always the same ones in the same order."""
         return self._splits[split]
 
+    def reference(self, problem: Problem) -> str | None:
+        """The function's output as JSON."""
+        return json.dumps(problem.data["output"], ensure_ascii=False)
+
     def score(self, problem: Problem, completion: str) -> Score:
         """1 where the JSON value equals the function's output, 0 otherwise."""
         right, text = problem.data["output"], json_value_text(completion) or ""

@@ -74,6 +74,10 @@ class HoverTask(Task):
         """The problems of a split, always the same ones in the same order."""
         return self._splits[split]
 
+    def reference(self, problem: Problem) -> str | None:
+        """The pages that have to be found."""
+        return ", ".join(problem.data["gold"])
+
     def score(self, problem: Problem, completion: str) -> Score:
         """As `score_batch`, for one rollout. Raises InfrastructureError where the index breaks."""
         (score,) = self.score_batch([problem], [completion])

@@ -94,6 +94,11 @@ class RecordsTask(Task):
             raise InfrastructureError(score.reason)
         return score
 
+    def reference(self, problem: Problem) -> str | None:
+        """The answer's column, where there is one and it is filled."""
+        answer = None if self.columns["answer"] is None else problem.data["record"].get(self.columns["answer"])
+        return None if _is_missing(answer) else str(answer)
+
     def score_batch(self, problems: Sequence[Problem], completions: Sequence[str]) -> list[Score | ScoringFailure]:
         """One call of the reward functions for the whole batch; a rollout that they cannot judge is masked."""
         if self._rewards is None:

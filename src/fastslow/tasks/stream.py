@@ -79,6 +79,10 @@ class StreamTask(Task):
             scores.update(zip(mine, judged, strict=True))
         return [scores[index] for index in range(len(problems))]
 
+    def reference(self, problem: Problem) -> str | None:
+        """What the problem's own task says."""
+        return self._owner[problem.id].reference(problem)
+
     def messages(self, problem: Problem, prompt: Prompt) -> tuple[Message, ...]:
         """Those of the problem's own task."""
         return self._owner[problem.id].messages(problem, prompt)
