@@ -38,6 +38,7 @@ _HOME = {
     "read_candidates": "runs.reader",
     "read_metrics": "runs.reader",
     "read_population": "runs.reader",
+    "read_reflections": "runs.reader",
     "train": "loop",
 }
 

@@ -20,7 +20,7 @@ import yaml
 
 from fastslow.config import Config, with_overrides
 from fastslow.errors import ConfigError, ResumeError
-from fastslow.fast.optimiser import Candidate
+from fastslow.fast.optimiser import Candidate, Reflection
 from fastslow.runs.checksums import write_sums
 from fastslow.runs.files import (
     CONFIG,
@@ -28,6 +28,7 @@ from fastslow.runs.files import (
     METRICS,
     POPULATION,
     PROMPTS,
+    REFLECTIONS,
     SAMPLES,
     checkpoint_steps,
     read_config,
@@ -35,11 +36,12 @@ from fastslow.runs.files import (
     step_of,
 )
 from fastslow.runs.owner import is_own, leave_mark
+from fastslow.runs.reflections import reflection_line
 from fastslow.runs.storage import is_storage_trouble, storage_error
 from fastslow.text import shown, storable
 from fastslow.types import Prompt, Rollout
 
-APPENDED = (METRICS, PROMPTS)
+APPENDED = (METRICS, PROMPTS, REFLECTIONS)
 RESUMABLE_KEYS = ("steps", "max_rollouts", "tracker", "threads")
 # A server may come back at another address.
 RESUMABLE_PREFIX = "tinker."
@@ -143,6 +145,11 @@ class RunDirectory:
             for number, candidate in zip(ids, candidates, strict=True)
         ]
         self._append(PROMPTS, records)
+
+    def append_reflections(self, cycle: int, reflections: Sequence[Reflection]) -> None:
+        """One line of reflections.jsonl for every question that a cycle asked of a language model; no file without any."""
+        if reflections:
+            self._append(REFLECTIONS, [reflection_line(cycle, each) for each in reflections])
 
     def write_population(
         self,

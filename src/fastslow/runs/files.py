@@ -15,6 +15,7 @@ from fastslow.config.yaml_text import read_yaml
 from fastslow.errors import ConfigError, ResumeError
 
 CONFIG, METRICS, PROMPTS = "config.yaml", "metrics.jsonl", "prompts.jsonl"
+REFLECTIONS = "reflections.jsonl"
 POPULATION, LIBRARY, SAMPLES = "population.json", "library.json", "rollouts"
 SHOWN = (CONFIG, METRICS, PROMPTS, POPULATION, f"{SAMPLES}/step_*.jsonl")
 """Patterns of the files that a page about a run is made from."""
@@ -33,6 +34,23 @@ class CandidateLine(TypedDict):
     mean: float | None
     scores: dict[str, float]
     feedback: list[str]
+
+
+class ReflectionLine(TypedDict):
+    """One line of reflections.jsonl: a question to a reflection LM, and what became of its answer."""
+
+    cycle: int
+    parent: str
+    component: str
+    child: str | None
+    outcome: str
+    reason: str
+    request: str
+    diagnosis: str
+    calls: int
+    input_tokens: int
+    output_tokens: int
+    usd: float | None
 
 
 class MemberRecord(TypedDict):
@@ -77,6 +95,7 @@ class SampleLine(TypedDict, total=False):
     tool_errors: list[str]
 
 
+REFLECTION_KEYS = tuple(ReflectionLine.__annotations__)
 CANDIDATE_KEYS = tuple(key for key in CandidateLine.__annotations__ if key != "id")
 
 
