@@ -285,7 +285,7 @@ def test_a_template_that_cannot_be_read_is_named(tmp_path: Path) -> None:
 
 def test_the_template_of_the_docs_is_one_and_their_table_has_every_field(tmp_path: Path) -> None:
     page = (Path(__file__).parents[3] / "docs" / "prompts.md").read_text(encoding="utf-8")
-    template = re.search(r"```text\n(.*?\{\{current_prompt\}\}.*?)```", page, re.DOTALL)
+    template = re.search(r"```\n(You are an editor.*?)```", page, re.DOTALL)
     assert template is not None
     check_proposer(config_with(tmp_path / "t.txt", template[1], background="Orders.", refused_attempts=2))
     assert set(re.findall(r"^\| `\{\{(\w+)\}\}` \|", page, re.MULTILINE)) == set(FIELDS)
