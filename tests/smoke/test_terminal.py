@@ -151,7 +151,7 @@ def test_a_run_in_a_terminal_from_its_first_moment_to_its_summary(tiny_model_dir
     ):
         assert words in summary
     run = tmp_path / "run"
-    steps = re.findall(r"^ {11}fastslow \w+|^next +fastslow \w+", summary, re.MULTILINE)
+    steps = re.findall(r"^ {12}fastslow \w+|^next +fastslow \w+", summary, re.MULTILINE)
     assert [line.split()[-1] for line in steps] == ["report", "evaluate", "export"]
     assert str(run) in summary
 

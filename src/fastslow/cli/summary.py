@@ -18,8 +18,8 @@ def show(result: TrainResult, repeated: Sequence[str] = ()) -> None:
     """Print the summary of a run. `repeated`: warnings that were shown once and came more often."""
     console = Console(highlight=False)
     for label, lines in summary(result, repeated):
-        text = Text(f"{label:<11}", style="bold")
-        text.append(f"\n{'':<11}".join(lines), style="")
+        text = Text(f"{label:<12}", style="bold")
+        text.append(f"\n{'':<12}".join(lines), style="")
         console.print(text, soft_wrap=True)
 
 
