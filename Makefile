@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: check-gpu demo golden mutants test test-tinker test-vllm check setup
+.PHONY: check-gpu demo docs golden mutants test test-pythons test-tinker test-vllm check setup
 
 setup: $(READY)
 
@@ -21,6 +21,16 @@ check: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# The site of docs/, in build/site: no link of it leads nowhere, and it can be read without a network.
+docs: $(READY)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict
+	$(BIN)/python tools/docs_site.py build/site
+
+# The unit tests that need no torch, on the other Pythons that the package names; and that all code is code of the oldest.
+test-pythons: $(READY)
+	$(BIN)/vermin --quiet --no-tips --violations --target=3.11- --eval-annotations src
+	tools/pythons.sh
 
 # The remote engine against a real server: SkyRL on the CPU, in an environment of its own, on loopback only.
 test-tinker: $(READY) .venv-skyrl/.ready

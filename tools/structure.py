@@ -30,6 +30,7 @@ LAYERS = (
     "training",
     "loop",
     "plan",
+    "deploy",
     "export",
     "testing",
     "experiments",

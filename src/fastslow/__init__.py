@@ -13,6 +13,8 @@ Names are imported when they are first used, so that `import fastslow` is quick 
 import importlib
 from typing import Any
 
+__version__ = "0.1.0"
+
 _HOME = {
     "Completion": "types",
     "Config": "config",
@@ -39,6 +41,7 @@ _HOME = {
     "read_metrics": "runs.reader",
     "read_population": "runs.reader",
     "read_reflections": "runs.reader",
+    "serve": "deploy.serve",
     "train": "loop",
 }
 
@@ -52,4 +55,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return __all__
+    return [*__all__, "__version__"]

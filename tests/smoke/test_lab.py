@@ -8,6 +8,7 @@ import pytest
 from fastslow.cli.main import main
 from fastslow.config import load_config
 from fastslow.lab import worlds
+from fastslow.lab.commands import EXPERIMENTS
 from fastslow.lab.demo import Compared
 from fastslow.lab.tasks import WORLDS, right_prompts
 from fastslow.loop import train
@@ -78,6 +79,13 @@ def test_reproduce_runs_every_experiment_once_and_reports(
     # Nothing is run again.
     assert main(["lab", "reproduce", *where]) == 0
     assert {path.name: path.read_bytes() for path in (tmp_path / "results").glob("*.jsonl")} == files
+
+
+def test_the_help_of_reproduce_names_its_experiments(capsys: pytest.CaptureFixture[str]) -> None:
+    assert tuple(worlds.experiments(1)) == EXPERIMENTS
+    with pytest.raises(SystemExit):
+        main(["lab", "reproduce", "--help"])
+    assert ", ".join(EXPERIMENTS) in " ".join(capsys.readouterr().out.split())
 
 
 def test_an_unknown_experiment_is_named(capsys: pytest.CaptureFixture[str]) -> None:

@@ -32,7 +32,8 @@ def experiment(
     report_only: bool = False,
 ) -> list["Line"]:
     """Run what is missing of an experiment, and write `results.jsonl`, `README.md` and plots into `output`
-    (`runs/NAME` where it is not given). Returns every part's line.
+    (`runs/NAME` where it is not given). Experiments that share an `output` share their runs; each has a page of its own,
+    the second one's is `NAME.md`. Returns every part's line.
 
     `overrides` are `key=value` for all runs, `method_overrides` `method:key=value` for those of one method, `second` those
     of the second task of `plasticity`; `key` and `values` are what `ablate` varies.
@@ -70,11 +71,18 @@ def experiment(
             lines = run_experiment(made, directory, workers=positive("workers", workers), watcher=watcher)
     if not lines:
         raise ConfigError(f"output: there are no results in {str(directory)!r} yet: leave --report out")
-    _write(f"{name}: {study.about}", lines, study.section(lines, directory, base, options), directory)
+    _write(f"{name}: {study.about}", lines, study.section(lines, directory, base, options), page_of(name, directory))
     return lines
 
 
-def _write(title: str, lines: Sequence["Line"], section: Sequence[str], directory: Path) -> None:
+def page_of(name: str, directory: Path) -> Path:
+    """Where an experiment's page lies: README.md, or NAME.md where another experiment with the same runs has that."""
+    page = directory / "README.md"
+    taken = page.is_file() and f"Written by `fastslow experiment {name}`" not in page.read_text(encoding="utf-8")
+    return directory / f"{name}.md" if taken else page
+
+
+def _write(title: str, lines: Sequence["Line"], section: Sequence[str], page: Path) -> None:
     from fastslow.experiments.tables import seed_counts
     from fastslow.measuring.intervals import median_note
     from fastslow.runs.directory import write_atomically
@@ -86,7 +94,7 @@ Written by `fastslow experiment {title.partition(":")[0]}` from `results.jsonl`.
 Accuracy is mean@k on validation problems unless the test split is named. Sampled rollouts include the prompt search's.
 Seconds are training seconds, evaluations left out. KL is to the base weights, in nats a token.
 """
-    write_atomically(directory / "README.md", "\n".join([head, *wrapped(section)]).rstrip() + "\n")
+    write_atomically(page, "\n".join([head, *wrapped(section)]).rstrip() + "\n")
 
 
 def _methods(names: Sequence[str]) -> tuple[str, ...]:
@@ -174,5 +182,5 @@ def _run(options: argparse.Namespace) -> int:
         values=[read_yaml(value) for value in options.values],
         report_only=options.report,
     )
-    print(f"wrote {output / 'README.md'}")
+    print(f"wrote {page_of(options.name, output)}")
     return 0

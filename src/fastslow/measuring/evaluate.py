@@ -1,5 +1,6 @@
 """Evaluation after training: any weights (base, a checkpoint, any model) under any prompt (seed, best, population, a text)."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -25,7 +26,10 @@ from fastslow.seeding import derive_seed
 from fastslow.slow.build import ADAPTER, build_engine
 from fastslow.slow.engine import PolicyEngine, SamplingParams
 from fastslow.tasks.base import Split, Task
+from fastslow.text import printable
 from fastslow.types import SYSTEM, Problem, Prompt
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -177,7 +181,15 @@ def _problems(task: Task, split: Split, limit: int | None) -> Sequence[Problem]:
     problems = task.problems(split)
     if not problems:
         raise ConfigError(f"split: task {task.name!r} has no {split} problems")
-    return problems if limit is None else problems[: positive("problems", limit)]
+    if limit is not None and positive("problems", limit) > len(problems):
+        logger.warning(
+            "problems: %d were asked for, and the %s split of %r has %d: all of them are measured",
+            limit,
+            split,
+            printable(task.name),
+            len(problems),
+        )
+    return problems if limit is None else problems[:limit]
 
 
 def _measure(

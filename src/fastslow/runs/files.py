@@ -16,6 +16,8 @@ from fastslow.errors import ConfigError, ResumeError
 
 CONFIG, METRICS, PROMPTS = "config.yaml", "metrics.jsonl", "prompts.jsonl"
 REFLECTIONS = "reflections.jsonl"
+EXPORT = "fastslow.json"
+"""What an exported directory says of itself: `deploy/record.py`."""
 POPULATION, LIBRARY, SAMPLES = "population.json", "library.json", "rollouts"
 SHOWN = (CONFIG, METRICS, PROMPTS, POPULATION, f"{SAMPLES}/step_*.jsonl")
 """Patterns of the files that a page about a run is made from."""

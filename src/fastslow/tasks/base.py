@@ -87,6 +87,14 @@ class Task(ABC):
         """
         return with_system_prompt(problem.messages, prompt.as_dict()[SYSTEM])
 
+    def kind_of(self, messages: Sequence[Message]) -> str | None:
+        """The kind of a question that is none of the task's own problems; None: its messages do not tell.
+
+        `fastslow serve` asks it, so that a question gets the prompt that was evolved for its kind. Of its own problems the
+        task need not tell: they are known.
+        """
+        return None
+
     def episode(self, problem: Problem, prompt: Prompt) -> Episode:
         """A new episode of a problem under a prompt: by default one turn, `messages`, then `score`.
 
@@ -198,6 +206,9 @@ class _Reseeded(Task):
 
     def messages(self, problem: Problem, prompt: Prompt) -> tuple[Message, ...]:
         return self._task.messages(problem, self._placed(prompt))
+
+    def kind_of(self, messages: Sequence[Message]) -> str | None:
+        return self._task.kind_of(messages)
 
     def episode(self, problem: Problem, prompt: Prompt) -> Episode:
         episode = self._task.episode(problem, self._placed(prompt))

@@ -83,6 +83,10 @@ class StreamTask(Task):
         """Those of the problem's own task."""
         return self._owner[problem.id].messages(problem, prompt)
 
+    def kind_of(self, messages: Sequence[Message]) -> str | None:
+        """What the first of its tasks says that can tell."""
+        return next((kind for task in self._parts if (kind := task.kind_of(messages)) is not None), None)
+
     def episode(self, problem: Problem, prompt: Prompt) -> Episode:
         """One of the problem's own task."""
         return self._owner[problem.id].episode(problem, prompt)

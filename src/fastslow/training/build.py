@@ -1,5 +1,6 @@
 """From a config to the parts of a run. Everything that can be checked without the model is checked before it loads."""
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,6 +26,8 @@ from fastslow.training.tracking import check_tracker, make_tracker
 
 if TYPE_CHECKING:
     from fastslow.slow.agreement import Agreement
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,18 @@ def check(config: Config) -> tuple[Config, Task]:
     if method.searches(config):
         check_optimiser(config.fast)
     check_engine(config, moves_weights=method.moves_weights, needs_distributions=method.needs_distributions)
+    _tell_what_is_clipped(config, task)
     return config, task
+
+
+def _tell_what_is_clipped(config: Config, task: Task) -> None:
+    """Say where fewer problems are there than an option asks for; what is at its default asks for nothing."""
+    settings = config.evaluation
+    there = min(len(part.problems("validation")) for part in task.parts)
+    for name in ("problems", "kl_problems") if settings.every else ():
+        asked = getattr(settings, name)
+        if asked > there and asked != type(settings).model_fields[name].default:
+            logger.warning("evaluation.%s: %d are asked for, and there are %d validation problems", name, asked, there)
 
 
 def check_lengths(config: Config, task: Task, room: ContextRoom) -> None:

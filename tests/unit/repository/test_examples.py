@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 import fastslow
-from fastslow.cli.main import build_parser
+from fastslow.cli.main import build_parser, main
 from fastslow.config import parse_config, read_yaml
 from fastslow.methods.fst import FastSlow
 from fastslow.tasks.agents.task import AgentTask
@@ -85,6 +85,10 @@ PYTHON = {
     "class ShortSampler": "ShortSampler",
     "class SlowEngine": "SlowEngine",
     "def test_my_engine": "test_my_engine",
+    "class Subjects(Task)": "kinds",
+    'Path("sums.jsonl")': "tutorial of data",
+    "class DoorsTask(EpisodeTask)": "tutorial of environments",
+    "with fastslow.serve(": "serve",
 }
 """What stands in a Python block, and how it is run."""
 
@@ -94,6 +98,7 @@ NOT_COMMANDS = {
     "docs/scale-out.md": "commands of a server that is a package of its own, with GPUs; its `fastslow` lines are parsed",
     "docs/performance.md": "make and a benchmark against another package; the files must exist",
     "docs/recipes.md": "pip and export, the rest is parsed; the tool must exist",
+    "docs/install.md": "pip, a directory of the shell's; the extras and the completion are tested in test_package.py",
     "CONTRIBUTING.md": "the linter, the type checker and these tests; the files must exist",
 }
 """Pages with blocks that hold lines besides `fastslow` commands, and why those are not run."""
@@ -124,6 +129,9 @@ def test_a_python_block_runs(
     if kind == "loop":
         run_loop(block, tiny_model_dir, tmp_path / "run")
         return
+    if kind == "serve":
+        fastslow.train(small_config(tiny_model_dir, tmp_path / "run", steps=2, method="rl", evaluation={"every": 0}))
+        assert main(["export", str(tmp_path / "run"), str(tmp_path / "my-model")]) == 0
     exec(compile(block.text, str(block), "exec"), namespace)
     if kind == "train":
         assert namespace["result"].steps == 2
@@ -169,12 +177,44 @@ def test_a_python_block_runs(
         check_episodes(build_task(config), plays=lambda problem: ["3", "2", "1"][-problem.data["row"]["from"] :])
     elif kind == "agent":
         check_and_train_agent(namespace["open_lock"], block, tiny_model_dir, tmp_path)
+    elif kind == "tutorial of data":
+        shown = read_yaml(next_yaml(block))
+        assert build_task(TaskConfig.model_validate(shown["task"])).problems("train")
+        assert train_as_shown(shown, tiny_model_dir, tmp_path).steps == 2
+    elif kind == "tutorial of environments":
+        (tmp_path / "doors.py").write_text(block.text, encoding="utf-8")
+        monkeypatch.syspath_prepend(tmp_path)
+        task = namespace["DoorsTask"]()
+        check_task(task, again=namespace["DoorsTask"]())
+        check_episodes(task, plays=lambda problem: list(problem.data["way"]))
+        trained = train_as_shown(read_yaml(next_yaml(block)), tiny_model_dir, tmp_path)
+        assert trained.metrics["episodes/turns"] > 1.0
+    elif kind == "kinds":
+        of_kind = namespace["Subjects"].kind_of
+        assert [of_kind(None, [{"content": text}]) for text in ("Two joules?", "Two?")] == ["physics", None]
+    elif kind == "serve":
+        assert namespace["reply"].system_fingerprint.startswith("step_2-")
     elif kind == "rewards":
         said = [[{"role": "assistant", "content": "4, please"}]]
         assert namespace["matches"](said, ["4"]) == [1.0]
     else:
         # tests/invariant/test_own_slow_side.py trains with the loss, the sampler and the engine of the page.
         assert callable(namespace[kind])
+
+
+def train_as_shown(shown: Mapping[str, Any], model: Path, folder: Path) -> Any:
+    """Two steps of a page's config: a tiny model, short answers, and a small search take the place of the page's."""
+    small = {
+        **shown,
+        "model": {"name": str(model)},
+        "steps": 2,
+        "loop": {"steps_per_cycle": 2, "population_size": 2, "group_size": 4, "problems_per_step": 3},
+        "sampling": {"max_tokens": 6},
+        "fast": {"anchor_problems": 4, "metric_calls": 12, "reflection_minibatch": 2},
+        "evaluation": {"every": 0},
+        "output": str(folder / "run"),
+    }
+    return fastslow.train(parse_config(small))
 
 
 def next_yaml(block: Block) -> str:
@@ -264,8 +304,10 @@ def test_a_command_parses(block: Block, monkeypatch: pytest.MonkeyPatch) -> None
         found = COMMAND.match(line)
         if found:
             words = shlex.split(found[1], comments=True)
-            options = build_parser().parse_args(words[1:])
-            assert isinstance(options, argparse.Namespace)
+            try:
+                assert isinstance(build_parser().parse_args(words[1:]), argparse.Namespace)
+            except SystemExit as ended:  # an option that says something, and that is all
+                assert ended.code == 0, line
             continue
         if line.startswith("make "):
             target = shlex.split(line, comments=True)[1]
