@@ -41,6 +41,7 @@ _HOME = {
     "read_candidates": "runs.reader",
     "read_metrics": "runs.reader",
     "read_population": "runs.reader",
+    "read_reflections": "runs.reader",
     "serve": "deploy.serve",
     "train": "api.calls",
 }

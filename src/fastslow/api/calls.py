@@ -19,13 +19,13 @@ from Python with the same objects, and its config.yaml says how.
 import inspect
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastslow.api.objects import AnyConfig, Given, Objects, as_overrides, collect, collect_for, nested, parsed
 from fastslow.cli.notebook import in_notebook
-from fastslow.cli.progress import WarningsObserver, make_observer
+from fastslow.cli.progress import Display, WarningsObserver, make_observer
 from fastslow.config import Config
 from fastslow.errors import ConfigError
 from fastslow.given import is_model, lend, lend_copies
@@ -80,7 +80,7 @@ def train(
     settings, listeners = _without_tracker(settings, [_listener(each, "callbacks") for each in callbacks])
     made, given = _config(config, objects, settings, resume, trust_code)
     shows = observer if observer is not None else _display(progress)
-    with lend(given.lent), as_found(given):
+    with lend(given.lent), as_found(given), shows if isinstance(shows, Display) else nullcontext():
         return run(made, resume=None if resume is None else Path(resume), observer=Observers([shows, *listeners]))
 
 

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import signal
 import sys
 import warnings
 from collections.abc import Sequence
@@ -38,6 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"fastslow: {words}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
+        # What is still being tidied up ends without a word when it is pressed once more.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
         print("fastslow: stopped at once: what is not in a checkpoint yet is lost", file=sys.stderr)
         return INTERRUPTED
 
@@ -105,10 +108,15 @@ def _train(options: argparse.Namespace) -> int:
 
         print(describe(config, resume=options.resume))
         return 0
+    from fastslow.cli import summary
     from fastslow.cli.progress import make_observer
     from fastslow.loop import train
 
-    result = train(config, resume=options.resume, observer=make_observer(quiet=options.quiet))
+    with make_observer(quiet=options.quiet) as observer:
+        observer.on_event("phase", {"name": "loading"})
+        result = train(config, resume=options.resume, observer=observer)
+    if not options.quiet:
+        summary.show(result, observer.repeated)
     if result.interrupted:
         print(f"\nStopped after step {result.steps}; everything is saved. Go on with:\n")
         print(f"    fastslow train --resume {result.run}")

@@ -29,11 +29,14 @@ class NotebookLive:
 
     def __init__(self, render: Callable[[], RenderableType]) -> None:
         self.render = render
+        self.transient = False
         self._handle: Any = None
         self._shown_at = 0.0
 
     def start(self) -> None:
-        """Open the display."""
+        """Open the display, once."""
+        if self._handle is not None:
+            return
         from IPython.display import display
 
         show: Any = display

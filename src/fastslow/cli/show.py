@@ -143,7 +143,8 @@ def _grow(tree: Tree, member: Member, population: Collection[str]) -> None:
 
 def candidate(path: Path, hash_: str) -> None:
     """One candidate: its text, where it comes from, what led to it. Raises ConfigError where there is none."""
-    found = [line for line in Run(path).candidates if line["hash"].startswith(hash_)]
+    run = Run(path)
+    found = [line for line in run.candidates if line["hash"].startswith(hash_)]
     if not found:
         raise ConfigError(f"id: no candidate of {str(path)!r} has a hash that starts with {hash_!r}: see --all")
     console = Console()
@@ -158,6 +159,9 @@ def candidate(path: Path, hash_: str) -> None:
             console.print(_text("feedback that led to it:"))
             for feedback in line["feedback"]:
                 console.print(_text(f"  - {printable(feedback)}"))
+        for said in run.reflections:
+            if said["child"] == line["hash"] and said["cycle"] == line["cycle"] and said["diagnosis"]:
+                console.print(_text(f"what the reflection LM said of {said['component']}: {said['diagnosis']}"))
 
 
 def _run(path: Path) -> Run:

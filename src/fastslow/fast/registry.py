@@ -52,4 +52,5 @@ def build_optimiser(
         reflection_minibatch=config.reflection_minibatch,
         proposals_per_iteration=config.proposals_per_iteration,
         room=room,
+        merges=config.max_merges if config.use_merge else 0,
     )

@@ -16,7 +16,7 @@ from typing import IO, Any
 
 from fastslow.config import Config, with_overrides
 from fastslow.errors import ConfigError, ResumeError
-from fastslow.fast.optimiser import Candidate
+from fastslow.fast.optimiser import Candidate, Reflection
 from fastslow.given import resume_line
 from fastslow.runs.checksums import write_sums
 from fastslow.runs.config_text import config_text
@@ -26,6 +26,7 @@ from fastslow.runs.files import (
     METRICS,
     POPULATION,
     PROMPTS,
+    REFLECTIONS,
     SAMPLES,
     checkpoint_steps,
     read_config,
@@ -33,12 +34,13 @@ from fastslow.runs.files import (
     step_of,
 )
 from fastslow.runs.owner import is_own, leave_mark
+from fastslow.runs.reflections import reflection_line
 from fastslow.runs.samples import Told, sample_line
 from fastslow.runs.storage import is_storage_trouble, storage_error
 from fastslow.text import shown, storable
 from fastslow.types import Prompt, Rollout
 
-APPENDED = (METRICS, PROMPTS)
+APPENDED = (METRICS, PROMPTS, REFLECTIONS)
 RESUMABLE_KEYS = ("steps", "max_rollouts", "tracker", "threads")
 # A server may come back at another address, and a tracker may be turned on later.
 RESUMABLE_PREFIXES = ("tinker.", "tracking.")
@@ -151,6 +153,11 @@ class RunDirectory:
         ]
         self._append(PROMPTS, records)
         return records
+
+    def append_reflections(self, cycle: int, reflections: Sequence[Reflection]) -> None:
+        """One line of reflections.jsonl for every question that a cycle asked of a language model; no file without any."""
+        if reflections:
+            self._append(REFLECTIONS, [reflection_line(cycle, each) for each in reflections])
 
     def write_population(
         self,

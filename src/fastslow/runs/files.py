@@ -15,6 +15,7 @@ from fastslow.config.yaml_text import read_yaml
 from fastslow.errors import ConfigError, ResumeError
 
 CONFIG, METRICS, PROMPTS = "config.yaml", "metrics.jsonl", "prompts.jsonl"
+REFLECTIONS = "reflections.jsonl"
 EXPORT = "fastslow.json"
 """What an exported directory says of itself: `deploy/record.py`."""
 POPULATION, LIBRARY, SAMPLES, TRACKER = "population.json", "library.json", "rollouts", "tracker.json"
@@ -35,6 +36,23 @@ class CandidateLine(TypedDict):
     mean: float | None
     scores: dict[str, float]
     feedback: list[str]
+
+
+class ReflectionLine(TypedDict):
+    """One line of reflections.jsonl: a question to a reflection LM, and what became of its answer."""
+
+    cycle: int
+    parent: str
+    component: str
+    child: str | None
+    outcome: str
+    reason: str
+    request: str
+    diagnosis: str
+    calls: int
+    input_tokens: int
+    output_tokens: int
+    usd: float | None
 
 
 class MemberRecord(TypedDict):
@@ -83,6 +101,7 @@ class SampleLine(TypedDict, total=False):
     tool_errors: list[str]
 
 
+REFLECTION_KEYS = tuple(ReflectionLine.__annotations__)
 CANDIDATE_KEYS = tuple(key for key in CandidateLine.__annotations__ if key != "id")
 
 

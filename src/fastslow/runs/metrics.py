@@ -218,6 +218,13 @@ TOO_LONG = Metric(
     "fast/too_long", "prompts a cycle", "of these, prompts that did not fit into the model's context", merge=Merge.SUM,
     more="They must fit beside the longest problem and a whole completion.",
 )  # fmt: skip
+MERGES_TRIED = Metric(
+    "fast/merges_tried", "prompts a cycle", "prompts that were merged from two and scored; with `fast.use_merge`", GEPA,
+    Merge.SUM,
+)  # fmt: skip
+MERGES_ACCEPTED = Metric(
+    "fast/merges_accepted", "prompts a cycle", "how many of them were taken into the pool", GEPA, Merge.SUM
+)
 INPUT_TOKENS = Metric("fast/input_tokens", "tokens a cycle", "what the proposer read", OURS, Merge.SUM, Start.COUNT)
 OUTPUT_TOKENS = Metric("fast/output_tokens", "tokens a cycle", "what the proposer wrote", OURS, Merge.SUM, Start.COUNT)
 USD = Metric(

@@ -33,7 +33,7 @@ def config_text(directory: Path, look: Look, model: str, subset: str | None = No
     """A config that names the data, the columns and the scorer, with what else one may want to set, and why."""
     own = f"{(directory / SCORER).resolve()}:score"
     source = str(Path(look.source).resolve()) if Path(look.source).exists() else look.source
-    options = [("data", source, "")]
+    options: list[tuple[str, object, str]] = [("data", source, "")]
     if subset is not None:
         options.append(("subset", subset, ""))
     options.append(("splits", look.splits, _about_splits(look)))

@@ -37,6 +37,9 @@ def start(step: int = 0, max_rollouts: int | None = None) -> Event:
         "step": step,
         "rollouts": 8 * step,
         "engine": "local: 1 thread",
+        "search_every": 2,
+        "search_until": 6,
+        "evaluate_every": 2,
     }
     return "start", payload
 
@@ -113,10 +116,19 @@ def whole_run() -> list[Event]:
         ("phase", {"name": "evaluating"}),
         line(0, **{"val/mean@4": 0.125}),
         ("phase", {"name": "evolving"}),
+        (
+            "progress",
+            {"name": "evolving", "done": 0, "total": 24, "unit": "metric calls", "candidates": 0, "best": None},
+        ),
+        (
+            "progress",
+            {"name": "evolving", "done": 8, "total": 24, "unit": "metric calls", "candidates": 2, "best": 0.25},
+        ),
         cycle(),
         samples(1),
         line(1),
-        ("warning", {"message": "step 2: 1 of 8 rollouts masked: \x1b[2J\ud800"}),
+        ("progress", {"name": "sampling", "done": 4, "total": 8, "unit": "completions"}),
+        ("warning", {"message": "step 2: 1 of 8 rollouts masked: \x1b[2J\ud800", "loud": False}),
         cycle("reflection failed, the previous population is kept"),
         line(2, **{"val/mean@4": 0.5, "a/metric_of_a_later_version": 1.0}),
         ("phase", {"name": "saving"}),

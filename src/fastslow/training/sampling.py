@@ -10,6 +10,7 @@ from fastslow.slow.engine import PolicyEngine, SamplingParams
 from fastslow.training.context import RunContext
 from fastslow.training.curriculum import union
 from fastslow.training.feedback import unheard
+from fastslow.training.progress import Progress
 from fastslow.types import Problem, Prompt, Rollout, RolloutSource
 
 Group = list[Rollout]
@@ -20,6 +21,7 @@ class Sampling:
 
     def __init__(self, context: RunContext) -> None:
         self.context = context
+        self.progress = Progress(context)
 
     def groups(self, minibatch: Sequence[Problem], population: Sequence[Prompt]) -> list[Group]:
         """One group of G rollouts a problem, G/K under each prompt.
@@ -52,6 +54,7 @@ class Sampling:
     def evaluate_pairs(self, pairs: Sequence[tuple[Prompt, Problem]]) -> list[Evaluation]:
         """The fast side's `Evaluate`: one rollout a pair, or what the store knows of it."""
         context = self.context
+        self.progress.asked(pairs)
         version, asked = context.engine.policy_version, context.record.pairs
         known = [context.store.fresh(problem.id, prompt.hash, version) for prompt, problem in pairs]
         requests = [
@@ -67,6 +70,7 @@ class Sampling:
         ]
         if not context.state.cycle and not asked and (complaint := unheard(context.config, evaluations)):
             context.warn(complaint)
+        self.progress.answered(evaluations)
         return evaluations
 
     def anchors(self, problems: Sequence[Problem]) -> list[Problem]:

@@ -9,7 +9,7 @@ from types import ModuleType
 from fastslow.errors import ConfigError
 from fastslow.extension import can_make, construct
 from fastslow.fast.proposers.base import Proposer
-from fastslow.fast.proposers.settings import OwnProposerConfig, ProposerConfig
+from fastslow.fast.proposers.settings import OwnProposerConfig, ProposerConfig, RemoteConfig
 from fastslow.slow.engine import PolicyEngine
 
 MODULES = {
@@ -42,6 +42,15 @@ def build_proposer(config: ProposerConfig, engine: PolicyEngine) -> Proposer:
         return own
     proposer: Proposer = _module(config).build(config, engine)
     return proposer
+
+
+def price_of(config: RemoteConfig) -> tuple[tuple[float, float] | None, str]:
+    """USD for a million tokens that a server reads, and that it writes, None where nobody knows; and whose prices they are."""
+    read, written = config.usd_per_million_input_tokens, config.usd_per_million_output_tokens
+    if read is not None and written is not None:
+        return (read, written), "the config's prices"
+    found: tuple[tuple[float, float] | None, str] = _module(config).list_price(config)
+    return found
 
 
 def _module(config: ProposerConfig) -> ModuleType:

@@ -242,7 +242,7 @@ def copy_of_base(config: ModelConfig, device: torch.device, dtype: torch.dtype) 
     return load_model(config, device, dtype) if found is None else copy.deepcopy(found).eval()
 
 
-def _as_given(model: Any, device: torch.device, dtype: torch.dtype) -> Any:
+def _as_given(model: PreTrainedModel, device: torch.device, dtype: torch.dtype) -> PreTrainedModel:
     """A loaded model, made ready in place."""
     if model.dtype != dtype:
         logger.warning("model: was given in %s and is trained in %s", model.dtype, dtype)
