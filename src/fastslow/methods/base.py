@@ -6,6 +6,7 @@ from typing import Protocol
 
 from fastslow.config import Config
 from fastslow.errors import ConfigError
+from fastslow.slow.bare import describe_bare
 from fastslow.slow.losses import (
     describe_aggregation,
     describe_loss,
@@ -194,7 +195,7 @@ def reinforcement(config: Config, population: int) -> list[str]:
             f"rollouts at temperature {config.sampling.temperature:g}: ratio, entropy and KL penalty are those of that "
             "distribution; the measured KL to the base is that of temperature 1"
         )
-    return [*lines, describe_loss(slow), describe_aggregation(slow), *describe_correction(slow)]
+    return [*lines, describe_loss(slow), describe_aggregation(slow), *describe_correction(slow), *describe_bare(slow)]
 
 
 def rollouts_a_step(config: Config) -> str:

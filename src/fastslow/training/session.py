@@ -16,14 +16,9 @@ from fastslow.fast.pareto import mean_score
 from fastslow.measuring.validation import Validation
 from fastslow.methods.registry import find_method
 from fastslow.rollouts.store import RolloutStore
-from fastslow.runs.metrics import EVALUATE_S, EVOLVE_S, UPDATE_S
+from fastslow.runs.metrics import EVALUATE_S, EVOLVE_S
 from fastslow.runs.record import StepRecord
 from fastslow.seeding import derive_seed
-from fastslow.slow.advantages import advantage_settings, build_datums
-from fastslow.slow.distillation import build_distill_datums
-from fastslow.slow.engine import UpdateMetrics
-from fastslow.slow.mismatch import loss_settings
-from fastslow.slow.schedule import learning_rate
 from fastslow.training import divergence
 from fastslow.training.apart import MismatchWatch
 from fastslow.training.build import Parts, prepare
@@ -36,6 +31,7 @@ from fastslow.training.population import Population
 from fastslow.training.resume import Found, load, read_resume
 from fastslow.training.sampling import Group, Sampling
 from fastslow.training.state import LoopState
+from fastslow.training.updates import Updates
 from fastslow.types import Problem, Prompt
 
 
@@ -78,6 +74,7 @@ class TrainingSession:
         self._sampling = Sampling(self.context)
         self._population = Population(self.context)
         self._mismatch = MismatchWatch(self.context, parts)
+        self._updates = Updates(self.context, self._mismatch)
         self._curricula: dict[int, Curriculum] = {}
         self._groups: Sequence[Group] = ()
         self._last_record: dict[str, Any] = {}
@@ -249,23 +246,11 @@ class TrainingSession:
 
     def reinforce(self, groups: Sequence[Group]) -> None:
         """Move the slow weights by one step of the policy loss."""
-        config, engine = self.context.config, self.context.engine
-
-        def step(rate: float) -> tuple[UpdateMetrics, int]:
-            datums = build_datums(groups, advantage_settings(config), engine.policy_version)
-            return engine.train_step(datums, loss_settings(config.slow, config.sampling.temperature), rate), len(datums)
-
-        self._update(step)
+        self._updates.reinforce(groups)
 
     def distil(self, groups: Sequence[Group], teacher: Prompt) -> None:
         """Move the slow weights by one step towards the base weights under the teacher's prompt."""
-        context, engine = self.context, self.context.engine
-
-        def step(rate: float) -> tuple[UpdateMetrics, int]:
-            datums = build_distill_datums(groups, context.retold(teacher).contexts, engine.context_limit)
-            return engine.distill_step(datums, rate, context.config.sampling.temperature), len(datums)
-
-        self._update(step)
+        self._updates.distil(groups, teacher)
 
     def close_step(self) -> None:
         """Close a step, whose update is done: evaluate and save where it is due, write the metrics line."""
@@ -279,21 +264,6 @@ class TrainingSession:
         self._set_mark(record=True, closing=True)
         context.run.write_rollout_samples(state.step, context.record.rollouts, context.config.rollout_samples)
         self._finish_closing()
-
-    # -- updates -------------------------------------------------------------------------------------------------------
-
-    def _update(self, step: Any) -> None:
-        """One update at the learning rate of this step."""
-        context, slow = self.context, self.context.config.slow
-        context.phase("updating")
-        searches = context.method.search_steps(context.config)
-        rate = learning_rate(slow, context.state.step - searches, context.config.steps - searches)
-        version = context.engine.policy_version
-        with context.record.timer(UPDATE_S):
-            metrics, datums = step(rate)
-        context.record.update(metrics, rate, datums)
-        divergence.count_stuck(context, metrics, version)
-        self._mismatch.see(metrics)
 
     # -- measuring and logging -----------------------------------------------------------------------------------------
 
