@@ -52,6 +52,19 @@ ABLATIONS: dict[str, dict[str, dict[str, object]]] = {
     "learning-rate": {name: {"slow.learning_rate": rate} for name, rate in LEARNING_RATES.items()},
 }
 
+BARE = {"slow.gradient_context": "bare", "slow.learning_rate": 3e-4}
+BEYOND: dict[str, dict[str, object]] = {
+    "default": {},
+    "bare": BARE,
+    "bare, seed prompt in the population": {**BARE, "slow.bare_member": True},
+    "bare, ratio to the sampler": {**BARE, "slow.bare_behaviour": "sampler"},
+    "scores from rollouts": {"fast.scores": "rollouts", "fast.max_backoff": 0},
+    "a quarter held out": {"fast.held_out": 0.25},
+}
+"""Options of FST that go beyond the paper; all weights are measured under the seed prompt, too."""
+DISTILLED = {"distill.cycles": 2, "slow.learning_rate": 3e-4, "max_rollouts": 5632, "steps": 60}
+"""Distillation with the rollouts that FST takes for its 40 steps, the search's included."""
+
 Methods = Mapping[str, Settings]
 
 
@@ -89,7 +102,21 @@ def experiments(seeds: int) -> dict[str, Callable[[Methods], list[Part]]]:
             for key, values in ABLATIONS.items()
             for part in vary({**world(ABLATED), **methods["fst"], "steps": ABLATION_STEPS}, numbers, "fst", key, values)
         ],
+        "beyond": lambda methods: [part for seed in numbers for part in _beyond(seed, methods)],
     }
+
+
+def _beyond(seed: int, methods: Methods) -> list[Part]:
+    """The options that go beyond the paper from one seed, distillation and RL alone beside them at equal rollouts."""
+    task = {**world(ABLATED), "steps": ABLATION_STEPS, "evaluation.seed_prompt": True}
+    arms = {"fst": {**methods["fst"]}, "rl": {**methods["rl"]}, "distill": {}}
+    others: dict[str, dict[str, dict[str, object]]] = {"rl": {"RL alone": {}}, "distill": {"distilled": DISTILLED}}
+    values = {"fst": BEYOND, **others}
+    return [
+        part
+        for method, options in values.items()
+        for part in vary({**task, **arms[method]}, [seed], method, "beyond", options)
+    ]
 
 
 def tuning() -> list[Part]:

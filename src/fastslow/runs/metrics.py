@@ -217,6 +217,10 @@ TOO_LONG = Metric(
     "fast/too_long", "prompts a cycle", "of these, prompts that did not fit into the model's context", merge=Merge.SUM,
     more="They must fit beside the longest problem and a whole completion.",
 )  # fmt: skip
+OVERFITTED = Metric(
+    "fast/overfitted", "prompts a cycle", "children whose gain was on the anchors that reflection was shown alone: refused",
+    "ours; gepa issue 261", Merge.SUM, more="With `fast.held_out`.",
+)  # fmt: skip
 INPUT_TOKENS = Metric("fast/input_tokens", "tokens a cycle", "what the proposer read", OURS, Merge.SUM, Start.COUNT)
 OUTPUT_TOKENS = Metric("fast/output_tokens", "tokens a cycle", "what the proposer wrote", OURS, Merge.SUM, Start.COUNT)
 USD = Metric(

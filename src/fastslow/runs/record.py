@@ -82,6 +82,8 @@ class StepRecord:
         usage = evolution.usage
         self.sampled["reflection"] += usage.sampled
         self.completion_tokens += usage.sampled_tokens
+        if "overfitted" in evolution.info:
+            self._put({m.OVERFITTED: evolution.info["overfitted"]})
         self._put(
             {
                 m.METRIC_CALLS: evolution.metric_calls,

@@ -107,7 +107,7 @@ def check_bare(config: Config, *, reinforces: bool, searches: bool) -> None:
     slow, default = config.slow, SlowConfig()
     low, high = slow.bare_bounds
     if not is_bare(slow):
-        for key in ("bare_behaviour", "bare_bounds"):
+        for key in ("bare_behaviour", "bare_bounds", "bare_member"):
             if getattr(slow, key) != getattr(default, key):
                 raise ConfigError(
                     f"slow.{key}: {getattr(slow, key)!r} is for the gradient under the seed prompt, and slow.gradient_context "
@@ -118,6 +118,11 @@ def check_bare(config: Config, *, reinforces: bool, searches: bool) -> None:
         raise ConfigError(
             f"slow.gradient_context: 'bare' needs a policy loss and prompts that evolve, and method {config.method!r} with "
             f"fast.optimiser {config.fast.optimiser!r} has not both: leave it out, or take method: fst"
+        )
+    if slow.bare_member and config.loop.population_size == 1:
+        raise ConfigError(
+            "slow.bare_member: true gives the population's last place to the seed prompt, and loop.population_size is 1: raise "
+            "that, or set this to false"
         )
     if config.sampling.temperature != 1.0:
         raise ConfigError(

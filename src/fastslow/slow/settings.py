@@ -219,6 +219,11 @@ class SlowConfig(Section):
         (0.01, 10.0), "`bare`: tokens outside are left out; of seed prompt / evolved prompt", unit="ratio of probabilities",
         source="scripts of arXiv 2603.21877", more="With `bare_behaviour: learner` alone.",
     )  # fmt: skip
+    bare_member: bool = option(
+        False, "`bare`: while weights train, the seed prompt has the population's last place", unit="yes or no",
+        more="Groups then see what the seed prompt lacks: where every prompt of the population solves a problem, all advantages "
+        "are 0 without it.",
+    )  # fmt: skip
     microbatch_tokens: Positive = option(
         MICROBATCH_TOKENS,
         "memory: tokens of a training pass",

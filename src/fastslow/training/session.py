@@ -201,11 +201,16 @@ class TrainingSession:
         if not state.pace.begin_cycle():
             self._population.keep()
             return state.population
+        anchors = self._sampling.anchors(union(lookahead))
+        if not anchors:
+            # RL's rollouts are to score the population, and it has made none under all of it yet.
+            self._population.adopt_unchanged()
+            return state.population
         context.phase("evolving")
         with context.record.timer(EVOLVE_S):
             evolution = self.optimiser.evolve(
                 tuple(dict.fromkeys(state.population)),
-                self._sampling.anchors(union(lookahead)),
+                anchors,
                 self._sampling.evaluate_pairs,
                 size=context.method.population_size(context.config),
                 seed=derive_seed(context.config.seed, "evolve", state.cycle),
@@ -239,6 +244,8 @@ class TrainingSession:
 
     def roll_out(self, minibatch: Sequence[Problem], population: Sequence[Prompt]) -> list[Group]:
         """One group of G rollouts a problem, G/K under each prompt; from the store where it is fresh enough."""
+        if self.context.config.slow.bare_member:
+            population = [*population[:-1], self.seed_prompt]
         groups = self._sampling.groups(minibatch, population)
         self._groups = groups
         self.context.state.pace.observe(r.reward for group in groups for r in group if r.reward is not None)
