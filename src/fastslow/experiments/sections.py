@@ -19,7 +19,7 @@ from fastslow.experiments.tables import (
     reaching,
     select,
 )
-from fastslow.measuring.statistics import Curve, Point, Reached, accuracy, final_accuracy, kl, reached, summarise
+from fastslow.measuring.statistics import Curve, Point, Reached, accuracy, area, final_accuracy, kl, reached, summarise
 from fastslow.runs.reader import evaluation_of, kl_name
 from fastslow.text import markdown_table
 
@@ -229,6 +229,29 @@ def ablation(lines: Lines, keys: Mapping[str, Sequence[str]], level: float) -> l
     return [
         *markdown_table(["setting", "value", "seeds", "accuracy at the end", f"{_kl_name(lines)} at the end"], ends),
         *markdown_table(["setting", "value", f"seeds that reach {level:.2f}", "rollouts", "seconds"], needs),
+    ]
+
+
+def rates(methods: ByMethod, key: str) -> list[str]:
+    """The search over learning rates: each method's mean accuracy over its runs, which one it takes, and what it cost."""
+    labels = list(dict.fromkeys(str(run["labels"]["value"]) for runs in methods.values() for run in runs))
+    rows, chosen = [], {}
+    for method, runs in methods.items():
+        areas = {label: [area(run["curve"]) for run in select(runs, value=label)] for label in labels}
+        chosen[method] = max(
+            (label for label in labels if areas[label]), key=lambda label: summarise(areas[label]).median
+        )
+        cost = sum(run["totals"]["sampled"] for run in runs), sum(run["totals"]["seconds"] for run in runs)
+        cells = [median(areas[label]) if areas[label] else "-" for label in labels]
+        rows.append([NAMES[method], *cells, chosen[method], f"{cost[0]:.0f}", f"{cost[1]:.0f}"])
+    flags = " ".join(f"--method-set {method}:{key}={label}" for method, label in chosen.items())
+    return [
+        "Mean accuracy over the sampled rollouts of a run. Chosen: the rate with the highest median. The task and the "
+        "seeds are not reported.",
+        "",
+        *markdown_table(["method", *labels, "chosen", "rollouts of the search", "its seconds"], rows),
+        f"`{flags}`",
+        "",
     ]
 
 

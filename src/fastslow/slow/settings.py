@@ -221,8 +221,8 @@ class SlowConfig(Section):
     )  # fmt: skip
     bare_member: bool = option(
         False, "`bare`: while weights train, the seed prompt has the population's last place", unit="yes or no",
-        more="Groups then see what the seed prompt lacks: where every prompt of the population solves a problem, all advantages "
-        "are 0 without it.",
+        more="Groups then see what the seed prompt lacks: where every prompt of the population solves a problem, all "
+        "advantages are 0 without it.",
     )  # fmt: skip
     microbatch_tokens: Positive = option(
         MICROBATCH_TOKENS,

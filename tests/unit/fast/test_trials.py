@@ -79,6 +79,7 @@ def test_a_prompt_that_alone_solves_a_problem_stays_though_its_mean_is_low() -> 
     store = Store(lambda prompt, problem: float(problem.id in solves[prompt]), [wide, dull, narrow])
     evolution = evolve(store, Appender(), size=3)
     assert evolution.population[:2] == (wide, narrow)
+    assert evolution.population[2] not in solves
 
 
 def test_while_nothing_scores_the_prompt_with_the_fewest_complaints_is_the_parent() -> None:

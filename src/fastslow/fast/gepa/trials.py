@@ -70,7 +70,8 @@ class TrialOptimiser(GepaOptimiser):
         kinds = Kinds(adapter, self.reflection_minibatch, random.Random(derive_seed(seed, "kinds")))
         restarts = self._is_stale(adapter, seeds, previous_scores) and self.seed_prompt not in seeds
         # gepa's newest candidate is the parent while nothing scores: the best comes last.
-        self._run_gepa(adapter, self._ranked(adapter, kinds, len(adapter.pool()))[::-1], kinds, seed)
+        parents = dict.fromkeys([*self._ranked(adapter, kinds, size), *(prompt for prompt, _ in adapter.pool())])
+        self._run_gepa(adapter, list(parents)[::-1], kinds, seed)
         trials = [self.seed_prompt] if restarts else []
         trials = [*trials, *(entry.prompt for entry in adapter.children())][: self.proposals_per_iteration]
         staying = self._ranked(adapter, kinds, size - len(trials))
