@@ -137,9 +137,9 @@ def _beyond(lines: Lines, results: Path) -> list[str]:
     return [
         f"## Beyond the paper, on {plan.ABLATED}",
         "",
-        f"Options of FST over {plan.ABLATION_STEPS} steps, and RL alone and distillation at about the same rollouts. FST has the "
-        "learning rate that was searched for it; what trains under the seed prompt has that of RL alone. Own prompt: the best of "
-        "the population. Seconds were shared with other work on the machine: rollouts are the axis that compares.",
+        f"Options of FST over {plan.ABLATION_STEPS} steps, RL alone and distillation at about the same rollouts. FST has the "
+        "learning rate that was searched for it. What trains under the seed prompt has that of RL alone. Own prompt: the best "
+        "of the population. Seconds were shared with other work on the machine: rollouts are the axis that compares.",
         "",
         *sections.under_both_prompts(runs),
     ]
