@@ -124,6 +124,11 @@ def check_bare(config: Config, *, reinforces: bool, searches: bool) -> None:
             "slow.bare_member: true gives the population's last place to the seed prompt, and loop.population_size is 1: raise "
             "that, or set this to false"
         )
+    if slow.bare_member and config.fast.scores == "rollouts":
+        raise ConfigError(
+            "slow.bare_member: true takes the population's last place, where fast.scores: rollouts tries children out: set one "
+            "of them back"
+        )
     if config.sampling.temperature != 1.0:
         raise ConfigError(
             f"sampling.temperature: {config.sampling.temperature:g} with slow.gradient_context: bare, whose ratio is measured "

@@ -99,6 +99,10 @@ def config(**sections: Any) -> Config:
             {"slow": {"gradient_context": "bare", "bare_member": True}, "loop": {"population_size": 1}},
             "slow.bare_member: true gives the population's last place",
         ),
+        (
+            {"slow": {"gradient_context": "bare", "bare_member": True}, "fast": {"scores": "rollouts"}},
+            "slow.bare_member: true takes the population's last place, where",
+        ),
     ],
 )
 def test_what_would_mean_nothing_is_refused(options: dict[str, Any], message: str) -> None:
