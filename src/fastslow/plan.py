@@ -108,8 +108,8 @@ def estimate_run(config: Config, parameters: int, context_tokens: float, flops_p
     """Upper bounds, with every completion as long as it may be and every cycle's budget spent; no time for a server.
 
     2 FLOPs a parameter and token for each pass forwards, 6 for training (4 with LoRA, which needs no gradient of the
-    frozen weights), 2 more for the KL penalty or for the teacher, and 2 for the gradient under the seed prompt. A context is computed once for all rollouts of its
-    problem and prompt.
+    frozen weights), 2 more for the KL penalty or for the teacher, and 2 for the gradient under the seed prompt. A context is
+    computed once for all rollouts of its problem and prompt.
     """
     loop, method = config.loop, find_method(config.method)
     per_step = loop.problems_per_step * loop.group_size

@@ -133,12 +133,14 @@ def arm_curves(lines: Sequence[Line], arms: Sequence[str]) -> dict[str, dict[int
     """The learning curve of each arm by seed, of the arms and seeds whose last phase has ended."""
     found: dict[str, dict[int, Curve]] = {}
     for name in arms:
-        by_seed: dict[int, list[Line]] = {}
+        by_seed: dict[int, dict[int, Line]] = {}
         for line in lines:
             if line["labels"].get("arm") == name:
-                by_seed.setdefault(_number(line, "seed"), []).append(line)
+                by_seed.setdefault(_number(line, "seed"), {})[_number(line, "phase")] = line
         whole = {seed: runs for seed, runs in by_seed.items() if len(runs) == len(ARMS[name].phases)}
-        found[name] = {seed: _joined(ARMS[name], runs) for seed, runs in sorted(whole.items())}
+        found[name] = {
+            seed: _joined(ARMS[name], [runs[phase] for phase in sorted(runs)]) for seed, runs in sorted(whole.items())
+        }
     return {name: curves for name, curves in found.items() if curves}
 
 
@@ -150,11 +152,10 @@ def last_lines(lines: Sequence[Line], name: str) -> dict[int, Line]:
 
 
 def _joined(arm: Arm, lines: Sequence[Line]) -> Curve:
-    """One curve of an arm's phases: steps, rollouts and seconds go on; a phase's start is the end of the one before."""
-    ordered = sorted(lines, key=lambda line: _number(line, "phase"))
+    """One curve of the lines of an arm's phases: steps, rollouts and seconds go on; a phase's start is the end of the one before."""
     points: list[dict[str, float]] = []
     step = rollouts = seconds = 0.0
-    for phase, line in zip(arm.phases, ordered, strict=True):
+    for phase, line in zip(arm.phases, lines, strict=True):
         for point in line["curve"][1 if points else 0 :]:
             moved = {**point, "step": step + point["step"], "rollouts": rollouts + point["rollouts"]}
             points.append(_as_of_the_arm(phase, {**moved, "seconds": seconds + point["seconds"]}))

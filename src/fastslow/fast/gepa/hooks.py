@@ -14,7 +14,7 @@ from gepa.strategies.batch_sampler import BatchSampler
 from gepa.strategies.candidate_selector import ParetoCandidateSelector
 from gepa.strategies.proposal_sampling import IndependentSampling, ProposalTask
 
-from fastslow.fast.gepa.adapter import CycleAdapter, Job, State, Trial
+from fastslow.fast.gepa.adapter import BudgetSpentError, CycleAdapter, Job, State, Trial
 from fastslow.fast.gepa.kinds import Kinds
 from fastslow.fast.optimiser import Evaluation
 from fastslow.fast.pareto import ENOUGH, is_luck, paired_gain
@@ -146,7 +146,11 @@ class Acceptance:
         ]
         if not held:
             return None
-        self.adapter.ask([(child, problem) for problem in held])
+        try:
+            self.adapter.ask([(child, problem) for problem in held])
+        except BudgetSpentError:
+            self.adapter.entries[child.hash].reason += "; the budget ended before the anchors that were held out"
+            raise
         gains = []
         for problems in (shown, held):
             new, old = (self.adapter.single_scores(prompt, problems) for prompt in (child, parent))
