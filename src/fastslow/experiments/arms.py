@@ -152,7 +152,7 @@ def last_lines(lines: Sequence[Line], name: str) -> dict[int, Line]:
 
 
 def _joined(arm: Arm, lines: Sequence[Line]) -> Curve:
-    """One curve of the lines of an arm's phases: steps, rollouts and seconds go on; a phase's start is the end of the one before."""
+    """One curve of the lines of an arm's phases: steps, rollouts and seconds go on where the phase before ended."""
     points: list[dict[str, float]] = []
     step = rollouts = seconds = 0.0
     for phase, line in zip(arm.phases, lines, strict=True):
