@@ -277,7 +277,7 @@ MISMATCH_MASKED = Metric(
 )  # fmt: skip
 BARE_RATIO_MEAN = Metric(
     "slow/bare/ratio_mean", "ratio of probabilities",
-    "a token's probability under the seed prompt over that under the prompt it was sampled with, mean over tokens",
+    "a token's probability under the seed prompt over the sampled one, mean over tokens",
     "arXiv 2603.21877", Merge.MEAN,
     more="Of the learner before the update over the sampler. As all of these, with `slow.gradient_context: bare`.",
 )  # fmt: skip
@@ -330,7 +330,7 @@ VAL_BY_KIND = Metric(
     more="That is the member of the population that was best for the kind on the anchors.",
 )  # fmt: skip
 VAL_SEED = Metric(
-    "val/seed_prompt/mean@k", REWARD, "on the same problems under the task's seed prompt", CHANCES,
+    "val/seed_prompt/mean@k", REWARD, "on the same problems under the task's seed prompt", "as `val/mean@k`",
     more="With `evaluation.seed_prompt`, and with `slow.gradient_context: bare`.",
 )  # fmt: skip
 VAL_TASK_OWN = Metric(

@@ -204,7 +204,7 @@ class SlowConfig(Section):
         source="TRL: 2 above, nothing below",
     )  # fmt: skip
     gradient_context: Literal["prompt", "bare"] = option(
-        "prompt", "`bare`: sample under the evolved prompts, take the gradient under the seed prompt", unit="a name",
+        "prompt", "`bare`: sampled under evolved prompts, gradient under the seed prompt", unit="a name",
         source="prompt: 3.2; bare: arXiv 2603.21877",
         more="The weights then learn to do without a prompt, and validation measures them under the seed prompt as well. "
         "See [method.md](method.md#the-gradient-under-the-seed-prompt).",
