@@ -13,6 +13,7 @@ from fastslow.fast.settings import GepaConfig
 from fastslow.given import check_lent
 from fastslow.methods.registry import find_method
 from fastslow.runs.directory import RunDirectory
+from fastslow.slow.bare import is_bare
 from fastslow.slow.context_room import ContextRoom, context_room
 from fastslow.slow.local import loading, lora
 from fastslow.slow.local.frozen import empty_model, frozen_parameters
@@ -113,12 +114,13 @@ def estimate_run(config: Config, parameters: int, context_tokens: float, flops_p
     """Upper bounds, with every completion as long as it may be and every cycle's budget spent; no time for a server.
 
     2 FLOPs a parameter and token for each pass forwards, 6 for training (4 with LoRA, which needs no gradient of the
-    frozen weights), 2 more for the KL penalty or for the teacher. A context is computed once for all rollouts of its
-    problem and prompt.
+    frozen weights), 2 more for the KL penalty or for the teacher, and 2 for the gradient under the seed prompt. A context is
+    computed once for all rollouts of its problem and prompt.
     """
     loop, method = config.loop, find_method(config.method)
     per_step = loop.problems_per_step * loop.group_size
-    per_cycle = config.fast.metric_calls if method.searches(config) else 0
+    samples = method.searches(config) and config.fast.scores == "anchors"
+    per_cycle = config.fast.metric_calls if samples else 0
     searching, training = _split_steps(config, per_step, per_cycle)
     steps = searching + training
     cycles = searching + (-(-training // loop.steps_per_cycle) if method.cycles_while_training else 0)
@@ -132,6 +134,7 @@ def estimate_run(config: Config, parameters: int, context_tokens: float, flops_p
     sampled = contexts * context_tokens + (rollouts + validation) * longest
     learned = training * (step_contexts * context_tokens + per_step * longest)
     passes = (4 if config.model.lora else 6) + (2 if config.slow.kl_coefficient or method.needs_distributions else 0)
+    passes += 2 if is_bare(config.slow) else 0
     flops = parameters * (2.0 * sampled + passes * learned)
     seconds = None if flops_per_s is None else flops / (TYPICAL_SHARE * flops_per_s)
     return Estimate(steps, cycles, rollouts, validation, sampled, flops, seconds)
@@ -243,14 +246,21 @@ def _fast(config: Config) -> list[str]:
     anchors = min(fast.anchor_problems, lookahead)
     fitting = max(1, fast.metric_calls // (2 * population))
     proposer = fast.proposer
+    problems = (
+        f"anchors: {min(anchors, fitting)} of the {lookahead} problems looked ahead at, once the population is full"
+        if fast.scores == "anchors"
+        else f"scores: RL's own rollouts of the last {min(loop.reuse_max_age, loop.steps_per_cycle)} steps; nothing is sampled"
+    )
     lines = [
         f"{fast.optimiser} {method.when_it_searches(config)}: at most {fast.metric_calls} metric calls, "
         f"{population} prompts kept",
-        f"anchors: {min(anchors, fitting)} of the {lookahead} problems looked ahead at, once the population is full",
+        problems,
         f"proposer: {proposer.described}, {proposer.recipe} recipe, prompts of at most {proposer.max_prompt_chars} characters",
     ]
     if proposer.kind == "policy":
         lines.append("what the policy writes as reflection counts as sampled rollouts, on top of the metric calls")
+    if isinstance(fast, GepaConfig) and fast.held_out:
+        lines.append(f"{fast.held_out:.0%} of the anchors are kept from reflection; a child must gain on them as well")
     if fast.max_backoff:
         lines.append(f"searches that bring nothing are followed by pauses of up to {fast.max_backoff} cycles")
     if method.reuses_rollouts:
@@ -293,10 +303,11 @@ def _evaluation(config: Config) -> list[str]:
     if not settings.every:
         return ["nothing: evaluation.every is 0"]
     prompt = find_method(config.method).measured_prompt
+    both = " and of the seed prompt" if settings.seed_prompt or is_bare(config.slow) else ""
     ways = {"local": "over the full vocabulary", "tinker": "estimated from sampled tokens"}
     how = ways.get(config.engine, "as the engine measures it")
     return [
-        f"mean@{settings.k} and best@{settings.k} of the {prompt} on up to {settings.problems} validation problems at "
+        f"mean@{settings.k} and best@{settings.k} of the {prompt}{both} on up to {settings.problems} validation problems at "
         f"temperature {settings.temperature:g}, top-p {settings.top_p:g}, every {settings.every} steps",
         f"KL to the base {how} on {settings.kl_problems} of them",
     ]

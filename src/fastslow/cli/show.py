@@ -12,8 +12,9 @@ from rich.tree import Tree
 
 from fastslow.errors import ConfigError
 from fastslow.measuring.evaluate import EvaluationReport
+from fastslow.runs import metrics as m
 from fastslow.runs.family import Member, family, roots
-from fastslow.runs.reader import Run
+from fastslow.runs.reader import Run, merged
 from fastslow.text import printable
 from fastslow.types import Prompt
 
@@ -94,6 +95,10 @@ def population(path: Path) -> None:
         best_for = f", best for {', '.join(kinds)}" if kinds else ""
         console.print(_text(f"{prompt.hash}  mean {_score(means.get(prompt.hash))}{times}{best_for}", style="bold"))
         _print_components(console, prompt.as_dict())
+    if overfitted := merged(run.steps, m.OVERFITTED):
+        children = "child was" if overfitted == 1 else "children were"
+        line = f"{overfitted} {children} refused: better on the anchors that reflection was shown, and not on those held out."
+        console.print(_text(f"{line} --all has the reasons."))
 
 
 def candidates(path: Path) -> None:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from fastslow.config import Config
 from fastslow.errors import ConfigError, positive
-from fastslow.methods.settings import METHODS
 from fastslow.runs.files import read_lines
 from fastslow.text import wrapped
 
@@ -51,7 +50,7 @@ def experiment(
         raise ConfigError(f"experiment: {name!r} is unknown: take one of {', '.join(STUDIES)}")
     study = STUDIES[name]
     base = with_overrides(config, overrides) if isinstance(config, Config) else load_config(config, overrides)
-    chosen = _methods(methods or study.methods)
+    chosen = _methods(methods or study.methods, study.known)
     options = Options(
         positive("seeds", seeds),
         chosen,
@@ -101,10 +100,10 @@ Seconds are training seconds, evaluations left out. KL is to the base weights, i
     write_atomically(page, "\n".join([head, *wrapped(section)]).rstrip() + "\n")
 
 
-def _methods(names: Sequence[str]) -> tuple[str, ...]:
+def _methods(names: Sequence[str], known: Sequence[str]) -> tuple[str, ...]:
     for name in names:
-        if name not in METHODS:
-            raise ConfigError(f"--methods: {name!r} is unknown: take some of {', '.join(METHODS)}")
+        if name not in known:
+            raise ConfigError(f"--methods: {name!r} is unknown: take some of {', '.join(known)}")
     return tuple(dict.fromkeys(names))
 
 
@@ -139,7 +138,9 @@ def _by_method(overrides: Sequence[str], methods: Sequence[str]) -> Mapping[str,
 
 def add_command(parser: argparse.ArgumentParser) -> None:
     """The options of `fastslow experiment`."""
-    parser.add_argument("name", help="compare, asymptote, drift, decompose, plasticity, continual, distill or ablate")
+    parser.add_argument(
+        "name", help="compare, asymptote, drift, decompose, plasticity, continual, distill, tune, arms or ablate"
+    )
     parser.add_argument("config", help="a YAML file, as for fastslow train")
     parser.add_argument("--output", type=Path, help="where runs and results lie (default: runs/NAME)")
     parser.add_argument("--seeds", type=int, default=3, help="seeds 0 to N-1 (default: 3)")
@@ -160,10 +161,12 @@ def add_command(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="plasticity: options of the second task's runs",
+        help="plasticity: options of the second task's runs; tune: of the task that rates are searched on",
     )
     parser.add_argument("--key", default="", help="ablate: the option that is varied, such as loop.population_size")
-    parser.add_argument("--values", nargs="+", default=[], metavar="VALUE", help="ablate: its values")
+    parser.add_argument(
+        "--values", nargs="+", default=[], metavar="VALUE", help="ablate: its values; tune: the learning rates"
+    )
     parser.add_argument("--report", action="store_true", help="only write tables and plots from the results so far")
     parser.set_defaults(run=_run)
 

@@ -1,7 +1,7 @@
 """The lines of `results.jsonl`: what is kept of each part of an experiment."""
 
 from collections.abc import Mapping, Sequence
-from typing import NotRequired, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 from fastslow.measuring.statistics import Curve
 
@@ -20,6 +20,7 @@ class Measured(TypedDict):
     mean: float
     mean_interval: Interval
     best: NotRequired[float]
+    kl: NotRequired[Mapping[str, Any] | None]
     by_kind: NotRequired[float]
     by_kind_interval: NotRequired[Interval]
     members: NotRequired[list[float]]

@@ -49,7 +49,8 @@ class Measure:
 @dataclass(frozen=True)
 class Part:
     """One run. `settings` are dotted keys over the experiment's base config; `start` names the part whose last weights it
-    begins with. `labels` say what the part is in the results (method, seed, task, what was varied).
+    begins with, `prompt` the one whose best prompt is its seed prompt. `labels` say what the part is in the results (method,
+    seed, task, what was varied).
     """
 
     name: str
@@ -57,6 +58,12 @@ class Part:
     labels: Mapping[str, object] = field(default_factory=dict)
     start: str | None = None
     measures: tuple[Measure, ...] = ()
+    prompt: str | None = None
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """The parts that must have ended before this one begins."""
+        return tuple(name for name in (self.start, self.prompt) if name is not None)
 
 
 @dataclass(frozen=True)
@@ -158,8 +165,9 @@ def _check(experiment: Experiment, directory: Path) -> None:
         raise ConfigError(f"experiment {experiment.name!r}: two parts have one name among {', '.join(names)}")
     for position, part in enumerate(experiment.parts):
         part_config(experiment, part, directory)
-        if part.start is not None and part.start not in names[:position]:
-            raise ConfigError(f"part {part.name!r} starts from {part.start!r}, which is no earlier part")
+        for needed in part.needs:
+            if needed not in names[:position]:
+                raise ConfigError(f"part {part.name!r} starts from {needed!r}, which is no earlier part")
 
 
 def _check_known(experiment: Experiment, directory: Path, known: Mapping[str, Line], results: Path) -> None:
@@ -181,10 +189,11 @@ def fingerprint(config: Config) -> str:
 
 
 def _forget_lost_starts(experiment: Experiment, directory: Path, known: dict[str, Line]) -> None:
-    """A part whose weights another one still needs, and which are gone, is run again: results outlive runs."""
+    """A part whose weights or prompts another one still needs, and which are gone, is run again: results outlive runs."""
     for part in reversed(experiment.parts):
-        if part.name not in known and part.start in known and not (directory / part.start / "checkpoints").is_dir():
-            del known[part.start]
+        for needed in part.needs if part.name not in known else ():
+            if needed in known and not (directory / needed / "checkpoints").is_dir():
+                del known[needed]
 
 
 class _Controller:
@@ -250,15 +259,18 @@ class _Controller:
     def _submit(self, pool: Executor) -> None:
         """Start as many parts as there are free workers, those whose start is there."""
         for part in list(self.todo):
-            if part.start in self.failed:
-                self.failed[part.name] = f"its start, {part.start}, failed"
+            failed = [needed for needed in part.needs if needed in self.failed]
+            if failed:
+                self.failed[part.name] = f"its start, {failed[0]}, failed"
                 self.todo.remove(part)
-            elif len(self.running) < self.workers and (part.start is None or part.start in self.known):
-                start = None if part.start is None else str(self.directory / part.start)
+            elif len(self.running) < self.workers and all(needed in self.known for needed in part.needs):
+                start, prompt = (
+                    None if name is None else str(self.directory / name) for name in (part.start, part.prompt)
+                )
                 config = part_config(self.experiment, part, self.directory).model_dump(mode="json")
                 # Side by side, runs that each take all cores are slower by far than runs that share them.
                 config["threads"] = config["threads"] or max(1, (os.cpu_count() or 1) // self.workers)
-                self.running[pool.submit(run_part, config, part.measures, start)] = part
+                self.running[pool.submit(run_part, config, part.measures, start, prompt)] = part
                 self.todo.remove(part)
 
     def _collect(self, part: Part, future: Future[Outcome]) -> None:
@@ -305,8 +317,13 @@ def _append(path: Path, record: Mapping[str, object]) -> None:
 # -- one part, in a process of its own ---------------------------------------------------------------------------------
 
 
-def run_part(tree: dict[str, object], measures: Sequence[Measure], start: str | None) -> Outcome:
-    """Train one part, or go on with it, and measure it. What comes in and goes out crosses a process boundary."""
+def run_part(
+    tree: dict[str, object], measures: Sequence[Measure], start: str | None, prompt: str | None = None
+) -> Outcome:
+    """Train one part, or go on with it, and measure it. What comes in and goes out crosses a process boundary.
+
+    `start` is the run whose last weights it begins with, `prompt` the run whose best prompt is its seed prompt.
+    """
     from fastslow.loop import train
 
     config = parse_config(tree)
@@ -314,6 +331,9 @@ def run_part(tree: dict[str, object], measures: Sequence[Measure], start: str | 
     if start is not None:
         name = str(Path(start) / "checkpoints" / f"step_{checkpoint_steps(Path(start))[-1]}")
         config = config.model_copy(update={"model": config.model.model_copy(update={"name": name})})
+    if prompt is not None:
+        best = Run(Path(prompt)).population[0].as_dict()
+        config = config.model_copy(update={"task": config.task.model_copy(update={"seed_prompt": best})})
     if checkpoint_steps(output) and RunDirectory(output).latest_checkpoint() is None:
         shutil.rmtree(output)  # it was finished, and what it brought was not written down
     resume = output if is_run(output) else None

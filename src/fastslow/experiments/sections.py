@@ -21,7 +21,7 @@ from fastslow.experiments.tables import (
     select,
     spent_by,
 )
-from fastslow.measuring.statistics import Curve, Point, Reached, accuracy, final_accuracy, kl, reached, summarise
+from fastslow.measuring.statistics import Curve, Point, Reached, accuracy, area, final_accuracy, kl, reached, summarise
 from fastslow.runs.reader import evaluation_of, kl_name
 from fastslow.text import markdown_table
 
@@ -237,6 +237,84 @@ def ablation(lines: Lines, keys: Mapping[str, Sequence[str]], level: float) -> l
     return [
         *markdown_table(["setting", "value", "seeds", "accuracy at the end", f"{_kl_name(lines)} at the end"], ends),
         *markdown_table(["setting", "value", f"seeds that reach {level:.2f}", "rollouts", "seconds"], needs),
+    ]
+
+
+LEVEL, SEED_LEVEL = 0.9, 0.5
+"""Accuracies that options beyond the paper are timed to: under the best prompt, and under the seed prompt."""
+
+
+def under_both_prompts(runs: Mapping[str, Lines]) -> list[str]:
+    """One row for every label: where its runs ended under their best and under the seed prompt, and the rollouts to a level."""
+    ends, needs = [], []
+    for label, lines in runs.items():
+        last = [evaluation_of(line["curve"][-1]) for line in lines]
+        seed = [_seed_end(line["curve"]) for line in lines]
+        ends.append(
+            [
+                label,
+                str(len(lines)),
+                median(final_accuracy(line["curve"]) for line in lines),
+                median(each.kl for each in last),
+                median(seed),
+                median(each.seed_kl for each in last),
+            ]
+        )
+        own = [reached(line["curve"], LEVEL) for line in lines]
+        bare = [_seed_rollouts(line["curve"]) for line in lines]
+        needs.append(
+            [
+                label,
+                reach(own, lambda p: p.rollouts, 0),
+                median(bare, 0) if any(bare) else "never",
+                median((line["totals"]["sampled"] for line in lines), 0),
+                median((_searched(line) for line in lines), 0),
+                median((line["totals"]["seconds"] for line in lines), 1),
+            ]
+        )
+    head = ["option", "seeds", "accuracy, own prompt", "KL, own prompt", "accuracy, seed prompt", "KL, seed prompt"]
+    to = [
+        f"rollouts to {LEVEL}, own prompt",
+        f"to {SEED_LEVEL}, seed prompt",
+        "rollouts in all",
+        "of the search",
+        "seconds",
+    ]
+    return [*markdown_table(head, ends), *markdown_table(["option", *to], needs)]
+
+
+def _seed_end(curve: Curve, last: int = 3) -> float:
+    """As `final_accuracy`, under the seed prompt."""
+    found = [evaluation_of(point).seed_accuracy or 0.0 for point in curve[-last:]]
+    return sum(found) / len(found)
+
+
+def _seed_rollouts(curve: Curve) -> float | None:
+    """Rollouts until the seed prompt was first at its level."""
+    at = (point["rollouts"] for point in curve if (evaluation_of(point).seed_accuracy or 0.0) >= SEED_LEVEL)
+    return next(at, None)
+
+
+def rates(methods: ByMethod, key: str) -> list[str]:
+    """The search over learning rates: each method's mean accuracy over its runs, which one it takes, and what it cost."""
+    labels = list(dict.fromkeys(str(run["labels"]["value"]) for runs in methods.values() for run in runs))
+    rows, chosen = [], {}
+    for method, runs in methods.items():
+        areas = {label: [area(run["curve"]) for run in select(runs, value=label)] for label in labels}
+        chosen[method] = max(
+            (label for label in labels if areas[label]), key=lambda label: summarise(areas[label]).median
+        )
+        cost = sum(run["totals"]["sampled"] for run in runs), sum(run["totals"]["seconds"] for run in runs)
+        cells = [median(areas[label]) if areas[label] else "-" for label in labels]
+        rows.append([NAMES[method], *cells, chosen[method], f"{cost[0]:.0f}", f"{cost[1]:.0f}"])
+    flags = " ".join(f"--method-set {method}:{key}={label}" for method, label in chosen.items())
+    return [
+        "Mean accuracy over the sampled rollouts of a run. Chosen: the rate with the highest median. The task and the "
+        "seeds are not reported.",
+        "",
+        *markdown_table(["method", *labels, "chosen", "rollouts of the search", "its seconds"], rows),
+        f"`{flags}`",
+        "",
     ]
 
 

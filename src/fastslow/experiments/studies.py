@@ -10,13 +10,17 @@ from pathlib import Path
 from fastslow.config import Config
 from fastslow.errors import ConfigError
 from fastslow.experiments import designs, sections
+from fastslow.experiments.arm_tables import arms_section
+from fastslow.experiments.arms import ARMS, arm_parts, check_arms
 from fastslow.experiments.asymptote import fit_asymptote
 from fastslow.experiments.records import Settings
 from fastslow.experiments.runner import Measure, Part
 from fastslow.experiments.tables import NAMES, ByMethod, Lines, by_method, curves, measured, select
+from fastslow.methods.settings import METHODS
 from fastslow.text import markdown_table
 
 TEST = Measure("trained weights, best prompt", kl=True)
+RATE = "slow.learning_rate"
 POPULATION = Measure("population", prompt="population")
 """Where problems are of several kinds: what the whole population is worth beside its best prompt."""
 DECOMPOSITION = (
@@ -44,7 +48,7 @@ class Options:
 @dataclass(frozen=True)
 class Study:
     """`about` says what it answers. `methods` are run where none are named, `also` takes part whichever are compared.
-    `check` raises ConfigError.
+    `check` raises ConfigError. `known` are the names that may be compared, those of methods unless it is given.
     """
 
     about: str
@@ -53,6 +57,7 @@ class Study:
     section: Callable[[Lines, Path, Config, Options], list[str]]
     check: Callable[[Config, Options], None] = lambda config, options: None
     also: tuple[str, ...] = ()
+    known: tuple[str, ...] = tuple(METHODS)
 
 
 # -- parts -------------------------------------------------------------------------------------------------------------
@@ -91,6 +96,25 @@ def _varied(config: Config, options: Options) -> list[Part]:
         part
         for method in options.methods
         for part in designs.vary(options.settings.get(method, {}), range(options.seeds), method, options.key, values)
+    ]
+
+
+def _arms(config: Config, options: Options) -> list[Part]:
+    return arm_parts(config, options.methods, range(options.seeds), options.settings)
+
+
+def _tuned(config: Config, options: Options) -> list[Part]:
+    values = {f"{value:g}": {RATE: value} for value in _rates(options)}
+    return [
+        part
+        for method in options.methods
+        for part in designs.vary(
+            {**options.second, **options.settings.get(method, {})},
+            range(100, 100 + options.seeds),
+            method,
+            RATE,
+            values,
+        )
     ]
 
 
@@ -151,6 +175,14 @@ def _ablation(lines: Lines, directory: Path, config: Config, options: Options) -
     return text
 
 
+def _arm_tables(lines: Lines, directory: Path, config: Config, options: Options) -> list[str]:
+    return arms_section(lines, options.methods, config.max_rollouts or 0, directory / "arms.png")
+
+
+def _rates_chosen(lines: Lines, directory: Path, config: Config, options: Options) -> list[str]:
+    return sections.rates(by_method(lines), RATE)
+
+
 def _tested(methods: ByMethod) -> list[str]:
     rows = [[NAMES[method], str(len(runs)), measured(runs, TEST.name)] for method, runs in methods.items()]
     return [
@@ -174,6 +206,10 @@ def _stream_of(config: Config) -> tuple[list[tuple[str, str]], int]:
     steps = stream.stage(0).steps or 1
     phases = [stream.stage(step).task.name for step in range(0, config.steps, steps)]
     return [(name, name) for name in phases], steps
+
+
+def _rates(options: Options) -> list[float]:
+    return [float(str(value)) for value in options.values]
 
 
 # -- what they need ----------------------------------------------------------------------------------------------------
@@ -210,6 +246,27 @@ def _needs_values(config: Config, options: Options) -> None:
         raise ConfigError("ablate: name what is varied: --key loop.population_size --values 1 2 4 8")
 
 
+def _needs_rates(config: Config, options: Options) -> None:
+    if not options.values:
+        raise ConfigError("tune: name the learning rates that are tried: --values 2e-5 5e-5 1e-4")
+    if not any(key.startswith("task") for key in options.second):
+        raise ConfigError(
+            "--second: name the task that learning rates are searched on, which is not reported, for example --second "
+            "task.options.answer_format=boxed"
+        )
+    for value in options.values:
+        try:
+            rate = float(str(value))
+        except ValueError:
+            rate = 0.0
+        if not rate > 0.0:
+            raise ConfigError(f"--values: {value!r} is no learning rate: take positive numbers such as 5e-5")
+
+
+def _needs_a_budget(config: Config, options: Options) -> None:
+    check_arms(config)
+
+
 STUDIES = {
     "compare": Study("FST, RL alone and GEPA alone over seeds", ("fst", "rl", "prompt"), _compared, _comparison),
     "asymptote": Study("where the learning curves would end", ("fst", "rl"), _compared, _asymptotes),
@@ -228,6 +285,22 @@ STUDIES = {
     "continual": Study("one uninterrupted stream of tasks", ("fst", "rl"), _streamed, _continual, _needs_stream),
     "distill": Study(
         "FST-distill (equation 8) beside FST and GEPA alone", ("fst", "distill", "prompt"), _compared, _comparison
+    ),
+    "tune": Study(
+        "each method's learning rate, on a task that is not reported",
+        ("fst", "rl"),
+        _tuned,
+        _rates_chosen,
+        _needs_rates,
+    ),
+    "arms": Study(
+        "methods, and methods one after the other, at equal sampled rollouts",
+        tuple(ARMS),
+        _arms,
+        _arm_tables,
+        _needs_a_budget,
+        tuple(METHODS),
+        tuple(ARMS),
     ),
     "ablate": Study("one setting over its values", ("fst",), _varied, _ablation, _needs_values),
 }

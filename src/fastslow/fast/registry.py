@@ -44,13 +44,16 @@ def build_optimiser(
         return FrozenOptimiser()
     # gepa takes a second to import, which `--help` need not wait for.
     from fastslow.fast.gepa.optimiser import GepaOptimiser
+    from fastslow.fast.gepa.trials import TrialOptimiser
 
-    return GepaOptimiser(
+    kind = TrialOptimiser if config.scores == "rollouts" else GepaOptimiser
+    return kind(
         build_proposer(config.proposer, engine),
         seed_prompt,
         metric_calls=config.metric_calls,
         reflection_minibatch=config.reflection_minibatch,
-        proposals_per_iteration=config.proposals_per_iteration,
+        proposals_per_iteration=config.trials if config.scores == "rollouts" else config.proposals_per_iteration,
+        held_out=config.held_out,
         room=room,
         merges=config.max_merges if config.use_merge else 0,
     )

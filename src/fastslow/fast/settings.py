@@ -34,6 +34,12 @@ class FastConfig(Section):
         unit="cycles",
         source="ours; 0 is the paper",
     )
+    scores: Literal["anchors", "rollouts"] = option(
+        "anchors", "what prompts are scored by; `rollouts`: those of RL, the search samples none", unit="a name",
+        source="anchors: the paper; rollouts: arXiv 2602.14697",
+        more="With `rollouts`, children take part in the next steps before anything is known of them. See "
+        "[prompts.md](prompts.md#a-search-that-samples-nothing).",
+    )  # fmt: skip
     proposer: AnyProposer = Field(default_factory=LessonConfig)
 
 
@@ -57,6 +63,15 @@ class GepaConfig(FastConfig):
         more="A task whose prompt has one component has nothing to cross.",
     )
     max_merges: Positive = option(5, "merged prompts that a cycle may accept", unit="prompts a cycle", source=GEPA)
+    trials: Positive = option(
+        1, "`scores: rollouts`: places of the population that new children get each cycle", unit="prompts"
+    )
+    held_out: Annotated[float, Field(ge=0.0, le=0.5)] = option(
+        0.0, "share of the anchors that reflection is never shown; 0 turns the guard off", unit="share, 0 to 0.5",
+        source="ours; gepa issue 261",
+        more="A child whose gain is on the shown anchors alone is refused. See "
+        "[prompts.md](prompts.md#children-that-copy-problems).",
+    )  # fmt: skip
 
 
 class FrozenConfig(GepaConfig):

@@ -35,7 +35,7 @@ model has 1.8 M parameters: nothing here is evidence about large models.
 
 def write_report(results: Path) -> None:
     """README.md and the plots, of whatever has been run so far."""
-    sections_of = {"tune": _tune, "compare": _compare, "continual": _continual, "ablate": _ablate}
+    sections_of = {"tune": _tune, "compare": _compare, "continual": _continual, "ablate": _ablate, "beyond": _beyond}
     found = {name: lines for name in sections_of if (lines := plan.read(results, name))}
     counts = [count for lines in found.values() for count in seed_counts(lines)]
     parts = [HEAD.format(brackets=fill(median_note(counts), 118))]
@@ -129,6 +129,19 @@ def _ablate(lines: Lines, results: Path) -> list[str]:
         "One setting at a time; the default is K = 4, T = 5, problem baseline, light recipe, reuse, search when it pays.",
         "",
         *sections.ablation(lines, {key: list(values) for key, values in plan.ABLATIONS.items()}, 0.9),
+    ]
+
+
+def _beyond(lines: Lines, results: Path) -> list[str]:
+    runs = {title: found for label, (title, _, _) in plan.BEYOND.items() if (found := select(lines, value=label))}
+    return [
+        f"## Beyond the paper, on {plan.ABLATED}",
+        "",
+        f"Options of FST over {plan.ABLATION_STEPS} steps, RL alone and distillation at about the same rollouts. FST has the "
+        "learning rate that was searched for it. What trains under the seed prompt has that of RL alone. Own prompt: the best "
+        "of the population. Seconds were shared with other work on the machine: rollouts are the axis that compares.",
+        "",
+        *sections.under_both_prompts(runs),
     ]
 
 

@@ -52,6 +52,26 @@ ABLATIONS: dict[str, dict[str, dict[str, object]]] = {
     "learning-rate": {name: {"slow.learning_rate": rate} for name, rate in LEARNING_RATES.items()},
 }
 
+BARE: dict[str, object] = {"slow.gradient_context": "bare", "slow.learning_rate": 3e-4}
+BEYOND: dict[str, tuple[str, str, dict[str, object]]] = {
+    "default": ("FST as it is", "fst", {}),
+    "bare-member": ("gradient under the seed prompt, which is a member", "fst", {**BARE, "slow.bare_member": True}),
+    "rollouts": ("RL's rollouts score prompts", "fst", {"fast.scores": "rollouts", "fast.max_backoff": 0}),
+    "distilled": (
+        "distillation",
+        "distill",
+        {"distill.cycles": 2, "slow.learning_rate": 3e-4, "max_rollouts": 5632, "steps": 60},
+    ),
+    "rl": ("RL alone", "rl", {}),
+    "bare": ("gradient under the seed prompt", "fst", BARE),
+    "held-out": ("a quarter of the anchors held out", "fst", {"fast.held_out": 0.25}),
+    "bare-sampler": ("the same, ratio to the sampler", "fst", {**BARE, "slow.bare_behaviour": "sampler"}),
+}
+"""Options of FST that go beyond the paper, and what stands beside them at about the same rollouts: title, method, settings.
+
+All weights are measured under the seed prompt, too. Distillation ends with the rollouts of FST's 40 steps.
+"""
+
 Methods = Mapping[str, Settings]
 
 
@@ -89,7 +109,18 @@ def experiments(seeds: int) -> dict[str, Callable[[Methods], list[Part]]]:
             for key, values in ABLATIONS.items()
             for part in vary({**world(ABLATED), **methods["fst"], "steps": ABLATION_STEPS}, numbers, "fst", key, values)
         ],
+        "beyond": lambda methods: [part for seed in numbers for part in _beyond(seed, methods)],
     }
+
+
+def _beyond(seed: int, methods: Methods) -> list[Part]:
+    """The options that go beyond the paper from one seed."""
+    task = {**world(ABLATED), "steps": ABLATION_STEPS, "evaluation.seed_prompt": True}
+    return [
+        part
+        for label, (_, method, settings) in BEYOND.items()
+        for part in vary({**task, **methods.get(method, {})}, [seed], method, "beyond", {label: settings})
+    ]
 
 
 def tuning() -> list[Part]:

@@ -24,6 +24,7 @@ from fastslow.runs.owner import check_trusted
 from fastslow.runs.reader import Run
 from fastslow.runs.samples import context_of, sample_line
 from fastslow.seeding import derive_seed
+from fastslow.slow.bare import is_bare
 from fastslow.slow.build import ADAPTER, build_engine
 from fastslow.slow.engine import PolicyEngine, SamplingParams
 from fastslow.tasks.base import Split, Task, reference_of
@@ -97,8 +98,8 @@ def evaluate(
 
     `target` is a run directory, or a model (then `config` names the task). `weights` of a run: `base`, `latest`, `step_N`.
     `prompt`: `seed`, `best`, `population`, the hash of a candidate, `@FILE`, a text of more than one word, or a `Prompt`. None:
-    what the weights were trained to answer under, `best` of a run, `seed` of a model and after distillation. `trust_code`: code
-    that another user's run names may run.
+    what the weights were trained to answer under, `best` of a run, `seed` of a model and after distillation, both after
+    training with the gradient under the seed prompt. `trust_code`: code that another user's run names may run.
     Raises: ConfigError, before any model loads, for anything that does not exist.
     """
     from fastslow.tasks.registry import build_task
@@ -111,8 +112,8 @@ def evaluate(
     task = build_task(settings.task)
     k = positive("k", k if k is not None else settings.evaluation.k)
     chosen = _problems(task, split, problems)
-    default = "seed" if run is None or find_method(settings.method).answers_under_seed_prompt else "best"
-    prompts = resolve_prompts(default if prompt is None else prompt, task, run)
+    named = _answered_under(settings, run) if prompt is None else [prompt]
+    prompts = [found for name in named for found in resolve_prompts(name, task, run)]
     adapter = _checkpoint(run, weights) if run is not None else _adapter(target)
     engine = build_engine(settings, checkpoint=adapter, trains=False)
     rows = tuple(_measure(engine, task, settings, chosen, label, text, split, k, kl) for label, text in prompts)
@@ -128,7 +129,7 @@ def evaluate(
         sampling.top_p,
         settings.seed,
         rows,
-        complementary_mean(results),
+        complementary_mean(results) if len(named) == 1 else None,
         by_kind_mean(results, chosen_for, chosen) if prompt == "population" and chosen_for else None,
         tuple((problem, reference_of(task, problem)) for problem in chosen),
     )
@@ -163,6 +164,13 @@ def resolve_prompts(prompt: str | Prompt, task: Task, run: Run | None) -> list[t
 
 
 # -- inside ------------------------------------------------------------------------------------------------------------
+
+
+def _answered_under(settings: Config, run: Run | None) -> list[str]:
+    """The prompts that weights are measured under where none is named."""
+    if run is None or find_method(settings.method).answers_under_seed_prompt:
+        return ["seed"]
+    return ["best", "seed"] if is_bare(settings.slow) else ["best"]
 
 
 def _settings(target: Path, run: Run | None, config: str | Path | Config | None, overrides: Sequence[str]) -> Config:

@@ -20,3 +20,7 @@ class EvaluationConfig(Section):
     kl_problems: NonNegative = option(
         32, "problems that the KL to the base is measured on; 0 turns it off", unit="problems"
     )
+    seed_prompt: bool = option(
+        False, "measure the weights under the task's seed prompt as well", unit="yes or no",
+        more="What they do without an evolved prompt. `slow.gradient_context: bare` measures it in any case.",
+    )  # fmt: skip

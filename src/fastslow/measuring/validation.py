@@ -7,6 +7,7 @@ from fastslow.measuring.evaluation import evaluate_prompt, kl_to_base
 from fastslow.methods.registry import find_method
 from fastslow.runs import metrics as m
 from fastslow.seeding import derive_seed
+from fastslow.slow.bare import is_bare
 from fastslow.slow.engine import PolicyEngine, SamplingParams
 from fastslow.tasks.base import Task
 from fastslow.types import Problem, Prompt
@@ -34,9 +35,9 @@ class Validation:
         """Everything that a metrics line says of validation.
 
         `current` is the task that is trained on now. On it: mean@k, best@k and KL of the population's first prompt (of the
-        seed prompt where the method answers under it), and mean@k with each kind of problems under the
-        member that `by_kind` names by hash. Of a stream, mean@k on every task, and on earlier ones under the first prompt
-        that the `library` has for them. Raises InfrastructureError where nothing could be scored.
+        seed prompt where the method answers under it), mean@k with each kind of problems under the member that `by_kind`
+        names by hash, and by option mean@k and KL under the seed prompt. Of a stream, mean@k on every task, and on earlier
+        ones under the first prompt that the `library` has for them. Raises InfrastructureError where nothing could be scored.
         """
         k = self.config.evaluation.k
         mean = m.VAL_MEAN.key(k=k)
@@ -50,6 +51,8 @@ class Validation:
             same = set(prompts.values()) == {prompt}
             by_kind_mean = values[mean] if same else self._by_kind(current, problems, prompts)
             values[m.VAL_BY_KIND.key(k=k)] = by_kind_mean
+        if self.config.evaluation.seed_prompt or is_bare(self.config.slow):
+            values |= self._under_seed_prompt(current, k)
         if len(self.task.parts) > 1:
             for part in self.task.parts:
                 values[m.VAL_TASK.key(k=k, task=part.name)] = self._once(part, prompt)[mean]
@@ -57,6 +60,13 @@ class Validation:
                     own = Prompt.from_dict(library[part.name][0])
                     values[m.VAL_TASK_OWN.key(k=k, task=part.name)] = self._once(part, own)[mean]
         return values
+
+    def _under_seed_prompt(self, task: Task, k: int) -> dict[str, float]:
+        """mean@k and KL of the task's own prompt; the same numbers where that is what is measured anyway."""
+        found = self._once(task, self.task.seed_prompt)
+        kept = {m.VAL_MEAN.key(k=k): m.VAL_SEED.key(k=k), m.KL.name: m.KL_SEED.name}
+        kept[m.KL_ESTIMATE.name] = m.KL_SEED_ESTIMATE.name
+        return {kept[name]: value for name, value in found.items() if name in kept}
 
     def _once(self, task: Task, prompt: Prompt) -> dict[str, float]:
         key = (self.engine.policy_version, prompt.hash, task.name)

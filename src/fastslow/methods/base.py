@@ -6,6 +6,8 @@ from typing import Protocol
 
 from fastslow.config import Config
 from fastslow.errors import ConfigError
+from fastslow.fast.settings import GepaConfig
+from fastslow.slow.bare import describe_bare
 from fastslow.slow.losses import (
     describe_aggregation,
     describe_loss,
@@ -128,6 +130,8 @@ class Method(ABC):
         )
         if complaint:
             raise ValueError(complaint)
+        if config.fast.scores == "rollouts" and self.searches(config):
+            self._check_scores(config)
         if not self.moves_weights:
             return
         if not recorded and not self.needs_distributions:
@@ -136,6 +140,35 @@ class Method(ABC):
             raise ValueError(
                 f"loop.population_size: K = {population} does not divide loop.group_size, G = {group}: every prompt gets G/K "
                 f"rollouts a problem. Take one of {[k for k in range(1, group + 1) if group % k == 0]}"
+            )
+
+    def _check_scores(self, config: Config) -> None:
+        """Raises ValueError where RL's rollouts cannot score prompts."""
+        fast, loop = config.fast, config.loop
+        if not self.reuses_rollouts:
+            raise ValueError(
+                f"fast.scores: 'rollouts' lets RL's rollouts score prompts, and method {config.method!r} makes none while it "
+                "searches: take anchors, or method: fst"
+            )
+        if not loop.reuse_max_age:
+            raise ValueError(
+                "loop.reuse_max_age: 0 keeps no rollout that fast.scores: rollouts could score prompts by: set it to "
+                f"loop.steps_per_cycle, {loop.steps_per_cycle}"
+            )
+        if fast.max_backoff:
+            raise ValueError(
+                f"fast.max_backoff: {fast.max_backoff} pauses searches, and with fast.scores: rollouts they sample nothing "
+                "that a pause would save: set it to 0"
+            )
+        if isinstance(fast, GepaConfig) and fast.trials >= self.population_size(config):
+            raise ValueError(
+                f"fast.trials: {fast.trials} leaves no place for a prompt that is known among loop.population_size = "
+                f"{self.population_size(config)}: lower the one or raise the other"
+            )
+        if isinstance(fast, GepaConfig) and fast.held_out:
+            raise ValueError(
+                f"fast.held_out: {fast.held_out:g} is not for fast.scores: rollouts, which score children on problems that "
+                "reflection has not seen: set it to 0"
             )
 
     def _check_groups(self, config: Config) -> None:
@@ -196,7 +229,7 @@ def reinforcement(config: Config, population: int) -> list[str]:
             f"rollouts at temperature {config.sampling.temperature:g}: ratio, entropy and KL penalty are those of that "
             "distribution; the measured KL to the base is that of temperature 1"
         )
-    return [*lines, describe_loss(slow), describe_aggregation(slow), *describe_correction(slow)]
+    return [*lines, describe_loss(slow), describe_aggregation(slow), *describe_correction(slow), *describe_bare(slow)]
 
 
 def rollouts_a_step(config: Config) -> str:

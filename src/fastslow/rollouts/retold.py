@@ -1,4 +1,4 @@
-"""The same episode after another prompt: the contexts that a teacher has of what the student sampled."""
+"""The same episode after another prompt: a teacher's contexts of what the student sampled, or the seed prompt's."""
 
 from collections.abc import Mapping, Sequence
 
@@ -41,8 +41,9 @@ class Retold:
             before = index - 1 if turn.follows is None else turn.follows
             if before < 0:
                 raise InfrastructureError(
-                    f"problem {rollout.problem_id!r}: turn {index + 1} begins a conversation of its own, and what a teacher's "
-                    "prompt would make of it is not known: `distill` takes agents that keep to one conversation"
+                    f"problem {rollout.problem_id!r}: turn {index + 1} begins a conversation of its own, and what another "
+                    "prompt would make of it is not known: method: distill and slow.gradient_context: bare take agents that "
+                    "keep to one conversation"
                 )
             last, conversation = rollout.turns[before], [*conversations[before], *turn.messages]
             if turn.continues(last):
@@ -63,7 +64,7 @@ class Retold:
                 side_by_side([episode.close], self.episodes.step_timeout_s, 1)
                 if started.failure is not None:
                     raise InfrastructureError(
-                        f"the environment of problem {problem_id!r} did not start for the teacher: {started.failure}"
+                        f"the environment of problem {problem_id!r} did not start under another prompt: {started.failure}"
                     )
                 tools = episode.tools
                 self._openings[problem_id] = (started.value, tools, self.chat.encode(started.value, tools))

@@ -225,6 +225,10 @@ MERGES_TRIED = Metric(
 MERGES_ACCEPTED = Metric(
     "fast/merges_accepted", "prompts a cycle", "how many of them were taken into the pool", GEPA, Merge.SUM
 )
+OVERFITTED = Metric(
+    "fast/overfitted", "prompts a cycle", "children whose gain was on the anchors that reflection was shown alone: refused",
+    "ours; gepa issue 261", Merge.SUM, more="With `fast.held_out`.",
+)  # fmt: skip
 INPUT_TOKENS = Metric("fast/input_tokens", "tokens a cycle", "what the proposer read", OURS, Merge.SUM, Start.COUNT)
 OUTPUT_TOKENS = Metric("fast/output_tokens", "tokens a cycle", "what the proposer wrote", OURS, Merge.SUM, Start.COUNT)
 USD = Metric(
@@ -279,6 +283,24 @@ MISMATCH_MASKED = Metric(
     "slow/mismatch_masked", "completions a step", "completions that `slow.mismatch_correction: mask` left out",
     "Liu et al. 2025", Merge.SUM, Start.NULL,
 )  # fmt: skip
+BARE_RATIO_MEAN = Metric(
+    "slow/bare/ratio_mean", "ratio of probabilities",
+    "a token's probability under the seed prompt over the sampled one, mean over tokens",
+    "arXiv 2603.21877", Merge.MEAN,
+    more="Of the learner before the update over the sampler. As all of these, with `slow.gradient_context: bare`.",
+)  # fmt: skip
+BARE_RATIO_MAX = Metric(
+    "slow/bare/ratio_max", "ratio of probabilities", "the highest such ratio of the step's tokens", "arXiv 2603.21877",
+    Merge.MAX,
+)  # fmt: skip
+BARE_LEFT_OUT = Metric(
+    "slow/bare/left_out", "share of tokens, 0 to 1", "tokens whose ratio lies outside `slow.bare_bounds`", "arXiv 2603.21877",
+    Merge.MEAN,
+)  # fmt: skip
+BARE_KL = Metric(
+    "slow/bare/kl", NATS, "estimate of KL(evolved prompts, seed prompt): what the prompts still say that the weights do not",
+    "k3 estimate: arXiv 2402.03300, eq. 4", Merge.MEAN,
+)  # fmt: skip
 LEARNING_RATE = Metric(
     "slow/learning_rate",
     "per step",
@@ -315,6 +337,10 @@ VAL_BY_KIND = Metric(
     "val/by_kind/mean@k", REWARD, "where problems are of several kinds: each kind under its own prompt", CHANCES,
     more="That is the member of the population that was best for the kind on the anchors.",
 )  # fmt: skip
+VAL_SEED = Metric(
+    "val/seed_prompt/mean@k", REWARD, "on the same problems under the task's seed prompt", "as `val/mean@k`",
+    more="With `evaluation.seed_prompt`, and with `slow.gradient_context: bare`.",
+)  # fmt: skip
 VAL_TASK_OWN = Metric(
     "val/<task>/own/mean@k",
     REWARD,
@@ -331,6 +357,16 @@ KL_ESTIMATE = Metric(
     "kl/base_estimate", NATS, "the same with `engine: tinker`, from the sampled tokens alone", "ours: an estimate of 4.3",
     more="It is a Monte-Carlo estimate from their log-probabilities.",
 )  # fmt: skip
+KL_SEED = Metric(
+    "kl/seed_prompt/base",
+    NATS,
+    "`kl/base` under the task's seed prompt",
+    "4.3",
+    more="Beside `val/seed_prompt/mean@k`.",
+)
+KL_SEED_ESTIMATE = Metric(
+    "kl/seed_prompt/base_estimate", NATS, "`kl/base_estimate` under the task's seed prompt", "ours: an estimate of 4.3"
+)
 
 STEP_S = Metric("time/step_s", "seconds", "of the whole step", merge=Merge.SUM)
 EVOLVE_S = Metric("time/evolve_s", "seconds", "its part: the search", OURS, Merge.SUM, Start.AMOUNT)

@@ -46,6 +46,7 @@ class Evaluation:
     `accuracy` is mean@k, `best` best@k, `by_kind` mean@k with each kind of problems under its own prompt. Of a stream,
     `tasks` has mean@k of each task, `own` that of earlier tasks under the prompt that was kept for them. `kl` is that to
     the base in nats a token, over the full vocabulary or, where `kl_is_estimate`, estimated from the sampled tokens.
+    `seed_accuracy` and `seed_kl` are the same under the task's seed prompt.
     """
 
     k: int | None = None
@@ -56,6 +57,8 @@ class Evaluation:
     own: Mapping[str, float] = field(default_factory=dict)
     kl: float | None = None
     kl_is_estimate: bool = False
+    seed_accuracy: float | None = None
+    seed_kl: float | None = None
 
 
 def evaluation_of(values: Mapping[str, Any]) -> Evaluation:
@@ -82,6 +85,8 @@ def evaluation_of(values: Mapping[str, Any]) -> Evaluation:
         own,
         plain.get(m.KL, plain.get(m.KL_ESTIMATE)),
         m.KL not in plain and m.KL_ESTIMATE in plain,
+        plain.get(m.VAL_SEED),
+        plain.get(m.KL_SEED, plain.get(m.KL_SEED_ESTIMATE)),
     )
 
 

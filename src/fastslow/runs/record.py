@@ -10,6 +10,7 @@ from typing import Any
 
 from fastslow.fast.optimiser import Evolution
 from fastslow.runs import metrics as m
+from fastslow.slow.bare import PromptGap
 from fastslow.slow.engine import UpdateMetrics
 from fastslow.types import EndReason, Rollout
 
@@ -81,6 +82,8 @@ class StepRecord:
         usage = evolution.usage
         self.sampled["reflection"] += usage.sampled
         self.completion_tokens += usage.sampled_tokens
+        if "overfitted" in evolution.info:
+            self._put({m.OVERFITTED: evolution.info["overfitted"]})
         self._put(
             {
                 m.METRIC_CALLS: evolution.metric_calls,
@@ -127,6 +130,17 @@ class StepRecord:
             }
         )
         self.values |= {m.LOSS_METRIC.key(name=name): value for name, value in metrics.loss_metrics.items()}
+
+    def bare(self, gap: PromptGap) -> None:
+        """What an update under the seed prompt saw of the prompts that were sampled under."""
+        self._put(
+            {
+                m.BARE_RATIO_MEAN: gap.ratio_mean,
+                m.BARE_RATIO_MAX: gap.ratio_max,
+                m.BARE_LEFT_OUT: gap.left_out,
+                m.BARE_KL: gap.kl,
+            }
+        )
 
     def to_json(self) -> dict[str, Any]:
         """What a resumed run goes on with where the step had begun; its rollouts are written by then."""

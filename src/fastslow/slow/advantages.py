@@ -5,7 +5,7 @@ Deviations from the paper: a rollout whose advantage is exactly zero is left out
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from fastslow.config import Config
@@ -14,6 +14,14 @@ from fastslow.slow.settings import Aggregation
 from fastslow.types import Rollout
 
 EPSILON = 1e-6
+
+Contexts = Callable[[Rollout], Sequence[tuple[int, ...] | None]]
+"""The context of each turn of a rollout; None for a turn that is left out."""
+
+
+def as_sampled(rollout: Rollout) -> Sequence[tuple[int, ...]]:
+    """The contexts that a rollout's turns were sampled after."""
+    return [turn.context_tokens for turn in rollout.turns]
 
 
 @dataclass(frozen=True)
@@ -64,12 +72,16 @@ def batch_normalise(advantages: Sequence[float]) -> list[float]:
 
 
 def build_datums(
-    groups: Sequence[Sequence[Rollout]], settings: AdvantageSettings, policy_version: int | None = None
+    groups: Sequence[Sequence[Rollout]],
+    settings: AdvantageSettings,
+    policy_version: int | None = None,
+    contexts: Contexts = as_sampled,
 ) -> list[Datum]:
     """The datums of one update from the groups of one step, a group being all rollouts of one problem.
 
     One datum a turn: the rollout's advantage holds for every token that it sampled. Masked rollouts are left out of every
-    mean. `policy_version` is that of the weights which are updated: their own rollouts are fresh. None: all are.
+    mean. `policy_version` is that of the weights which are updated: their own rollouts are fresh. None: all are. `contexts`:
+    what the update sees before each turn.
     """
     valid = [[rollout for rollout in group if rollout.reward is not None] for group in groups]
     valid = [group for group in valid if group]
@@ -83,14 +95,17 @@ def build_datums(
             advantage = next(remaining)
             if advantage != 0.0:
                 fresh = policy_version is None or rollout.policy_version == policy_version
-                datums += _turns_of(rollout, advantage, weight, fresh)
+                datums += _turns_of(rollout, advantage, weight, fresh, contexts(rollout))
     return datums
 
 
-def _turns_of(rollout: Rollout, advantage: float, token_weight: float, fresh: bool) -> list[Datum]:
+def _turns_of(
+    rollout: Rollout, advantage: float, token_weight: float, fresh: bool, contexts: Sequence[tuple[int, ...] | None]
+) -> list[Datum]:
     return [
-        Datum(turn.context_tokens, turn.completion.tokens, turn.completion.logprobs, advantage, token_weight, fresh)
-        for turn in rollout.turns
+        Datum(context, turn.completion.tokens, turn.completion.logprobs, advantage, token_weight, fresh)
+        for turn, context in zip(rollout.turns, contexts, strict=True)
+        if context is not None
     ]
 
 

@@ -204,6 +204,27 @@ class SlowConfig(Section):
         (0.0, 2.0), "of learner / sampler; the lower is for `mask` alone", unit="ratio of probabilities",
         source="TRL: 2 above, nothing below",
     )  # fmt: skip
+    gradient_context: Literal["prompt", "bare"] = option(
+        "prompt", "`bare`: sampled under evolved prompts, gradient under the seed prompt", unit="a name",
+        source="prompt: 3.2; bare: arXiv 2603.21877",
+        more="The weights then learn to do without a prompt, and validation measures them under the seed prompt as well. "
+        "See [method.md](method.md#the-gradient-under-the-seed-prompt).",
+    )  # fmt: skip
+    bare_behaviour: Literal["learner", "sampler"] = option(
+        "learner", "`bare`: whose probability divides in the ratio", unit="a name",
+        source="learner: code of arXiv 2603.21877",
+        more="`learner`: its own under the seed prompt, before the update. `sampler`: that of sampling, under the evolved "
+        "prompt.",
+    )  # fmt: skip
+    bare_bounds: Annotated[tuple[float, float], FROM_LIST] = option(
+        (0.01, 10.0), "`bare`: tokens outside are left out; of seed prompt / evolved prompt", unit="ratio of probabilities",
+        source="scripts of arXiv 2603.21877", more="With `bare_behaviour: learner` alone.",
+    )  # fmt: skip
+    bare_member: bool = option(
+        False, "`bare`: while weights train, the seed prompt has the population's last place", unit="yes or no",
+        more="Groups then see what the seed prompt lacks: where every prompt of the population solves a problem, all "
+        "advantages are 0 without it.",
+    )  # fmt: skip
     microbatch_tokens: Positive = option(
         MICROBATCH_TOKENS,
         "memory: tokens of a training pass",

@@ -13,6 +13,7 @@ from fastslow.fast.registry import build_optimiser, check_optimiser
 from fastslow.given import check_lent
 from fastslow.methods.registry import find_method
 from fastslow.runs.directory import RunDirectory
+from fastslow.slow.bare import check_bare
 from fastslow.slow.build import build_engine, check_engine
 from fastslow.slow.context_room import ContextRoom, context_room
 from fastslow.slow.engine import PolicyEngine
@@ -60,6 +61,7 @@ def check(config: Config) -> tuple[Config, Task]:
     config = method.prepare(config, task)
     reinforces = method.moves_weights and not method.needs_distributions
     check_correction(config.slow, config.method, reinforces=reinforces)
+    check_bare(config, reinforces=reinforces, searches=method.searches(config))
     if method.moves_weights:
         _check_sampling(config)
         check_schedule(config.slow, config.steps - method.search_steps(config))

@@ -74,13 +74,25 @@ class Sampling:
         return evaluations
 
     def anchors(self, problems: Sequence[Problem]) -> list[Problem]:
-        """The anchor set: the look-ahead batch or a part of it, and by option problems that the store covers already."""
+        """The anchor set: the look-ahead batch or a part of it, and by option problems that the store covers already. With
+        `fast.scores: rollouts` the latter alone, which may be none.
+        """
         context, fast = self.context, self.context.config.fast
+        if fast.scores == "rollouts":
+            return self._rolled_out()[-fast.anchor_problems :]
         wanted = int(fast.anchors_from_store * fast.anchor_problems)
         hashes = [prompt.hash for prompt in context.state.population]
         covered = context.store.covered_problems(hashes, context.engine.policy_version)[-wanted:] if wanted else []
         anchors = union([[context.training_problems[problem_id] for problem_id in covered], problems])
         return anchors[: fast.anchor_problems]
+
+    def _rolled_out(self) -> list[Problem]:
+        """The problems of the task at hand that recent steps have rolled out under every member of the population."""
+        context = self.context
+        hashes = [prompt.hash for prompt in context.state.population]
+        covered = context.store.covered_problems(hashes, context.engine.policy_version)
+        current = {problem.id for problem in context.stage(context.state.step).task.problems("train")}
+        return [context.training_problems[problem_id] for problem_id in covered if problem_id in current]
 
     def _sample(self, requests: Sequence[RolloutRequest], source: RolloutSource) -> list[list[Rollout]]:
         context, sampling = self.context, self.context.config.sampling

@@ -16,14 +16,9 @@ from fastslow.fast.pareto import mean_score
 from fastslow.measuring.validation import Validation
 from fastslow.methods.registry import find_method
 from fastslow.rollouts.store import RolloutStore
-from fastslow.runs.metrics import EVALUATE_S, EVOLVE_S, UPDATE_S
+from fastslow.runs.metrics import EVALUATE_S, EVOLVE_S
 from fastslow.runs.record import StepRecord
 from fastslow.seeding import derive_seed
-from fastslow.slow.advantages import advantage_settings, build_datums
-from fastslow.slow.distillation import build_distill_datums
-from fastslow.slow.engine import UpdateMetrics
-from fastslow.slow.mismatch import loss_settings
-from fastslow.slow.schedule import learning_rate
 from fastslow.training import divergence
 from fastslow.training.apart import MismatchWatch
 from fastslow.training.build import Parts, prepare
@@ -37,6 +32,7 @@ from fastslow.training.resume import Found, load, read_resume
 from fastslow.training.samples import keep_samples
 from fastslow.training.sampling import Group, Sampling
 from fastslow.training.state import LoopState
+from fastslow.training.updates import Updates
 from fastslow.types import Problem, Prompt
 
 
@@ -80,6 +76,7 @@ class TrainingSession:
         self._sampling = Sampling(self.context)
         self._population = Population(self.context)
         self._mismatch = MismatchWatch(self.context, parts)
+        self._updates = Updates(self.context, self._mismatch)
         self._curricula: dict[int, Curriculum] = {}
         self._groups: Sequence[Group] = ()
         self._last_record: dict[str, Any] = {}
@@ -199,11 +196,16 @@ class TrainingSession:
         if not state.pace.begin_cycle():
             self._population.keep()
             return state.population
+        anchors = self._sampling.anchors(union(lookahead))
+        if not anchors:
+            # RL's rollouts are to score the population, and it has made none under all of it yet.
+            self._population.adopt_unchanged()
+            return state.population
         context.phase("evolving")
         with context.record.timer(EVOLVE_S), self._sampling.progress.search():
             evolution = self.optimiser.evolve(
                 tuple(dict.fromkeys(state.population)),
-                self._sampling.anchors(union(lookahead)),
+                anchors,
                 self._sampling.evaluate_pairs,
                 size=context.method.population_size(context.config),
                 seed=derive_seed(context.config.seed, "evolve", state.cycle),
@@ -237,6 +239,8 @@ class TrainingSession:
 
     def roll_out(self, minibatch: Sequence[Problem], population: Sequence[Prompt]) -> list[Group]:
         """One group of G rollouts a problem, G/K under each prompt; from the store where it is fresh enough."""
+        if self.context.config.slow.bare_member:
+            population = [*population[:-1], self.seed_prompt]
         groups = self._sampling.groups(minibatch, population)
         self._groups = groups
         self.context.state.pace.observe(r.reward for group in groups for r in group if r.reward is not None)
@@ -244,23 +248,11 @@ class TrainingSession:
 
     def reinforce(self, groups: Sequence[Group]) -> None:
         """Move the slow weights by one step of the policy loss."""
-        config, engine = self.context.config, self.context.engine
-
-        def step(rate: float) -> tuple[UpdateMetrics, int]:
-            datums = build_datums(groups, advantage_settings(config), engine.policy_version)
-            return engine.train_step(datums, loss_settings(config.slow, config.sampling.temperature), rate), len(datums)
-
-        self._update(step)
+        self._updates.reinforce(groups)
 
     def distil(self, groups: Sequence[Group], teacher: Prompt) -> None:
         """Move the slow weights by one step towards the base weights under the teacher's prompt."""
-        context, engine = self.context, self.context.engine
-
-        def step(rate: float) -> tuple[UpdateMetrics, int]:
-            datums = build_distill_datums(groups, context.retold(teacher).contexts, engine.context_limit)
-            return engine.distill_step(datums, rate, context.config.sampling.temperature), len(datums)
-
-        self._update(step)
+        self._updates.distil(groups, teacher)
 
     def close_step(self) -> None:
         """Close a step, whose update is done: evaluate and save where it is due, write the metrics line."""
@@ -274,21 +266,6 @@ class TrainingSession:
         self._set_mark(record=True, closing=True)
         keep_samples(context)
         self._finish_closing()
-
-    # -- updates -------------------------------------------------------------------------------------------------------
-
-    def _update(self, step: Any) -> None:
-        """One update at the learning rate of this step."""
-        context, slow = self.context, self.context.config.slow
-        context.phase("updating")
-        searches = context.method.search_steps(context.config)
-        rate = learning_rate(slow, context.state.step - searches, context.config.steps - searches)
-        version = context.engine.policy_version
-        with context.record.timer(UPDATE_S):
-            metrics, datums = step(rate)
-        context.record.update(metrics, rate, datums)
-        divergence.count_stuck(context, metrics, version)
-        self._mismatch.see(metrics)
 
     # -- measuring and logging -----------------------------------------------------------------------------------------
 

@@ -83,5 +83,5 @@ def test_an_environment_that_does_not_start_for_the_teacher_is_reported() -> Non
             talk.start = lambda: 1 / 0  # type: ignore[method-assign, assignment, return-value]
             return talk
 
-    with pytest.raises(InfrastructureError, match=r"talk-0.*did not start for the teacher: ZeroDivisionError"):
+    with pytest.raises(InfrastructureError, match=r"talk-0.*did not start under another prompt: ZeroDivisionError"):
         retold(engine, Down()).contexts(rollout)

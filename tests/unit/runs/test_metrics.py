@@ -15,6 +15,7 @@ from fastslow.runs import metrics as m
 from fastslow.runs.metrics import METRICS, Merge, Metric, find
 from fastslow.runs.reader import Step, curve_of, evaluation_of, kl_name, merged, totals_of
 from fastslow.runs.record import StepRecord, episode_metrics
+from fastslow.slow.bare import PromptGap
 from fastslow.types import Rollout, Trace
 
 ROOT = Path(__file__).parents[3]
@@ -69,7 +70,12 @@ def test_what_runs_write_is_declared_and_what_is_declared_is_written() -> None:
     work = StepRecord()
     work.count_work(10, 20)
     work.evolution(Evolution((), (), 0, Usage(), info={"merges": (2, 1)}))  # as with fast.use_merge
-    lines = [*recorded_lines(), begun, estimated, own_loss, episodes, work.values]
+    beyond = StepRecord()
+    beyond.bare(PromptGap())
+    beyond.evolution(Evolution((), (), 0, Usage(), info={"overfitted": 1}))
+    # As tests/invariant/test_beyond.py sees it in a run; the estimate is that of a server.
+    seed_prompt = {"val/seed_prompt/mean@4": 1.0, "kl/seed_prompt/base": 0.0, "kl/seed_prompt/base_estimate": 0.0}
+    lines = [*recorded_lines(), begun, estimated, own_loss, episodes, work.values, beyond.values, seed_prompt]
     assert undeclared(lines) == []
     written = {found.metric for line in lines for key in line if (found := find(key)) is not None}
     assert [metric.name for metric in METRICS if metric not in written] == []

@@ -77,6 +77,7 @@ class CycleAdapter:
         self.proposer, self.evaluate_pairs, self.seed = proposer, evaluate, seed
         self.anchors = list(anchors)
         """The problems that prompts are compared on."""
+        self.shown, self.overfitted = len(self.anchors), 0
         self.metric_calls = metric_calls
         self.calls = self.masked = self.masked_batches = self.proposals = self.idle = 0
         self.successes = self.failures_in_row = 0
@@ -148,6 +149,19 @@ class CycleAdapter:
         return order.index(one.hash) > order.index(other.hash)
 
     # -- ours ----------------------------------------------------------------------------------------------------------
+
+    def hold_out(self, share: float) -> None:
+        """Keep a share of the anchors of each kind from reflection. They come to stand behind the `shown` ones."""
+        if not share:
+            return
+        kinds: dict[str, list[Problem]] = {}
+        for problem in self.anchors:
+            kinds.setdefault(problem.kind, []).append(problem)
+        rng = random.Random(derive_seed(self.seed, "held out"))
+        held = [p for members in kinds.values() for p in rng.sample(members, int(share * len(members)))]
+        ids = {problem.id for problem in held}
+        self.anchors = [*(problem for problem in self.anchors if problem.id not in ids), *held]
+        self.shown = len(self.anchors) - len(held)
 
     def score_seeds(self, seeds: Sequence[Prompt]) -> None:
         """Score members of the population on every anchor, in one batch. Raises BudgetSpentError, InfrastructureError."""

@@ -1,5 +1,6 @@
 """The parts that gepa lets one choose, for one cycle: selection, acceptance, sampling, scoring, reflection, events."""
 
+import math
 import random
 from collections.abc import Mapping, Sequence
 
@@ -13,7 +14,7 @@ from gepa.strategies.batch_sampler import BatchSampler
 from gepa.strategies.candidate_selector import ParetoCandidateSelector
 from gepa.strategies.proposal_sampling import IndependentSampling, ProposalTask
 
-from fastslow.fast.gepa.adapter import CycleAdapter, Job, State, Trial
+from fastslow.fast.gepa.adapter import BudgetSpentError, CycleAdapter, Job, State, Trial
 from fastslow.fast.gepa.kinds import Kinds
 from fastslow.fast.optimiser import Evaluation
 from fastslow.fast.pareto import ENOUGH, is_luck, paired_gain
@@ -117,7 +118,7 @@ class Acceptance:
             and after <= before
             and self.adapter.complaints(child, problems) > self.adapter.complaints(parent, problems)
         )
-        entry.accepted = after > before or (tie and not more_complaints)
+        accepted = after > before or (tie and not more_complaints)
         if after > before:
             verdict = "better"
         elif tie:
@@ -125,14 +126,52 @@ class Acceptance:
         else:
             verdict = "not better"
         entry.reason = f"{verdict} on its minibatch: {before / count:.3f} -> {after / count:.3f} of {count}"
+        doubt = self._doubt(child, parent, problems) if after > before else None
+        if doubt is not None:
+            entry.reason += doubt
+            self.adapter.overfitted += 1
+        entry.accepted = accepted and doubt is None
         if entry.accepted:
             self.kinds.accept(child, first, state)
             entry.trial = self._trial(first, after == 0.0)
         return entry.accepted
 
+    def _doubt(self, child: Prompt, parent: Prompt, shown: Sequence[Problem]) -> str | None:
+        """Why a child's gain on what reflection was shown is not believed: the anchors that were held out of it, of the same
+        kind, see no gain, and the two gains differ by more than one standard error. None where nothing speaks against it.
+        """
+        kind, known = shown[0].kind, self.adapter.known
+        held = [
+            p for p in self.adapter.anchors[self.adapter.shown :] if p.kind == kind and (parent.hash, p.id) in known
+        ]
+        if not held:
+            return None
+        try:
+            self.adapter.ask([(child, problem) for problem in held])
+        except BudgetSpentError:
+            self.adapter.entries[child.hash].reason += "; the budget ended before the anchors that were held out"
+            raise
+        gains = []
+        for problems in (shown, held):
+            new, old = (self.adapter.single_scores(prompt, problems) for prompt in (child, parent))
+            if not new or not old:
+                return None
+            gains.append(paired_gain([new[p.id] for p in problems], [old[p.id] for p in problems]))
+        (gain, error), (held_gain, held_error) = gains
+        if held_gain > 0.0 or gain - held_gain <= math.hypot(error, held_error):
+            return None
+        return f", but not on the {len(held)} anchors that reflection was not shown: {held_gain:+.3f} a problem"
+
     def _trial(self, position: int, all_zero: bool) -> Trial:
-        first = self.kinds.like(position)[: max(1, len(self.adapter.anchors) // 4)]
+        first = self._first(self.kinds.like(position))
         return Trial(first, "first" if all_zero else "race" if len(first) >= ENOUGH else "all")
+
+    def _first(self, like: Sequence[int]) -> list[int]:
+        """A quarter of the anchors, those that were shown and those that were held out in their proportion."""
+        quarter, shown = max(1, len(self.adapter.anchors) // 4), self.adapter.shown
+        held = [position for position in like if position >= shown]
+        of_held = round(quarter * len(held) / len(self.adapter.anchors))
+        return [*like[: min(quarter - of_held, len(like) - len(held))], *held[:of_held]]
 
 
 class Race(EvaluationCache[Evaluation | None, int]):

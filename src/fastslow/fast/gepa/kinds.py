@@ -63,7 +63,8 @@ class Kinds:
         else:
             fronts = {key: front for key, front in state.get_pareto_front_mapping().items() if key in set(like)}
             parent = select_program_candidate_from_pareto_front(fronts, state.per_program_tracked_scores, self.rng)
-        return parent, self.rng.sample(like, min(self.minibatch, len(like)))
+        shown = [position for position in like if position < self.adapter.shown]
+        return parent, self.rng.sample(shown, min(self.minibatch, len(shown)))
 
     def _head(self, kind: str, candidates: Sequence[Prompt]) -> int:
         """The newest edit of a kind's search; before the first, the shortest of the prompts with the fewest complaints."""

@@ -8,6 +8,8 @@ Deviations from gepa and from the paper, each because a population is evolved ag
 - While no prompt scores more than luck, ties up to one hit are accepted unless the verifier complains about more things than
   before, the newest candidate then being the next parent: with exact rewards a right edit earns nothing until nearly all
   rules stand. Such a child is scored on a few anchors only.
+- By option (`held_out`) a slice of the anchors is never shown to reflection, and a child whose gain is on the shown ones alone
+  is refused: it may have copied phrases of single problems.
 - A child that is losing on a quarter of the anchors, and wins nothing alone there, is not scored on the rest.
 - A population that scores less than a quarter of what it scored in the cycle before restarts from the seed prompt.
 - Where problems are of several kinds, the search looks at one kind at a time (`kinds.py`).
@@ -65,6 +67,7 @@ class GepaOptimiser:
         reflection_minibatch: int,
         proposals_per_iteration: int = 1,
         max_failures: int = 3,
+        held_out: float = 0.0,
         room: ContextRoom | None = None,
         merges: int = 0,
     ) -> None:
@@ -73,6 +76,7 @@ class GepaOptimiser:
         self.reflection_minibatch = reflection_minibatch
         self.proposals_per_iteration = proposals_per_iteration
         self.max_failures = max_failures
+        self.held_out = held_out
         self.room, self.merges = room, merges
 
     def evolve(
@@ -91,6 +95,7 @@ class GepaOptimiser:
             return self._too_small(seeds, size)
         anchors = self._anchors(problems, len(seeds), seed)
         adapter = CycleAdapter(self.proposer, evaluate, anchors, self.metric_calls, seed, self.room)
+        adapter.hold_out(self.held_out)
         adapter.score_seeds(seeds)
         restarted = self._is_stale(adapter, seeds, previous_scores) and self._restart(adapter)
         kinds = Kinds(adapter, self.reflection_minibatch, random.Random(derive_seed(seed, "kinds")))
@@ -125,6 +130,7 @@ class GepaOptimiser:
                 "too_long": adapter.too_long,
                 "restarted": restarted,
                 **({"merges": (merging.tried, merging.accepted)} if merging is not None else {}),
+                **({"overfitted": adapter.overfitted} if self.held_out else {}),
             },
             by_kind=kinds.best(evolved, pool),
             refusals=adapter.book.refusals,
@@ -159,7 +165,7 @@ class GepaOptimiser:
         return True
 
     def _run_gepa(self, adapter: CycleAdapter, seeds: Sequence[Prompt], kinds: Kinds, seed: int) -> Merging | None:
-        minibatch = min(self.reflection_minibatch, len(adapter.anchors))
+        minibatch = min(self.reflection_minibatch, adapter.shown)
         # Without these two, mypy asks for every method of gepa's optional protocols.
         gepa_adapter: Any = adapter
         callbacks: list[Any] = [SeedPopulation(adapter, seeds), Race(adapter), Recorder(adapter)]
@@ -169,7 +175,7 @@ class GepaOptimiser:
         with contextlib.suppress(BudgetSpentError):
             optimize(
                 seed_candidate=seeds[0].as_dict(),
-                trainset=adapter.anchors,
+                trainset=adapter.anchors[: adapter.shown],
                 valset=adapter.anchors,
                 adapter=gepa_adapter,
                 candidate_selection_strategy=NewestWhileZero(random.Random(seed)),

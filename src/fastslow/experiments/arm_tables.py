@@ -1,0 +1,147 @@
+"""What arms came to: where they ended, what a level took, each against the first seed by seed, and the KL at one accuracy."""
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+
+from fastslow.experiments.arms import ARMS, OWN, SEED, arm_curves, last_lines
+from fastslow.experiments.plots import ACCURACY, KL, ROLLOUTS, draw
+from fastslow.experiments.records import Line, Measured
+from fastslow.experiments.tables import Lines, median, reach, reaching
+from fastslow.measuring.statistics import Curve, Point, accuracy, final_accuracy, kl, reached, summarise
+from fastslow.runs.reader import evaluation_of
+from fastslow.text import markdown_table
+
+SHARES = (0.5, 0.75, 0.9)
+"""Of the best arm's final accuracy: the levels at which the drift is compared."""
+SHARE = 0.95
+
+Curves = Mapping[str, Mapping[int, Curve]]
+
+
+def arms_section(lines: Lines, arms: Sequence[str], budget: int, picture: Path) -> list[str]:
+    """All tables and the plot."""
+    curves = arm_curves(lines, arms)
+    if not curves:
+        return ["No arm has ended yet.", ""]
+    best = max(summarise([final_accuracy(curve) for curve in runs.values()]).median for runs in curves.values())
+    draw(
+        {ARMS[name].title: list(runs.values()) for name, runs in curves.items()},
+        [(ROLLOUTS, ACCURACY), (ACCURACY, KL)],
+        f"arms at {budget} sampled rollouts",
+        picture,
+    )
+    return [
+        f"Every arm has {budget} sampled rollouts, the search's and reflection's included, and the same seeds. Own prompt: the "
+        "best of the arm's last population; seed prompt: the task's.",
+        "",
+        *_ends(lines, curves),
+        *_levels(curves, SHARE * best),
+        *_paired(lines, curves),
+        *_drift(curves, best),
+        f"![arms]({picture.name})",
+        "",
+    ]
+
+
+def _ends(lines: Lines, curves: Curves) -> list[str]:
+    rows = []
+    for name, runs in curves.items():
+        last = [line for seed, line in last_lines(lines, name).items() if seed in runs]
+        rows.append(
+            [
+                ARMS[name].title,
+                str(len(runs)),
+                median(final_accuracy(curve) for curve in runs.values()),
+                *(_tested(last, measure, figure) for measure in (OWN, SEED) for figure in (_mean, _kl)),
+            ]
+        )
+    columns = [f"{what}, {name}" for name in (OWN, SEED) for what in ("test", "KL")]
+    return markdown_table(["arm", "seeds", "validation at the end", *columns], rows)
+
+
+def _levels(curves: Curves, level: float) -> list[str]:
+    rows = []
+    for name, runs in curves.items():
+        at = [reached(curve, level) for curve in runs.values()]
+        cells = [reach(at, lambda p: p.rollouts, 0), reach(at, lambda p: p.seconds, 1)]
+        rows.append([ARMS[name].title, reaching(at), *cells])
+    return markdown_table([f"to {level:.2f}, own prompt", "seeds that reach it", "rollouts", "seconds"], rows)
+
+
+def _paired(lines: Lines, curves: Curves) -> list[str]:
+    """Each arm against the first one, seed by seed: differences of accuracy and of KL on the test split."""
+    first, *others = curves
+    base, rows = last_lines(lines, first), []
+    for name in others:
+        other = last_lines(lines, name)
+        shared = [seed for seed in curves[name] if seed in base and seed in other and seed in curves[first]]
+        cells = [
+            median(
+                figure(other[seed]["measures"][measure]) - figure(base[seed]["measures"][measure]) for seed in shared
+            )
+            for measure in (OWN, SEED)
+            for figure in (_mean, _kl)
+        ]
+        rows.append([ARMS[name].title, str(len(shared)), *cells])
+    if not rows:
+        return []
+    title = ARMS[first].title
+    return [
+        f"Less {title}, seed by seed, on the test split:",
+        "",
+        *markdown_table(["arm", "seeds", f"accuracy, {OWN}", f"KL, {OWN}", f"accuracy, {SEED}", f"KL, {SEED}"], rows),
+    ]
+
+
+def _drift(curves: Curves, best: float) -> list[str]:
+    """KL where an accuracy was first reached, under the own prompt and under the seed prompt."""
+    levels = [share * best for share in SHARES]
+    rows = []
+    for name, runs in curves.items():
+        own = [_kl_at(runs.values(), level, accuracy, kl) for level in levels]
+        seed = [_kl_at(runs.values(), level, _seed_accuracy, _seed_kl) for level in levels]
+        rows.append([ARMS[name].title, *own, *seed])
+    head = [f"{prompt}, {level:.2f}" for prompt in (OWN, SEED) for level in levels]
+    return [
+        "KL to the base, in nats a token, at the first evaluation that reaches an accuracy under the same prompt. Never: half "
+        "of the seeds or more do not reach it. A dash: not measured, since a second phase measures from its own start.",
+        "",
+        *markdown_table(["arm", *head], rows),
+    ]
+
+
+def _kl_at(
+    runs: Iterable[Curve], level: float, value: Callable[[Point], float], drift: Callable[[Point], float]
+) -> str:
+    found: list[float | None] = []
+    for curve in runs:
+        point = next((point for point in curve if value(point) >= level), None)
+        found.append(None if point is None else drift(point))
+    if any(each is not None and math.isnan(each) for each in found):
+        return "-"
+    return median(found)
+
+
+def _seed_accuracy(point: Point) -> float:
+    value = evaluation_of(point).seed_accuracy
+    return -math.inf if value is None else float(value)
+
+
+def _seed_kl(point: Point) -> float:
+    value = evaluation_of(point).seed_kl
+    return math.nan if value is None else float(value)
+
+
+def _tested(lines: Sequence[Line], measure: str, figure: Callable[[Measured], float]) -> str:
+    values = [figure(line["measures"][measure]) for line in lines if measure in line["measures"]]
+    return "-" if not values or any(math.isnan(value) for value in values) else median(values)
+
+
+def _mean(measured: Measured) -> float:
+    return float(measured["mean"])
+
+
+def _kl(measured: Measured) -> float:
+    found = measured.get("kl")
+    return math.nan if found is None else float(found["mean"])

@@ -1,0 +1,36 @@
+"""The configs of experiments/real_model: each passes `--dry-run`, and each arm of it is a config that holds."""
+
+from pathlib import Path
+
+import pytest
+
+from fastslow.config import load_config
+from fastslow.experiments.arms import ARMS, arm_parts, check_arms
+from fastslow.experiments.runner import Experiment, part_config
+from fastslow.plan import describe
+from fastslow.training.build import check
+
+CONFIGS = sorted((Path(__file__).parents[3] / "experiments" / "real_model").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_each_config_is_explained_and_each_of_its_arms_holds(path: Path, tiny_model_dir: Path, tmp_path: Path) -> None:
+    config = load_config(path, [f"model.name={tiny_model_dir}", f"output={tmp_path / 'run'}"])
+    assert f"or {config.max_rollouts} sampled rollouts" in describe(config)
+    check_arms(config)
+    parts = arm_parts(config, list(ARMS), [0], {"rl": {"slow.learning_rate": 1e-4}})
+    experiment = Experiment("arms", config.model_dump(mode="json"), tuple(parts))
+    made = {part.name: part_config(experiment, part, tmp_path) for part in parts}
+    for part in made.values():
+        check(part)
+    assert made["fst-policy-0"].fast.proposer.kind == "policy"
+    assert made["prompt-rl-0"].slow.learning_rate == 1e-4 != made["fst-0"].slow.learning_rate
+    for name, arm in ARMS.items():
+        spent = [made[part.name].max_rollouts or 0 for part in parts if part.labels["arm"] == name]
+        assert len(spent) == len(arm.phases) and sum(spent) == config.max_rollouts
+
+
+def test_there_is_a_config_for_each_task() -> None:
+    assert {path.stem for path in CONFIGS} == {
+        "json", "boxed", "tags", "gsm_symbolic", "letter_counting", "tool_protocol", "star_graph"
+    }  # fmt: skip
