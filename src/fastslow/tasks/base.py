@@ -6,6 +6,7 @@ judge), override `score_batch` as well. A task of several turns subclasses `Epis
 (`tasks/episode.py`).
 """
 
+import functools
 import logging
 import traceback
 from abc import ABC, abstractmethod
@@ -13,9 +14,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from fastslow.errors import TaskError
+from fastslow import threads
+from fastslow.errors import ElsewhereError, FastslowError, LateError, TaskError
 from fastslow.tasks.components import SKILL, TOOL, Described, descriptions_of, texts_of, with_skills
 from fastslow.tasks.episode import Episode, OneTurn
+from fastslow.threads import TimeLimit
 from fastslow.text import printable, shortened, shown, storable
 from fastslow.types import SYSTEM, Message, Problem, Prompt, Score
 
@@ -24,6 +27,9 @@ SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
 LONGEST_FEEDBACK, LONGEST_REASON = 100_000, 2_000
 """Characters of a verifier's words, and of an error's, that are kept: all of them are written down."""
+TIMEOUT = "task.timeout_s"
+MAX_FAILURES_IN_A_ROW = 3
+"""Rows that fail one after the other before a scorer is taken for down."""
 logger = logging.getLogger(__name__)
 _told_places: set[str] = set()
 
@@ -50,6 +56,8 @@ class Task(ABC):
     """What a policy and its prompts are trained on."""
 
     name: str = "task"
+    timeout_s: float | None = None
+    """`task.timeout_s` of the config that it was made from."""
 
     @property
     def seed_prompt(self) -> Prompt:
@@ -79,6 +87,21 @@ class Task(ABC):
         Raises: TaskError where `score` returns something other than a `Score` with a reward in [0, 1].
         """
         return [self._score_one(problem, text) for problem, text in zip(problems, completions, strict=True)]
+
+    @property
+    def scores_alone(self) -> bool:
+        """Whether a batch is scored one completion at a time, as the task's own `score_batch` is not where it has one."""
+        return type(self).score_batch is Task.score_batch
+
+    def verdicts(self, problems: Sequence[Problem], completions: Sequence[str]) -> list[Score | ScoringFailure]:
+        """What a run takes: `score_batch`, each call of the scorer within `timeout_s`, each score checked.
+
+        Where a batch breaks, or is late, rows go in one at a time, so that one bad row costs one row. After three failures
+        in a row the scorer is taken for down, and what is left fails with the same reason.
+        Raises: TaskError for what is no score, and other errors of fastslow's own.
+        """
+        with TimeLimit(self.timeout_s, TIMEOUT) as limit:
+            return self._judge(limit, problems, completions)
 
     def messages(self, problem: Problem, prompt: Prompt) -> tuple[Message, ...]:
         """The context of a problem under a prompt: the `system` component, merged into the problem's own system message.
@@ -119,9 +142,42 @@ class Task(ABC):
             )
         return _Reseeded(self, prompt)
 
-    def _score_one(self, problem: Problem, completion: str) -> Score | ScoringFailure:
+    def _judge(
+        self, limit: TimeLimit, problems: Sequence[Problem], completions: Sequence[str]
+    ) -> list[Score | ScoringFailure]:
+        rows = list(zip(problems, completions, strict=True))
+        if not self.scores_alone:
+            try:
+                return self._batch(limit, rows)
+            except (Exception, SystemExit) as error:  # a scorer that ends its program must not end this one
+                if isinstance(error, FastslowError) and not isinstance(error, LateError | ElsewhereError):
+                    raise
+                if len(rows) == 1:
+                    return [failure_of(error)]
+        scores: list[Score | ScoringFailure] = []
+        for row in rows:
+            last = scores[-MAX_FAILURES_IN_A_ROW:]
+            if not self.scores_alone and len(last) == MAX_FAILURES_IN_A_ROW and not any(isinstance(score, Score) for score in last):
+                return [*scores, *[last[-1]] * (len(rows) - len(scores))]
+            scores += [self._score_one(*row, limit)] if self.scores_alone else self._judge(limit, [row[0]], [row[1]])
+        return scores
+
+    def _batch(self, limit: TimeLimit, rows: Sequence[tuple[Problem, str]]) -> list[Score | ScoringFailure]:
+        problems, completions = [problem for problem, _ in rows], [text for _, text in rows]
+        found = limit.call(lambda: self.score_batch(problems, completions))
+        if not isinstance(found, list | tuple) or len(found) != len(rows):
+            raise TaskError(f"score_batch returned {shown(found)} for {len(rows)} completions: one Score each is needed")
+        return [
+            score if isinstance(score, ScoringFailure) else check_score(score, problem)
+            for score, problem in zip(found, problems, strict=True)
+        ]
+
+    def _score_one(
+        self, problem: Problem, completion: str, limit: TimeLimit | None = None
+    ) -> Score | ScoringFailure:
         try:
-            score = self.score(problem, completion)
+            asked = functools.partial(self.score, problem, completion)
+            score = asked() if limit is None else limit.call(asked)
         except (Exception, SystemExit) as error:  # a scorer that ends its program must not end this one
             return failure_of(error)
         return check_score(score, problem)
@@ -196,6 +252,9 @@ class _Reseeded(Task):
     def score_batch(self, problems: Sequence[Problem], completions: Sequence[str]) -> list[Score | ScoringFailure]:
         return self._task.score_batch(problems, completions)
 
+    def verdicts(self, problems: Sequence[Problem], completions: Sequence[str]) -> list[Score | ScoringFailure]:
+        return self._task.verdicts(problems, completions)
+
     def messages(self, problem: Problem, prompt: Prompt) -> tuple[Message, ...]:
         return self._task.messages(problem, self._placed(prompt))
 
@@ -227,11 +286,23 @@ def has_turns(task: Task) -> bool:
     return False
 
 
+def reason_of(error: BaseException) -> str:
+    """An exception of a scorer in words that a file can hold."""
+    told = str(error) if isinstance(error, LateError | ElsewhereError) else f"{type(error).__name__}: {error}"
+    return shortened(storable(told), LONGEST_REASON)
+
+
+def place_of(error: BaseException) -> str:
+    """The file and line where a scorer raised, or was interrupted; empty where they are not known."""
+    if isinstance(error, ElsewhereError):
+        return error.place
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename != threads.__file__]
+    return f"{frames[-1].filename}, line {frames[-1].lineno}" if frames else ""
+
+
 def failure_of(error: BaseException) -> ScoringFailure:
     """The failure that an exception of a scorer stands for. Where it was raised is logged, once for each place."""
-    reason = shortened(storable(f"{type(error).__name__}: {error}"), LONGEST_REASON)
-    frames = traceback.extract_tb(error.__traceback__)
-    place = f"{frames[-1].filename}, line {frames[-1].lineno}" if frames else ""
+    reason, place = reason_of(error), place_of(error)
     if place and place not in _told_places:
         _told_places.add(place)
         logger.warning("a scorer broke, and its rollout is masked: %s (%s)", printable(reason), place)

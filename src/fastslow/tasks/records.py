@@ -93,6 +93,11 @@ class RecordsTask(Task):
             raise InfrastructureError(score.reason)
         return score
 
+    @property
+    def scores_alone(self) -> bool:
+        """A scorer judges alone; reward functions take the whole batch."""
+        return self._rewards is None
+
     def score_batch(self, problems: Sequence[Problem], completions: Sequence[str]) -> list[Score | ScoringFailure]:
         """One call of the reward functions for the whole batch; a rollout that they cannot judge is masked."""
         if self._rewards is None:
