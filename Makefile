@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: check-gpu demo golden mutants test test-tinker test-vllm check setup
+.PHONY: check-gpu demo fuzz golden mutants test test-tinker test-vllm check setup
 
 setup: $(READY)
 
@@ -16,6 +16,11 @@ $(READY): pyproject.toml constraints.txt
 
 test: check
 	$(BIN)/python -m pytest -n 2
+
+# Broken configs, data files, replies, tool calls and run directories, N new ones of each kind: make fuzz N=10000.
+N ?= 1000
+fuzz: $(READY)
+	FASTSLOW_FUZZ=$(N) $(BIN)/python -m pytest -n 2 tests/fuzz
 
 check: $(READY)
 	$(BIN)/ruff check .

@@ -120,3 +120,13 @@ def test_a_budget_that_is_too_small_is_refused_dry_and_before_a_run_begins(
 def test_a_missing_model_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"model.name: .*nowhere"):
         describe(small_config(tmp_path / "nowhere", tmp_path / "run"))
+
+
+def test_a_dry_run_does_not_wait_for_a_server_that_is_not_there(tmp_path: Path) -> None:
+    tinker = {"base_url": "http://127.0.0.1:9", "backend": "jax"}
+    overrides = {"engine": "tinker", "tinker": tinker, "model": {"name": "some/model", "lora": {"rank": 4}}}
+    config = small_config(Path("some/model"), tmp_path / "run", **overrides)
+    assert config.tinker is not None
+    assert config.tinker.connect_timeout_s == 30.0
+    with pytest.raises(ConfigError, match="no server answers at http://127.0.0.1:9 within 3 s"):
+        describe(config)

@@ -16,6 +16,7 @@ from fastslow.report.experiments import panels, read_experiment
 from fastslow.report.redact import redact_text, visible
 from fastslow.report.runs import BY_KIND, read_run
 from fastslow.runs.files import is_run
+from fastslow.runs.reader import Run
 from fastslow.text import printable, shortened
 
 MOST_PARTS = 24
@@ -47,6 +48,7 @@ def _collect(arguments: Sequence[Path]) -> PageData:
     for path, name in zip(arguments, names, strict=True):
         if is_run(path):
             runs.append(read_run(path, name))
+            notes += [f"{name}: {lost}." for lost in Run(path).losses]
             continue
         parts = read_experiment(path) if path.exists() else []
         if not parts:

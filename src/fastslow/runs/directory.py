@@ -11,7 +11,7 @@ import os
 import platform
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import IO, Any
@@ -40,7 +40,8 @@ from fastslow.text import shown, storable
 from fastslow.types import Prompt, Rollout
 
 APPENDED = (METRICS, PROMPTS)
-RESUMABLE_KEYS = ("steps", "max_rollouts", "tracker", "threads")
+# A scorer that was too slow, or crashed, may get more time or a process of its own.
+RESUMABLE_KEYS = ("steps", "max_rollouts", "tracker", "threads", "task.timeout_s", "task.isolate", "task.memory_gib")
 # A server may come back at another address.
 RESUMABLE_PREFIX = "tinker."
 PACKAGES = ("fastslow", "torch", "transformers", "peft", "gepa", "numpy")
@@ -245,10 +246,18 @@ class RunDirectory:
         resumable = [step for step in checkpoint_steps(self.path) if (self.checkpoint_dir(step) / "resume").is_dir()]
         return self.checkpoint_dir(resumable[-1]) if resumable else None
 
-    def prune_resume_state(self, kept: int = 1) -> None:
-        """Weights of every checkpoint are kept; what only resuming needs is kept for the newest `kept` of them."""
-        for step in checkpoint_steps(self.path)[:-kept]:
+    def prune(self, resumable: int = 1, kept: int | None = None) -> None:
+        """The newest `kept` checkpoints stay (None: all), and in the newest `resumable` what only resuming needs."""
+        steps = checkpoint_steps(self.path)
+        for step in steps[:-resumable]:
             shutil.rmtree(self.checkpoint_dir(step) / "resume", ignore_errors=True)
+        for step in steps[:-kept] if kept is not None else ():
+            # It goes as a whole: who is killed meanwhile leaves no half of it under its name.
+            gone = self.checkpoint_dir(step).with_name(f".old-step_{step}")
+            shutil.rmtree(gone, ignore_errors=True)
+            with suppress(OSError):
+                self.checkpoint_dir(step).replace(gone)
+            shutil.rmtree(gone, ignore_errors=True)
 
     def samples(self, step: int | None = None) -> list[Path]:
         """The files in rollouts/, ascending; up to a step where one is given."""
@@ -272,6 +281,9 @@ class RunDirectory:
         for newer in checkpoint_steps(self.path):
             if positions is None or newer > step:
                 shutil.rmtree(self.checkpoint_dir(newer))
+        for left in (self.path / "checkpoints").glob(".*-step_*"):  # a kill left it in the middle of saving or pruning
+            if left.name.startswith((".tmp-", ".old-")):
+                shutil.rmtree(left, ignore_errors=True)
         if positions is None:
             (self.path / POPULATION).unlink(missing_ok=True)
 

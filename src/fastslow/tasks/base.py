@@ -164,13 +164,7 @@ class Task(ABC):
 
     def _batch(self, limit: TimeLimit, rows: Sequence[tuple[Problem, str]]) -> list[Score | ScoringFailure]:
         problems, completions = [problem for problem, _ in rows], [text for _, text in rows]
-        found = limit.call(lambda: self.score_batch(problems, completions))
-        if not isinstance(found, list | tuple) or len(found) != len(rows):
-            raise TaskError(f"score_batch returned {shown(found)} for {len(rows)} completions: one Score each is needed")
-        return [
-            score if isinstance(score, ScoringFailure) else check_score(score, problem)
-            for score, problem in zip(found, problems, strict=True)
-        ]
+        return check_scores(limit.call(lambda: self.score_batch(problems, completions)), problems)
 
     def _score_one(
         self, problem: Problem, completion: str, limit: TimeLimit | None = None
@@ -343,6 +337,16 @@ def check_score(score: Score, problem: Problem) -> Score:
         )
     feedback = shortened(storable(score.feedback), LONGEST_FEEDBACK)
     return score if feedback == score.feedback else Score(score.reward, feedback)
+
+
+def check_scores(found: Any, problems: Sequence[Problem]) -> list[Score | ScoringFailure]:
+    """The scores of a batch, each checked. Raises: TaskError where there is not one for each problem."""
+    if not isinstance(found, list | tuple) or len(found) != len(problems):
+        raise TaskError(f"score_batch returned {shown(found)} for {len(problems)} completions: one Score each is needed")
+    return [
+        score if isinstance(score, ScoringFailure) else check_score(score, problem)
+        for score, problem in zip(found, problems, strict=True)
+    ]
 
 
 def with_system_prompt(messages: Sequence[Message], system: str) -> tuple[Message, ...]:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from fastslow.errors import FastslowError, TaskError
-from fastslow.tasks.base import SPLITS, ScoringFailure, Task, check_score, place_of, reason_of
+from fastslow.tasks.base import SPLITS, ScoringFailure, Task, check_score, check_scores, place_of, reason_of
 from fastslow.tasks.episode import Episode
 from fastslow.tasks.isolation.wire import Closed, receive, send
 from fastslow.tasks.settings import TaskConfig
@@ -139,13 +139,12 @@ class Copy:
             score = self.task.score(self.problems[problem], completion)
         except (Exception, SystemExit) as error:
             return {"failure": reason_of(error), "place": place_of(error)}
-        return _score_record(score, self.problems[problem])
+        return _score_record(check_score(score, self.problems[problem]))
 
     def do_score_batch(self, problems: list[str], completions: list[str]) -> list[dict[str, Any]]:
         """The scores of a batch."""
         asked = [self.problems[name] for name in problems]
-        found = self.task.score_batch(asked, completions)
-        return [_score_record(score, problem) for score, problem in zip(found, asked, strict=True)]
+        return [_score_record(score) for score in check_scores(self.task.score_batch(asked, completions), asked)]
 
     def do_start(self, problem: str, prompt: dict[str, str]) -> dict[str, Any]:
         """Make an episode and start it: its first context, and its tools, which may be known only then."""
@@ -158,7 +157,7 @@ class Copy:
 
     def do_score_episode(self, problem: str) -> dict[str, Any]:
         """The score of the episode."""
-        return _score_record(self._open.score(), self.problems[problem])
+        return _score_record(check_score(self._open.score(), self.problems[problem]))
 
     def do_close(self) -> None:
         """Let go of what it holds."""
@@ -178,8 +177,7 @@ def _messages(said: Callable[[], Sequence[Any]]) -> Any:
     return [dict(message) if hasattr(message, "keys") else None for message in value]
 
 
-def _score_record(score: Score | ScoringFailure, problem: Problem) -> dict[str, Any]:
+def _score_record(score: Score | ScoringFailure) -> dict[str, Any]:
     if isinstance(score, ScoringFailure):
         return {"failure": score.reason, "place": ""}
-    checked = check_score(score, problem)
-    return {"reward": checked.reward, "feedback": checked.feedback}
+    return {"reward": score.reward, "feedback": score.feedback}
