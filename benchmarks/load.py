@@ -175,7 +175,11 @@ def main() -> None:
     sizes = {"steps": options.steps, "prompts": options.prompts, "rows": options.rows}
     options.json.write_text(json.dumps({**sizes, "commands": rows}, indent=1) + "\n", encoding="utf-8")
     header = ("command", "CPU s", "peak MB", "status")
-    print("\n".join(markdown_table(header, [[str(row[k]) for k in ("command", "cpu_s", "peak_mb", "status")] for row in rows])))
+    print(
+        "\n".join(
+            markdown_table(header, [[str(row[k]) for k in ("command", "cpu_s", "peak_mb", "status")] for row in rows])
+        )
+    )
 
 
 if __name__ == "__main__":

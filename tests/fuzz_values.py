@@ -8,7 +8,8 @@ TEXTS = st.one_of(
     st.text(max_size=12),
     st.sampled_from(
         ["", " ", "null", "~", "yes", "1e999", "-0", "010", "1:30", "\ud800", "\x00", "\x1b[31m", "<|im_end|>", "../..",
-         "package:../..", "a:b", "[/bad]", "{{x}}", "9" * 400, "x" * 3000, "\u202e", "nan", "2026-13-45", "&a [*a]", "!!python/x"]
+         "package:../..", "a:b", "[/bad]", "{{x}}", "9" * 400, "x" * 3000, "\u202e", "nan", "2026-13-45",
+         "&a [*a]", "!!python/x"]
     ),
 )  # fmt: skip
 NUMBERS = st.one_of(

@@ -63,4 +63,3 @@ def test_any_override(tmp_path_factory: Any, key: str, value: str) -> None:
         load_config(path, [f"{key}={value}", f"seed={value}"])
     except FastslowError as error:
         assert 0 < len(str(error)) < LONGEST_ERROR
-

@@ -19,7 +19,9 @@ from fuzz_values import TEXTS, VALUES, changed_tree
 
 WHOLE = {
     "id": "x",
-    "choices": [{"message": {"role": "assistant", "content": "<new_prompt>Be brief.</new_prompt>"}, "finish_reason": "stop"}],
+    "choices": [
+        {"message": {"role": "assistant", "content": "<new_prompt>Be brief.</new_prompt>"}, "finish_reason": "stop"}
+    ],
     "usage": {"prompt_tokens": 10, "completion_tokens": 5},
 }
 CONFIG = proposer_config(kind="openai", model="m", base_url="http://h/v1")
@@ -67,7 +69,11 @@ def test_any_answer(response: Any) -> None:
     propose(response)
 
 
-@given(st.lists(st.one_of(TEXTS, st.sampled_from(["<new_prompt>", "</new_prompt>", "</think>", "<think>", "\r\n", SECRET]))))
+@given(
+    st.lists(
+        st.one_of(TEXTS, st.sampled_from(["<new_prompt>", "</new_prompt>", "</think>", "<think>", "\r\n", SECRET]))
+    )
+)
 def test_any_text_as_a_reply(parts: list[str]) -> None:
     message = {"content": "".join(parts)}
     propose({"choices": [{"message": message, "finish_reason": "stop"}]})
@@ -105,8 +111,30 @@ def shout(text: str) -> str:
     return text.upper()
 
 
-MARKS = ["<tool_call>", "</tool_call>", "[TOOL_CALLS]", "[ARGS]", "<|python_tag|>", "<think>", "</think>", "{", "}", "[", "]"]
-BITS = [*MARKS, '"name"', '"arguments"', '"parameters"', ":", ",", '"add"', '{"name": "add", "arguments": {"a": 1}}', "null"]
+MARKS = [
+    "<tool_call>",
+    "</tool_call>",
+    "[TOOL_CALLS]",
+    "[ARGS]",
+    "<|python_tag|>",
+    "<think>",
+    "</think>",
+    "{",
+    "}",
+    "[",
+    "]",
+]
+BITS = [
+    *MARKS,
+    '"name"',
+    '"arguments"',
+    '"parameters"',
+    ":",
+    ",",
+    '"add"',
+    '{"name": "add", "arguments": {"a": 1}}',
+    "null",
+]
 EPISODE = Tools()
 
 
@@ -119,7 +147,10 @@ def test_any_text_as_tool_calls(parts: list[str]) -> None:
         assert isinstance(message["content"], str)
 
 
-@given(st.one_of(st.sampled_from(["add", "shout"]), TEXTS), st.dictionaries(st.one_of(TEXTS, st.sampled_from("ab")), VALUES))
+@given(
+    st.one_of(st.sampled_from(["add", "shout"]), TEXTS),
+    st.dictionaries(st.one_of(TEXTS, st.sampled_from("ab")), VALUES),
+)
 def test_any_arguments(name: str, arguments: dict[str, Any]) -> None:
     for message in EPISODE.step(write_call(name, arguments)):
         assert isinstance(message["content"], str)

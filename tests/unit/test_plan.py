@@ -128,5 +128,5 @@ def test_a_dry_run_does_not_wait_for_a_server_that_is_not_there(tmp_path: Path) 
     config = small_config(Path("some/model"), tmp_path / "run", **overrides)
     assert config.tinker is not None
     assert config.tinker.connect_timeout_s == 30.0
-    with pytest.raises(ConfigError, match="no server answers at http://127.0.0.1:9 within 3 s"):
+    with pytest.raises(ConfigError, match=r"no server answers at http://127.0.0.1:9 within 3 s"):
         describe(config)

@@ -252,10 +252,8 @@ class RunDirectory:
         for step in steps[:-resumable]:
             shutil.rmtree(self.checkpoint_dir(step) / "resume", ignore_errors=True)
         for step in steps[:-kept] if kept is not None else ():
-            # It goes as a whole: who is killed meanwhile leaves no half of it under its name.
             gone = self.checkpoint_dir(step).with_name(f".old-step_{step}")
-            shutil.rmtree(gone, ignore_errors=True)
-            with suppress(OSError):
+            with suppress(OSError):  # as a whole: a kill leaves no half of it under its name
                 self.checkpoint_dir(step).replace(gone)
             shutil.rmtree(gone, ignore_errors=True)
 
@@ -281,9 +279,8 @@ class RunDirectory:
         for newer in checkpoint_steps(self.path):
             if positions is None or newer > step:
                 shutil.rmtree(self.checkpoint_dir(newer))
-        for left in (self.path / "checkpoints").glob(".*-step_*"):  # a kill left it in the middle of saving or pruning
-            if left.name.startswith((".tmp-", ".old-")):
-                shutil.rmtree(left, ignore_errors=True)
+        for left in (self.path / "checkpoints").glob(".???-step_*"):  # of saving or pruning that was killed
+            shutil.rmtree(left, ignore_errors=True)
         if positions is None:
             (self.path / POPULATION).unlink(missing_ok=True)
 

@@ -336,7 +336,9 @@ class Run:
         # A run that an error ended may be saved after a step whose line is still to be written.
         if newest and (not self.steps or last < newest - 1):
             what = "is gone or empty" if not self.steps else f"ends at step {last}"
-            lost.append(f"{METRICS} {what}, but there is a checkpoint of step {newest}: what is shown is a part of the run")
+            lost.append(
+                f"{METRICS} {what}, but there is a checkpoint of step {newest}: what is shown is a part of the run"
+            )
         known = {line["hash"] for line in self.candidates}
         # Of what was never searched for, such as the seed prompt of RL alone, there is no line.
         scored = [member["hash"] for member in self.members if member["mean"] is not None]

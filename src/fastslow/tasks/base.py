@@ -18,8 +18,8 @@ from fastslow import threads
 from fastslow.errors import ElsewhereError, FastslowError, LateError, TaskError
 from fastslow.tasks.components import SKILL, TOOL, Described, descriptions_of, texts_of, with_skills
 from fastslow.tasks.episode import Episode, OneTurn
-from fastslow.threads import TimeLimit
 from fastslow.text import printable, shortened, shown, storable
+from fastslow.threads import TimeLimit
 from fastslow.types import SYSTEM, Message, Problem, Prompt, Score
 
 Split = Literal["train", "validation", "test"]
@@ -157,7 +157,11 @@ class Task(ABC):
         scores: list[Score | ScoringFailure] = []
         for row in rows:
             last = scores[-MAX_FAILURES_IN_A_ROW:]
-            if not self.scores_alone and len(last) == MAX_FAILURES_IN_A_ROW and not any(isinstance(score, Score) for score in last):
+            if (
+                not self.scores_alone
+                and len(last) == MAX_FAILURES_IN_A_ROW
+                and not any(isinstance(score, Score) for score in last)
+            ):
                 return [*scores, *[last[-1]] * (len(rows) - len(scores))]
             scores += [self._score_one(*row, limit)] if self.scores_alone else self._judge(limit, [row[0]], [row[1]])
         return scores
@@ -166,9 +170,7 @@ class Task(ABC):
         problems, completions = [problem for problem, _ in rows], [text for _, text in rows]
         return check_scores(limit.call(lambda: self.score_batch(problems, completions)), problems)
 
-    def _score_one(
-        self, problem: Problem, completion: str, limit: TimeLimit | None = None
-    ) -> Score | ScoringFailure:
+    def _score_one(self, problem: Problem, completion: str, limit: TimeLimit | None = None) -> Score | ScoringFailure:
         try:
             asked = functools.partial(self.score, problem, completion)
             score = asked() if limit is None else limit.call(asked)
@@ -342,7 +344,9 @@ def check_score(score: Score, problem: Problem) -> Score:
 def check_scores(found: Any, problems: Sequence[Problem]) -> list[Score | ScoringFailure]:
     """The scores of a batch, each checked. Raises: TaskError where there is not one for each problem."""
     if not isinstance(found, list | tuple) or len(found) != len(problems):
-        raise TaskError(f"score_batch returned {shown(found)} for {len(problems)} completions: one Score each is needed")
+        raise TaskError(
+            f"score_batch returned {shown(found)} for {len(problems)} completions: one Score each is needed"
+        )
     return [
         score if isinstance(score, ScoringFailure) else check_score(score, problem)
         for score, problem in zip(found, problems, strict=True)

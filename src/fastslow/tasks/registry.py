@@ -48,6 +48,10 @@ def make_task(config: TaskConfig) -> Task:
 def guarded(task: Task, config: TaskConfig) -> Task:
     """The task under the limits of its config: in processes of its own, where the config says so."""
     if config.isolate is not None:
+        if config.name == "agent":
+            raise ConfigError(
+                "task.isolate: 'process' is not for task 'agent': agents run in threads of the run: set it to null"
+            )
         spec = {"name": config.name, "options": config.options}
         return IsolatedTask(task, spec, config.timeout_s, config.memory_gib)
     if config.memory_gib is not None:

@@ -15,7 +15,6 @@ from fastslow.tasks.base import SPLITS, ScoringFailure, Split, Stage, Task
 from fastslow.tasks.episode import Episode
 from fastslow.types import Message, Problem, Prompt, Score
 
-
 Judge = Callable[[list[Problem], list[str]], list[Score | ScoringFailure]]
 
 

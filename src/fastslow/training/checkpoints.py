@@ -33,9 +33,7 @@ class Mark:
 class Checkpoints:
     """Writes the newest mark of a run, on time or when an error ends it."""
 
-    def __init__(
-        self, run: RunDirectory, engine: PolicyEngine, resumable: int = 2, kept: int | None = None
-    ) -> None:
+    def __init__(self, run: RunDirectory, engine: PolicyEngine, resumable: int = 2, kept: int | None = None) -> None:
         self.run, self.engine, self.resumable, self.kept = run, engine, resumable, kept
         self.mark: Mark | None = None
         self._saved: Mark | None = None

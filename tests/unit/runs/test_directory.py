@@ -113,7 +113,8 @@ def test_rewinding_takes_back_what_came_after(run: RunDirectory) -> None:
 def test_a_resumed_run_may_only_change_how_long_it_goes_on(run: RunDirectory) -> None:
     assert resumed_config(run.path, ["steps=9"]).steps == 9
     with pytest.raises(
-        ConfigError, match=r"seed=4.*only steps, max_rollouts, tracker, threads, task.timeout_s, .* and the section tinker may change"
+        ConfigError,
+        match=r"seed=4.*only steps, max_rollouts, tracker, threads, task.timeout_s, .* and the section tinker may change",
     ):
         resumed_config(run.path, ["seed=4"])
     run.close()

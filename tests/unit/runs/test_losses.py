@@ -15,7 +15,9 @@ from report_runs import candidate, make_run
 FIXTURES = Path(__file__).parents[2] / "fixtures" / "runs"
 
 
-@pytest.mark.parametrize("run", sorted(path for path in FIXTURES.iterdir() if path.is_dir()), ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "run", sorted(path for path in FIXTURES.iterdir() if path.is_dir()), ids=lambda path: path.name
+)
 def test_whole_runs_have_lost_nothing(run: Path) -> None:
     assert Run(run).losses == []
 

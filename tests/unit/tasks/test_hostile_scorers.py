@@ -138,13 +138,21 @@ class Wrong(LettersTask):
 
 
 @pytest.mark.parametrize("reward", [float("nan"), 1.0000001])
-def test_a_run_with_one_wrong_reward_in_the_middle_is_saved(tmp_path: Path, tiny_model_dir: Path, reward: float) -> None:
+def test_a_run_with_one_wrong_reward_in_the_middle_is_saved(
+    tmp_path: Path, tiny_model_dir: Path, reward: float
+) -> None:
     task = {"name": f"{__name__}:Wrong", "options": {"reward": reward}}
     evaluation = {"every": 0}
     with pytest.raises(TaskError, match="rewards lie in") as caught:
         train(
             small_config(
-                tiny_model_dir, tmp_path / "run", method="rl", steps=50, task=task, checkpoint_every=50, evaluation=evaluation
+                tiny_model_dir,
+                tmp_path / "run",
+                method="rl",
+                steps=50,
+                task=task,
+                checkpoint_every=50,
+                evaluation=evaluation,
             )
         )
     assert "The run stopped after step 5 and was saved in" in told(caught.value)

@@ -38,8 +38,8 @@ class Worker:
     def ask(self, name: str, *arguments: object, timeout_s: float | None, field: str) -> dict[str, Any]:
         """The reply to a request. A process that is gone, or is too slow and then killed, is `alive` no more.
 
-        Raises: LateError after the time limit, ElsewhereError where the code there raised or its process ended, TaskError for what
-        is no score.
+        Raises: LateError after the time limit, ElsewhereError where the code there raised or its process ended, TaskError for
+        what is no score.
         """
         self._asking = True
         try:
@@ -146,7 +146,13 @@ class Origin:
         mine, other = socket.socketpair()
         with other:
             self._process = subprocess.Popen(  # noqa: S603 (our own module)
-                [sys.executable, "-c", _MAIN, str(other.fileno()), json.dumps([path or os.getcwd() for path in sys.path])],
+                [
+                    sys.executable,
+                    "-c",
+                    _MAIN,
+                    str(other.fileno()),
+                    json.dumps([path or os.getcwd() for path in sys.path]),
+                ],
                 pass_fds=[other.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=2,
@@ -194,7 +200,9 @@ def _end(process: "subprocess.Popen[bytes]", control: socket.socket, owner: int)
 
 
 def _patience(timeout_s: float | None, field: str) -> Callable[[], None]:
-    """Called again and again, it raises LateError when the time is over; time in which this process is stopped is not counted."""
+    """Called again and again, it raises LateError when the time is over. Time in which this process is stopped is not
+    counted.
+    """
     left_s, last = timeout_s, time.monotonic()
 
     def wait() -> None:

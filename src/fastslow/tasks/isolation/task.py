@@ -26,9 +26,8 @@ class IsolatedTask(Task):
     ) -> None:
         if not hasattr(os, "fork"):
             raise ConfigError("task.isolate: 'process' needs a system that can fork: set it to null")
-        if len(task.parts) > 1 or hasattr(task, "agent"):
-            what = "an agent runs in threads of the run" if hasattr(task, "agent") else "set it in each task of a stream"
-            raise ConfigError(f"task.isolate: 'process' is not for task {task.name!r}: {what}")
+        if tuple(task.parts) != (task,):
+            raise ConfigError(f"task.isolate: 'process' is not for task {task.name!r}: set it in each task of a stream")
         self.name, self.task, self.timeout_s = task.name, task, timeout_s
         memory_bytes = None if memory_gib is None else int(memory_gib * GIB)
         self.origin = Origin(config, memory_bytes, digest(task))
@@ -89,9 +88,7 @@ class IsolatedTask(Task):
         """As `Task.verdicts`; the time limit is looked at here, where a process can be ended."""
         return self._judge(TimeLimit(None, TIMEOUT), problems, completions)
 
-    def _score_one(
-        self, problem: Problem, completion: str, limit: TimeLimit | None = None
-    ) -> Score | ScoringFailure:
+    def _score_one(self, problem: Problem, completion: str, limit: TimeLimit | None = None) -> Score | ScoringFailure:
         try:
             return self.score(problem, completion)
         except InfrastructureError as error:
@@ -144,5 +141,3 @@ class IsolatedEpisode:
         reply = self._worker.ask(name, *arguments, timeout_s=None, field="")
         self.tool_calls, self.tool_errors = reply["calls"], tuple(reply["errors"])
         return reply["value"]
-
-
