@@ -10,13 +10,16 @@ import argparse
 import json
 import os
 import random
+import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from fastslow.config import load_config
+from fastslow.config import load_config, parse_config
+from fastslow.loop import train
+from fastslow.runs.checksums import changed_files, write_sums
 from fastslow.runs.directory import RunDirectory
 from fastslow.runs.files import METRICS, POPULATION, PROMPTS, SAMPLES
 from fastslow.runs.record import StepRecord
@@ -140,6 +143,72 @@ def measure(command: Sequence[str], log: Path) -> dict[str, object]:
     }
 
 
+def measure_checksums(work: Path, megabytes: int) -> dict[str, float]:
+    """What checksums of a checkpoint of so many MB cost, beside writing and reading it; CPU seconds."""
+    directory = work / "checkpoint"
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.mkdir(parents=True)
+    piece = random.Random(0).randbytes(1 << 20)
+
+    def write() -> None:
+        with (directory / "model.safetensors").open("wb") as file:
+            for _ in range(megabytes):
+                file.write(piece)
+            file.flush()
+            os.fsync(file.fileno())
+
+    def read() -> None:
+        with (directory / "model.safetensors").open("rb") as file:
+            while file.read(1 << 20):
+                pass
+
+    found = {"megabytes": float(megabytes)}
+    sums = {"sums at save": lambda: write_sums(directory), "read": read, "sums at load": lambda: check(directory)}
+    for name, step in {"write": write, **sums}.items():
+        before = time.process_time()
+        step()
+        found[name] = round(time.process_time() - before, 3)
+    shutil.rmtree(directory)
+    return found
+
+
+def check(directory: Path) -> None:
+    """Compare the checksums, as `--resume` does before a model loads."""
+    changed = changed_files(directory)
+    if changed:
+        raise RuntimeError(f"{directory} changed: {changed}")
+
+
+def measure_training(work: Path, steps: int, rollouts: int) -> list[dict[str, float]]:
+    """The resident memory after each step of a run of the lab's model with so many rollouts a step, in MB."""
+    options = {
+        "model": {"name": "package:fastslow.lab/model"},
+        "task": {"name": "lab", "options": {"world": "amber"}},
+        "method": "rl",
+        "steps": steps,
+        "threads": 1,
+        "output": str(work / "long"),
+        "checkpoint_every": max(1, steps // 4),
+        "kept_checkpoints": 2,
+        "loop": {"group_size": 8, "population_size": 1, "problems_per_step": rollouts // 8, "steps_per_cycle": 1},
+        "sampling": {"max_tokens": 24},
+        "evaluation": {"every": 0},
+    }
+    shutil.rmtree(work / "long", ignore_errors=True)
+    memory: list[dict[str, float]] = []
+
+    class Watch:
+        def on_event(self, kind: str, values: Mapping[str, object]) -> None:
+            if kind == "step":
+                pages = int(Path("/proc/self/statm").read_text().split()[1])
+                memory.append(
+                    {"step": float(str(values["step"])), "mb": round(pages * os.sysconf("SC_PAGE_SIZE") / 1e6)}
+                )
+
+    train(parse_config(options), observer=Watch())
+    return memory
+
+
 def main() -> None:
     """Make the run and the data, run every command, print a table and write it down."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -149,9 +218,17 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=200_000)
     parser.add_argument("--only", default="", help="commands with this word in them")
     parser.add_argument("--json", type=Path, default=RESULTS / "load.json")
+    parser.add_argument("--checksums", type=int, metavar="MB", help="measure only what checksums of so many MB cost")
+    parser.add_argument("--train", type=int, metavar="STEPS", help="measure only the memory of a run of so many steps")
+    parser.add_argument("--rollouts", type=int, default=2000, help="of --train, a step")
     options = parser.parse_args()
     work = options.work
     work.mkdir(parents=True, exist_ok=True)
+    if options.checksums or options.train:
+        found: object = measure_checksums(work, options.checksums) if options.checksums else None
+        found = found or measure_training(work, options.train, options.rollouts)
+        print(json.dumps(found))
+        return
     run = work / "run"
     if not run.exists():
         make_run(run, options.steps, options.prompts)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from types import FrameType, TracebackType
 from typing import Any, TypeVar
 
-from fastslow.errors import LateError
+from fastslow.errors import ElsewhereError, LateError
 
 T = TypeVar("T")
 SLICE_S = 0.25
@@ -79,7 +79,8 @@ def _call(index: int, call: Callable[[], Any], finished: "queue.SimpleQueue[tupl
     try:
         outcome = Outcome(call(), seconds=time.perf_counter() - start)
     except BaseException as error:  # somebody else's code may end its thread, or raise what is no Exception
-        outcome = Outcome(failure=f"{type(error).__name__}: {error}", seconds=time.perf_counter() - start)
+        told = str(error) if isinstance(error, ElsewhereError) else f"{type(error).__name__}: {error}"
+        outcome = Outcome(failure=told, seconds=time.perf_counter() - start)
     finished.put((index, outcome))
 
 

@@ -320,6 +320,8 @@ def check_score(score: Score, problem: Problem) -> Score:
     `LONGEST_FEEDBACK`, and what no file can hold in it is replaced.
 
     Raises: TaskError where it is not a `Score` with a reward in [0, 1]."""
+    if isinstance(score, TaskError):  # found out in a process of its own
+        raise score
     if not isinstance(score, Score):
         raise TaskError(f"the scorer returned {shown(score)} for problem {problem.id!r}: return a fastslow.Score")
     if not isinstance(score.feedback, str):

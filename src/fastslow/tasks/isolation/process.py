@@ -74,15 +74,15 @@ class Worker:
             for kill in (os.killpg, os.kill):
                 with contextlib.suppress(OSError):
                     kill(self._pid, signal.SIGKILL)
-            self._end()
+            self._end(is_killed=True)
 
-    def _end(self) -> str:
+    def _end(self, is_killed: bool = False) -> str:
         if not self.alive:
             return "was killed"
         self.alive = False
         with contextlib.suppress(OSError):
             self._connection.shutdown(socket.SHUT_RDWR)
-        return self._origin.how_it_ended(self._pid)
+        return self._origin.how_it_ended(self._pid, is_killed)
 
 
 class Origin:
@@ -116,14 +116,14 @@ class Origin:
                 other.close()
         return Worker(self, mine, pid)
 
-    def how_it_ended(self, pid: int) -> str:
+    def how_it_ended(self, pid: int, is_killed: bool) -> str:
         """In words; it is waited for."""
         with self._lock:
             try:
                 if self._control is None:
                     return "was killed"
                 self._control.sendall(STATUS)
-                send(self._control, pid)
+                send(self._control, [pid, is_killed])
                 return str(receive(self._control))
             except (Closed, OSError):
                 self._stop()

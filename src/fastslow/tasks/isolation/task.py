@@ -1,10 +1,11 @@
 """A task whose scorer and whose episodes run in processes of their own (`task.isolate: process`)."""
 
 import os
+import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fastslow.errors import ConfigError, ElsewhereError, InfrastructureError
+from fastslow.errors import ConfigError, ElsewhereError, InfrastructureError, TaskError
 from fastslow.tasks.base import TIMEOUT, ScoringFailure, Split, Stage, Task, failure_of
 from fastslow.tasks.episode import Episode, OneTurn
 from fastslow.tasks.isolation.process import Origin, Worker
@@ -32,6 +33,7 @@ class IsolatedTask(Task):
         memory_bytes = None if memory_gib is None else int(memory_gib * GIB)
         self.origin = Origin(config, memory_bytes, digest(task))
         self._worker: Worker | None = None
+        self._lock = threading.Lock()
 
     @property
     def seed_prompt(self) -> Prompt:
@@ -95,9 +97,10 @@ class IsolatedTask(Task):
             return failure_of(error)
 
     def _ask(self, name: str, *arguments: object) -> Any:
-        if self._worker is None or not self._worker.alive:
-            self._worker = self.origin.fork()
-        return self._worker.ask(name, *arguments, timeout_s=self.timeout_s, field=TIMEOUT)["value"]
+        with self._lock:  # agents end in threads of their own
+            if self._worker is None or not self._worker.alive:
+                self._worker = self.origin.fork()
+            return self._worker.ask(name, *arguments, timeout_s=self.timeout_s, field=TIMEOUT)["value"]
 
 
 class IsolatedEpisode:
@@ -106,7 +109,8 @@ class IsolatedEpisode:
     def __init__(self, origin: Origin, problem: Problem, prompt: Prompt) -> None:
         self.origin, self.problem, self.prompt = origin, problem, prompt
         self.tools: Sequence[Tool] = ()
-        self.tool_calls, self.tool_errors = 0, ()
+        self.tool_calls = 0
+        self.tool_errors: tuple[str, ...] = ()
         self._worker: Worker | None = None
         self._closed = False
 
@@ -124,8 +128,11 @@ class IsolatedEpisode:
         return self._ask("step", text)  # type: ignore[no-any-return]
 
     def score(self) -> Score:
-        """The episode's."""
-        reply = self._ask("score_episode", self.problem.id)
+        """The episode's; a TaskError stands for what is no score, and is for whoever checks it."""
+        try:
+            reply = self._ask("score_episode", self.problem.id)
+        except TaskError as error:
+            return error  # type: ignore[return-value]
         return Score(reply["reward"], reply["feedback"])
 
     def close(self) -> None:

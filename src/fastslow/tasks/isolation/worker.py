@@ -7,6 +7,7 @@ says how a copy ended. A copy answers one request after the other until its conn
 import contextlib
 import hashlib
 import os
+import random
 import signal
 import socket
 import time
@@ -48,21 +49,23 @@ def main(descriptor: int, make: Callable[[TaskConfig], Task]) -> None:
 
 def _fork_on_request(control: socket.socket, copy: "Copy", memory_bytes: int | None) -> None:
     children: set[int] = set()
+    forked = 0
     try:
         while True:
             command, descriptors, _, _ = socket.recv_fds(control, 1, 1)
             if command == FORK:
-                pid = os.fork()
+                pid, forked = os.fork(), forked + 1
                 if pid == 0:
                     control.close()
+                    _draw_anew(forked)
                     _be_a_copy(socket.socket(fileno=descriptors[0]), copy, memory_bytes)
                 os.close(descriptors[0])
                 children.add(pid)
                 send(control, pid)
             elif command == STATUS:
-                pid = receive(control)
+                pid, is_killed = receive(control)
                 children.discard(pid)
-                send(control, _how_it_ended(pid))
+                send(control, _how_it_ended(pid, is_killed))
             else:
                 return
     finally:
@@ -87,16 +90,24 @@ def _be_a_copy(connection: socket.socket, copy: "Copy", memory_bytes: int | None
         os._exit(0)
 
 
-def _how_it_ended(pid: int) -> str:
+def _draw_anew(seed: int) -> None:
+    """Copies of a process would all draw the same numbers."""
+    random.seed(seed)
+    if "numpy" in sys.modules:
+        sys.modules["numpy"].random.seed(seed)
+
+
+def _how_it_ended(pid: int, is_killed: bool) -> str:
     deadline = time.monotonic() + ENDING_S
-    while time.monotonic() < deadline:
-        done, status = os.waitpid(pid, os.WNOHANG)
-        if done:
-            code = os.waitstatus_to_exitcode(status)
-            return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with status {code}"
-        time.sleep(0.005)
-    _kill(pid)
-    os.waitpid(pid, 0)
+    with contextlib.suppress(ChildProcessError):  # two threads may ask for one that was given up
+        while not is_killed and time.monotonic() < deadline:
+            done, status = os.waitpid(pid, os.WNOHANG)
+            if done:
+                code = os.waitstatus_to_exitcode(status)
+                return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with status {code}"
+            time.sleep(0.005)
+        _kill(pid)
+        os.waitpid(pid, 0)
     return "was killed"
 
 
