@@ -110,6 +110,17 @@ def test_a_disk_that_fills_up_costs_no_checkpoint(small_disk: Path, tiny_model_d
     assert train(resumed.model_copy(update={"output": str(output)}), resume=copy).steps == done + 1
 
 
+@pytest.mark.parametrize("name", ["LettersTask", "TalkTask"])
+def test_processes_of_their_own_change_no_number(name: str, tiny_model_dir: Path, tmp_path: Path) -> None:
+    records = []
+    for isolate in (None, "process"):
+        task = {"name": f"toy:{name}", "isolate": isolate}
+        output = tmp_path / str(isolate)
+        train(small_config(tiny_model_dir, output, steps=2, task=task, evaluation={"every": 0}))
+        records.append(record_of(output))
+    assert records[0] == records[1]
+
+
 class Dying(LettersTask):
     """Its scorer ends its process, or crashes it, for some completions."""
 

@@ -10,6 +10,7 @@ import os
 import random
 import signal
 import socket
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
