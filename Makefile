@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: check-gpu demo fuzz golden mutants test test-tinker test-vllm check setup
+.PHONY: audit check-gpu demo fuzz golden mutants test test-tinker test-vllm check setup
 
 setup: $(READY)
 
@@ -21,6 +21,15 @@ test: check
 N ?= 1000
 fuzz: $(READY)
 	FASTSLOW_FUZZ=$(N) $(BIN)/python -m pytest -n 2 tests/fuzz
+
+# Known weaknesses of the pinned dependencies. It asks pypi.org, and fails where it gets no answer.
+audit: .venv-audit/.ready
+	.venv-audit/bin/pip-audit --strict --no-deps --disable-pip --requirement constraints.txt
+
+.venv-audit/.ready:
+	$(PYTHON) -m venv .venv-audit
+	.venv-audit/bin/python -m pip install --quiet pip-audit
+	touch .venv-audit/.ready
 
 check: $(READY)
 	$(BIN)/ruff check .

@@ -1,8 +1,21 @@
 """What hypothesis makes for tests/fuzz: values as files and servers may hold them, and texts that were changed by accident."""
 
+import os
 from typing import Any
 
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
+
+WANTED = os.environ.get("FASTSLOW_FUZZ")
+FUZZ = settings(
+    max_examples=int(WANTED or "40"),
+    derandomize=WANTED is None,
+    database=None,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+    print_blob=True,
+)
+"""How long hypothesis looks: always at the same few examples in the suite, at `FASTSLOW_FUZZ` new ones of each test otherwise."""
 
 TEXTS = st.one_of(
     st.text(max_size=12),

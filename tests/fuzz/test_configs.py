@@ -12,7 +12,7 @@ from fastslow.config.yaml_text import read_yaml
 from fastslow.errors import FastslowError
 from fastslow.runs.directory import config_text
 
-from fuzz_values import TEXTS, changed_bytes, changed_tree
+from fuzz_values import FUZZ, TEXTS, changed_bytes, changed_tree
 from runs import small_config
 
 WHOLE = small_config(Path("some/model"), Path("run")).model_dump(mode="json")
@@ -32,11 +32,13 @@ def read(tree: Any) -> None:
     assert parse_config(again, recorded=True) == config
 
 
+@FUZZ
 @given(changed_tree(WHOLE))
 def test_a_value_that_was_changed(tree: Any) -> None:
     read(tree)
 
 
+@FUZZ
 @given(changed_bytes(TEXT))
 def test_a_file_that_was_changed(tmp_path_factory: Any, data: bytes) -> None:
     path = tmp_path_factory.getbasetemp() / "config.yaml"
@@ -47,6 +49,7 @@ def test_a_file_that_was_changed(tmp_path_factory: Any, data: bytes) -> None:
         assert 0 < len(str(error)) < LONGEST_ERROR
 
 
+@FUZZ
 @given(st.one_of(st.text(), TEXTS, st.text(alphabet="&*[]{}:,!#|>-?'\"%@` \n\tab01.~")))
 def test_any_text_as_yaml(text: str) -> None:
     try:
@@ -55,6 +58,7 @@ def test_any_text_as_yaml(text: str) -> None:
         assert str(error)
 
 
+@FUZZ
 @given(TEXTS, TEXTS)
 def test_any_override(tmp_path_factory: Any, key: str, value: str) -> None:
     path = tmp_path_factory.getbasetemp() / "whole.yaml"

@@ -11,7 +11,7 @@ from fastslow.errors import FastslowError
 from fastslow.tasks.base import SPLITS, check_splits
 from fastslow.tasks.records import RecordsTask
 
-from fuzz_values import VALUES, changed_bytes
+from fuzz_values import FUZZ, VALUES, changed_bytes
 
 ROWS = [{"question": f"What is {n} plus {n}?", "answer": 2 * n, "kind": "sums"} for n in range(12)]
 FILES = {
@@ -38,6 +38,7 @@ def make(path: Any, scorer: str, **options: Any) -> None:
 
 
 @pytest.mark.parametrize("kind", FILES)
+@FUZZ
 @given(data=st.data())
 def test_a_file_that_was_changed(tmp_path_factory: Any, kind: str, data: st.DataObject) -> None:
     path = tmp_path_factory.getbasetemp() / f"data.{kind}"
@@ -45,6 +46,7 @@ def test_a_file_that_was_changed(tmp_path_factory: Any, kind: str, data: st.Data
     make(path, data.draw(st.sampled_from(SCORERS)), skip_broken=data.draw(st.booleans()))
 
 
+@FUZZ
 @given(
     st.lists(st.one_of(VALUES, st.fixed_dictionaries({"question": VALUES, "answer": VALUES})), max_size=6),
     st.sampled_from(SCORERS),

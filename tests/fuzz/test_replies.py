@@ -15,7 +15,7 @@ from fastslow.tasks.tools import ToolEpisode
 from fastslow.text import control_characters
 from fastslow.types import Message, Prompt, Score
 
-from fuzz_values import TEXTS, VALUES, changed_tree
+from fuzz_values import FUZZ, TEXTS, VALUES, changed_tree
 
 WHOLE = {
     "id": "x",
@@ -59,16 +59,19 @@ def propose(response: Any) -> None:
         assert SECRET not in str(outcome)
 
 
+@FUZZ
 @given(changed_tree(WHOLE))
 def test_an_answer_that_was_changed(response: Any) -> None:
     propose(response)
 
 
+@FUZZ
 @given(VALUES)
 def test_any_answer(response: Any) -> None:
     propose(response)
 
 
+@FUZZ
 @given(
     st.lists(
         st.one_of(TEXTS, st.sampled_from(["<new_prompt>", "</new_prompt>", "</think>", "<think>", "\r\n", SECRET]))
@@ -138,6 +141,7 @@ BITS = [
 EPISODE = Tools()
 
 
+@FUZZ
 @given(st.lists(st.one_of(TEXTS, st.sampled_from(BITS)), max_size=12))
 def test_any_text_as_tool_calls(parts: list[str]) -> None:
     text = "".join(parts)
@@ -147,6 +151,7 @@ def test_any_text_as_tool_calls(parts: list[str]) -> None:
         assert isinstance(message["content"], str)
 
 
+@FUZZ
 @given(
     st.one_of(st.sampled_from(["add", "shout"]), TEXTS),
     st.dictionaries(st.one_of(TEXTS, st.sampled_from("ab")), VALUES),

@@ -19,7 +19,7 @@ from fastslow.runs.directory import RunDirectory
 from fastslow.training.resume import find_checkpoint, read_resume
 from fastslow.training.state import LoopState
 
-from fuzz_values import changed_bytes, changed_tree
+from fuzz_values import FUZZ, changed_bytes, changed_tree
 
 FIXTURE = Path(__file__).parents[1] / "fixtures" / "runs" / "fst-lora-killed"
 LOOKED_AT = ("config.yaml", "metrics.jsonl", "prompts.jsonl", "population.json", "rollouts/step_1.jsonl")
@@ -79,6 +79,7 @@ def look(run: Path) -> None:
 
 
 @pytest.mark.parametrize("name", LOOKED_AT)
+@FUZZ
 @given(data=st.data())
 def test_a_run_that_is_looked_at(run: Path, name: str, data: st.DataObject) -> None:
     with changed(run, name, data.draw(changed_lines(FIXTURE / name))):
@@ -86,6 +87,7 @@ def test_a_run_that_is_looked_at(run: Path, name: str, data: st.DataObject) -> N
 
 
 @pytest.mark.parametrize("name", TAKEN_UP)
+@FUZZ
 @given(data=st.data())
 def test_a_run_that_is_taken_up(run: Path, name: str, data: st.DataObject) -> None:
     with changed(run, name, data.draw(changed_lines(FIXTURE / name))):

@@ -23,7 +23,7 @@ from fastslow.text import printable
 from fastslow.types import Prompt
 
 PREVIEW = 100
-MOST_ROWS, MOST_LEVELS = 1000, 24
+MOST_ROWS, MOST_LEVELS = 1000, 10
 """Of a table that is laid out by its contents, and of a tree before it goes on in a new one."""
 
 

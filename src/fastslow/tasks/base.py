@@ -101,7 +101,7 @@ class Task(ABC):
         Raises: TaskError for what is no score, and other errors of fastslow's own.
         """
         with TimeLimit(self.timeout_s, TIMEOUT) as limit:
-            return self._judge(limit, problems, completions)
+            return self._verdicts_within(limit, problems, completions)
 
     def messages(self, problem: Problem, prompt: Prompt) -> tuple[Message, ...]:
         """The context of a problem under a prompt: the `system` component, merged into the problem's own system message.
@@ -142,7 +142,7 @@ class Task(ABC):
             )
         return _Reseeded(self, prompt)
 
-    def _judge(
+    def _verdicts_within(
         self, limit: TimeLimit, problems: Sequence[Problem], completions: Sequence[str]
     ) -> list[Score | ScoringFailure]:
         rows = list(zip(problems, completions, strict=True))
@@ -163,7 +163,11 @@ class Task(ABC):
                 and not any(isinstance(score, Score) for score in last)
             ):
                 return [*scores, *[last[-1]] * (len(rows) - len(scores))]
-            scores += [self._score_one(*row, limit)] if self.scores_alone else self._judge(limit, [row[0]], [row[1]])
+            scores += (
+                [self._score_one(*row, limit)]
+                if self.scores_alone
+                else self._verdicts_within(limit, [row[0]], [row[1]])
+            )
         return scores
 
     def _batch(self, limit: TimeLimit, rows: Sequence[tuple[Problem, str]]) -> list[Score | ScoringFailure]:

@@ -322,7 +322,7 @@ def test_anything_else_may_not(run: RunDirectory, override: str) -> None:
     named = "slow.tinker.base_url" if "url" in override else override
     assert str(caught.value) == (
         f"--set {named!r}: a resumed run keeps its options; only steps, max_rollouts, "
-        "tracker, threads and the section tinker may change"
+        "tracker, threads, task.timeout_s, task.isolate, task.memory_gib and the section tinker may change"
     )
 
 

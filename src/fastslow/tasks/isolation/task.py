@@ -88,7 +88,7 @@ class IsolatedTask(Task):
 
     def verdicts(self, problems: Sequence[Problem], completions: Sequence[str]) -> list[Score | ScoringFailure]:
         """As `Task.verdicts`; the time limit is looked at here, where a process can be ended."""
-        return self._judge(TimeLimit(None, TIMEOUT), problems, completions)
+        return self._verdicts_within(TimeLimit(None, TIMEOUT), problems, completions)
 
     def _score_one(self, problem: Problem, completion: str, limit: TimeLimit | None = None) -> Score | ScoringFailure:
         try:

@@ -162,7 +162,7 @@ class Copy:
         self.episode = self.task.episode(self.problems[problem], Prompt.from_dict(prompt))
         return {"messages": _messages(self._open.start), "tools": list(self._open.tools)}
 
-    def do_step(self, text: str) -> list[dict[str, Any]]:
+    def do_step(self, text: str) -> Any:
         """What the environment says."""
         return _messages(lambda: self._open.step(text))
 
