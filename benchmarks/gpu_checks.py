@@ -2,7 +2,7 @@
 
 import importlib.util
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -98,18 +98,26 @@ def check_decoders(options: Options, record: Record) -> None:
             engines = [engine_of(directory, options, dtype, decoder=decoder) for decoder in ("growing", "static")]
             groups = [[c for group in engine.sample(requests, params) for c in group] for engine in engines]
             pairs = list(zip(*groups, strict=True))
-            same = [(one, other) for one, other in pairs if one.tokens == other.tokens]
-            gap = worst([list(one.logprobs) for one, _ in same], [list(other.logprobs) for _, other in same])
-            share = len(same) / len(pairs)
-            ok = dtype != "float32" or (share >= 0.9 and gap <= TOLERANCES[dtype])
+            alike = [(one, other, common(one.tokens, other.tokens)) for one, other in pairs]
+            gap = worst(
+                [list(one.logprobs[:n]) for one, _, n in alike], [list(other.logprobs[:n]) for _, other, n in alike]
+            )
+            share = sum(n for *_, n in alike) / sum(len(one.tokens) for one, _ in pairs)
+            # Rounding of bfloat16 moves draws of a flat distribution; what was drawn alike must still be as likely.
+            ok = gap <= TOLERANCES[dtype] and share >= (0.9 if dtype == "float32" else 0.02)
             name = f"{dtype}: fixed shapes give the tokens of shapes that grow"
-            record(what="check", name=name, ok=ok, why=f"{share:.0%} of completions, logprobs {gap:.1g} nats apart")
+            record(what="check", name=name, ok=ok, why=f"{share:.0%} of tokens, logprobs {gap:.1g} nats apart")
             if options.on.type == "cuda":
                 sampler = engines[1].sampler
                 assert isinstance(sampler, ForestSampler)
                 replays = sampler.replays
                 why = replays.reason or f"{replays.captured} graphs, {replays.replayed} replays"
                 record(what="check", name=f"{dtype}: steps are CUDA graphs", ok=replays.captured > 0, why=why)
+
+
+def common(one: Sequence[int], other: Sequence[int]) -> int:
+    """Tokens before the first that differs."""
+    return next((i for i, (x, y) in enumerate(zip(one, other, strict=False)) if x != y), min(len(one), len(other)))
 
 
 def check_resume(options: Options, record: Record) -> None:

@@ -40,8 +40,14 @@ LEARNING_RATE = 1e-6
 MICROBATCH_TOKENS, TRL_ROWS = 4096, 8
 # Models of this shape have too many parameters for weights, masters, moments and gradients on one card of 80 GB.
 ADAPTER_ONLY = ("8B",)
-# TRL's side loads its weights from a disk, and takes its time: one size is enough to compare.
-TRL_SHAPES = ("0.6B", "tiny")
+# Sides that sample, the last one as shipped.
+OURS = (
+    ("fastslow, growing", ForestConfig(decoder="growing")),
+    ("fastslow, not fused", ForestConfig(decoder="static", compile="off")),
+    ("fastslow, static", ForestConfig(decoder="static")),
+)
+# The other sides take their time: one size is enough to compare.
+COMPARED = ("0.6B", "tiny")
 
 
 @dataclass(frozen=True)
@@ -119,11 +125,12 @@ def _measure_shape(shape: str, adapter_only: bool, root: Path, options: Options,
         for name, workload in loads.items()
     ]
     for case in cases:
-        completions = sample_ours(case, engine)
+        completions = sample_ours(case, engine, OURS if shape in COMPARED else OURS[1:])
         if trains:
             train_ours(case, engine, completions)
-        sample_transformers(case, engine)
-    if shape in TRL_SHAPES:
+        if shape in COMPARED:
+            sample_transformers(case, engine)
+    if shape in COMPARED:
         del engine
         measure_trl(cases, root / "weights", directory, options, record)
 
@@ -134,18 +141,22 @@ def requests_of(contexts_R: Sequence[tuple[int, ...]]) -> list[SampleRequest]:
     return [SampleRequest(context, contexts_R.count(context), seed) for seed, context in enumerate(distinct)]
 
 
-def sample_ours(case: Case, engine: LocalEngine) -> list[tuple[tuple[int, ...], Completion]]:
-    """By both decoders; the completions of the decoder for a GPU, each with its context."""
+def sample_ours(
+    case: Case, engine: LocalEngine, sides: Sequence[tuple[str, ForestConfig]]
+) -> list[tuple[tuple[int, ...], Completion]]:
+    """By both decoders, and without and with fused operations; the last completions, each with its context."""
     requests, params = requests_of(case.contexts_R), SamplingParams(case.workload.new_tokens)
     drawn: list[list[Completion]] = []
-    for decoder in ("growing", "static"):
-        engine.policy.slow = engine.policy.slow.model_copy(update={"sampler": ForestConfig(decoder=decoder)})  # type: ignore[arg-type]
+    for side, settings in sides:
+        engine.policy.slow = engine.policy.slow.model_copy(update={"sampler": settings})
         sampler = ForestSampler(engine.policy)
-        sampler.sample(requests, params)
+        first = timed(case.device, lambda sampler=sampler: sampler.sample(requests, params))
         found = timed(case.device, lambda sampler=sampler: sampler.sample(requests, params))
         drawn, replays = found.value, sampler.replays
         more = {"graphs": replays.captured, "replays": replays.replayed, "no_graphs": replays.reason}
-        case.measured("sampling", f"fastslow, {decoder}", found, **(more if decoder == "static" else {}))
+        if sampler.fusion is not None:
+            more["not_fused"] = sampler.fusion.reason
+        case.measured("sampling", side, found, first_s=first.seconds, **(more if sampler.static else {}))
     return [(r.context_tokens, c) for r, group in zip(requests, drawn, strict=True) for c in group]
 
 

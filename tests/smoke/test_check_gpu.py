@@ -66,8 +66,8 @@ def test_what_is_measured_is_whole(whole: tuple[int, dict[str, Any], str]) -> No
         (case, part, side)
         for case in "ab"
         for part, side in (
-            ("sampling", "fastslow, growing"), ("sampling", "fastslow, static"), ("training", "fastslow"),
-            ("sampling", "generate"),
+            ("sampling", "fastslow, growing"), ("sampling", "fastslow, not fused"), ("sampling", "fastslow, static"),
+            ("training", "fastslow"), ("sampling", "generate"),
         )
     }  # fmt: skip
     for record in speeds:
@@ -77,7 +77,7 @@ def test_what_is_measured_is_whole(whole: tuple[int, dict[str, Any], str]) -> No
     limits = {(r["case"], r["part"]): r["limit_s"] for r in speeds}
     assert 0 < limits["a", "sampling"] < limits["b", "sampling"] < limits["b", "training"]
     assert {r["name"] for r in records(found, "0.6B", "left out")} >= {"generate_batch, case a"}
-    assert table.count("| 0.6B | b | sampling |") == 3
+    assert table.count("| 0.6B | b | sampling |") == 4
     assert "| contract | done |" in table and f"{CHECKS} of {CHECKS}" in table
 
 
@@ -136,6 +136,21 @@ def test_a_check_that_breaks_is_named_and_counts(
     assert "- FAILS: contract: float32: it does not: 0.3 nats apart" in table and "1 of 2" in table
 
 
+def test_parts_that_were_not_run_stay_as_they_were(
+    check_gpu: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def found(name: str) -> Any:
+        return lambda options, record: record(what="check", name=name, ok=True)
+
+    for parts, name in ((("contract", "resume"), "first"), (("contract",), "second")):
+        monkeypatch.setattr(
+            check_gpu, "parts", lambda name=name: {part: found(name) for part in ("contract", "resume")}
+        )
+        _, result = run(check_gpu, tmp_path / "gpu.json", "--in-process", "--revision", name, "--parts", *parts)
+    told = {part: (done["revision"], done["records"][0]["name"]) for part, done in result["parts"].items()}
+    assert told == {"contract": ("second", "second"), "resume": ("first", "first")}
+
+
 def test_without_a_gpu_it_says_what_can_be_done(check_gpu: Any, capsys: pytest.CaptureFixture[str]) -> None:
     import torch
 
@@ -149,8 +164,8 @@ def test_ratios_by_hand(check_gpu: Any) -> None:
     given = {("sampling", "fastslow, static"): 2.0, ("training", "fastslow"): 3.0, ("sampling", "fastslow, growing"): 8.0,
              ("sampling", "generate"): 6.0, ("sampling", "TRL"): 7.0, ("training", "TRL"): 8.0}  # fmt: skip
     speeds = [("0.6B", {"case": "a", "part": part, "side": side, "seconds": s}) for (part, side), s in given.items()]
-    assert check_gpu.ratios(speeds)[2] == "| 0.6B | a | 5 | 3 | 4 | 3 | - |"
-    assert check_gpu.ratios([("8B", {**speeds[0][1], "case": "b"})])[2] == "| 8B | b | - | - | - | - | - |"
+    assert check_gpu.ratios(speeds)[2] == "| 0.6B | a | 5 | 3 | 4 | - | 3 | - |"
+    assert check_gpu.ratios([("8B", {**speeds[0][1], "case": "b"})])[2] == "| 8B | b | - | - | - | - | - | - |"
     assert check_gpu.ratios([]) == []
 
 

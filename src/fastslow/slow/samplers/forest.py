@@ -13,6 +13,7 @@ from fastslow.slow.engine import SampleRequest, SamplingParams
 from fastslow.slow.local.policy import LocalPolicy
 from fastslow.slow.samplers.decoders import Decoder, ForestDecoder, PlainDecoder
 from fastslow.slow.samplers.drawing import sample_rows
+from fastslow.slow.samplers.fused import Fusion, can_fuse
 from fastslow.slow.samplers.graphs import Capture, CudaCapture, Replays
 from fastslow.slow.samplers.kept import Kept, KeptRow
 from fastslow.slow.samplers.packed import packed_weights
@@ -40,6 +41,9 @@ class ForestSampler:
             logger.warning("slow.sampler.decoder: static shares prefixes, which this model must not: it is not used")
         capture: Capture | None = CudaCapture() if self.static and on_gpu else None
         self.replays = Replays(capture)
+        asked = settings.compile if isinstance(settings, ForestConfig) else "off"
+        fuses = self.static and (asked == "on" or (asked == "auto" and can_fuse(policy.device)))
+        self.fusion = Fusion() if fuses else None
         self._buffers: Buffers | None = None
 
     def sample(self, requests: Sequence[SampleRequest], params: SamplingParams) -> list[list[Completion]]:
@@ -145,6 +149,7 @@ class ForestSampler:
             buffers,
             self._known(requests),
             [index for index, request in enumerate(requests) if request.keep and self.kept.most],
+            self.fusion,
         )
         self._buffers = decoder.buffers
         return decoder

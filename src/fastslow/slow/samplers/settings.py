@@ -20,6 +20,12 @@ class ForestConfig(Section):
         unit="a name",
         more="`auto` is `static` on a GPU and `growing` on a CPU. Models that do not share prefixes have neither.",
     )
+    compile: Literal["auto", "on", "off"] = option(
+        "auto",
+        "fuse small operations of the `static` decoder by torch.compile",
+        unit="a name",
+        more="`auto`: on a GPU where Triton is installed. It takes about 20 seconds at the first step.",
+    )
     kept_gib: NonNegativeNumber = option(
         2.0,
         "keys and values of live episodes, kept between their turns; 0: none",

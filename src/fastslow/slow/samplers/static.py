@@ -5,7 +5,7 @@ until half of a bucket is idle; a step works on tensors that are there already, 
 """
 
 from collections import Counter
-from collections.abc import Collection, Hashable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,10 +14,11 @@ from transformers import Cache
 
 from fastslow.slow.engine import SamplingParams
 from fastslow.slow.local.attention import PrefixPool, additive_mask
-from fastslow.slow.local.cascade import Cascade, PoolGroup, cascading
+from fastslow.slow.local.cascade import Cascade, PoolGroup, attend_parts, cascading
 from fastslow.slow.local.forest import Forest, pack_forests
 from fastslow.slow.samplers.decoders import POOL_TOKENS, Tokens, kept_row, prefill_pack, visible_nodes
 from fastslow.slow.samplers.drawing import NUCLEUS_CANDIDATES, draw_at_width
+from fastslow.slow.samplers.fused import Fusion
 from fastslow.slow.samplers.graphs import Replays, Step
 from fastslow.slow.samplers.kept import KeptRow
 from fastslow.slow.samplers.static_buffers import Buffers, Shape, StaticLayer, bucket, doubled
@@ -48,7 +49,8 @@ class StaticDecoder:
     """A `Decoder` over prefix pools whose steps have fixed shapes. The model must run on the `fastslow` attention.
 
     Each context must have a row. `buffers` are those of an earlier decoder with the same `replays`, used again where they fit.
-    `known` is what was kept, by context; `keep` are the contexts whose rows may be kept.
+    `known` is what was kept, by context; `keep` are the contexts whose rows may be kept. `fusion` compiles the steps' small
+    operations.
     """
 
     def __init__(
@@ -62,8 +64,9 @@ class StaticDecoder:
         buffers: Buffers | None = None,
         known: Mapping[int, KeptRow] | None = None,
         keep: Collection[int] = (),
+        fusion: Fusion | None = None,
     ) -> None:
-        self.model, self.device = model, model.device
+        self.model, self.device, self.fusion = model, model.device, fusion
         self.known, self.kept_contexts = known or {}, frozenset(keep)
         self._pools: dict[int, PrefixPool] = {}
         self.replays = replays or Replays(None)
@@ -193,12 +196,21 @@ class StaticDecoder:
         buffers.step.add_(1)
 
     def _forward(self, room: int) -> torch.Tensor:
-        """Logits of every row of the bucket, (rows, vocabulary)."""
+        """Logits of every row of the bucket, (rows, vocabulary). Doing it twice is doing it once."""
+        if self.fusion is not None and self.fusion.reason is None:
+            try:
+                with self.fusion.applied(self.model) as attend:
+                    return self._logits(room, attend)
+            except Exception as error:  # whatever a compiler says of a foreign model, it is run as it is
+                self.fusion.give_up(error)
+        return self._logits(room, attend_parts)
+
+    def _logits(self, room: int, attend: Callable[..., torch.Tensor]) -> torch.Tensor:
         buffers, rows = self.buffers, self.rows
         for layer in buffers.layers:
             layer.seen = rows, room
         own_mask = additive_mask(torch.arange(room, device=self.device) <= buffers.step, torch.float32)
-        with cascading(Cascade(self._pool_groups, buffers.slot_of_row[:rows], own_mask)):
+        with cascading(Cascade(self._pool_groups, buffers.slot_of_row[:rows], own_mask, attend)):
             output = self.model(
                 input_ids=buffers.ids[:rows, None],
                 position_ids=(buffers.lengths[:rows] + buffers.step)[:, None],
