@@ -15,7 +15,7 @@ FUZZ = settings(
     suppress_health_check=list(HealthCheck),
     print_blob=True,
 )
-"""How long hypothesis looks: always at the same few examples in the suite, at `FASTSLOW_FUZZ` new ones of each test otherwise."""
+"""How long hypothesis looks: always at the same few examples in the suite, otherwise at `FASTSLOW_FUZZ` new ones."""
 
 TEXTS = st.one_of(
     st.text(max_size=12),
