@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 WANTED = os.environ.get("FASTSLOW_FUZZ")
 FUZZ = settings(
-    max_examples=int(WANTED or "40"),
+    max_examples=int(WANTED or "25"),
     derandomize=WANTED is None,
     database=None,
     deadline=None,

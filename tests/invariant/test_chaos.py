@@ -27,7 +27,7 @@ from hostile import misbehave
 from runs import record_of, small_config
 from toy import LettersTask
 
-KILLS = int(os.environ.get("FASTSLOW_KILLS", "4"))
+KILLS = int(os.environ.get("FASTSLOW_KILLS", "2"))
 CHANGES = ("open", "os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.truncate", "os.unlink")
 
 

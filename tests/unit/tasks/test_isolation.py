@@ -1,8 +1,10 @@
 """Time limits of scorers, and scorers and environments in processes of their own: what ends a process costs one rollout."""
 
+import functools
 import os
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -18,6 +20,12 @@ PROBLEM = Problem("train-0", ({"role": "user", "content": "train 0"},))
 
 def made(name: str, **keys: Any) -> Task:
     return build_task(TaskConfig(name=f"hostile:{name}", **keys))
+
+
+@functools.cache
+def isolated(name: str) -> Task:
+    """A task in processes of its own, made once for several tests."""
+    return made(name, isolate="process")
 
 
 def verdicts(task: Task, *completions: str) -> list[Score | ScoringFailure]:
@@ -72,18 +80,18 @@ def test_a_scorer_of_batches_that_is_down_is_not_asked_for_ever() -> None:
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("keys", [{}, {"isolate": "process"}])
+@pytest.mark.parametrize("make", [made, isolated])
 @pytest.mark.parametrize("name", ["OneByOne", "Batches"])
 @pytest.mark.parametrize("wrong", ["text", "nan", "more"])
-def test_what_is_no_score_is_named(name: str, wrong: str, keys: dict[str, Any]) -> None:
+def test_what_is_no_score_is_named(name: str, wrong: str, make: Callable[[str], Task]) -> None:
     with pytest.raises(TaskError, match="for problem 'train-0'"):
-        verdicts(made(name, **keys), wrong)
+        verdicts(make(name), wrong)
 
 
-@pytest.mark.parametrize("keys", [{}, {"isolate": "process"}])
-def test_a_batch_with_scores_missing_is_named(keys: dict[str, Any]) -> None:
+@pytest.mark.parametrize("make", [made, isolated])
+def test_a_batch_with_scores_missing_is_named(make: Callable[[str], Task]) -> None:
     with pytest.raises(TaskError, match=r"returned \[\] for 2 completions"):
-        verdicts(made("Batches", **keys), "short", "a")
+        verdicts(make("Batches"), "short", "a")
 
 
 # -- in a process of its own -------------------------------------------------------------------------------------------
@@ -118,7 +126,7 @@ def test_a_failure_there_says_file_and_line_here(caplog: pytest.LogCaptureFixtur
     from fastslow.tasks import base
 
     base._told_places.clear()
-    verdicts(made("OneByOne", isolate="process"), "raise")
+    verdicts(isolated("OneByOne"), "raise")
     assert "hostile.py, line " in caplog.text
 
 
@@ -141,7 +149,7 @@ def played(task: Task, *texts: str) -> list[Any]:
 
 
 def test_an_episode_has_a_process_of_its_own() -> None:
-    task = made("Environment", isolate="process")
+    task = isolated("Environment")
     one, other = played(task, "a", "b"), played(task, "a", "b")
     assert one[-1] == other[-1] == Score(0.25, "ab")
     pids = {int(said[0]["content"]) for said in one[:2] + other[:2]}
@@ -162,11 +170,11 @@ def test_an_episode_has_a_process_of_its_own() -> None:
     ],
 )
 def test_an_environment_that_ends_its_process_says_so(texts: tuple[str, ...], reason: str) -> None:
-    assert played(made("Environment", isolate="process"), *texts)[-1] == reason
+    assert played(isolated("Environment"), *texts)[-1] == reason
 
 
 def test_a_hang_ends_with_the_episode() -> None:
-    episode: Any = made("Environment", isolate="process").episode(PROBLEM, Prompt.of("x"))
+    episode: Any = isolated("Environment").episode(PROBLEM, Prompt.of("x"))
     episode.start()
     pid = int(episode.step("a")[0]["content"])
     failed: list[BaseException] = []
@@ -189,7 +197,7 @@ def test_a_hang_ends_with_the_episode() -> None:
 
 @pytest.mark.parametrize(("said", "shown"), [("nonsense", "int"), ("number", [None])])
 def test_what_are_no_messages_comes_across_as_such(said: str, shown: Any) -> None:
-    assert played(made("Environment", isolate="process"), said)[0] == shown
+    assert played(isolated("Environment"), said)[0] == shown
 
 
 # -- what is refused before any model loads -----------------------------------------------------------------------------
