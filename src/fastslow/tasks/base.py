@@ -56,8 +56,7 @@ class Task(ABC):
     """What a policy and its prompts are trained on."""
 
     name: str = "task"
-    timeout_s: float | None = None
-    """`task.timeout_s` of the config that it was made from."""
+    _scoring_timeout_s: float | None = None
 
     @property
     def seed_prompt(self) -> Prompt:
@@ -93,14 +92,18 @@ class Task(ABC):
         """Whether a batch is scored one completion at a time, as the task's own `score_batch` is not where it has one."""
         return type(self).score_batch is Task.score_batch
 
+    def limit_scoring(self, timeout_s: float | None) -> None:
+        """Let `verdicts` wait so many seconds for each call of the scorer; None: as long as it takes."""
+        object.__setattr__(self, "_scoring_timeout_s", timeout_s)  # a task may be a frozen dataclass
+
     def verdicts(self, problems: Sequence[Problem], completions: Sequence[str]) -> list[Score | ScoringFailure]:
-        """What a run takes: `score_batch`, each call of the scorer within `timeout_s`, each score checked.
+        """What a run takes: `score_batch`, each call of the scorer within `task.timeout_s`, each score checked.
 
         Where a batch breaks, or is late, rows go in one at a time, so that one bad row costs one row. After three failures
         in a row the scorer is taken for down, and what is left fails with the same reason.
         Raises: TaskError for what is no score, and other errors of fastslow's own.
         """
-        with TimeLimit(self.timeout_s, TIMEOUT) as limit:
+        with TimeLimit(self._scoring_timeout_s, TIMEOUT) as limit:
             return self._verdicts_within(limit, problems, completions)
 
     def messages(self, problem: Problem, prompt: Prompt) -> tuple[Message, ...]:
@@ -251,6 +254,10 @@ class _Reseeded(Task):
 
     def score_batch(self, problems: Sequence[Problem], completions: Sequence[str]) -> list[Score | ScoringFailure]:
         return self._task.score_batch(problems, completions)
+
+    def limit_scoring(self, timeout_s: float | None) -> None:
+        """Let `verdicts` wait so many seconds for each call of the scorer; None: as long as it takes."""
+        object.__setattr__(self, "_scoring_timeout_s", timeout_s)  # a task may be a frozen dataclass
 
     def verdicts(self, problems: Sequence[Problem], completions: Sequence[str]) -> list[Score | ScoringFailure]:
         return self._task.verdicts(problems, completions)

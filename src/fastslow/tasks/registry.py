@@ -56,7 +56,7 @@ def guarded(task: Task, config: TaskConfig) -> Task:
         return IsolatedTask(task, spec, config.timeout_s, config.memory_gib)
     if config.memory_gib is not None:
         raise ConfigError("task.memory_gib: is a limit of processes of their own: set task.isolate to process as well")
-    task.timeout_s = config.timeout_s
+    task.limit_scoring(config.timeout_s)
     return task
 
 

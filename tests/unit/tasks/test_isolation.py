@@ -5,6 +5,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -232,3 +233,21 @@ def test_a_part_of_a_stream_has_its_own() -> None:
     part = {"name": "hostile:OneByOne", "isolate": "process"}
     stream = build_task(TaskConfig(name="stream", options={"tasks": [part], "steps": 1}))
     assert rewards(verdicts(stream, "exit", "a")) == ["its process ended with status 0", 0.5]
+
+
+@dataclass(frozen=True)
+class Frozen(Task):
+    """A task that cannot be changed, with a `timeout_s` of its own."""
+
+    timeout_s: float = 5.0
+
+    def problems(self, split: str) -> list[Problem]:
+        return [PROBLEM]
+
+    def score(self, problem: Problem, completion: str) -> Score:
+        return Score(self.timeout_s / 10)
+
+
+def test_the_limit_does_not_touch_what_is_the_tasks_own() -> None:
+    task = build_task(TaskConfig(name=f"{__name__}:Frozen", timeout_s=0.5))
+    assert rewards(verdicts(task, "a")) == [0.5]
