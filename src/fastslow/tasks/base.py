@@ -255,10 +255,6 @@ class _Reseeded(Task):
     def score_batch(self, problems: Sequence[Problem], completions: Sequence[str]) -> list[Score | ScoringFailure]:
         return self._task.score_batch(problems, completions)
 
-    def limit_scoring(self, timeout_s: float | None) -> None:
-        """Let `verdicts` wait so many seconds for each call of the scorer; None: as long as it takes."""
-        object.__setattr__(self, "_scoring_timeout_s", timeout_s)  # a task may be a frozen dataclass
-
     def verdicts(self, problems: Sequence[Problem], completions: Sequence[str]) -> list[Score | ScoringFailure]:
         return self._task.verdicts(problems, completions)
 
