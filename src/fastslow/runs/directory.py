@@ -252,10 +252,10 @@ class RunDirectory:
         for step in steps[:-resumable]:
             shutil.rmtree(self.checkpoint_dir(step) / "resume", ignore_errors=True)
         for step in steps[:-kept] if kept is not None else ():
-            gone = self.checkpoint_dir(step).with_name(f".old-step_{step}")
             with suppress(OSError):  # as a whole: a kill leaves no half of it under its name
-                self.checkpoint_dir(step).replace(gone)
-            shutil.rmtree(gone, ignore_errors=True)
+                shutil.rmtree(
+                    self.checkpoint_dir(step).replace(self.checkpoint_dir(step).with_name(f".old-step_{step}"))
+                )
 
     def samples(self, step: int | None = None) -> list[Path]:
         """The files in rollouts/, ascending; up to a step where one is given."""
