@@ -251,11 +251,9 @@ class RunDirectory:
         steps = checkpoint_steps(self.path)
         for step in steps[:-resumable]:
             shutil.rmtree(self.checkpoint_dir(step) / "resume", ignore_errors=True)
-        for step in steps[:-kept] if kept is not None else ():
+        for path in map(self.checkpoint_dir, steps[:-kept] if kept is not None else ()):
             with suppress(OSError):  # as a whole: a kill leaves no half of it under its name
-                shutil.rmtree(
-                    self.checkpoint_dir(step).replace(self.checkpoint_dir(step).with_name(f".old-step_{step}"))
-                )
+                shutil.rmtree(path.replace(path.with_name(f".old-{path.name}")))
 
     def samples(self, step: int | None = None) -> list[Path]:
         """The files in rollouts/, ascending; up to a step where one is given."""
