@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from fastslow.config import Config
+from fastslow.given import check_lent
 from fastslow.methods.registry import find_method
 from fastslow.runs.directory import RunDirectory
 from fastslow.slow.context_room import ContextRoom, context_room
@@ -15,6 +16,7 @@ from fastslow.slow.local.frozen import empty_model, frozen_parameters
 from fastslow.slow.schedule import describe_schedule
 from fastslow.tasks.base import SPLITS, Task, has_turns
 from fastslow.training.build import check, check_lengths
+from fastslow.training.feedback import silence
 from fastslow.training.resume import find_checkpoint
 
 CONTEXT_SAMPLE = 32
@@ -47,6 +49,7 @@ def describe(config: Config, *, resume: Path | None = None) -> str:
 
     Raises: ConfigError or TaskError, as `train` would.
     """
+    check_lent(config.model_dump(mode="json"), config.output if resume is None else resume)
     config, task = check(_impatient(config))
     room, complaints = context_room(config, task), list[str]()
     if resume is None:
@@ -54,7 +57,7 @@ def describe(config: Config, *, resume: Path | None = None) -> str:
         check_lengths(config, task, room)
     else:
         complaints = find_checkpoint(RunDirectory(resume)).complaints
-    device = loading.pick_device(config.model.device) if config.engine == "local" else None
+    device = loading.device_of(config.model) if config.engine == "local" else None
     parameters, multiplied = count_parameters(config)
     context_tokens = mean_context_tokens(task, room)
     estimate = estimate_run(config, multiplied, context_tokens, measured_flops(device, config) if device else None)
@@ -63,7 +66,7 @@ def describe(config: Config, *, resume: Path | None = None) -> str:
         "Model": _model(config, device, parameters),
         "Task": _task(config, task, room, context_tokens),
         "Slow weights": [*_slow(config), *_memory(config, device, room)],
-        "Fast weights": _fast(config),
+        "Fast weights": [*_fast(config), *silence(config, task)],
         "Measured": _evaluation(config),
         "It comes to": _totals(config, estimate),
     }
@@ -93,7 +96,7 @@ def count_parameters(config: Config) -> tuple[int, int]:
 def mean_context_tokens(task: Task, room: ContextRoom) -> float:
     """Mean length of a context under the seed prompt, over a few training problems."""
     problems = task.problems("train")[:CONTEXT_SAMPLE]
-    return sum(len(room.encode(task.messages(p, task.seed_prompt))) for p in problems) / len(problems)
+    return sum(room.tokens(p, task.seed_prompt) for p in problems) / len(problems)
 
 
 def measured_flops(device: torch.device, config: Config) -> float:

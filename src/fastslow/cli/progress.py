@@ -13,6 +13,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from rich.table import Table
 from rich.text import Text
 
+from fastslow.cli.notebook import NotebookLive, in_notebook
 from fastslow.runs import metrics as m
 from fastslow.runs.reader import Step, kl_mark
 from fastslow.text import duration, printable
@@ -59,7 +60,7 @@ class PlainObserver:
 class LiveObserver:
     """A panel that stays in place: progress, the last numbers, the best prompt; warnings scroll above it."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, notebook: bool = False) -> None:
         self.clock = _Clock()
         self.console = Console()
         self.progress = Progress(
@@ -73,7 +74,11 @@ class LiveObserver:
         self.bar = self.progress.add_task("starting", total=1)
         self.rows: list[dict[str, str]] = []
         self.prompt = ""
-        self.live = Live(console=self.console, get_renderable=self._render, refresh_per_second=4)
+        self.live: Live | NotebookLive = (
+            NotebookLive(self._render)
+            if notebook
+            else Live(console=self.console, get_renderable=self._render, refresh_per_second=4)
+        )
 
     def on_event(self, kind: str, payload: dict[str, Any]) -> None:
         self.clock.on_event(kind, payload)
@@ -95,6 +100,8 @@ class LiveObserver:
             self.console.print(Text(f"warning: {printable(payload['message'])}", style="yellow"))
         elif kind in ("end", "abort"):
             self.live.stop()
+        if isinstance(self.live, NotebookLive):
+            self.live.refresh()
 
     def _render(self) -> Group:
         table = Table(box=None, pad_edge=False)
@@ -153,6 +160,8 @@ def make_observer(*, quiet: bool = False) -> Observer:
     """What the command line shows. The tracker that a config names is the run's own affair."""
     if quiet:
         return WarningsObserver()
+    if in_notebook():
+        return LiveObserver(notebook=True)
     return LiveObserver() if sys.stdout.isatty() else PlainObserver()
 
 

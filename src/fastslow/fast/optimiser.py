@@ -26,6 +26,9 @@ class Evaluation:
         return sum(rewards) / len(rewards) if rewards else None
 
 
+MEMBER = "member of the population"
+"""How the reason begins of a candidate that a search started from: the population of the cycle before, scored again."""
+
 Evaluate = Callable[[Sequence[tuple[Prompt, Problem]]], list[Evaluation]]
 """Roll out a batch of (prompt, problem) pairs under the current policy, from the store where it is fresh enough.
 

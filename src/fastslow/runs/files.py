@@ -15,7 +15,9 @@ from fastslow.config.yaml_text import read_yaml
 from fastslow.errors import ConfigError, ResumeError
 
 CONFIG, METRICS, PROMPTS = "config.yaml", "metrics.jsonl", "prompts.jsonl"
-POPULATION, LIBRARY, SAMPLES = "population.json", "library.json", "rollouts"
+EXPORT = "fastslow.json"
+"""What an exported directory says of itself: `deploy/record.py`."""
+POPULATION, LIBRARY, SAMPLES, TRACKER = "population.json", "library.json", "rollouts", "tracker.json"
 SHOWN = (CONFIG, METRICS, PROMPTS, POPULATION, f"{SAMPLES}/step_*.jsonl")
 """Patterns of the files that a page about a run is made from."""
 
@@ -58,11 +60,15 @@ class TurnLine(TypedDict):
 class SampleLine(TypedDict, total=False):
     """One line of rollouts/step_N.jsonl; older runs lack some of it. What follows `end` is of episodes of several turns.
 
-    `said` are the environment's last words; `text` is the policy's last turn.
+    `question` are the problem's messages, `reference` the right answer where the task tells one, `components` the prompt's
+    texts. `said` are the environment's last words; `text` is the policy's last turn.
     """
 
     problem: str
     prompt: str
+    question: list[dict[str, str]]
+    reference: str
+    components: dict[str, str]
     text: str
     reward: float | None
     feedback: str

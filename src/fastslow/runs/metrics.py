@@ -5,6 +5,7 @@ Whoever writes, reads, shows or explains a metric takes it from here. `docs/glos
 """
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 from functools import cached_property, lru_cache
@@ -359,3 +360,19 @@ def of_group(group: str) -> list[Metric]:
 def is_evaluation(key: str) -> bool:
     """Whether a name is of a value that an evaluation measures: those make the learning curve."""
     return key.startswith((f"{VAL_MEAN.group}/", f"{KL.group}/"))
+
+
+_OF_A_SEARCH: Final[frozenset[str]] = frozenset(
+    metric.name
+    for metric in (*of_group("fast"), EVOLVE_S, SAMPLED_GEPA, SAMPLED_REFLECTION, REUSED_GEPA)
+    if metric is not POPULATION_SIZE
+)
+
+
+def gaps(values: Mapping[str, object]) -> frozenset[str]:
+    """The names in a line whose zero says only that nothing happened: no search was made, or nothing was evaluated.
+
+    A curve of them has a gap there: drawn as zeros, the counts of a search would jump up and down once a cycle.
+    """
+    missing: frozenset[str] = frozenset() if values.get(EVOLVE_S.name) else _OF_A_SEARCH
+    return missing if values.get(EVALUATE_S.name) else missing | {EVALUATE_S.name}

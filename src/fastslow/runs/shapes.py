@@ -45,6 +45,9 @@ class _Turn(CheckedDict, total=False):
 class _Sample(CheckedDict, total=False):
     problem: str
     prompt: str
+    question: list[dict[str, str]]
+    reference: str | None
+    components: dict[str, str]
     text: str
     reward: Number
     feedback: str | None

@@ -7,40 +7,31 @@ judge), override `score_batch` as well. A task of several turns subclasses `Epis
 """
 
 import functools
-import logging
-import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from fastslow import threads
 from fastslow.errors import ElsewhereError, FastslowError, LateError, TaskError
 from fastslow.tasks.components import SKILL, TOOL, Described, descriptions_of, texts_of, with_skills
 from fastslow.tasks.episode import Episode, OneTurn
-from fastslow.text import printable, shortened, shown, storable
+from fastslow.tasks.failures import LONGEST_REASON as LONGEST_REASON
+from fastslow.tasks.failures import ScoringFailure as ScoringFailure
+from fastslow.tasks.failures import failure_of as failure_of
+from fastslow.text import shortened, shown, storable
 from fastslow.threads import TimeLimit
 from fastslow.types import SYSTEM, Message, Problem, Prompt, Score
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
-LONGEST_FEEDBACK, LONGEST_REASON = 100_000, 2_000
-"""Characters of a verifier's words, and of an error's, that are kept: all of them are written down."""
+LONGEST_FEEDBACK = 100_000
+"""Characters of a verifier's words that are kept: all of them are written down."""
 TIMEOUT = "task.timeout_s"
 MAX_FAILURES_IN_A_ROW = 3
 """Rows that fail one after the other before a scorer is taken for down."""
-logger = logging.getLogger(__name__)
-_told_places: set[str] = set()
 
 DEFAULT_SEED_PROMPT = "You are a helpful assistant."
-
-
-@dataclass(frozen=True)
-class ScoringFailure:
-    """Scoring broke for a reason that is not the model's doing. The rollout is masked, never scored 0."""
-
-    reason: str
 
 
 @dataclass(frozen=True)
@@ -70,6 +61,14 @@ class Task(ABC):
     @abstractmethod
     def score(self, problem: Problem, completion: str) -> Score:
         """Reward in [0, 1] and feedback, one finding a line. A wrong answer scores 0; only broken machinery raises."""
+
+    def reference(self, problem: Problem) -> str | None:
+        """The right answer in words, for people who read completions; None where the task cannot tell one.
+
+        By default what `problem.data` has under `reference` or `answer`, where that is a text or a number.
+        """
+        found = problem.data.get("reference", problem.data.get("answer"))
+        return str(found) if isinstance(found, str | int | float) and not isinstance(found, bool) else None
 
     @property
     def parts(self) -> Sequence["Task"]:
@@ -112,6 +111,14 @@ class Task(ABC):
         Override it where a task has more components than `system` (tool descriptions, skills) and places them itself.
         """
         return with_system_prompt(problem.messages, prompt.as_dict()[SYSTEM])
+
+    def kind_of(self, messages: Sequence[Message]) -> str | None:
+        """The kind of a question that is none of the task's own problems; None: its messages do not tell.
+
+        `fastslow serve` asks it, so that a question gets the prompt that was evolved for its kind. Of its own problems the
+        task need not tell: they are known.
+        """
+        return None
 
     def episode(self, problem: Problem, prompt: Prompt) -> Episode:
         """A new episode of a problem under a prompt: by default one turn, `messages`, then `score`.
@@ -258,8 +265,14 @@ class _Reseeded(Task):
     def verdicts(self, problems: Sequence[Problem], completions: Sequence[str]) -> list[Score | ScoringFailure]:
         return self._task.verdicts(problems, completions)
 
+    def reference(self, problem: Problem) -> str | None:
+        return self._task.reference(problem)
+
     def messages(self, problem: Problem, prompt: Prompt) -> tuple[Message, ...]:
         return self._task.messages(problem, self._placed(prompt))
+
+    def kind_of(self, messages: Sequence[Message]) -> str | None:
+        return self._task.kind_of(messages)
 
     def episode(self, problem: Problem, prompt: Prompt) -> Episode:
         episode = self._task.episode(problem, self._placed(prompt))
@@ -289,27 +302,14 @@ def has_turns(task: Task) -> bool:
     return False
 
 
-def reason_of(error: BaseException) -> str:
-    """An exception of a scorer in words that a file can hold."""
-    told = str(error) if isinstance(error, LateError | ElsewhereError) else f"{type(error).__name__}: {error}"
-    return shortened(storable(told), LONGEST_REASON)
-
-
-def place_of(error: BaseException) -> str:
-    """The file and line where a scorer raised, or was interrupted; empty where they are not known."""
-    if isinstance(error, ElsewhereError):
-        return error.place
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename != threads.__file__]
-    return f"{frames[-1].filename}, line {frames[-1].lineno}" if frames else ""
-
-
-def failure_of(error: BaseException) -> ScoringFailure:
-    """The failure that an exception of a scorer stands for. Where it was raised is logged, once for each place."""
-    reason, place = reason_of(error), place_of(error)
-    if place and place not in _told_places:
-        _told_places.add(place)
-        logger.warning("a scorer broke, and its rollout is masked: %s (%s)", printable(reason), place)
-    return ScoringFailure(reason)
+def reference_of(task: Task, problem: Problem) -> str | None:
+    """The task's reference answer, cut where it is long; None where the task has none, or breaks over it: nobody needs it."""
+    try:
+        found = task.reference(problem)
+    except Exception as error:  # a task of somebody's own may raise whatever it likes
+        failure_of(error)
+        return None
+    return None if found is None else shortened(storable(str(found)), LONGEST_REASON)
 
 
 def as_number(reward: Any) -> float:

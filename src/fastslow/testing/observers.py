@@ -62,8 +62,47 @@ def line(step: int, **more: float | None) -> Event:
 
 def cycle(error: str | None = None) -> Event:
     """A search that is done; `error` says why it kept the population."""
-    payload = {"cycle": 1, "population": [PROMPT, PROMPT], "metric_calls": 24, "error": error, "best_score": None}
+    record = {
+        "id": 0,
+        "hash": PROMPT.hash,
+        "parent": None,
+        "cycle": 1,
+        "components": PROMPT.as_dict(),
+        "accepted": True,
+        "reason": "better",
+        "mean": 0.5,
+        "scores": {"p1": 0.5},
+        "feedback": ["Say less.\ud800"],
+    }
+    payload = {
+        "cycle": 1,
+        "population": [PROMPT, PROMPT],
+        "metric_calls": 24,
+        "error": error,
+        "best_score": None,
+        "candidates": [] if error else [record],
+        "means": {} if error else {PROMPT.hash: 0.5},
+    }
     return "cycle", payload
+
+
+def samples(step: int) -> Event:
+    """Kept rollouts of a step: one that was scored, and one that could not be."""
+    scored: dict[str, Any] = {
+        "problem": "p1",
+        "prompt": PROMPT.hash,
+        "question": [{"role": "user", "content": "How many?\x1b[2J\ud800"}],
+        "reference": "4",
+        "components": PROMPT.as_dict(),
+        "text": "It is 4.\ud800",
+        "reward": 1.0,
+        "feedback": "Correct.",
+        "failure": None,
+        "finish_reason": "stop",
+        "source": "rl",
+        "policy_version": 0,
+    }
+    return "samples", {"step": step, "samples": [scored, {**scored, "reward": None, "failure": "the judge is down"}]}
 
 
 def whole_run() -> list[Event]:
@@ -75,6 +114,7 @@ def whole_run() -> list[Event]:
         line(0, **{"val/mean@4": 0.125}),
         ("phase", {"name": "evolving"}),
         cycle(),
+        samples(1),
         line(1),
         ("warning", {"message": "step 2: 1 of 8 rollouts masked: \x1b[2J\ud800"}),
         cycle("reflection failed, the previous population is kept"),

@@ -8,8 +8,9 @@ class Observer(Protocol):
     """Receives the events of a run.
 
     Kinds and payloads: `start` {steps, max_rollouts, output, step, rollouts, engine}; `phase` {name}; `cycle` {cycle,
-    population, metric_calls, error, best_score}; `step` (the line of metrics.jsonl); `checkpoint` {path}; `warning` {message};
-    `end` {result}, or `abort` {error} where an exception ends the run.
+    population, metric_calls, error, best_score, candidates (lines of prompts.jsonl), means (by hash)}; `samples` {step, samples
+    (lines of rollouts/step_N.jsonl)}; `step` (the line of metrics.jsonl); `checkpoint` {path}; `warning` {message}; `end`
+    {result}, or `abort` {error} where an exception ends the run.
     """
 
     def on_event(self, kind: str, payload: dict[str, object]) -> None:

@@ -33,7 +33,7 @@ class Population:
         state.usd = None if state.usd is None or evolution.usage.usd is None else state.usd + evolution.usage.usd
         state.sampled_reflection += evolution.usage.sampled
         context.record.evolution(evolution)
-        context.run.append_candidates(state.cycle, evolution.candidates, ids)
+        lines = context.run.append_candidates(state.cycle, evolution.candidates, ids)
         known = {candidate.prompt.hash: candidate.scores for candidate in evolution.candidates if candidate.scores}
         state.scores = {prompt.hash: known.get(prompt.hash, {}) for prompt in state.population}
         state.choose_by_kind(evolution.by_kind)
@@ -48,6 +48,8 @@ class Population:
                 "metric_calls": evolution.metric_calls,
                 "error": evolution.error,
                 "best_score": evolution.info.get("best_mean"),
+                "candidates": lines,
+                "means": {line["hash"]: line["mean"] for line in lines if line["mean"] is not None},
             },
         )
 

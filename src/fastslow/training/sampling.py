@@ -9,6 +9,7 @@ from fastslow.runs.metrics import SAMPLE_S
 from fastslow.slow.engine import PolicyEngine, SamplingParams
 from fastslow.training.context import RunContext
 from fastslow.training.curriculum import union
+from fastslow.training.feedback import unheard
 from fastslow.types import Problem, Prompt, Rollout, RolloutSource
 
 Group = list[Rollout]
@@ -60,10 +61,13 @@ class Sampling:
         sampled = self._sample(requests, "gepa")
         context.record.count_gepa(sampled, known)
         context.state.sampled_gepa += sum(len(rollouts) for rollouts in sampled)
-        return [
+        evaluations = [
             Evaluation(prompt, problem, old or tuple(new))
             for (prompt, problem), old, new in zip(pairs, known, sampled, strict=True)
         ]
+        if not context.state.cycle and not asked and (complaint := unheard(context.config, evaluations)):
+            context.warn(complaint)
+        return evaluations
 
     def anchors(self, problems: Sequence[Problem]) -> list[Problem]:
         """The anchor set: the look-ahead batch or a part of it, and by option problems that the store covers already."""

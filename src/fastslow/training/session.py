@@ -34,6 +34,7 @@ from fastslow.training.interrupts import Interrupts
 from fastslow.training.observer import Observer, Observers, SilentObserver
 from fastslow.training.population import Population
 from fastslow.training.resume import Found, load, read_resume
+from fastslow.training.samples import keep_samples
 from fastslow.training.sampling import Group, Sampling
 from fastslow.training.state import LoopState
 from fastslow.types import Problem, Prompt
@@ -277,7 +278,7 @@ class TrainingSession:
         state.step_in_cycle = (state.step_in_cycle + 1) % cycle_steps
         context.store.expire(context.engine.policy_version)
         self._set_mark(record=True, closing=True)
-        context.run.write_rollout_samples(state.step, context.record.rollouts, context.config.rollout_samples)
+        keep_samples(context)
         self._finish_closing()
 
     # -- updates -------------------------------------------------------------------------------------------------------

@@ -16,8 +16,8 @@ from fastslow.config import parse_config
 from fastslow.config.run import Config
 from fastslow.errors import ConfigError, ResumeError
 from fastslow.fast.optimiser import Candidate
-from fastslow.runs import directory as module
-from fastslow.runs.directory import RunDirectory, config_text, file_size, finite, resumed_config, write_atomically
+from fastslow.runs.config_text import config_text
+from fastslow.runs.directory import RunDirectory, file_size, finite, resumed_config, write_atomically
 from fastslow.runs.files import checkpoint_steps, read_config
 from fastslow.runs.reader import Run, read_candidates, read_metrics, read_population
 from fastslow.types import Completion, Prompt, Rollout, Turn
@@ -80,7 +80,7 @@ def test_the_config_is_readable_yaml_in_the_order_of_its_options_with_what_it_ra
 
 
 def test_a_package_that_is_not_installed_has_no_version(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "PACKAGES", ("numpy", "no-such-package"))
+    monkeypatch.setattr("fastslow.runs.config_text.PACKAGES", ("numpy", "no-such-package"))
     versions = yaml.safe_load(config_text(config()))["versions"]
     assert versions == {"python": platform.python_version(), "numpy": version("numpy"), "no-such-package": None}
 
@@ -262,7 +262,8 @@ def test_what_would_make_another_run_is_named_key_by_key(run: RunDirectory) -> N
         run.open(other)
     assert str(caught.value) == (
         f"{str(run.path)!r} was started with another {', '.join(different)}: a resumed run keeps its options; only steps, "
-        "max_rollouts, tracker, threads, task.timeout_s, task.isolate, task.memory_gib and the section tinker may change"
+        "max_rollouts, tracker, threads, task.timeout_s, task.isolate, task.memory_gib and the sections tinker and "
+        "tracking may change"
     )
     assert read_config(run.path) == config()
 
@@ -322,7 +323,7 @@ def test_anything_else_may_not(run: RunDirectory, override: str) -> None:
     named = "slow.tinker.base_url" if "url" in override else override
     assert str(caught.value) == (
         f"--set {named!r}: a resumed run keeps its options; only steps, max_rollouts, "
-        "tracker, threads, task.timeout_s, task.isolate, task.memory_gib and the section tinker may change"
+        "tracker, threads, task.timeout_s, task.isolate, task.memory_gib and the sections tinker and tracking may change"
     )
 
 

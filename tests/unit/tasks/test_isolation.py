@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from fastslow.errors import ConfigError, ElsewhereError, TaskError
+from fastslow.tasks import failures
 from fastslow.tasks.base import ScoringFailure, Task
 from fastslow.tasks.registry import build_task
 from fastslow.tasks.settings import TaskConfig
@@ -64,9 +65,7 @@ def test_outside_the_main_thread_a_hang_is_left_behind() -> None:
 
 
 def test_the_first_late_scorer_says_where_it_was(caplog: pytest.LogCaptureFixture) -> None:
-    from fastslow.tasks import base
-
-    base._told_places.clear()
+    failures._told_places.clear()
     verdicts(made("OneByOne", timeout_s=0.3), "hang")
     (record,) = caplog.records
     assert "hostile.py, line " in record.message
@@ -124,9 +123,7 @@ def test_a_process_that_hangs_is_ended(how: str) -> None:
 
 
 def test_a_failure_there_says_file_and_line_here(caplog: pytest.LogCaptureFixture) -> None:
-    from fastslow.tasks import base
-
-    base._told_places.clear()
+    failures._told_places.clear()
     verdicts(isolated("OneByOne"), "raise")
     assert "hostile.py, line " in caplog.text
 

@@ -10,7 +10,7 @@ from gepa.core.adapter import EvaluationBatch
 from gepa.core.state import GEPAState
 
 from fastslow.errors import InfrastructureError, ReflectionError
-from fastslow.fast.optimiser import Candidate, Evaluate, Evaluation, Usage
+from fastslow.fast.optimiser import MEMBER, Candidate, Evaluate, Evaluation, Usage
 from fastslow.fast.proposers.base import Example, Proposal, ProposalRequest, Proposer, propose_all
 from fastslow.fast.transcript import feedback_of, turns_of
 from fastslow.seeding import derive_seed
@@ -151,12 +151,10 @@ class CycleAdapter:
         """Score members of the population on every anchor, in one batch. Raises BudgetSpentError, InfrastructureError."""
         self.ask([(prompt, problem) for prompt in seeds for problem in self.anchors])
         for prompt in seeds:
-            entry = self.entries.setdefault(
-                prompt.hash, Entry(prompt, accepted=True, reason="member of the population")
-            )
+            entry = self.entries.setdefault(prompt.hash, Entry(prompt, accepted=True, reason=MEMBER))
             self.book_scores(entry, self.anchors)
             if not entry.scores:
-                entry.reason = "member of the population; none of its rollouts could be scored"
+                entry.reason = f"{MEMBER}; none of its rollouts could be scored"
 
     def scores(self, prompt: Prompt, problems: Sequence[Problem]) -> dict[str, float]:
         """Mean rewards by problem id; empty where no rollout of the prompt has one.

@@ -7,7 +7,7 @@ from importlib import import_module
 from types import ModuleType
 
 from fastslow.errors import ConfigError
-from fastslow.extension import construct, load_object
+from fastslow.extension import can_make, construct
 from fastslow.fast.proposers.base import Proposer
 from fastslow.fast.proposers.settings import OwnProposerConfig, ProposerConfig
 from fastslow.slow.engine import PolicyEngine
@@ -24,7 +24,7 @@ FIELD = "fast.proposer"
 def check_proposer(config: ProposerConfig) -> None:
     """Raises ConfigError for what can be known to fail before any model loads."""
     if isinstance(config, OwnProposerConfig):
-        if not callable(load_object(config.kind, f"{FIELD}.kind")):
+        if not can_make(config.kind, f"{FIELD}.kind"):
             raise ConfigError(f"{FIELD}.kind: {config.kind!r} cannot be called: name a class with `propose`")
         return
     _module(config).check(config)

@@ -63,6 +63,10 @@ class IsolatedTask(Task):
         """The task's."""
         return self.task.messages(problem, prompt)
 
+    def reference(self, problem: Problem) -> str | None:
+        """The task's."""
+        return self.task.reference(problem)
+
     def episode(self, problem: Problem, prompt: Prompt) -> Episode:
         """An episode in a process of its own, unless the task has one turn."""
         if type(self.task).episode is Task.episode:

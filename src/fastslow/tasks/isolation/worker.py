@@ -16,8 +16,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from fastslow.errors import FastslowError, TaskError
-from fastslow.tasks.base import SPLITS, ScoringFailure, Task, check_score, check_scores, place_of, reason_of
+from fastslow.tasks.base import SPLITS, Task, check_score, check_scores
 from fastslow.tasks.episode import Episode
+from fastslow.tasks.failures import ScoringFailure, place_of, reason_of
 from fastslow.tasks.isolation.wire import Closed, receive, send
 from fastslow.tasks.settings import TaskConfig
 from fastslow.types import Problem, Prompt, Score
