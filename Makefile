@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: check check-gpu demo docs golden lint mutants pytest setup test test-pythons test-tinker test-vllm types
+.PHONY: audit check check-gpu demo docs fuzz golden lint mutants pytest setup test test-pythons test-tinker test-vllm types
 
 setup: $(READY)
 
@@ -17,6 +17,20 @@ $(READY): pyproject.toml constraints.txt
 # The types are checked beside the tests: the checker has one core, and the tests leave the other to it at their end.
 test: lint
 	$(MAKE) --no-print-directory --jobs 2 types pytest
+
+# Broken configs, data files, replies, tool calls and run directories, N new ones of each kind: make fuzz N=10000.
+N ?= 1000
+fuzz: $(READY)
+	FASTSLOW_FUZZ=$(N) $(BIN)/python -m pytest -n 2 tests/fuzz
+
+# Known weaknesses of the pinned dependencies. It asks pypi.org, and fails where it gets no answer.
+audit: .venv-audit/.ready
+	.venv-audit/bin/pip-audit --strict --no-deps --disable-pip --requirement constraints.txt
+
+.venv-audit/.ready:
+	$(PYTHON) -m venv .venv-audit
+	.venv-audit/bin/python -m pip install --quiet pip-audit
+	touch .venv-audit/.ready
 
 check: lint types
 

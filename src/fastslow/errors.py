@@ -21,6 +21,18 @@ class InfrastructureError(FastslowError, RuntimeError):
     """Something outside the model failed (a crashed scorer, a dead server): the rollout is masked, never scored 0."""
 
 
+class LateError(InfrastructureError):
+    """Somebody's code did not answer within its time limit."""
+
+
+class ElsewhereError(InfrastructureError):
+    """Somebody's code raised in a process of its own, or ended it. `place`: file and line, empty where they are not known."""
+
+    def __init__(self, message: str, place: str = "") -> None:
+        super().__init__(message)
+        self.place = place
+
+
 class ServerError(InfrastructureError):
     """The server behind a remote engine is gone, or refused a request. The run stops and can be resumed.
 

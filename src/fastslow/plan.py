@@ -30,6 +30,8 @@ ADAMS = {
     "adamw_8bit": "AdamW with 8-bit moments",
     "paged_adamw_8bit": "AdamW with paged 8-bit moments",
 }
+DRY_CONNECT_S = 3.0
+"""A dry run waits for a server no longer, in seconds."""
 # Of the arithmetic limit; docs/performance.md has measured shares.
 TYPICAL_SHARE = 0.5
 
@@ -53,7 +55,7 @@ def describe(config: Config, *, resume: Path | None = None) -> str:
     Raises: ConfigError or TaskError, as `train` would.
     """
     check_lent(config.model_dump(mode="json"), config.output if resume is None else resume)
-    config, task = check(config)
+    config, task = check(_impatient(config))
     room, complaints = context_room(config, task), list[str]()
     if resume is None:
         RunDirectory(Path(config.output)).check_free()
@@ -74,6 +76,13 @@ def describe(config: Config, *, resume: Path | None = None) -> str:
         "It comes to": _totals(config, estimate),
     }
     return "\n\n".join(f"{title}\n" + "\n".join(f"  {line}" for line in lines) for title, lines in sections.items())
+
+
+def _impatient(config: Config) -> Config:
+    """The config of a look at a run: a server that is to be started yet is not waited for."""
+    if config.tinker is None or config.tinker.connect_timeout_s <= DRY_CONNECT_S:
+        return config
+    return config.model_copy(update={"tinker": config.tinker.model_copy(update={"connect_timeout_s": DRY_CONNECT_S})})
 
 
 def count_parameters(config: Config) -> tuple[int, int]:

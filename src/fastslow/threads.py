@@ -1,17 +1,25 @@
-"""Calls side by side, with a time limit each. What hangs is left behind; what raises says so."""
+"""Calls of somebody's code, with a time limit each: side by side, or one after the other. What hangs is left behind."""
 
 import math
 import queue
+import signal
 import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from types import FrameType, TracebackType
 from typing import Any, TypeVar
 
-Value = TypeVar("Value")
+from fastslow.errors import ElsewhereError, LateError
 
+T = TypeVar("T")
+Value = TypeVar("Value")
 SLICE_S = 0.25
 """How often the time limits are looked at, in seconds."""
+AGAIN_S = 1.0
+"""After so many seconds a call that caught its interruption is interrupted again."""
+# Nobody else's: without a handler it does nothing, and no library sets an alarm by it.
+_SIGNAL = getattr(signal, "SIGURG", None)
 
 
 @dataclass(frozen=True)
@@ -99,5 +107,97 @@ def _call(index: int, call: Callable[[], Any], finished: "queue.SimpleQueue[tupl
     try:
         outcome = Outcome(call(), seconds=time.perf_counter() - start)
     except BaseException as error:  # somebody else's code may end its thread, or raise what is no Exception
-        outcome = Outcome(failure=f"{type(error).__name__}: {error}", seconds=time.perf_counter() - start)
+        told = str(error) if isinstance(error, ElsewhereError) else f"{type(error).__name__}: {error}"
+        outcome = Outcome(failure=told, seconds=time.perf_counter() - start)
     finished.put((index, outcome))
+
+
+class _Interruption(BaseException):
+    """Ends a call that takes too long. Code that catches every Exception does not catch it."""
+
+
+class TimeLimit:
+    """Calls one after the other, each for at most `timeout_s` (None: as long as it takes). Use it as a context manager.
+
+    In the main thread a call stays in it, since libraries set alarms there, and is interrupted wherever Python runs or
+    waits; C code that never returns cannot be. In another thread a call has a thread of its own, which is left behind.
+    """
+
+    def __init__(self, timeout_s: float | None, field: str) -> None:
+        self.timeout_s, self.field = timeout_s, field
+        # The number of the call, whether it runs, and the call that is to be interrupted: each has one thread that writes it.
+        self._number, self._running, self._due = 0, False, 0
+        self._over = threading.Event()
+        self._watch: threading.Thread | None = None
+        self._previous: Any = None
+
+    def __enter__(self) -> "TimeLimit":
+        in_main = threading.current_thread() is threading.main_thread()
+        if self.timeout_s is not None and in_main and _SIGNAL is not None:
+            self._previous = signal.signal(_SIGNAL, self._interrupt)
+            self._watch = threading.Thread(target=self._look, daemon=True, name="time-limit")
+            self._watch.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._watch is not None and _SIGNAL is not None:
+            self._over.set()
+            self._watch.join()
+            signal.signal(_SIGNAL, signal.SIG_DFL if self._previous is None else self._previous)
+
+    def call(self, function: Callable[[], T]) -> T:
+        """What the function gives. Raises: LateError after the time limit, and whatever the function raises."""
+        if self.timeout_s is None:
+            return function()
+        if self._watch is None:
+            return self._elsewhere(function, self.timeout_s)
+        self._number += 1
+        self._running = True
+        try:
+            return function()
+        except _Interruption as interruption:
+            raise self._late().with_traceback(interruption.__traceback__) from None
+        finally:
+            self._running = False
+
+    def _elsewhere(self, function: Callable[[], T], timeout_s: float) -> T:
+        def caught() -> tuple[Any, BaseException | None]:
+            try:
+                return function(), None
+            except BaseException as error:
+                return None, error
+
+        (outcome,) = side_by_side([caught], timeout_s, 1)
+        if outcome.timed_out:
+            raise self._late()
+        value, error = outcome.value
+        if error is not None:
+            raise error
+        return value  # type: ignore[no-any-return]
+
+    def _late(self) -> LateError:
+        return LateError(f"it did not answer within {self.field} = {self.timeout_s:g} s")
+
+    def _look(self) -> None:
+        assert self.timeout_s is not None and _SIGNAL is not None
+        slice_s = min(SLICE_S, self.timeout_s / 2)
+        number, left_s, last = 0, self.timeout_s, time.monotonic()
+        while not self._over.wait(slice_s):
+            now = time.monotonic()
+            # Time in which the whole process is stopped does not count.
+            passed, last = min(now - last, 2 * slice_s), now
+            if self._number != number:
+                number, left_s = self._number, self.timeout_s
+            elif self._running:
+                left_s -= passed
+            if self._running and left_s <= 0.0:
+                left_s, self._due = AGAIN_S, number
+                signal.pthread_kill(threading.main_thread().ident or 0, _SIGNAL)
+
+    def _interrupt(self, number: int, frame: FrameType | None) -> None:
+        # The call that the signal was for may have ended, and another one begun.
+        if self._running and self._due == self._number:
+            self._due = 0
+            raise _Interruption

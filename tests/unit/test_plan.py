@@ -165,3 +165,13 @@ def test_a_merge_without_components_is_said_to_be_useless(tiny_model_dir: Path, 
     words = "one component, so that there is nothing to merge"
     assert words in describe(small_config(tiny_model_dir, tmp_path / "run", fast={"use_merge": True}))
     assert words not in describe(small_config(tiny_model_dir, tmp_path / "run"))
+
+
+def test_a_dry_run_does_not_wait_for_a_server_that_is_not_there(tmp_path: Path) -> None:
+    tinker = {"base_url": "http://127.0.0.1:9", "backend": "jax"}
+    overrides = {"engine": "tinker", "tinker": tinker, "model": {"name": "some/model", "lora": {"rank": 4}}}
+    config = small_config(Path("some/model"), tmp_path / "run", **overrides)
+    assert config.tinker is not None
+    assert config.tinker.connect_timeout_s == 30.0
+    with pytest.raises(ConfigError, match=r"no server answers at http://127.0.0.1:9 within 3 s"):
+        describe(config)

@@ -19,6 +19,8 @@ from fastslow.text import printable
 from fastslow.types import Prompt
 
 PREVIEW = 100
+MOST_ROWS, MOST_LEVELS = 1000, 10
+"""Of a table that is laid out by its contents, and of a tree before it goes on in a new one."""
 
 
 def evaluation(report: EvaluationReport) -> None:
@@ -85,7 +87,7 @@ def best_prompt(path: Path) -> None:
 
 def population(path: Path) -> None:
     """The current K prompts, best first."""
-    console, run = Console(), Run(path)
+    console, run = Console(), _run(path)
     means = {member.hash: member.mean for member in family(run.candidates)}
     members, by_kind = _population(run), run.by_kind
     for prompt in dict.fromkeys(members):
@@ -104,6 +106,9 @@ def population(path: Path) -> None:
 def candidates(path: Path) -> None:
     """Every candidate ever proposed, one line each."""
     console, run = Console(), _run(path)
+    if len(run.candidates) > MOST_ROWS:
+        _plain_candidates(run)
+        return
     table = Table("id", "cycle", "hash", "parent", "mean", "accepted", "why", "text")
     for line in run.candidates:
         text = " / ".join(line["components"].values()).replace("\n", " / ")
@@ -120,18 +125,50 @@ def candidates(path: Path) -> None:
     console.print(table)
 
 
+def _plain_candidates(run: Run) -> None:
+    """The same where a table would take long to lay out."""
+    print(f"{'id':>6} {'cycle':>6}  {'hash':12}  {'parent':12}  {'mean':6}  accepted  why | text")
+    for line in run.candidates:
+        text = _preview(" / ".join(line["components"].values()).replace("\n", " / "))
+        verdict = "yes" if line["accepted"] else "no"
+        print(
+            f"{line['id']:>6} {line['cycle']:>6}  {printable(line['hash']):12}  {printable(line['parent'] or '-'):12}  "
+            f"{_score(line['mean']):6}  {verdict:8}  {printable(line['reason'])} | {printable(text)}".replace("\n", " ")
+        )
+
+
 def tree(path: Path) -> None:
     """The family tree of all prompts, each with what it changed."""
-    console, run = Console(), Run(path)
+    console, run = Console(), _run(path)
     members = {prompt.hash for prompt in _population(run)}
     top = Tree(_text(str(path), style="bold"))
-    for root in roots(family(run.candidates)):
-        _grow(top, root, members)
+    deeper = [member for root in roots(family(run.candidates)) for member in _grow(top, root, members)]
     console.print(top)
+    while deeper:
+        member = deeper.pop(0)
+        console.print()
+        top = Tree(_text(f"goes on from {member.parent}", style="bold"))
+        deeper = [*_grow(top, member, members), *deeper]
+        console.print(top)
     console.print("* in the population. + and - are lines against the parent.", markup=False)
 
 
-def _grow(tree: Tree, member: Member, population: Collection[str]) -> None:
+def _grow(top: Tree, first: Member, population: Collection[str]) -> list[Member]:
+    """Put a prompt and its descendants into a tree; those that lie too deep are returned."""
+    waiting, deeper = [(top, first, 1)], []
+    while waiting:
+        tree, member, level = waiting.pop()
+        branch = tree.add(_described(member, population))
+        if level < MOST_LEVELS:
+            waiting += [(branch, child, level + 1) for child in reversed(member.children)]
+        elif member.children:
+            branch.add(_text(f"{len(member.children)} that come from {member.hash} stand below", style="dim"))
+            deeper += member.children
+    return deeper
+
+
+def _described(member: Member, population: Collection[str]) -> Text:
+    """One prompt of the tree, with what it changed."""
     inside = member.hash in population
     verdict = "accepted" if member.accepted else printable(member.reason)
     head = f"{'* ' if inside else ''}{member.hash}  mean {_score(member.mean)}  cycle {member.cycle}  {verdict}"
@@ -141,9 +178,7 @@ def _grow(tree: Tree, member: Member, population: Collection[str]) -> None:
         ("", line) for text in member.components.values() for line in text.splitlines()
     ]:
         text.append(printable(f"\n{sign} {line}".rstrip(" ")), style={"+": "green", "-": "red"}.get(sign, ""))
-    branch = tree.add(text)
-    for child in member.children:
-        _grow(branch, child, population)
+    return text
 
 
 def candidate(path: Path, hash_: str) -> None:
@@ -173,6 +208,8 @@ def _run(path: Path) -> Run:
     """The run. Raises ResumeError where there is none."""
     run = Run(path)
     _ = run.config
+    for lost in run.losses:
+        print(printable(f"{path}: {lost}"), file=sys.stderr)
     return run
 
 

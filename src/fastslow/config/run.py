@@ -81,7 +81,16 @@ class Config(Section):
     )
     tracker: Tracker = option(NO_TRACKER, "`tensorboard`, `wandb`, `trackio`, or `package.module:Class`", unit="a name")
     tracking: TrackingConfig = Field(default_factory=TrackingConfig)
-    checkpoint_every: Positive = option(50, "all checkpoints are kept", unit="steps", source="settings: 50, all kept")
+    checkpoint_every: Positive = option(
+        50, "how often the run is saved", unit="steps", source="settings: 50, all kept", more="See `kept_checkpoints`."
+    )
+    kept_checkpoints: Positive | None = option(
+        None,
+        "the newest ones, which are kept; null: all of them",
+        unit="checkpoints",
+        source="settings: all kept",
+        more="Where it is set, the disk that a run takes is bounded but for its lines of text.",
+    )
     resumable_checkpoints: Positive = option(
         2,
         "the newest ones that a run can go on from",

@@ -21,6 +21,7 @@ from fastslow.report.marks import give_colours, rollouts_axis
 from fastslow.report.runs import BY_KIND, PLACES, read_run
 from fastslow.runs.files import is_run
 from fastslow.runs.metrics import REWARD_MEAN, find
+from fastslow.runs.reader import Run
 from fastslow.text import printable, shortened
 
 MOST_PARTS = 24
@@ -52,6 +53,7 @@ def _collect(arguments: Sequence[Path]) -> PageData:
     for path, name in zip(arguments, names, strict=True):
         if is_run(path):
             runs.append(read_run(path, name))
+            notes += [f"{name}: {lost}." for lost in Run(path).losses]
             continue
         parts = read_experiment(path) if path.exists() else []
         if not parts:

@@ -68,7 +68,7 @@ def make_rollouts(
     flat = [(request, played) for request, group in zip(requests, groups, strict=True) for played in group]
     open_ones = [(r, played) for r, played in flat if played.failure is None and played.score is None]
     problems, texts = [request.problem for request, _ in open_ones], [played.turns[-1].text for _, played in open_ones]
-    scores = iter(task.score_batch(problems, texts) if open_ones else [])
+    scores = iter(task.verdicts(problems, texts) if open_ones else [])
     made = iter(_rollout(request, played, scores, version, source) for request, played in flat)
     return [[next(made) for _ in group] for group in groups]
 

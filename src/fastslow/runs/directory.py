@@ -10,7 +10,7 @@ import math
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -41,7 +41,8 @@ from fastslow.text import shown, storable
 from fastslow.types import Prompt, Rollout
 
 APPENDED = (METRICS, PROMPTS, REFLECTIONS)
-RESUMABLE_KEYS = ("steps", "max_rollouts", "tracker", "threads")
+# A scorer that was too slow, or crashed, may get more time or a process of its own.
+RESUMABLE_KEYS = ("steps", "max_rollouts", "tracker", "threads", "task.timeout_s", "task.isolate", "task.memory_gib")
 # A server may come back at another address, and a tracker may be turned on later.
 RESUMABLE_PREFIXES = ("tinker.", "tracking.")
 
@@ -252,10 +253,14 @@ class RunDirectory:
         resumable = [step for step in checkpoint_steps(self.path) if (self.checkpoint_dir(step) / "resume").is_dir()]
         return self.checkpoint_dir(resumable[-1]) if resumable else None
 
-    def prune_resume_state(self, kept: int = 1) -> None:
-        """Weights of every checkpoint are kept; what only resuming needs is kept for the newest `kept` of them."""
-        for step in checkpoint_steps(self.path)[:-kept]:
+    def prune(self, resumable: int = 1, kept: int | None = None) -> None:
+        """The newest `kept` checkpoints stay (None: all), and in the newest `resumable` what only resuming needs."""
+        steps = checkpoint_steps(self.path)
+        for step in steps[:-resumable]:
             shutil.rmtree(self.checkpoint_dir(step) / "resume", ignore_errors=True)
+        for path in map(self.checkpoint_dir, steps[:-kept] if kept is not None else ()):
+            with suppress(OSError):  # as a whole: a kill leaves no half of it under its name
+                shutil.rmtree(path.replace(path.with_name(f".old-{path.name}")))
 
     def samples(self, step: int | None = None) -> list[Path]:
         """The files in rollouts/, ascending; up to a step where one is given."""
@@ -279,6 +284,8 @@ class RunDirectory:
         for newer in checkpoint_steps(self.path):
             if positions is None or newer > step:
                 shutil.rmtree(self.checkpoint_dir(newer))
+        for left in (self.path / "checkpoints").glob(".???-step_*"):  # of saving or pruning that was killed
+            shutil.rmtree(left, ignore_errors=True)
         if positions is None:
             (self.path / POPULATION).unlink(missing_ok=True)
 

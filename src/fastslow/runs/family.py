@@ -51,8 +51,10 @@ def family(candidates: Iterable[CandidateLine]) -> list[Member]:
     that came from no other at first, and from a parent later, has that parent unless a loop would close.
     """
     members: dict[str, Member] = {}
+    events: dict[tuple[object, ...], Event] = {}
+    named: set[str] = set()
     for line in candidates:
-        _add(members, line)
+        _add(members, line, events, named)
     ordered: dict[str, Member] = {}
     for member in members.values():
         line_up = []
@@ -142,12 +144,17 @@ def changes(before: Mapping[str, str], after: Mapping[str, str]) -> tuple[tuple[
     )
 
 
-def _add(members: dict[str, Member], line: CandidateLine) -> None:
-    """Take one line of prompts.jsonl in."""
+def _add(
+    members: dict[str, Member], line: CandidateLine, events: dict[tuple[object, ...], Event], named: set[str]
+) -> None:
+    """Take one line of prompts.jsonl in. `events` are those so far, by what they say, and `named` all parents."""
     hash_, parent = line["hash"], line["parent"]
     known = members.get(hash_)
-    if parent is not None and _descends(members, parent, hash_):
-        parent = None
+    # Only what has been somebody's parent can be its own ancestor: long lines of descent are not walked for nothing.
+    if parent is not None and (parent == hash_ or hash_ in named) and (known is None or known.parent is None):
+        parent = None if _descends(members, parent, hash_) else parent
+    if parent is not None:
+        named.add(parent)
     if known is None:
         known = members[hash_] = Member(hash_, parent, line["cycle"], line["components"], line["reason"])
     elif known.parent is None and parent is not None:
@@ -158,16 +165,11 @@ def _add(members: dict[str, Member], line: CandidateLine) -> None:
     if line["mean"] is not None:
         known.mean, known.scores = line["mean"], line["scores"]
     event = Event(line["cycle"], bool(line["accepted"]), line["reason"], line["mean"])
-    for before in known.events:
-        if (before.cycle, before.accepted, before.reason, before.mean) == (
-            event.cycle,
-            event.accepted,
-            event.reason,
-            event.mean,
-        ):
-            before.count += 1
-            return
-    known.events.append(event)
+    before = events.setdefault((hash_, event.cycle, event.accepted, event.reason, event.mean), event)
+    if before is event:
+        known.events.append(event)
+    else:
+        before.count += 1
 
 
 def _descends(members: Mapping[str, Member], hash_: str, ancestor: str) -> bool:

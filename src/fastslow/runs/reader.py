@@ -341,6 +341,26 @@ class Run:
         """Steps that have a checkpoint, ascending."""
         return checkpoint_steps(self.path)
 
+    @property
+    def losses(self) -> list[str]:
+        """What the run had written and its files no longer hold, in words; nothing of a run that is whole."""
+        newest, last = (max(steps, default=0) for steps in (self.checkpoints, [step.number for step in self.steps]))
+        lost = []
+        # A run that an error ended may be saved after a step whose line is still to be written.
+        if newest and (not self.steps or last < newest - 1):
+            what = "is gone or empty" if not self.steps else f"ends at step {last}"
+            lost.append(
+                f"{METRICS} {what}, but there is a checkpoint of step {newest}: what is shown is a part of the run"
+            )
+        known = {line["hash"] for line in self.candidates}
+        # Of what was never searched for, such as the seed prompt of RL alone, there is no line.
+        scored = [member["hash"] for member in self.members if member["mean"] is not None]
+        unknown = [hash_ for hash_ in scored if hash_ not in known]
+        if unknown:
+            what = "lacks" if known else "is gone or empty, so it lacks"
+            lost.append(f"{PROMPTS} {what} {len(unknown)} of the prompts in {POPULATION}, {unknown[0]} first")
+        return lost
+
     @cached_property
     def _population(self) -> dict[str, Any]:
         path = self.path / POPULATION

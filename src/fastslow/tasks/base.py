@@ -6,35 +6,32 @@ judge), override `score_batch` as well. A task of several turns subclasses `Epis
 (`tasks/episode.py`).
 """
 
-import logging
-import traceback
+import functools
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from fastslow.errors import TaskError
+from fastslow.errors import ElsewhereError, FastslowError, LateError, TaskError
 from fastslow.tasks.components import SKILL, TOOL, Described, descriptions_of, texts_of, with_skills
 from fastslow.tasks.episode import Episode, OneTurn
-from fastslow.text import printable, shortened, shown, storable
+from fastslow.tasks.failures import LONGEST_REASON as LONGEST_REASON
+from fastslow.tasks.failures import ScoringFailure as ScoringFailure
+from fastslow.tasks.failures import failure_of as failure_of
+from fastslow.text import shortened, shown, storable
+from fastslow.threads import TimeLimit
 from fastslow.types import SYSTEM, Message, Problem, Prompt, Score
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
-LONGEST_FEEDBACK, LONGEST_REASON = 100_000, 2_000
-"""Characters of a verifier's words, and of an error's, that are kept: all of them are written down."""
-logger = logging.getLogger(__name__)
-_told_places: set[str] = set()
+LONGEST_FEEDBACK = 100_000
+"""Characters of a verifier's words that are kept: all of them are written down."""
+TIMEOUT = "task.timeout_s"
+MAX_FAILURES_IN_A_ROW = 3
+"""Rows that fail one after the other before a scorer is taken for down."""
 
 DEFAULT_SEED_PROMPT = "You are a helpful assistant."
-
-
-@dataclass(frozen=True)
-class ScoringFailure:
-    """Scoring broke for a reason that is not the model's doing. The rollout is masked, never scored 0."""
-
-    reason: str
 
 
 @dataclass(frozen=True)
@@ -50,6 +47,7 @@ class Task(ABC):
     """What a policy and its prompts are trained on."""
 
     name: str = "task"
+    _scoring_timeout_s: float | None = None
 
     @property
     def seed_prompt(self) -> Prompt:
@@ -87,6 +85,25 @@ class Task(ABC):
         Raises: TaskError where `score` returns something other than a `Score` with a reward in [0, 1].
         """
         return [self._score_one(problem, text) for problem, text in zip(problems, completions, strict=True)]
+
+    @property
+    def scores_alone(self) -> bool:
+        """Whether a batch is scored one completion at a time, as the task's own `score_batch` is not where it has one."""
+        return type(self).score_batch is Task.score_batch
+
+    def limit_scoring(self, timeout_s: float | None) -> None:
+        """Let `verdicts` wait so many seconds for each call of the scorer; None: as long as it takes."""
+        object.__setattr__(self, "_scoring_timeout_s", timeout_s)  # a task may be a frozen dataclass
+
+    def verdicts(self, problems: Sequence[Problem], completions: Sequence[str]) -> list[Score | ScoringFailure]:
+        """What a run takes: `score_batch`, each call of the scorer within `task.timeout_s`, each score checked.
+
+        Where a batch breaks, or is late, rows go in one at a time, so that one bad row costs one row. After three failures
+        in a row the scorer is taken for down, and what is left fails with the same reason.
+        Raises: TaskError for what is no score, and other errors of fastslow's own.
+        """
+        with TimeLimit(self._scoring_timeout_s, TIMEOUT) as limit:
+            return self._verdicts_within(limit, problems, completions)
 
     def messages(self, problem: Problem, prompt: Prompt) -> tuple[Message, ...]:
         """The context of a problem under a prompt: the `system` component, merged into the problem's own system message.
@@ -135,9 +152,42 @@ class Task(ABC):
             )
         return _Reseeded(self, prompt)
 
-    def _score_one(self, problem: Problem, completion: str) -> Score | ScoringFailure:
+    def _verdicts_within(
+        self, limit: TimeLimit, problems: Sequence[Problem], completions: Sequence[str]
+    ) -> list[Score | ScoringFailure]:
+        rows = list(zip(problems, completions, strict=True))
+        if not self.scores_alone:
+            try:
+                return self._batch(limit, rows)
+            except (Exception, SystemExit) as error:  # a scorer that ends its program must not end this one
+                if isinstance(error, FastslowError) and not isinstance(error, LateError | ElsewhereError):
+                    raise
+                if len(rows) == 1:
+                    return [failure_of(error)]
+        scores: list[Score | ScoringFailure] = []
+        for row in rows:
+            last = scores[-MAX_FAILURES_IN_A_ROW:]
+            if (
+                not self.scores_alone
+                and len(last) == MAX_FAILURES_IN_A_ROW
+                and not any(isinstance(score, Score) for score in last)
+            ):
+                return [*scores, *[last[-1]] * (len(rows) - len(scores))]
+            scores += (
+                [self._score_one(*row, limit)]
+                if self.scores_alone
+                else self._verdicts_within(limit, [row[0]], [row[1]])
+            )
+        return scores
+
+    def _batch(self, limit: TimeLimit, rows: Sequence[tuple[Problem, str]]) -> list[Score | ScoringFailure]:
+        problems, completions = [problem for problem, _ in rows], [text for _, text in rows]
+        return check_scores(limit.call(lambda: self.score_batch(problems, completions)), problems)
+
+    def _score_one(self, problem: Problem, completion: str, limit: TimeLimit | None = None) -> Score | ScoringFailure:
         try:
-            score = self.score(problem, completion)
+            asked = functools.partial(self.score, problem, completion)
+            score = asked() if limit is None else limit.call(asked)
         except (Exception, SystemExit) as error:  # a scorer that ends its program must not end this one
             return failure_of(error)
         return check_score(score, problem)
@@ -212,6 +262,9 @@ class _Reseeded(Task):
     def score_batch(self, problems: Sequence[Problem], completions: Sequence[str]) -> list[Score | ScoringFailure]:
         return self._task.score_batch(problems, completions)
 
+    def verdicts(self, problems: Sequence[Problem], completions: Sequence[str]) -> list[Score | ScoringFailure]:
+        return self._task.verdicts(problems, completions)
+
     def reference(self, problem: Problem) -> str | None:
         return self._task.reference(problem)
 
@@ -259,17 +312,6 @@ def reference_of(task: Task, problem: Problem) -> str | None:
     return None if found is None else shortened(storable(str(found)), LONGEST_REASON)
 
 
-def failure_of(error: BaseException) -> ScoringFailure:
-    """The failure that an exception of a scorer stands for. Where it was raised is logged, once for each place."""
-    reason = shortened(storable(f"{type(error).__name__}: {error}"), LONGEST_REASON)
-    frames = traceback.extract_tb(error.__traceback__)
-    place = f"{frames[-1].filename}, line {frames[-1].lineno}" if frames else ""
-    if place and place not in _told_places:
-        _told_places.add(place)
-        logger.warning("a scorer broke, and its rollout is masked: %s (%s)", printable(reason), place)
-    return ScoringFailure(reason)
-
-
 def as_number(reward: Any) -> float:
     """A reward as a float: any real number, of NumPy or PyTorch too, and a verdict (True is 1).
 
@@ -285,6 +327,8 @@ def check_score(score: Score, problem: Problem) -> Score:
     `LONGEST_FEEDBACK`, and what no file can hold in it is replaced.
 
     Raises: TaskError where it is not a `Score` with a reward in [0, 1]."""
+    if isinstance(score, TaskError):  # found out in a process of its own
+        raise score
     if not isinstance(score, Score):
         raise TaskError(f"the scorer returned {shown(score)} for problem {problem.id!r}: return a fastslow.Score")
     if not isinstance(score.feedback, str):
@@ -304,6 +348,18 @@ def check_score(score: Score, problem: Problem) -> Score:
         )
     feedback = shortened(storable(score.feedback), LONGEST_FEEDBACK)
     return score if feedback == score.feedback else Score(score.reward, feedback)
+
+
+def check_scores(found: Any, problems: Sequence[Problem]) -> list[Score | ScoringFailure]:
+    """The scores of a batch, each checked. Raises: TaskError where there is not one for each problem."""
+    if not isinstance(found, list | tuple) or len(found) != len(problems):
+        raise TaskError(
+            f"score_batch returned {shown(found)} for {len(problems)} completions: one Score each is needed"
+        )
+    return [
+        score if isinstance(score, ScoringFailure) else check_score(score, problem)
+        for score, problem in zip(found, problems, strict=True)
+    ]
 
 
 def with_system_prompt(messages: Sequence[Message], system: str) -> tuple[Message, ...]:

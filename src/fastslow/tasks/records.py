@@ -94,6 +94,11 @@ class RecordsTask(Task):
             raise InfrastructureError(score.reason)
         return score
 
+    @property
+    def scores_alone(self) -> bool:
+        """A scorer judges alone; reward functions take the whole batch."""
+        return self._rewards is None
+
     def reference(self, problem: Problem) -> str | None:
         """The answer's column, where there is one and it is filled."""
         answer = None if self.columns["answer"] is None else problem.data["record"].get(self.columns["answer"])

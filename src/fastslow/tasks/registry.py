@@ -9,6 +9,7 @@ from typing import Any
 from fastslow.errors import ConfigError
 from fastslow.extension import call, load_object
 from fastslow.tasks.base import Task
+from fastslow.tasks.isolation.task import IsolatedTask
 from fastslow.tasks.settings import TaskConfig
 from fastslow.types import Prompt
 
@@ -32,11 +33,31 @@ BUILT_IN: dict[str, str] = {
 
 def build_task(config: TaskConfig) -> Task:
     """The task of a config. Raises ConfigError for a name or an option that is not known, TaskError for bad data."""
-    task = construct_task(find_factory(config.name), config.name, config.options)
+    task = guarded(make_task(config), config)
     if config.seed_prompt is None:
         return task
     seed = config.seed_prompt
     return task.with_seed_prompt(Prompt.of(seed) if isinstance(seed, str) else _seed_prompt(task, seed))
+
+
+def make_task(config: TaskConfig) -> Task:
+    """What the name and the options of a config stand for."""
+    return construct_task(find_factory(config.name), config.name, config.options)
+
+
+def guarded(task: Task, config: TaskConfig) -> Task:
+    """The task under the limits of its config: in processes of its own, where the config says so."""
+    if config.isolate is not None:
+        if config.name == "agent":
+            raise ConfigError(
+                "task.isolate: 'process' is not for task 'agent': agents run in threads of the run: set it to null"
+            )
+        spec = {"name": config.name, "options": config.options}
+        return IsolatedTask(task, spec, config.timeout_s, config.memory_gib)
+    if config.memory_gib is not None:
+        raise ConfigError("task.memory_gib: is a limit of processes of their own: set task.isolate to process as well")
+    task.limit_scoring(config.timeout_s)
+    return task
 
 
 def _seed_prompt(task: Task, given: Mapping[str, str | None]) -> Prompt:

@@ -1,8 +1,8 @@
 """The config of the task."""
 
-from typing import Any
+from typing import Any, Literal
 
-from fastslow.section import Section, option
+from fastslow.section import PositiveNumber, Section, option
 
 
 class TaskConfig(Section):
@@ -24,4 +24,16 @@ class TaskConfig(Section):
         "a text, or component names to texts; null: the task's own",
         unit="text",
         more="`tool:<name>` and `skill:<name>` may be named as well: [episodes.md](episodes.md).",
+    )
+    timeout_s: PositiveNumber | None = option(
+        600.0, "for one call of the scorer; the rollout is masked after it; null: no limit", unit="seconds",
+        more="A scorer that takes a whole batch has it for the batch, and then for each row alone. Environments have "
+        "`episodes.step_timeout_s`.",
+    )  # fmt: skip
+    isolate: Literal["process"] | None = option(
+        None, "`process`: scorer and episodes run in processes of their own", unit="a name",
+        more="What ends a process (`os._exit`, a segfault), hangs in C or takes all memory then masks a rollout.",
+    )  # fmt: skip
+    memory_gib: PositiveNumber | None = option(
+        None, "with `isolate`: address space of each of these processes; null: no limit", unit="GiB"
     )

@@ -5,7 +5,7 @@ changed. Two deviations: a search that was sitting out (`fast.max_backoff`) is m
 the population that it left with.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from pydantic import ValidationError
@@ -14,6 +14,8 @@ from fastslow.errors import TaskError
 from fastslow.tasks.base import SPLITS, ScoringFailure, Split, Stage, Task
 from fastslow.tasks.episode import Episode
 from fastslow.types import Message, Problem, Prompt, Score
+
+Judge = Callable[[list[Problem], list[str]], list[Score | ScoringFailure]]
 
 
 class StreamTask(Task):
@@ -72,10 +74,19 @@ class StreamTask(Task):
 
     def score_batch(self, problems: Sequence[Problem], completions: Sequence[str]) -> list[Score | ScoringFailure]:
         """Each task scores its own problems in one batch."""
+        return self._by_task(problems, completions, lambda task: task.score_batch)
+
+    def verdicts(self, problems: Sequence[Problem], completions: Sequence[str]) -> list[Score | ScoringFailure]:
+        """Each task judges its own problems, within its own limits."""
+        return self._by_task(problems, completions, lambda task: task.verdicts)
+
+    def _by_task(
+        self, problems: Sequence[Problem], completions: Sequence[str], judge: Callable[[Task], Judge]
+    ) -> list[Score | ScoringFailure]:
         scores: dict[int, Score | ScoringFailure] = {}
         for task in self._parts:
             mine = [index for index, problem in enumerate(problems) if self._owner[problem.id] is task]
-            judged = task.score_batch([problems[index] for index in mine], [completions[index] for index in mine])
+            judged = judge(task)([problems[index] for index in mine], [completions[index] for index in mine])
             scores.update(zip(mine, judged, strict=True))
         return [scores[index] for index in range(len(problems))]
 

@@ -33,8 +33,8 @@ class Mark:
 class Checkpoints:
     """Writes the newest mark of a run, on time or when an error ends it."""
 
-    def __init__(self, run: RunDirectory, engine: PolicyEngine, resumable: int = 2) -> None:
-        self.run, self.engine, self.resumable = run, engine, resumable
+    def __init__(self, run: RunDirectory, engine: PolicyEngine, resumable: int = 2, kept: int | None = None) -> None:
+        self.run, self.engine, self.resumable, self.kept = run, engine, resumable, kept
         self.mark: Mark | None = None
         self._saved: Mark | None = None
         self._saved_step: int | None = None
@@ -60,7 +60,7 @@ class Checkpoints:
             self.engine.save(directory, resumable=True)
             loop = {"state": mark.state, "positions": mark.positions, "record": mark.record, "closing": mark.closing}
             write_resume(self.run, directory, mark.step, loop, mark.store.to_json())
-        self.run.prune_resume_state(self.resumable)
+        self.run.prune(self.resumable, self.kept)
         self._saved, self._saved_step, self._saving = mark, mark.step, False
 
     def rescue(self, error: BaseException, step: int) -> str:

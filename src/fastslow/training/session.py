@@ -71,7 +71,7 @@ class TrainingSession:
         )
         self.optimiser = parts.optimiser
         self.validation = Validation(config, task, parts.engine)
-        self.checkpoints = Checkpoints(parts.run, parts.engine, config.resumable_checkpoints)
+        self.checkpoints = Checkpoints(parts.run, parts.engine, config.resumable_checkpoints, config.kept_checkpoints)
         self.interrupts = Interrupts(self.context.warn)
         self._sampling = Sampling(self.context)
         self._population = Population(self.context)
@@ -354,7 +354,7 @@ class TrainingSession:
             context.warn(f"{complaint}; what is left of the other is kept in {context.run.set_aside(broken)}")
         state = context.state = LoopState.from_json(loop["state"])
         context.run.rewind(loop["positions"], state.step)
-        context.run.prune_resume_state(context.config.resumable_checkpoints)
+        context.run.prune(context.config.resumable_checkpoints, context.config.kept_checkpoints)
         state.population = fitting(context, state.population)
         state.choose_by_kind({})
         if state.cycle:

@@ -100,7 +100,7 @@ def test_only_the_newest_checkpoint_can_be_resumed_from(run: RunDirectory) -> No
     for step in (2, 10):
         with run.checkpoint(step) as directory:
             (directory / "resume").mkdir()
-    run.prune_resume_state()
+    run.prune()
     assert checkpoint_steps(run.path) == [2, 10]
     assert run.latest_checkpoint() == run.checkpoint_dir(10)
     assert not (run.checkpoint_dir(2) / "resume").exists()
@@ -126,7 +126,7 @@ def test_a_resumed_run_may_only_change_how_long_it_goes_on(run: RunDirectory) ->
     assert resumed_config(run.path, ["steps=9"]).steps == 9
     with pytest.raises(
         ConfigError,
-        match=r"seed=4.*only steps, max_rollouts, tracker, threads and the sections tinker and tracking may change",
+        match=r"seed=4.*only steps, max_rollouts, tracker, threads, task.timeout_s, .* tinker and tracking may change",
     ):
         resumed_config(run.path, ["seed=4"])
     run.close()

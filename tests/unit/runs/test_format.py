@@ -262,7 +262,8 @@ def test_what_would_make_another_run_is_named_key_by_key(run: RunDirectory) -> N
         run.open(other)
     assert str(caught.value) == (
         f"{str(run.path)!r} was started with another {', '.join(different)}: a resumed run keeps its options; only steps, "
-        "max_rollouts, tracker, threads and the sections tinker and tracking may change"
+        "max_rollouts, tracker, threads, task.timeout_s, task.isolate, task.memory_gib and the sections tinker and "
+        "tracking may change"
     )
     assert read_config(run.path) == config()
 
@@ -322,7 +323,7 @@ def test_anything_else_may_not(run: RunDirectory, override: str) -> None:
     named = "slow.tinker.base_url" if "url" in override else override
     assert str(caught.value) == (
         f"--set {named!r}: a resumed run keeps its options; only steps, max_rollouts, "
-        "tracker, threads and the sections tinker and tracking may change"
+        "tracker, threads, task.timeout_s, task.isolate, task.memory_gib and the sections tinker and tracking may change"
     )
 
 
@@ -360,10 +361,10 @@ def test_a_run_is_resumed_from_the_newest_checkpoint_that_holds_its_state(run: R
         checkpoint(run, step, resume)
     assert checkpoint_steps(run.path) == [9, 10, 100]
     assert run.latest_checkpoint() == run.path / "checkpoints" / "step_10"
-    run.prune_resume_state()
+    run.prune()
     assert run.latest_checkpoint() is None
     assert all((run.checkpoint_dir(step) / "weights").is_file() for step in (9, 10, 100))
-    run.prune_resume_state()  # nothing left to take away
+    run.prune()  # nothing left to take away
 
 
 def test_samples_come_in_the_order_of_the_steps(run: RunDirectory) -> None:

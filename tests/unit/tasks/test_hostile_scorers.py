@@ -12,7 +12,7 @@ from fastslow.errors import ConfigError, TaskError, told
 from fastslow.extension import load_object
 from fastslow.loop import train
 from fastslow.runs.files import checkpoint_steps
-from fastslow.tasks.base import LONGEST_FEEDBACK, ScoringFailure, Task, check_score
+from fastslow.tasks.base import LONGEST_FEEDBACK, ScoringFailure, Stage, Task, check_score
 from fastslow.tasks.reward_functions import _call
 from fastslow.types import Problem, Score
 
@@ -103,19 +103,15 @@ def test_sys_exit_never_ends_a_command_with_status_0(
 
 
 class Ends(LettersTask):
-    """Its problems are asked for in every step, and the third time they end the program."""
+    """Ends the program when it is asked what the third step trains on."""
 
-    asked = 0
-
-    def score_batch(self, problems: Any, completions: Any) -> Any:
-        Ends.asked += 1
-        if Ends.asked == 9:
+    def stage(self, step: int) -> Stage:
+        if step >= 2:
             sys.exit(0)
-        return super().score_batch(problems, completions)
+        return super().stage(step)
 
 
 def test_a_run_that_is_ended_so_is_saved_first(tmp_path: Path, tiny_model_dir: Path) -> None:
-    Ends.asked = 0
     name = f"{__name__}:Ends"
     with pytest.raises(SystemExit) as caught:
         train(
@@ -125,3 +121,39 @@ def test_a_run_that_is_ended_so_is_saved_first(tmp_path: Path, tiny_model_dir: P
         )
     assert "was saved in" in told(caught.value)
     assert checkpoint_steps(tmp_path / "run")
+
+
+class Wrong(LettersTask):
+    """Its reward is none from its sixth batch on."""
+
+    def __init__(self, reward: float) -> None:
+        super().__init__()
+        self.reward, self.asked = reward, 0
+
+    def score_batch(self, problems: Any, completions: Any) -> Any:
+        self.asked += 1
+        if self.asked == 6:
+            return [Score(self.reward)] * len(problems)
+        return super().score_batch(problems, completions)
+
+
+@pytest.mark.parametrize("reward", [float("nan"), 1.0000001])
+def test_a_run_with_one_wrong_reward_in_the_middle_is_saved(
+    tmp_path: Path, tiny_model_dir: Path, reward: float
+) -> None:
+    task = {"name": f"{__name__}:Wrong", "options": {"reward": reward}}
+    evaluation = {"every": 0}
+    with pytest.raises(TaskError, match="rewards lie in") as caught:
+        train(
+            small_config(
+                tiny_model_dir,
+                tmp_path / "run",
+                method="rl",
+                steps=50,
+                task=task,
+                checkpoint_every=50,
+                evaluation=evaluation,
+            )
+        )
+    assert "The run stopped after step 5 and was saved in" in told(caught.value)
+    assert checkpoint_steps(tmp_path / "run") == [5]

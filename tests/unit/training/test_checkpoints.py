@@ -73,6 +73,20 @@ def test_what_is_saved_already_is_not_written_again(tmp_path: Path) -> None:
     assert sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir()) == ["step_4"]
 
 
+def test_only_the_newest_are_kept_where_a_number_is_set(tmp_path: Path) -> None:
+    saves = checkpoints(tmp_path / "run")
+    for kept, step, left in ((None, 1, [1]), (None, 2, [1, 2]), (None, 3, [1, 2, 3]), (2, 4, [3, 4]), (1, 5, [5])):
+        saves.kept, saves.mark = kept, mark(step)
+        saves.save()
+        assert checkpoint_steps(tmp_path / "run") == left
+    place = tmp_path / "run" / "checkpoints"
+    assert [path.name for path in place.iterdir()] == ["step_5"]
+    for name in (".tmp-step_9", ".old-step_4", "step_4 copy"):
+        (place / name).mkdir()
+    saves.run.rewind({}, 5)
+    assert sorted(path.name for path in place.iterdir()) == ["step_4 copy", "step_5"]
+
+
 def test_an_error_before_the_first_step_leaves_nothing_to_save(tmp_path: Path) -> None:
     words = checkpoints(tmp_path / "run").rescue(RuntimeError("x"), 0)
     assert "its first step had not begun" in words

@@ -97,7 +97,7 @@ class AgentTask(EpisodeTask):
         Raises: TaskError for anything but a text, a reward in [0, 1], a Score, or (reward, feedback).
         """
         if isinstance(value, str):
-            return self.source.score_batch([problem], [value])[0]
+            return self.source.verdicts([problem], [value])[0]
         return check_score(as_score(value, str(getattr(self.agent, "__name__", self.agent)), FIELD), problem)
 
 
