@@ -188,7 +188,7 @@ def _attend_by_products(
     scale = scaling if scaling is not None else size**-0.5
     # The heads that share keys are rows of one product, and its gradient sums over them.
     rows = query.reshape(kv_heads, shared * queries, size)
-    arguments = (rows, key[:, 0], value[:, 0], mask[0, 0].repeat(shared, 1), scale)
+    arguments = (rows, key[:, 0], value[:, 0], mask[0, 0], scale)
     output: torch.Tensor = _BlockAttention.apply(*arguments)  # type: ignore[no-untyped-call]
     return output.view(kv_heads, shared, queries, value.shape[-1])
 
@@ -197,7 +197,8 @@ class _BlockAttention(torch.autograd.Function):
     """Attention of one block, whose weights the backward pass computes again: kept, they would take memory that grows with
     the square of a sequence's length.
 
-    Shapes: query (KV heads, R, size), key and value (KV heads, N, size), mask (R, N), additive; returns (KV heads, R, size).
+    Shapes: query (KV heads, heads that share keys * M, size), key and value (KV heads, N, size), mask (M, N), additive, for
+    each of those heads; returns what query has, of value's size.
     """
 
     @staticmethod
@@ -219,7 +220,8 @@ class _BlockAttention(torch.autograd.Function):
 
 
 def _weights(query: torch.Tensor, key: torch.Tensor, mask: torch.Tensor, scale: float) -> torch.Tensor:
-    scores = torch.baddbmm(mask.expand(len(query), -1, -1), query, key.transpose(1, 2), alpha=scale)
+    added = mask.repeat(query.shape[1] // len(mask), 1).expand(len(query), -1, -1)
+    scores = torch.baddbmm(added, query, key.transpose(1, 2), alpha=scale)
     return scores.softmax(-1)
 
 

@@ -76,15 +76,21 @@ def test_products_of_bfloat16_are_within_rounding_of_float32_and_so_are_their_gr
         assert error.max() < 0.03 * expected.abs().max()
 
 
-def test_weights_of_products_are_computed_again_and_not_kept() -> None:
-    query, key = (torch.randn(2, rows, 8).bfloat16().requires_grad_() for rows in (64, 96))
-    kept: list[tuple[int, ...]] = []
+def test_a_block_keeps_neither_weights_nor_a_mask_of_its_own() -> None:
+    made = torch.Generator().manual_seed(0)
+    query, key, value = (
+        torch.randn(KV_HEADS, heads, nodes, SIZE, generator=made).bfloat16().requires_grad_()
+        for heads, nodes in ((3, 64), (1, 96), (1, 96))
+    )
+    mask = torch.zeros(1, 1, 64, 96).bfloat16()
+    kept: list[torch.Tensor] = []
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
-        kept.append(tuple(tensor.shape))
+        kept.append(tensor)
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        _attend_by_products(query[:, None], key[:, None], key[:, None], torch.zeros(1, 1, 64, 96).bfloat16(), None)
-    assert (2, 64, 8) in kept
-    assert (2, 64, 96) not in kept
+        _attend_by_products(query, key, value, mask, None)
+    wide = [tensor for tensor in kept if tensor.shape[-1] == 96]
+    assert len(kept) == 4
+    assert [tensor.data_ptr() for tensor in wide] == [mask.data_ptr()]
