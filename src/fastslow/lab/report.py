@@ -12,6 +12,7 @@ from fastslow.experiments.tables import (
     by_method,
     measured,
     median,
+    moves_weights,
     reach,
     seed_counts,
     select,
@@ -136,7 +137,7 @@ def _precision(lines: Lines, results: Path) -> list[str]:
     rows = []
     for precision, found in both.items():
         for method, runs in by_method(found).items():
-            if method in ("fst", "rl"):
+            if moves_weights(method):
                 at = [reached(run["curve"], level) for run in runs]
                 ends = (median(final_accuracy(run["curve"]) for run in runs), reach(at, lambda p: p.step, 0))
                 rollouts, divergence = reach(at, lambda p: p.rollouts, 0), median(kl(run["curve"][-1]) for run in runs)
