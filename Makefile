@@ -4,23 +4,42 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: check-gpu demo golden mutants test test-tinker test-vllm check setup
+.PHONY: check check-gpu demo docs golden lint mutants pytest setup test test-pythons test-tinker test-vllm types
 
 setup: $(READY)
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt --editable '.[dev]'
 	touch $(READY)
 
-test: check
-	$(BIN)/python -m pytest -n 2
+# The types are checked beside the tests: the checker has one core, and the tests leave the other to it at their end.
+test: lint
+	$(MAKE) --no-print-directory --jobs 2 types pytest
 
-check: $(READY)
+check: lint types
+
+lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+types: $(READY)
 	$(BIN)/mypy
+
+# A worker gets neighbours, which share what is made once for a file.
+pytest: $(READY)
+	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+# The site of docs/, in build/site: no link of it leads nowhere, and it can be read without a network.
+docs: $(READY)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict
+	$(BIN)/python tools/docs_site.py build/site
+
+# The unit tests that need no torch, on the other Pythons that the package names; and that all code is code of the oldest.
+test-pythons: $(READY)
+	$(BIN)/vermin --quiet --no-tips --violations --target=3.11- --eval-annotations src
+	tools/pythons.sh
 
 # The remote engine against a real server: SkyRL on the CPU, in an environment of its own, on loopback only.
 test-tinker: $(READY) .venv-skyrl/.ready
@@ -28,7 +47,7 @@ test-tinker: $(READY) .venv-skyrl/.ready
 
 .venv-skyrl/.ready: tests/tinker/skyrl/requirements.txt
 	$(PYTHON) -m venv .venv-skyrl
-	.venv-skyrl/bin/python -m pip install --quiet --requirement tests/tinker/skyrl/requirements.txt
+	.venv-skyrl/bin/python -m pip install --quiet --no-compile --requirement tests/tinker/skyrl/requirements.txt
 	touch .venv-skyrl/.ready
 
 # vLLM as the local engine's sampler, on the CPU, in an environment of its own.

@@ -20,7 +20,7 @@ import random
 import statistics
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,7 @@ from fastslow.slow.settings import ModelConfig, SlowConfig
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results" / "episodes.json"
 DOCUMENT = HERE.parent / "docs" / "performance.md"
-BEGIN, END = "<!-- episodes: begin, made by benchmarks/episodes.py --report -->", "<!-- episodes: end -->"
+MARK = "episodes"
 SAMPLING = {
     "anew": "each turn anew, nothing shared",
     "forest": "each turn anew, shared prefixes once",
@@ -140,8 +140,10 @@ def play(engine: LocalEngine, work: Work) -> list[list[tuple[TokenSequence, tupl
     return turns
 
 
-def measure(work: Work, repeats: int, threads: int) -> dict[str, Any]:
+def measure(options: argparse.Namespace) -> dict[str, Any]:
     """Seconds and computed tokens of every side."""
+    repeats, threads = options.repeats, options.threads
+    work = Work(**{name: getattr(options, name) for name in vars(Work())})
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
         write_model(directory, work)
@@ -226,10 +228,23 @@ def report(found: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def write_between(document: Path, begin: str, end: str, text: str) -> None:
-    """Put a table in its place in a page."""
-    page = document.read_text(encoding="utf-8")
-    document.write_text(f"{page.split(begin)[0]}{begin}\n\n{text}\n\n{end}{page.split(end)[1]}", encoding="utf-8")
+def measured_or_read(
+    options: argparse.Namespace,
+    mark: str,
+    results: Path,
+    measure: Callable[[argparse.Namespace], dict[str, Any]],
+    report: Callable[[dict[str, Any]], str],
+) -> None:
+    """Measure unless `options.report`, and print the tables; those of the `results` that are kept go into the page."""
+    if not options.report:
+        options.results.parent.mkdir(parents=True, exist_ok=True)
+        options.results.write_text(json.dumps(measure(options), indent=1) + "\n", encoding="utf-8")
+    text = report(json.loads(options.results.read_text(encoding="utf-8")))
+    if options.results == results:
+        begin = f"<!-- {mark}: begin, made by benchmarks/{mark}.py --report -->"
+        end, page = f"<!-- {mark}: end -->", DOCUMENT.read_text(encoding="utf-8")
+        DOCUMENT.write_text(f"{page.split(begin)[0]}{begin}\n\n{text}\n\n{end}{page.split(end)[1]}", encoding="utf-8")
+    print(text)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -241,15 +256,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     for name, value in vars(Work()).items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=type(value), default=value)
     options = parser.parse_args(argv)
-    if not options.report:
-        work = Work(**{name: getattr(options, name) for name in vars(Work())})
-        options.results.parent.mkdir(parents=True, exist_ok=True)
-        found = measure(work, options.repeats, options.threads)
-        options.results.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    text = report(json.loads(options.results.read_text(encoding="utf-8")))
-    if options.results == RESULTS:
-        write_between(DOCUMENT, BEGIN, END, text)
-    print(text)
+    measured_or_read(options, MARK, RESULTS, measure, report)
 
 
 if __name__ == "__main__":

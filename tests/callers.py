@@ -10,7 +10,7 @@ from openai import OpenAI
 
 from fastslow.types import Score
 
-HTTP = httpx.Client()
+HTTP = httpx.Client(timeout=60.0)
 """Making one reads the machine's certificates, which takes longer than an episode here."""
 
 

@@ -1,10 +1,16 @@
 """Fixtures that the whole suite shares."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
+# Two workers share two cores: a library that starts more threads only takes turns with itself. Before torch and NumPy load.
+os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+
 import pytest
 import torch
+
+from fastslow.experiments import runner
 
 from tiny import make_model_dir
 
@@ -18,6 +24,24 @@ def state_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_STATE_HOME", str(place))
         yield place
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_waiting_for_the_disk() -> Iterator[None]:
+    """A small run has 65 calls of fsync, which take longer than all it computes. They guard against a power cut, which no
+    test makes: what a killed process has written is there without them.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: None)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def parts_are_forks() -> Iterator[None]:
+    """The parts of an experiment, in tests: with one thread and no GPU a fork is safe, and costs no second import of torch."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runner, "START_METHOD", "fork")
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from fastslow.config import parse_config
-from fastslow.runs.directory import config_text
+from fastslow.runs.config_text import config_text
 
 HOSTILE = (
     '</script><script>window.attacked = "script"; alert(1)</script><!-- <img src=x onerror="window.attacked=\'img\'">'

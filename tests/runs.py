@@ -33,6 +33,12 @@ def small_config(model_dir: Path, output: Path, **overrides: Any) -> Config:
     return parse_config(tree)
 
 
+def small_episodes(model_dir: Path, output: Path, task: dict[str, Any], steps: int, **overrides: Any) -> Config:
+    """A small run whose episodes have up to three turns."""
+    usual = {"episodes": {"max_turns": 3}, "evaluation": {"every": 2, "problems": 2}}
+    return small_config(model_dir, output, **{"task": task, "steps": steps, **usual, **overrides})
+
+
 def metrics_of(run: Path) -> list[dict[str, Any]]:
     """The lines of metrics.jsonl without the times."""
     lines = (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()

@@ -46,6 +46,7 @@ MODULES: Mapping[str, tuple[str, ...]] = {
         "tests/unit/runs/test_format.py",
     ),
     "runs/family.py": ("tests/unit/runs/test_family.py",),
+    "runs/config_text.py": ("tests/unit/runs/test_format.py",),
     "runs/directory.py": (
         "tests/unit/runs/test_directory.py",
         "tests/unit/runs/test_format.py",

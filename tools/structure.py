@@ -15,7 +15,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1] / "src" / "fastslow"
 PACKAGE = "fastslow"
-GROUND = ("errors", "types", "seeding", "resources", "text", "section", "extension", "threads")
+GROUND = ("errors", "types", "seeding", "resources", "text", "redact", "section", "given", "extension", "threads")
 LAYERS = (
     *GROUND,
     "settings",
@@ -30,12 +30,15 @@ LAYERS = (
     "training",
     "loop",
     "plan",
+    "deploy",
     "export",
     "testing",
     "experiments",
     "lab",
+    "starter",
     "report",
     "cli",
+    "api",
     "__main__",
 )
 """From the ground upwards. `settings` are the sections of the config: each lies in its component's room, and stands on

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 import httpx
 from openai import OpenAI
 
-# One for all episodes: making one takes longer than an episode of a small model.
-HTTP = httpx.Client(timeout=600.0)
+# One for all episodes: making one takes longer than an episode of a small model. Without a limit of connections: a wave
+# begins when every agent calls, and by default the 101st would wait for the others to be answered.
+HTTP = httpx.Client(timeout=600.0, limits=httpx.Limits(max_connections=None))
 
 
 def vote(base_url: str, api_key: str, messages: Sequence[Mapping[str, str]], votes: int = 3) -> str:

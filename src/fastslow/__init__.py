@@ -2,8 +2,7 @@
 
     import fastslow
 
-    config = fastslow.load_config("config.yaml", ["steps=20"])
-    result = fastslow.train(config)
+    result = fastslow.train("config.yaml", steps=20)
     print(result.best_prompt.system)
     print(fastslow.evaluate(result.run, prompt="best").rows[0].result.mean)
 
@@ -11,7 +10,11 @@ Names are imported when they are first used, so that `import fastslow` is quick 
 """
 
 import importlib
+import sys
+from types import ModuleType
 from typing import Any
+
+__version__ = "0.1.0"
 
 _HOME = {
     "Completion": "types",
@@ -29,19 +32,32 @@ _HOME = {
     "Task": "tasks.base",
     "TaskError": "errors",
     "TrainResult": "training.session",
-    "describe": "plan",
-    "evaluate": "measuring.evaluate",
-    "experiment": "experiments.commands",
-    "export": "export",
+    "describe": "api.calls",
+    "evaluate": "api.calls",
+    "experiment": "api.calls",
+    "export": "api.calls",
     "load_config": "config",
     "parse_config": "config",
     "read_candidates": "runs.reader",
     "read_metrics": "runs.reader",
     "read_population": "runs.reader",
-    "train": "loop",
+    "read_reflections": "runs.reader",
+    "serve": "deploy.serve",
+    "train": "api.calls",
 }
 
 __all__ = sorted(_HOME)
+
+
+class _Package(ModuleType):
+    """The package: a submodule does not take the place of the function that has its name (`fastslow.export`)."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if not (name in _HOME and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package
 
 
 def __getattr__(name: str) -> Any:
@@ -51,4 +67,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return __all__
+    return [*__all__, "__version__"]

@@ -37,13 +37,17 @@ class DivergedError(FastslowError, ArithmeticError):
 class ReflectionError(FastslowError, RuntimeError):
     """A proposer could not be reached, or its reply was refused.
 
-    `usage` is what the attempt cost, where known; `text` the refused text, where there was one.
+    `usage` is what the attempt cost, where known; `text` the refused text, where there was one; `reflection` what was asked,
+    for the record (`fast/optimiser.py`).
     """
 
-    def __init__(self, message: str, usage: object | None = None, text: str | None = None) -> None:
+    def __init__(
+        self, message: str, usage: object | None = None, text: str | None = None, reflection: object | None = None
+    ) -> None:
         super().__init__(message)
         self.usage = usage
         self.text = text
+        self.reflection = reflection
 
 
 class StorageError(FastslowError, OSError):

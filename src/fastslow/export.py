@@ -13,60 +13,139 @@ from pathlib import Path
 from typing import Any
 
 from fastslow.config import Config
+from fastslow.deploy.card import Card, render
+from fastslow.deploy.hub import check_push, push_directory
+from fastslow.deploy.record import ExportRecord, write_record
+from fastslow.deploy.target import best_prompt, checkpoint_step
+from fastslow.deploy.weights import (
+    ADAPTER,
+    ADAPTER_FILES,
+    GGUF,
+    adapter_rank,
+    adapter_settings,
+    find_converter,
+    merge_adapter,
+    write_gguf,
+)
 from fastslow.errors import ConfigError
+from fastslow.given import is_placeholder, named
 from fastslow.methods.registry import find_method
 from fastslow.runs.checksums import SUMS
 from fastslow.runs.directory import write_atomically
-from fastslow.runs.owner import check_trusted
-from fastslow.runs.reader import Point, Run
-from fastslow.text import markdown_table, printable, shown
-from fastslow.types import SYSTEM, Prompt
+from fastslow.runs.owner import check_trusted, is_own, leave_mark
+from fastslow.runs.reader import Run
+from fastslow.text import printable, shown
+from fastslow.types import Prompt
 
 RESUME = "resume"
-ADAPTER = "adapter_config.json"
 
 
-def export(run: str | Path, output: str | Path, *, weights: str = "latest", trust_code: bool = False) -> Path:
+def export(
+    run: str | Path,
+    output: str | Path,
+    *,
+    weights: str = "latest",
+    trust_code: bool = False,
+    merge: bool = False,
+    gguf: bool = False,
+    base_model: str | None = None,
+    license: str | None = None,
+    push: str | None = None,
+    public: bool = False,
+) -> Path:
     """Write the deployable directory of a run; the path of it. `weights`: `latest` or `step_N`.
 
-    Of a distilled run the task is asked for its seed prompt: `trust_code` says that the code of a task may run that another
-    user's run names. Nothing else imports code that a config names.
+    `merge`: an adapter is merged into its base. `gguf`: beside the weights, `model.gguf` for llama.cpp. `base_model`: the
+    hub's name of the base, where the run knows it by a path. `license`: a licence's identifier for the model card. `push`: a
+    repository, OWNER/NAME, that gets the directory; `public`: one that is made for it is.
+
+    Of a distilled run the task is asked for its seed prompt, and merging loads the base: `trust_code` says that the code of a
+    task or a model may run that another user's run names. Nothing else imports code that a config names.
     Raises: ConfigError where there is no run, no such checkpoint, or something in `output` already; where the checkpoint
-    holds links, or a prompt has a component whose name is no name of a file.
+    holds links, or a prompt has a component whose name is no name of a file. FastslowError where a converter or a hub fails.
     """
     read, output = Run(run), Path(output)
     config = read.config
-    step = _step(read, weights)
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise ConfigError(f"output: {str(output)!r} is there already and not empty: choose another directory")
+    step = checkpoint_step(read, weights)
+    _check_output(output)
     population = read.population
     if not population:
         raise ConfigError(f"{str(read.path)!r} has no population yet: its first cycle has not ended")
-    curve = read.curve
     source = read.path / "checkpoints" / f"step_{step}"
     _check_files(source)
-    if find_method(config.method).answers_under_seed_prompt:
+    settings = adapter_settings(source)
+    converter = _checked_forms(settings, merge=merge, gguf=gguf, push=push)
+    bare = find_method(config.method).answers_under_seed_prompt
+    if bare or (merge and config.model.trust_remote_code):
         check_trusted(read.path, config, trust_code=trust_code)
-    best = _best(config, population)
+    best = best_prompt(config, population)
     _check_names(best)
+    base = base_model or _base(config, settings)
+    adapter = settings if not merge else None
+    by_kind = {} if bare else read.by_kind
     output.mkdir(parents=True, exist_ok=True)
-    shutil.copytree(source, output, dirs_exist_ok=True, ignore=shutil.ignore_patterns(RESUME, SUMS))
-    _write_prompts(output, best, population, read.by_kind)
+    _write_weights(config, source, output, settings, merge=merge, base_model=base_model)
+    _write_prompts(output, best, population, by_kind)
     _write_generation_config(output, config)
-    lora = (source / ADAPTER).is_file()
-    write_atomically(output / "README.md", _readme(_served(config, lora), best, curve, step, lora, output.name))
+    write_record(output, ExportRecord(_used(config, adapter is not None), step, best, tuple(population), by_kind))
+    if is_own(read.path):
+        leave_mark(output)
+    rank = None if adapter is None else adapter_rank(adapter)
+    about = Card(output.name, config, best, read.curve, step, base, rank, merge, license, GGUF if gguf else None)
+    write_atomically(output / "README.md", render(about))
+    if converter is not None:
+        write_gguf(converter, output)
+    if push is not None:
+        push_directory(output, push, public=public, message=f"fastslow: weights after {step} steps, and their prompt")
     return output
 
 
-def _step(run: Run, weights: str) -> int:
-    steps = run.checkpoints
-    known = ", ".join(f"step_{step}" for step in steps) or "no checkpoint yet"
-    if weights == "latest" and steps:
-        return steps[-1]
-    for step in steps:
-        if weights == f"step_{step}":
-            return step
-    raise ConfigError(f"weights: {weights!r} does not exist: {str(run.path)!r} has {known}")
+def _base(config: Config, settings: Mapping[str, Any] | None) -> str:
+    """What the weights are served with: an adapter's base, or the model; of a model that was given as an object its class."""
+    name = str((settings or {}).get("base_model_name_or_path") or config.model.name)
+    return named(name) if is_placeholder(name) else name
+
+
+def _check_output(output: Path) -> None:
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise ConfigError(f"output: {str(output)!r} is there already and not empty: choose another directory")
+
+
+def _write_weights(
+    config: Config,
+    source: Path,
+    output: Path,
+    settings: Mapping[str, Any] | None,
+    *,
+    merge: bool,
+    base_model: str | None,
+) -> None:
+    """The checkpoint without what only a resumed run needs; its adapter merged, or with another name of its base."""
+    left_out = [RESUME, SUMS, *(ADAPTER_FILES if merge else ())]
+    shutil.copytree(source, output, dirs_exist_ok=True, ignore=shutil.ignore_patterns(*left_out))
+    if merge:
+        merge_adapter(config, source, output)
+    elif settings is not None and base_model is not None:
+        changed = {**settings, "base_model_name_or_path": base_model, "revision": None}
+        write_atomically(output / ADAPTER, json.dumps(changed, indent=2) + "\n")
+
+
+def _checked_forms(settings: Mapping[str, Any] | None, *, merge: bool, gguf: bool, push: str | None) -> Path | None:
+    """The converter, where one is needed. Raises ConfigError for what cannot be had, before anything is written."""
+    if merge and settings is None:
+        raise ConfigError("--merge: the run trained the model itself, and has no adapter: leave it out")
+    if gguf and settings is not None and not merge:
+        raise ConfigError("--gguf: the run trained an adapter, and the file holds a whole model: give --merge as well")
+    if push is not None:
+        check_push(push)
+    return find_converter() if gguf else None
+
+
+def _used(config: Config, lora: bool) -> Config:
+    """The config that the exported weights are used with: on this machine, with an adapter or without."""
+    engine = {"engine": "local", "tinker": None} if config.engine == "tinker" else {}
+    model = config.model if lora else config.model.model_copy(update={"lora": None})
+    return config.model_copy(update={**engine, "model": model})
 
 
 def _check_files(source: Path) -> None:
@@ -83,27 +162,10 @@ def _check_files(source: Path) -> None:
 
 def _check_names(prompt: Prompt) -> None:
     for name in prompt.as_dict():
-        if not re.fullmatch(r"\w[\w .-]{0,99}", name):
+        if not re.fullmatch(r"\w[\w .:-]{0,99}", name):
             raise ConfigError(
-                f"the prompt's component {shown(name)} cannot be the name of a file: letters, digits, '_', '-' and '.' can"
+                f"the prompt's component {shown(name)} cannot be the name of a file: letters, digits, '_', '-', '.' and ':' can"
             )
-
-
-def _served(config: Config, lora: bool) -> Config:
-    """The config with the model that the weights are served with: an adapter that began as another one has that one's base."""
-    if not lora or not Path(config.model.name).is_dir():
-        return config
-    from fastslow.slow.local.loading import without_adapter
-
-    return config.model_copy(update={"model": without_adapter(config.model)})
-
-
-def _best(config: Config, population: list[Prompt]) -> Prompt:
-    """What the weights were trained to answer under: after distillation that is the seed prompt, not the teacher's."""
-    from fastslow.tasks.registry import build_task
-
-    bare = find_method(config.method).answers_under_seed_prompt
-    return build_task(config.task).seed_prompt if bare else population[0]
 
 
 def _write_prompts(output: Path, best: Prompt, population: list[Prompt], by_kind: Mapping[str, str]) -> None:
@@ -124,119 +186,14 @@ def _write_prompts(output: Path, best: Prompt, population: list[Prompt], by_kind
 
 
 def _write_generation_config(output: Path, config: Config) -> None:
-    """Completions are drawn as the run's evaluations drew them, unless the caller asks for something else."""
+    """Completions are drawn as the run's evaluations drew them, unless the caller asks for something else.
+
+    The longest completion of training is no part of it: servers would take it as a limit of every request.
+    """
     path = output / "generation_config.json"
     known: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     sampling = config.evaluation
-    drawn: dict[str, Any] = {"do_sample": sampling.temperature > 0, "max_new_tokens": config.sampling.max_tokens}
+    drawn: dict[str, Any] = {"do_sample": sampling.temperature > 0}
     if sampling.temperature > 0:
         drawn |= {"temperature": sampling.temperature, "top_p": sampling.top_p}
     write_atomically(path, json.dumps(known | drawn, indent=2) + "\n")
-
-
-def _readme(config: Config, prompt: Prompt, curve: list[Point], step: int, lora: bool, name: str) -> str:
-    base = config.model.name
-    kind = f"A LoRA adapter of `{base}`" if lora else f"`{base}`, all parameters trained"
-    weights = "`adapter_model.safetensors`, `adapter_config.json`" if lora else "`model.safetensors`, `config.json`"
-    several = "" if list(prompt.as_dict()) == [SYSTEM] else SEVERAL
-    return f"""# {name}
-
-{kind}, together with the system prompt that it was trained with. Method `{config.method}`,
-task `{config.task.name}`, weights after {step} steps. Made with fastslow.
-
-## Files
-
-- {weights}, the tokenizer and its chat template
-- `prompt.txt`: the prompt that these weights answer under; `prompts.json`: the population, best first
-  (`best_for`: the kinds of problems that a member is best for, where there are several)
-- `generation_config.json`: temperature and top-p as they were evaluated
-
-## Measured
-
-{_measured(config, curve, step)}
-
-## Serve
-
-The weights and the prompt were trained together: give `prompt.txt` as the system message of every request.{several}
-
-With vLLM:
-
-```
-{_vllm(config, lora, name)}
-```
-
-```python
-from openai import OpenAI
-
-client = OpenAI(base_url="http://localhost:8000/v1", api_key="none")
-messages = [
-    {{"role": "system", "content": open("prompt.txt", encoding="utf-8").read()}},
-    {{"role": "user", "content": "..."}},
-]
-reply = client.chat.completions.create(
-    model="{name}", messages=messages, temperature={config.evaluation.temperature}, top_p={config.evaluation.top_p},
-    max_tokens={config.sampling.max_tokens},
-)
-print(reply.choices[0].message.content)
-```
-
-With transformers, in this directory:
-
-```python
-{_transformers(config, lora)}
-```
-"""
-
-
-SEVERAL = (
-    " It has several components here, `prompt_NAME.txt`, which the task puts into its messages: see `Task.messages`."
-)
-
-
-def _measured(config: Config, curve: list[Point], step: int) -> str:
-    """Validation before training and at the exported step, or the last evaluation before it."""
-    k = config.evaluation.k
-    points = [point for point in curve if point.evaluation.accuracy is not None and point.step <= step]
-    if not points:
-        return "The run made no evaluation."
-    shown = list({point.step: point.evaluation for point in (points[0], points[-1])}.items())
-    rows = [[str(at), *map(_number, (found.accuracy, found.best, found.kl))] for at, found in shown]
-    sampling = config.evaluation
-    how = "" if not any(found.kl_is_estimate for _, found in shown) else " (estimated from the sampled tokens)"
-    head = f"""Up to {sampling.problems} validation problems, temperature {sampling.temperature:g}, top-p {sampling.top_p:g}.
-Step 0 is the base model under the task's own prompt. One run, seed {config.seed}: there is no interval.
-"""
-    return "\n".join(
-        [head, *markdown_table(["step", f"mean@{k}", f"best@{k}", f"KL to the base, nats a token{how}"], rows)]
-    ).rstrip()
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
-
-
-def _vllm(config: Config, lora: bool, name: str) -> str:
-    if not lora:
-        return f"vllm serve . --served-model-name {name}"
-    rank = config.model.lora.rank if config.model.lora is not None else 16
-    return f"vllm serve {config.model.name} --enable-lora --max-lora-rank {rank} --lora-modules {name}=."
-
-
-def _transformers(config: Config, lora: bool) -> str:
-    load = (
-        f'model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained("{config.model.name}"), ".")'
-        if lora
-        else 'model = AutoModelForCausalLM.from_pretrained(".")'
-    )
-    imports = "from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig"
-    return f"""{"from peft import PeftModel" + chr(10) if lora else ""}{imports}
-
-tokenizer = AutoTokenizer.from_pretrained(".")
-{load}
-messages = [
-    {{"role": "system", "content": open("prompt.txt", encoding="utf-8").read()}},
-    {{"role": "user", "content": "..."}},
-]
-inputs = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True, return_tensors="pt")
-output = model.generate(**inputs, generation_config=GenerationConfig.from_pretrained("."))
-print(tokenizer.decode(output[0, inputs["input_ids"].shape[1]:], skip_special_tokens=True))"""

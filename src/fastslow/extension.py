@@ -1,20 +1,25 @@
-"""What a config names: a built-in by its short name, or an object of anybody's as `package.module:Name`.
+"""What a config names: a built-in by its short name, or an object of anybody's as `package.module:Name` or `file.py:Name`.
 
-Built-ins are found the same way: each room has a table from short names to import paths, and a new one is one new file.
+From Python the object itself may be given (`given.py`). Built-ins are found the same way: each room has a table from short
+names to import paths, and a new one is one new file.
 """
 
 import difflib
 import functools
+import hashlib
 import importlib
+import importlib.util
 import inspect
 import sys
 import typing
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
 
+from fastslow import given as objects
 from fastslow.errors import ConfigError
 
 
@@ -30,14 +35,19 @@ def resolve(name: str, built_in: Mapping[str, str], field: str) -> Any:
 
 
 def load_object(path: str, field: str) -> Any:
-    """The object that `package.module:name` stands for; modules in the current directory are found as well."""
-    module_name, _, attribute = path.partition(":")
+    """The object that `package.module:name` or `path/to/file.py:name` stands for, or that was given under this name; modules in
+    the current directory are found as well.
+    """
+    if objects.is_lent(path) or objects.is_placeholder(path):
+        return objects.find(path, field)
+    module_name, _, attribute = path.rpartition(":")
     here = str(Path.cwd())
     added = here not in sys.path
     if added:
         sys.path.insert(0, here)
     try:
-        return getattr(importlib.import_module(module_name), attribute)
+        module = _load_file(module_name) if module_name.endswith(".py") else importlib.import_module(module_name)
+        return getattr(module, attribute)
     except (Exception, SystemExit) as error:  # a module may raise whatever it likes while it is imported
         told = f"it ends the program (sys.exit({error}))" if isinstance(error, SystemExit) else error
         raise ConfigError(f"{field}: {path!r} cannot be imported: {told}. Write it as package.module:name") from error
@@ -46,21 +56,59 @@ def load_object(path: str, field: str) -> Any:
             sys.path.remove(here)
 
 
+def _load_file(name: str) -> ModuleType:
+    """The module in a file, loaded once."""
+    path = Path(name).resolve()
+    known = f"fastslow_file_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+    if known not in sys.modules:
+        spec = importlib.util.spec_from_file_location(known, path)
+        if spec is None or spec.loader is None or not path.is_file():
+            raise FileNotFoundError(f"there is no file {str(path)!r}")
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[known] = module
+        try:
+            spec.loader.exec_module(module)
+        except BaseException:
+            del sys.modules[known]
+            raise
+    return sys.modules[known]
+
+
 def construct(
     path: str, options: Mapping[str, Any], field: str, *, key: str, given: Mapping[str, Any] | None = None
 ) -> Any:
-    """What the callable behind an import path makes of the options of a config's section `field`, whose `key` names it.
+    """What the callable behind an import path makes of the options of a config's section `field`, whose `key` names it. An
+    object that was given, and is neither a class nor a function, is what would have been made.
 
     `given` are values that fastslow has; those that the callable has a parameter for are passed. One that is itself a
     function without parameters is called first, so that what nobody asks for is never made.
     Raises: ConfigError for what cannot be called, and for options that do not fit its signature.
     """
     factory = load_object(path, f"{field}.{key}")
+    if is_made(path, factory):
+        if options:
+            raise ConfigError(
+                f"{field}.options: {sorted(options)} are for the constructor of {path!r}, which was given as an object: leave "
+                "them out"
+            )
+        return factory
     if not callable(factory):
         raise ConfigError(f"{field}.{key}: {path!r} is {factory!r}, which cannot be called")
     wanted = {name: value for name, value in (given or {}).items() if name in inspect.signature(factory).parameters}
     values = {name: value() if inspect.isfunction(value) else value for name, value in wanted.items()}
     return call(factory, path, options, field, key=key, given=values)
+
+
+def is_made(path: str, found: object) -> bool:
+    """Whether what a name stands for was given as an object that is there already, and not as what makes one."""
+    makes = inspect.isclass(found) or inspect.isroutine(found) or isinstance(found, functools.partial)
+    return objects.is_lent(path) and not makes
+
+
+def can_make(path: str, field: str) -> bool:
+    """Whether `construct` gets something from a name: it can be called, or is there already. Raises as `load_object`."""
+    found = load_object(path, field)
+    return callable(found) or is_made(path, found)
 
 
 def call(

@@ -7,6 +7,10 @@ from pathlib import Path
 import torch
 
 from fastslow.config import Config
+from fastslow.fast.proposers.estimate import calls_of_a_cycle, estimate_reflection
+from fastslow.fast.proposers.settings import ReflectionConfig
+from fastslow.fast.settings import GepaConfig
+from fastslow.given import check_lent
 from fastslow.methods.registry import find_method
 from fastslow.runs.directory import RunDirectory
 from fastslow.slow.context_room import ContextRoom, context_room
@@ -15,9 +19,11 @@ from fastslow.slow.local.frozen import empty_model, frozen_parameters
 from fastslow.slow.schedule import describe_schedule
 from fastslow.tasks.base import SPLITS, Task, has_turns
 from fastslow.training.build import check, check_lengths
+from fastslow.training.feedback import silence
 from fastslow.training.resume import find_checkpoint
 
 CONTEXT_SAMPLE = 32
+UNLIMITED_GIB = 1e9
 ADAMS = {
     "adamw": "AdamW",
     "adamw_8bit": "AdamW with 8-bit moments",
@@ -45,6 +51,7 @@ def describe(config: Config, *, resume: Path | None = None) -> str:
 
     Raises: ConfigError or TaskError, as `train` would.
     """
+    check_lent(config.model_dump(mode="json"), config.output if resume is None else resume)
     config, task = check(config)
     room, complaints = context_room(config, task), list[str]()
     if resume is None:
@@ -52,7 +59,7 @@ def describe(config: Config, *, resume: Path | None = None) -> str:
         check_lengths(config, task, room)
     else:
         complaints = find_checkpoint(RunDirectory(resume)).complaints
-    device = loading.pick_device(config.model.device) if config.engine == "local" else None
+    device = loading.device_of(config.model) if config.engine == "local" else None
     parameters, multiplied = count_parameters(config)
     context_tokens = mean_context_tokens(task, room)
     estimate = estimate_run(config, multiplied, context_tokens, measured_flops(device, config) if device else None)
@@ -61,7 +68,7 @@ def describe(config: Config, *, resume: Path | None = None) -> str:
         "Model": _model(config, device, parameters),
         "Task": _task(config, task, room, context_tokens),
         "Slow weights": [*_slow(config), *_memory(config, device, room)],
-        "Fast weights": _fast(config),
+        "Fast weights": [*_fast(config), *_reflection(config, task, room, estimate.cycles), *silence(config, task)],
         "Measured": _evaluation(config),
         "It comes to": _totals(config, estimate),
     }
@@ -84,7 +91,7 @@ def count_parameters(config: Config) -> tuple[int, int]:
 def mean_context_tokens(task: Task, room: ContextRoom) -> float:
     """Mean length of a context under the seed prompt, over a few training problems."""
     problems = task.problems("train")[:CONTEXT_SAMPLE]
-    return sum(len(room.encode(task.messages(p, task.seed_prompt))) for p in problems) / len(problems)
+    return sum(room.tokens(p, task.seed_prompt) for p in problems) / len(problems)
 
 
 def measured_flops(device: torch.device, config: Config) -> float:
@@ -203,18 +210,27 @@ def _slow(config: Config) -> list[str]:
 
 
 def _memory(config: Config, device: torch.device | None, room: ContextRoom) -> list[str]:
-    """What `slow.memory_gib` holds. Raises ConfigError where it does not hold the longest problem under the seed prompt."""
-    if config.slow.memory_gib is None or device is None or not find_method(config.method).moves_weights:
+    """What `slow.memory_gib` holds, or what a run takes without it. Raises ConfigError where it does not hold the longest
+    problem under the seed prompt.
+    """
+    if device is None or not find_method(config.method).moves_weights:
         return []
     from fastslow.slow.local.dry_memory import dry_plan
 
-    plan = dry_plan(config, device, distils=find_method(config.method).needs_distributions)
+    distils, slow, longest = find_method(config.method).needs_distributions, config.slow, room.longest + room.max_tokens
+    if slow.memory_gib is None:
+        unlimited = slow.model_copy(update={"memory_gib": UNLIMITED_GIB})
+        plan = dry_plan(config.model_copy(update={"slow": unlimited}), device, distils=distils)
+        return (
+            [] if plan is None else [plan.estimate(longest, slow.microbatch_tokens, slow.sample_rows, room.max_tokens)]
+        )
+    plan = dry_plan(config, device, distils=distils)
     if plan is None:
         return [
             f"memory: at most {config.slow.memory_gib:g} GiB; what this model takes is known once its weights are loaded"
         ]
-    plan.check(room.longest + room.max_tokens)
-    return [f"{plan.describe(room.longest + room.max_tokens)}, under the seed prompt"]
+    plan.check(longest)
+    return [f"{plan.describe(longest)}, under the seed prompt"]
 
 
 def _fast(config: Config) -> list[str]:
@@ -240,6 +256,35 @@ def _fast(config: Config) -> list[str]:
     if method.reuses_rollouts:
         age = loop.reuse_max_age
         lines.append(f"rollouts are reused for {age} policy versions" if age else "rollouts are not reused")
+    return lines
+
+
+def _reflection(config: Config, task: Task, room: ContextRoom, cycles: int) -> list[str]:
+    """Calls, tokens and money of a reflection LM; and whether there is anything to merge."""
+    fast, method = config.fast, find_method(config.method)
+    if not method.searches(config) or not isinstance(fast, GepaConfig):
+        return []
+    lines, population = [], method.population_size(config)
+    if fast.use_merge and len(task.seed_prompt.components) == 1:
+        lines.append("fast.use_merge: the prompt of this task has one component, so that there is nothing to merge")
+    if isinstance(fast.proposer, ReflectionConfig):
+        anchors = min(fast.anchor_problems, config.loop.problems_per_step * config.loop.steps_per_cycle)
+        # Seeds take half of the budget at most. One alone, as before the first cycle, leaves most of it for children.
+        alone, all_of_them = (max(1, min(anchors, fast.metric_calls // (2 * seeds))) for seeds in (1, population))
+        most = calls_of_a_cycle(fast.metric_calls, alone, fast.reflection_minibatch, 1)[1]
+        fewest = calls_of_a_cycle(fast.metric_calls, all_of_them, fast.reflection_minibatch, population)[0]
+        problem, empty = task.problems("train")[0], room.encode([{"role": "user", "content": ""}], ())
+        found = estimate_reflection(
+            fast.proposer,
+            calls=(min(fewest, most), most),
+            cycles=cycles,
+            minibatch=min(fast.reflection_minibatch, anchors),
+            prompt=task.seed_prompt,
+            question="\n\n".join(message["content"] for message in problem.messages if message["role"] != "system"),
+            answer_tokens=config.sampling.max_tokens,
+            count=lambda text: len(room.encode([{"role": "user", "content": text}], ())) - len(empty),
+        )
+        lines += found.describe()
     return lines
 
 

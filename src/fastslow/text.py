@@ -45,6 +45,17 @@ def shortened(text: str, characters: int) -> str:
     return f"{text[:half]} ... {text[-half:]}"
 
 
+def is_bare_number(line: str) -> bool:
+    """Whether a line is only a number, or a name and a number: `0.5`, `short: 0`, `accuracy = 3/4`."""
+    return _BARE_NUMBER.fullmatch(line.strip()) is not None
+
+
+_BARE_NUMBER = re.compile(
+    r"(?:[^:=.!?]{1,60}?\s*[:=]\s*|\S+\s+)?[-+]?(?:\d[\d.,]*(?:e[-+]?\d+)?|\.\d+|nan|inf|none|true|false)\s*(?:/\s*\d[\d.,]*|%)?\.?",
+    re.IGNORECASE,
+)
+
+
 def duration(seconds: float) -> str:
     """Hours and minutes, or minutes and seconds."""
     minutes, rest = divmod(round(seconds), 60)

@@ -1,11 +1,14 @@
 """Calls side by side, with a time limit each. What hangs is left behind; what raises says so."""
 
+import math
 import queue
 import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
+
+Value = TypeVar("Value")
 
 SLICE_S = 0.25
 """How often the time limits are looked at, in seconds."""
@@ -51,6 +54,32 @@ def side_by_side(calls: Sequence[Callable[[], Any]], timeout_s: float, workers: 
                     failure=f"it did not answer within {timeout_s:g} s", timed_out=True, seconds=timeout_s
                 )
     return [outcome for outcome in outcomes if outcome is not None]
+
+
+def together(calls: Sequence[Callable[[], Value]], workers: int) -> list[Value]:
+    """What each call gives, in order, at most `workers` at the same time, however long they take.
+
+    Raises what the first of them raised, when all have ended. Ctrl-C ends the wait at once: no thread is waited for.
+    """
+    outcomes = side_by_side([_kept(call) for call in calls], math.inf, workers)
+    for outcome in outcomes:
+        if outcome.failure is not None:
+            raise RuntimeError(outcome.failure)
+        if outcome.value[1] is not None:
+            raise outcome.value[1]
+    return [outcome.value[0][0] for outcome in outcomes]
+
+
+def _kept(call: Callable[[], Value]) -> Callable[[], tuple[list[Value], Exception | None]]:
+    """A call that gives what it raises, so that the error goes on with its type."""
+
+    def attempt() -> tuple[list[Value], Exception | None]:
+        try:
+            return [call()], None
+        except Exception as error:
+            return [], error
+
+    return attempt
 
 
 def _next(finished: "queue.SimpleQueue[tuple[int, Outcome]]", wait_s: float) -> tuple[list[tuple[int, Outcome]], float]:

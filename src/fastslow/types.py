@@ -56,7 +56,9 @@ class Prompt:
     @property
     def hash(self) -> str:
         """First 12 hexadecimal digits of the SHA-256 of the components: the prompt's identity everywhere."""
-        return hashlib.sha256(json.dumps(self.components, ensure_ascii=False).encode()).hexdigest()[:12]
+        # Half of a surrogate pair cannot be encoded otherwise.
+        text = json.dumps(self.components, ensure_ascii=False).encode(errors="surrogatepass")
+        return hashlib.sha256(text).hexdigest()[:12]
 
 
 @dataclass(frozen=True)

@@ -84,7 +84,11 @@ def test_charts_have_marks_names_and_switch_their_axis(visit: Callable[..., Open
     dashes = page.locator("#chart-accuracy svg path[stroke-dasharray]").count()
     assert dashes >= 1
     axis = page.locator("#chart-accuracy svg")
-    assert "RL steps" in axis.text_content()
+    assert "budgets differ: series end at 60 to 100" in axis.text_content()  # what comparisons are about comes first
+    page.get_by_role("radio", name="Steps").check(force=True)
+    assert "RL steps" in axis.text_content() and "budgets differ" not in axis.text_content()
+    page.get_by_role("radio", name="USD").check(force=True)
+    assert "USD for reflection" in axis.text_content()
     page.get_by_role("radio", name="Seconds").check(force=True)
     assert "training seconds" in axis.text_content()
     page.get_by_role("radio", name="Rollouts").check(force=True)
@@ -97,7 +101,7 @@ def test_a_series_can_be_hidden_and_a_chart_read_as_a_table(visit: Callable[...,
     rows = page.locator("#chart-accuracy ~ div table tbody tr")
     page.locator("#chart-accuracy-button").click()
     assert rows.count() == 10
-    assert rows.nth(5).text_content() == "first50.800"
+    assert rows.nth(5).text_content() == "first1000.800"
     toggle = page.locator(".legend button", has_text="second").first
     toggle.click()
     assert page.locator(".legend button", has_text="second").first.get_attribute("aria-pressed") == "false"
@@ -190,6 +194,71 @@ def test_transcripts_show_turns_calls_results_forks_and_ends_and_are_filtered_by
     assert cards.count() == 1
 
 
+def test_the_first_screen_has_the_finding_the_best_prompt_and_the_curve(
+    visit: Callable[..., Opened], report: str
+) -> None:
+    page = visit(report, width=1400).page
+    assert page.locator("h1").text_content().startswith("first reached 0.65 with KL 0.05; second 0.35")
+    best = page.locator("#best-prompt")
+    assert best.locator(".added").all_text_contents() == ["added: Sort the items downwards."]
+    assert best.evaluate("element => element.getBoundingClientRect().bottom") < 800
+    assert page.locator("#chart-first svg").count() == 1
+    tab = page.evaluate("document.title")
+    assert tab.startswith("first, second")
+
+
+def test_any_metric_can_be_chosen_smoothed_and_drawn_on_a_log_axis(visit: Callable[..., Opened], report: str) -> None:
+    page = visit(report).page
+    page.locator("#metric-name").select_option("reward/mean")
+    page.locator("#chart-metric-button").click()
+    rows = page.locator("#chart-metric ~ div table tbody tr")
+    assert rows.all_text_contents()[:2] == ["first200.100", "first400.200"]
+    assert "masked ones left out" in page.locator("#any-metric").text_content()
+    page.locator("#metric-smooth").select_option("5")
+    assert rows.all_text_contents()[:2] == ["first200.100", "first400.150"]
+    page.locator("#chart-metric-button").click()
+    page.locator("#any-metric").get_by_role("radio", name="Log").check(force=True)
+    assert "no place on a log axis" in page.locator("#any-metric").text_content()
+    assert page.locator("#chart-metric svg").count() == 1
+
+
+def test_the_population_and_the_scores_stand_over_the_cycles(visit: Callable[..., Opened], report: str) -> None:
+    page = visit(report).page
+    cells = page.locator("#population-cycles td.stay")
+    assert cells.evaluate_all("all => all.map((each) => each.dataset.in)") == ["true", "false", "false", "true"] * 1 + [
+        "false",
+        "true",
+    ]
+    assert page.locator("#chart-candidates svg").count() == 1
+    page.locator("#population-cycles button", has_text="cccc").click()
+    assert "Sort the items upwards" in page.locator("#prompt-detail").text_content()
+
+
+def test_samples_show_the_question_the_reference_and_the_prompt(visit: Callable[..., Opened], tmp_path: Path) -> None:
+    asked = [{"role": "system", "content": "Be exact."}, {"role": "user", "content": HOSTILE}]
+    lines = [sample("four", question=asked, reference=HOSTILE), sample("of an older run", problem="p2")]
+    write([make_run(tmp_path / "run", samples={1: lines})], tmp_path / "report.html")
+    page = visit((tmp_path / "report.html").as_uri()).page
+    assert page.evaluate("window.attacked") is None
+    new = page.locator("#samples-list article").first
+    assert new.locator("h4").all_text_contents()[-3:] == [
+        "System message of the problem",
+        "The question",
+        "The model wrote",
+    ]
+    assert "</script><script>window.attacked" in new.locator(".reference code").text_content()
+    new.locator("summary").click()
+    assert "Sort the items downwards." in new.locator("details pre").text_content()
+    page.locator("#samples-text").fill("be exact")
+    assert page.locator("#samples-list article").count() == 1
+
+
+def test_a_table_that_is_wider_than_the_page_says_so(visit: Callable[..., Opened], report: str) -> None:
+    narrow, wide = visit(report, width=390).page, visit(report, width=1400).page
+    assert narrow.locator("#costs .scroll-hint").is_visible()
+    assert wide.locator("#costs .scroll-hint").is_hidden()
+
+
 def test_without_episodes_there_is_no_filter_for_their_end(visit: Callable[..., Opened], report: str) -> None:
     page = visit(report).page
     assert page.locator("label:has(#samples-end)").is_hidden()
@@ -216,7 +285,7 @@ def test_hostile_transcripts_are_text(visit: Callable[..., Opened], tmp_path: Pa
 def test_everything_can_be_done_with_the_keyboard(visit: Callable[..., Opened], report: str) -> None:
     page = visit(report).page
     reached = set()
-    for _ in range(70):
+    for _ in range(110):
         page.keyboard.press("Tab")
         reached.add(page.evaluate("document.activeElement.id || document.activeElement.getAttribute('role') || ''"))
     assert {"theme", "chart-accuracy", "chart-accuracy-button", "prompts-shown", "treeitem", "samples-text"} <= reached
@@ -224,7 +293,7 @@ def test_everything_can_be_done_with_the_keyboard(visit: Callable[..., Opened], 
     page.keyboard.press("ArrowRight")
     page.keyboard.press("ArrowRight")
     said = page.locator("#chart-accuracy ~ [role=status]")
-    assert said.text_content() == "first: accuracy 0.200 at RL steps 1"
+    assert said.text_content() == "first: accuracy 0.200 at sampled rollouts, the search's included 20"
     page.locator("[role=treeitem][tabindex='0']").focus()
     page.keyboard.press("Home")
     page.keyboard.press("ArrowLeft")
@@ -249,11 +318,11 @@ def test_hostile_text_does_nothing_and_shows_as_text(visit: Callable[..., Opened
     page.locator("#chart-accuracy").hover()
     assert page.evaluate("window.attacked") is None
     assert page.locator("main img, main script, main style, main iframe").count() == 0
-    text = page.locator("#samples-list pre").text_content()
+    text = page.locator("#samples-list article > pre").text_content()
     assert text.startswith('</script><script>window.attacked = "script"; alert(1)</script><!-- <img')
     assert "␛[31mred␇ {{data}} ${7*7} &lt;b&gt; ⟨U+202E⟩gnp.exe" in text
     assert '<img src=x onerror="window.attacked' in page.locator("#prompt-detail").text_content()
-    assert page.locator("h1").text_content() == "x<img src=x onerror=alert(1)>"
+    assert page.locator(".eyebrow").text_content() == "x<img src=x onerror=alert(1)>"
 
 
 def test_narrow_light_and_dark(visit: Callable[..., Opened], report: str) -> None:
@@ -316,7 +385,8 @@ def test_a_live_page_follows_its_run_and_keeps_what_was_set(visit: Callable[...,
         write_lines(run / "metrics.jsonl", [metrics_line(step) for step in range(6)])
         write_lines(run / "rollouts/step_5.jsonl", [sample("gamma again", reward=0.5)])
         page.get_by_text("gamma again").wait_for()
-        assert "0.800" in page.locator("#summary").text_content()
+        assert "0.650" in page.locator("#summary").text_content()  # the mean of the last three evaluations
+        assert page.locator("h1").text_content().startswith("After 5 of 100 steps: accuracy rose from 0.05 to 0.65")
         assert page.locator("#samples-list article").count() == 2
         assert page.locator("[data-key=cccc]").get_attribute("aria-selected") == "true"
         assert page.evaluate("document.activeElement.id") == "samples-text"

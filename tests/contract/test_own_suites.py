@@ -29,7 +29,7 @@ from fastslow.testing.scorers import check_scorer
 from fastslow.testing.tasks import check_task
 from fastslow.training.observer import Observers, SilentObserver
 from fastslow.training.settings import TRACKERS
-from fastslow.training.tracking import TensorBoardObserver, WandbObserver
+from fastslow.training.trackers import TensorBoardObserver, TrackioObserver, WandbObserver
 
 from chat_server import Answer, ChatServer
 from runs import small_config
@@ -122,17 +122,20 @@ def test_tensorboard_is_an_observer(tmp_path: Path) -> None:
     check_observer(lambda: TensorBoardObserver(config))
 
 
-@pytest.mark.parametrize("name", ["wandb", "trackio"])
-def test_a_tracker_behind_a_client_is_an_observer(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("name", "tracker"), [("wandb", WandbObserver), ("trackio", TrackioObserver)])
+def test_a_tracker_behind_a_client_is_an_observer(
+    name: str, tracker: type[WandbObserver], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     heard: list[str] = []
     client = SimpleNamespace(
         init=lambda **settings: heard.append("init"),
         log=lambda numbers, step: heard.append("log"),
         finish=lambda: heard.append("finish"),
+        Table=lambda columns, data: [dict(zip(columns, row, strict=True)) for row in data],
     )
     monkeypatch.setitem(sys.modules, name, client)
     config = small_config(Path("no-model"), tmp_path / "run", tracker=name)
-    check_observer(lambda: WandbObserver(config))
+    check_observer(lambda: tracker(config))
     # A run that ends before it started has nothing to finish.
     assert heard.count("log") >= heard.count("init") == heard.count("finish") > 0
 

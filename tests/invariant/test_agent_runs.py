@@ -14,7 +14,7 @@ from fastslow.runs.reader import read_candidates
 from fastslow.slow.local.engine import LocalEngine
 from lab_runs import STATED_RULES
 
-from runs import metrics_of, record_of, small_config
+from runs import metrics_of, record_of, small_episodes
 
 DELAYS = {"s": 0.0}
 
@@ -29,14 +29,7 @@ AGENT = {"name": "agent", "options": {"agent": "test_agent_runs:late_talk", "pro
 
 
 def config(model: Path, output: Path, **overrides: Any) -> Any:
-    options = {
-        "task": AGENT,
-        "steps": 3,
-        "episodes": {"max_turns": 3},
-        "evaluation": {"every": 2, "problems": 2},
-        **overrides,
-    }
-    return small_config(model, output, **options)
+    return small_episodes(model, output, **{"task": AGENT, "steps": 3, **overrides})
 
 
 @pytest.fixture(scope="module", autouse=True)

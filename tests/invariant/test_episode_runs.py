@@ -13,20 +13,13 @@ from fastslow.runs.reader import read_candidates
 from fastslow.slow.local.engine import LocalEngine
 from fastslow.types import Rollout
 
-from runs import metrics_of, record_of, small_config
+from runs import metrics_of, record_of, small_episodes
 
 TALK = {"name": "toy:TalkTask"}
 
 
 def config(model: Path, output: Path, **overrides: Any) -> Any:
-    options = {
-        "task": TALK,
-        "steps": 4,
-        "episodes": {"max_turns": 3},
-        "evaluation": {"every": 2, "problems": 2},
-        **overrides,
-    }
-    return small_config(model, output, **options)
+    return small_episodes(model, output, **{"task": TALK, "steps": 4, **overrides})
 
 
 @pytest.fixture(scope="module")

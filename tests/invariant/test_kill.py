@@ -1,4 +1,4 @@
-"""SIGKILL at random moments: every resumed run ends with the uninterrupted run's record, bit for bit."""
+"""SIGKILL at random moments, of the resumed run as well: it ends with the uninterrupted run's record, bit for bit."""
 
 import multiprocessing
 import os
@@ -29,25 +29,30 @@ def _start(model: Path, output: Path, resume: bool) -> multiprocessing.Process:
 
 
 @pytest.mark.slow
-def test_a_killed_run_ends_like_the_uninterrupted_one(tiny_model_dir: Path, tmp_path: Path) -> None:
+def test_a_run_that_is_killed_again_and_again_ends_like_the_uninterrupted_one(
+    tiny_model_dir: Path, tmp_path: Path
+) -> None:
     begin = time.perf_counter()
     whole = _start(tiny_model_dir, tmp_path / "whole", resume=False)
     whole.join()
     duration = time.perf_counter() - begin
     assert whole.exitcode == 0
     expected = record_of(tmp_path / "whole")
-    moments = random.Random(0)
-    killed = 0
-    for trial in range(KILLS):
-        output = tmp_path / f"killed-{trial}"
-        process = _start(tiny_model_dir, output, resume=False)
-        process.join(moments.uniform(0.0, duration))
-        if process.is_alive() and process.pid is not None:
+    moments, killed = random.Random(0), 0
+    for run in range(KILLS):
+        output, seconds = tmp_path / f"killed-{run}", []
+        while True:
+            process = _start(tiny_model_dir, output, resume=(output / "config.yaml").exists())
+            seconds.append(moments.uniform(0.0, duration))
+            process.join(seconds[-1] if killed < KILLS else None)
+            if process.exitcode is not None or process.pid is None:
+                break
             os.kill(process.pid, signal.SIGKILL)
+            process.join()
             killed += 1
-        process.join()
-        again = _start(tiny_model_dir, output, resume=(output / "config.yaml").exists())
-        again.join()
-        assert again.exitcode == 0, f"trial {trial} could not be resumed"
-        assert record_of(output) == expected, f"trial {trial} ended differently"
+        told = f"after it had been killed at {[round(s, 3) for s in seconds[:-1]]} s"
+        assert process.exitcode == 0, f"run {run} could not be resumed {told}"
+        assert record_of(output) == expected, f"run {run} ended differently {told}"
+        if killed == KILLS:
+            break
     assert killed > KILLS // 2

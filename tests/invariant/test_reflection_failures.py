@@ -103,3 +103,14 @@ def test_replies_that_are_all_broken_are_refused_counted_and_recorded(tiny_model
     assert not any(child["accepted"] for child in children)
     population = json.loads((tmp_path / "run" / "population.json").read_text(encoding="utf-8"))
     assert "go to the" not in json.dumps(population)
+
+
+def test_a_cycle_in_which_every_reply_was_refused_says_so_with_the_first_reasons(
+    tiny_model_dir: Path, tmp_path: Path
+) -> None:
+    with ChatServer([Answer(text="no tags"), Answer(text="half", finish_reason="length")]) as server:
+        warnings = run(tiny_model_dir, tmp_path / "run", server)
+    loud = [warning for warning in warnings if "EVERY reply of the reflection LM was refused" in warning]
+    assert len(loud) == 3, "one for each cycle"
+    assert "1 x the reply has no <new_prompt> ... </new_prompt>" in loud[0]
+    assert "the reply was truncated at its token limit" in loud[0]

@@ -133,6 +133,24 @@ def test_what_cannot_be_run_is_refused_before_a_model_loads(
     assert not (tmp_path / "out" / "results.jsonl").exists()
 
 
+def test_experiments_that_share_their_runs_have_a_page_each(config: Path, tmp_path: Path) -> None:
+    out = tmp_path / "shared"
+    out.mkdir()
+    run = {"part": "fst-0", "labels": {"method": "fst", "seed": 0, "task": ""}, "settings": {}, "measures": {}}
+    curve = [{"step": s, "rollouts": s, "seconds": float(s), "val/mean@2": 0.1, "kl/base": 0.1} for s in (0, 2)]
+    (out / "results.jsonl").write_text(json.dumps({**run, "curve": curve, "totals": {}, "interrupted": False}) + "\n")
+    tell = ["--output", str(out), "--seeds", "1", "--methods", "fst", "--report"]
+    (out / "README.md").write_text("# compare\n\nWritten by `fastslow experiment compare` from `results.jsonl`.\n")
+    before = (out / "README.md").read_bytes()
+    for _ in range(2):
+        assert main(["experiment", "drift", str(config), *tell]) == 0
+    assert (out / "README.md").read_bytes() == before
+    assert "Written by `fastslow experiment drift`" in (out / "drift.md").read_text(encoding="utf-8")
+    (out / "README.md").unlink()
+    assert main(["experiment", "drift", str(config), *tell]) == 0
+    assert "Written by `fastslow experiment drift`" in (out / "README.md").read_text(encoding="utf-8")
+
+
 def test_every_experiment_is_named_in_the_help(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["experiment", "--help"])

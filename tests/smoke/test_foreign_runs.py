@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
+import fastslow
 from fastslow.cli.main import main
 from fastslow.errors import ConfigError
 from fastslow.export import export
@@ -68,6 +69,30 @@ def test_code_of_another_users_run_wants_a_flag_and_is_named(
     assert "task.name: 'attack:Task'" in said and "--trust-code" in said
     assert not (foreign.parent / "it-ran").exists()
     assert not (foreign.parent / "out").exists()
+
+
+PYTHON: dict[str, Callable[[Path], object]] = {
+    "train": lambda run: fastslow.train(resume=run, steps=2),
+    "train with a config": lambda run: fastslow.train(read_config(run), resume=str(run)),
+    "describe": lambda run: fastslow.describe(resume=run),
+    "evaluate": lambda run: fastslow.evaluate(str(run), problems=1, k=1),
+    "export": lambda run: fastslow.export(run, str(run.parent / "out")),
+}
+
+
+@pytest.mark.parametrize("call", PYTHON)
+def test_python_wants_the_same_word(call: str, foreign: Path) -> None:
+    with pytest.raises(ConfigError, match=r"was not made by this user .* add --trust-code"):
+        PYTHON[call](foreign)
+    assert not (foreign.parent / "it-ran").exists()
+
+
+@pytest.mark.parametrize("name", ["./attack.py:Task", "package:attack.py:Task", "reasoning_gym:../attack.py:Task"])
+def test_a_name_that_is_a_file_is_code(name: str, foreign: Path) -> None:
+    tree = yaml.safe_load((foreign / "config.yaml").read_text())
+    tree["tracker"] = name
+    (foreign / "config.yaml").write_text(yaml.safe_dump(tree))
+    assert f"tracker: {name!r}" in named_code(read_config(foreign))
 
 
 def test_with_the_flag_it_runs_and_is_said(foreign: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -2,13 +2,15 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from fastslow.cli.main import main
 from fastslow.config import load_config
 from fastslow.lab import worlds
-from fastslow.lab.demo import Compared
+from fastslow.lab.commands import EXPERIMENTS
+from fastslow.lab.demo import Compared, base_config
 from fastslow.lab.tasks import WORLDS, right_prompts
 from fastslow.loop import train
 from fastslow.runs.files import read_lines
@@ -16,13 +18,27 @@ from fastslow.runs.reader import read_metrics
 from fastslow.tasks.settings import TaskConfig
 
 SMALL = {
-    "TUNING_SEEDS": (100,), "LEARNING_RATES": {"1e-4": 1e-4, "3e-4": 3e-4}, "COMPARED": ("amber", "hazel"), "STEPS": 10,
+    "TUNING_SEEDS": (100,), "LEARNING_RATES": {"1e-4": 1e-4, "3e-4": 3e-4}, "COMPARED": ("amber", "hazel"), "STEPS": 5,
     "ABLATION_STEPS": 5, "SECOND_STEPS": 5, "CYCLES": 2, "STREAM": ("amber", "birch"), "STREAM_STEPS": 10,
     "ABLATIONS": {"K": {"1": {"loop.population_size": 1}}},
 }  # fmt: skip
+SMALL_RUNS: dict[str, dict[str, Any]] = {
+    "loop": {"population_size": 2, "group_size": 4, "problems_per_step": 4},
+    "fast": {"anchor_problems": 8, "metric_calls": 48, "reflection_minibatch": 4, "proposals_per_iteration": 2},
+    "evaluation": {"problems": 8, "k": 2, "kl_problems": 8},
+}
+"""What a run is made of, in place of the lab's own sizes: here it is the commands that are tested."""
 
 
-def test_the_demo_runs_and_says_what_happened(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def small_lab() -> dict[str, Any]:
+    tree = base_config()
+    return {**tree, **{name: {**tree[name], **sizes} for name, sizes in SMALL_RUNS.items()}}
+
+
+def test_the_demo_runs_and_says_what_happened(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fastslow.lab.demo.base_config", small_lab)
     assert main(["lab", "demo", "--output", str(tmp_path / "demo"), "--steps", "5"]) == 0
     said = capfd.readouterr().out
     for expected in (
@@ -53,6 +69,7 @@ def test_reproduce_runs_every_experiment_once_and_reports(
 ) -> None:
     for name, value in SMALL.items():
         monkeypatch.setattr(worlds, name, value)
+    monkeypatch.setattr("fastslow.lab.reproduce.base_config", small_lab)
     where = ["--output", str(tmp_path / "runs"), "--results", str(tmp_path / "results"), "--seeds", "1"]
     assert main(["lab", "reproduce", *where]) == 0
     report = (tmp_path / "results" / "README.md").read_text(encoding="utf-8")
@@ -74,10 +91,17 @@ def test_reproduce_runs_every_experiment_once_and_reports(
     used = {line["settings"]["slow.learning_rate"] for line in compared if line["labels"].get("method") == "fst"}
     assert used == {chosen["fst"]["slow.learning_rate"]}
     lengths = {line["part"]: line["totals"]["steps"] for line in compared}
-    assert (lengths["amber-fst-0"], lengths["amber-prompt-0"], lengths["second-fst-0"]) == (10, 2, 5)
+    assert (lengths["amber-fst-0"], lengths["amber-prompt-0"], lengths["second-fst-0"]) == (5, 2, 5)
     # Nothing is run again.
     assert main(["lab", "reproduce", *where]) == 0
     assert {path.name: path.read_bytes() for path in (tmp_path / "results").glob("*.jsonl")} == files
+
+
+def test_the_help_of_reproduce_names_its_experiments(capsys: pytest.CaptureFixture[str]) -> None:
+    assert tuple(worlds.experiments(1)) == EXPERIMENTS
+    with pytest.raises(SystemExit):
+        main(["lab", "reproduce", "--help"])
+    assert ", ".join(EXPERIMENTS) in " ".join(capsys.readouterr().out.split())
 
 
 def test_an_unknown_experiment_is_named(capsys: pytest.CaptureFixture[str]) -> None:

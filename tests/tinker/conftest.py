@@ -18,9 +18,17 @@ def python() -> Path:
 
 
 @pytest.fixture(scope="session")
-def server(python: Path, tiny_model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SkyrlServer]:
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What JAX has compiled, for every server: two of them have the same model."""
+    return tmp_path_factory.mktemp("jax-cache")
+
+
+@pytest.fixture(scope="session")
+def server(
+    python: Path, compiled: Path, tiny_model_dir: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[SkyrlServer]:
     """A server of the tiny model."""
-    server = SkyrlServer(tiny_model_dir, tmp_path_factory.mktemp("skyrl") / "server", python)
+    server = SkyrlServer(tiny_model_dir, tmp_path_factory.mktemp("skyrl") / "server", python, compiled)
     server.start()
     yield server
     server.kill()

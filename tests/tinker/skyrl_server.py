@@ -29,10 +29,12 @@ def skyrl_python() -> Path | None:
 
 
 class SkyrlServer:
-    """A server process of one model. `root` keeps its database and checkpoints: a new process goes on from them."""
+    """A server process of one model. `root` keeps its database and checkpoints: a new process goes on from them. `compiled` is
+    a directory of what JAX has compiled, which servers may share.
+    """
 
-    def __init__(self, model: Path, root: Path, python: Path) -> None:
-        self.model, self.root, self.python = model, root, python
+    def __init__(self, model: Path, root: Path, python: Path, compiled: Path) -> None:
+        self.model, self.root, self.python, self.compiled = model, root, python, compiled
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port: int = probe.getsockname()[1]
@@ -56,8 +58,8 @@ class SkyrlServer:
             "SKYRL_DATABASE_URL": f"sqlite:///{self.root / 'tinker.db'}",
             "HF_HUB_OFFLINE": "1",
             "JAX_PLATFORMS": "cpu",
-            "JAX_COMPILATION_CACHE_DIR": str(self.root.parent / "jax-cache"),
-            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.5",
+            "JAX_COMPILATION_CACHE_DIR": str(self.compiled),
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
             "OMP_NUM_THREADS": "1",
             "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1",
         }

@@ -42,10 +42,10 @@ def tree_of(model: Path, output: Path) -> dict[str, Any]:
 
 
 def test_the_same_agent_trains_on_the_local_engine_and_on_a_server(
-    python: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    python: Path, compiled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.syspath_prepend(ROOT)
-    server = SkyrlServer(float32_lab_model(tmp_path / "model"), tmp_path / "server", python)
+    server = SkyrlServer(float32_lab_model(tmp_path / "model"), tmp_path / "server", python, compiled)
     remote = {"engine": "tinker", "tinker": {"base_url": server.url, "backend": "jax"}}
     try:
         server.start()

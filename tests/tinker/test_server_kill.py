@@ -56,8 +56,8 @@ def lines_of(run: Path) -> list[dict[str, Any]]:
     return [{k: v for k, v in line.items() if not k.startswith("time/")} for line in read_metrics(run)]
 
 
-def test_a_run_outlives_its_server(python: Path, tmp_path: Path) -> None:
-    server = SkyrlServer(float32_lab_model(tmp_path / "model"), tmp_path / "server", python)
+def test_a_run_outlives_its_server(python: Path, compiled: Path, tmp_path: Path) -> None:
+    server = SkyrlServer(float32_lab_model(tmp_path / "model"), tmp_path / "server", python, compiled)
     output = tmp_path / "run"
     try:
         server.start()

@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 
 import pytest
@@ -120,3 +121,47 @@ def test_a_budget_that_is_too_small_is_refused_dry_and_before_a_run_begins(
 def test_a_missing_model_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"model.name: .*nowhere"):
         describe(small_config(tmp_path / "nowhere", tmp_path / "run"))
+
+
+def test_what_reflection_may_take_is_estimated_by_hand(tiny_model_dir: Path, tmp_path: Path) -> None:
+    proposer = {
+        "kind": "openai", "model": "x", "base_url": "http://127.0.0.1:1/v1", "max_tokens": 500,
+        "usd_per_million_input_tokens": 2.0, "usd_per_million_output_tokens": 10.0,
+    }  # fmt: skip
+    config = small_config(tiny_model_dir, tmp_path / "run", fast={"proposer": proposer})
+    text = describe(config)
+    # 24 calls a cycle, 6 anchors. One seed leaves 18, for a child of 3 problems each: 6. Two seeds leave 12: 2 on all anchors.
+    found = re.search(
+        r"reflection: 2 to 6 calls a cycle, up to 18 in 3 cycles.* reads up to about (\d+) tokens and writes up", text
+    )
+    assert found is not None, text
+    read = int(found[1])
+    # The tokenizer has a token for each character, so that tokens are characters.
+    assert 1500 < read < 4000
+    usd = 18 * (read * 2 + 500 * 10) / 1e6
+    assert f"{18 * read / 1e6:.2f} M tokens read and 0.01 M written: up to {usd:.2f} USD (the config's prices)" in text
+    unknown = {name: value for name, value in proposer.items() if not name.startswith("usd")}
+    text = describe(small_config(tiny_model_dir, tmp_path / "run", fast={"proposer": unknown}))
+    assert "USD" not in text.replace("usd_", "")
+    assert "the price is not known: give fast.proposer.usd_per_million_input_tokens" in text
+
+
+def test_a_proposer_without_a_model_has_nothing_to_estimate(tiny_model_dir: Path, tmp_path: Path) -> None:
+    assert "reflection:" not in describe(small_config(tiny_model_dir, tmp_path / "run"))
+
+
+def test_memory_is_estimated_from_shapes_without_a_budget(tiny_model_dir: Path, tmp_path: Path) -> None:
+    text = describe(small_config(tiny_model_dir, tmp_path / "run", slow={"microbatch_tokens": 4096}))
+    found = re.search(
+        r"up to ([\d.]+) GiB in an update with passes of 4096 tokens .* up to ([\d.]+) GiB while 128 comp", text
+    )
+    assert found is not None, text
+    assert 0.0 <= float(found[2]) <= float(found[1]) < 1.0
+    assert float(found[1]) > 0.0
+    assert "GiB in an update" not in describe(small_config(tiny_model_dir, tmp_path / "run", method="prompt"))
+
+
+def test_a_merge_without_components_is_said_to_be_useless(tiny_model_dir: Path, tmp_path: Path) -> None:
+    words = "one component, so that there is nothing to merge"
+    assert words in describe(small_config(tiny_model_dir, tmp_path / "run", fast={"use_merge": True}))
+    assert words not in describe(small_config(tiny_model_dir, tmp_path / "run"))

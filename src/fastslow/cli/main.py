@@ -2,16 +2,23 @@
 
 import argparse
 import os
+import signal
 import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
+from fastslow import __version__
+from fastslow.cli.completion import add_completion
+from fastslow.cli.deploy import add_export, add_serve, add_trust
+from fastslow.cli.docs import add_docs
 from fastslow.errors import ConfigError, FastslowError, told
 from fastslow.experiments.commands import add_command as add_experiment
+from fastslow.given import check_lent
 from fastslow.lab.commands import add_commands
 from fastslow.report.commands import add_command as add_report
-from fastslow.runs.owner import FLAG, check_trusted
+from fastslow.runs.owner import check_trusted
+from fastslow.starter.commands import add_command as add_init
 from fastslow.text import printable
 
 INTERRUPTED = 130
@@ -32,6 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"fastslow: {words}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
+        # What is still being tidied up ends without a word when it is pressed once more.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
         print("fastslow: stopped at once: what is not in a checkpoint yet is lost", file=sys.stderr)
         return INTERRUPTED
 
@@ -45,16 +54,27 @@ def _quiet_libraries() -> None:
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of the whole command line."""
-    parser = argparse.ArgumentParser(prog="fastslow", description="Fast-Slow Training of language models.")
+    parser = argparse.ArgumentParser(
+        prog="fastslow",
+        description="Fast-Slow Training of language models.",
+        epilog="Pages that messages name, such as docs/engine.md: fastslow docs engine",
+    )
+    parser.add_argument("--version", action="version", version=f"fastslow {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    add_init(commands.add_parser("init", help="a config, a scorer and a README for a dataset of yours"))
     _add_train(commands.add_parser("train", help="train a model and a population of prompts"))
     _add_evaluate(commands.add_parser("evaluate", help="measure weights under prompts, and their KL to the base"))
     add_experiment(commands.add_parser("experiment", help="the paper's experiments over seeds, for any model and task"))
     _add_prompts(commands.add_parser("prompts", help="show the prompts of a run and how they came about"))
-    _add_export(commands.add_parser("export", help="write what is deployed: weights, prompts, and how to serve them"))
+    add_export(commands.add_parser("export", help="write what is deployed: weights, prompts, and how to serve them"))
+    add_serve(
+        commands.add_parser("serve", help="an OpenAI-compatible endpoint that puts the evolved prompt in by itself")
+    )
     _add_tasks(commands.add_parser("tasks", help="list tasks, or show problems of one"))
     add_report(commands.add_parser("report", help="one HTML page about runs and experiments, or a live one"))
     add_commands(commands.add_parser("lab", help="a small world with a model of its own: demo, reproduce, pretrain"))
+    add_docs(commands.add_parser("docs", help="the pages and configs that messages name"))
+    add_completion(parser)
     return parser
 
 
@@ -67,16 +87,8 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dry-run", action="store_true", help="check everything, explain the recipe, load no weights")
     parser.add_argument("--resume", type=Path, metavar="RUN", help="go on with a run that was cut")
     parser.add_argument("--quiet", action="store_true", help="show warnings and errors only")
-    _add_trust(parser)
+    add_trust(parser)
     parser.set_defaults(run=_train)
-
-
-def _add_trust(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        FLAG,
-        action="store_true",
-        help="run the code that the config of another user's run names (tasks, scorers, engines)",
-    )
 
 
 def _train(options: argparse.Namespace) -> int:
@@ -87,6 +99,7 @@ def _train(options: argparse.Namespace) -> int:
         raise ConfigError("train takes either a config file or --resume RUN")
     if options.resume is not None:
         config = resumed_config(options.resume, options.set)
+        check_lent(config.model_dump(mode="json"), options.resume)
         check_trusted(options.resume, config, trust_code=options.trust_code)
     else:
         config = load_config(options.config, options.set)
@@ -95,10 +108,15 @@ def _train(options: argparse.Namespace) -> int:
 
         print(describe(config, resume=options.resume))
         return 0
+    from fastslow.cli import summary
     from fastslow.cli.progress import make_observer
     from fastslow.loop import train
 
-    result = train(config, resume=options.resume, observer=make_observer(quiet=options.quiet))
+    with make_observer(quiet=options.quiet) as observer:
+        observer.on_event("phase", {"name": "loading"})
+        result = train(config, resume=options.resume, observer=observer)
+    if not options.quiet:
+        summary.show(result, observer.repeated)
     if result.interrupted:
         print(f"\nStopped after step {result.steps}; everything is saved. Go on with:\n")
         print(f"    fastslow train --resume {result.run}")
@@ -122,8 +140,11 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--k", type=int, help="completions a problem (default: evaluation.k of the config)")
     parser.add_argument("--kl", action="store_true", help="also measure the token-level KL to the base model")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers to a file as well")
+    parser.add_argument(
+        "--save", type=Path, metavar="FILE", help="write every completion with its score to a file of JSON lines"
+    )
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override one option")
-    _add_trust(parser)
+    add_trust(parser)
     parser.set_defaults(run=_evaluate)
 
 
@@ -134,6 +155,9 @@ def _evaluate(options: argparse.Namespace) -> int:
     from fastslow.measuring.evaluate import evaluate
     from fastslow.runs.directory import write_atomically
 
+    for name, path in (("--json", options.json), ("--save", options.save)):
+        if path is not None and (path.is_dir() or not path.absolute().parent.is_dir()):
+            raise ConfigError(f"{name}: {str(path)!r} cannot be written: name a file in a directory that exists")
     report = evaluate(
         options.target,
         config=options.config,
@@ -149,6 +173,10 @@ def _evaluate(options: argparse.Namespace) -> int:
     show.evaluation(report)
     if options.json is not None:
         write_atomically(options.json, json.dumps(report.to_json(), indent=2, ensure_ascii=False) + "\n")
+    if options.save is not None:
+        lines = [json.dumps(line, ensure_ascii=False) for line in report.completions()]
+        write_atomically(options.save, "".join(f"{line}\n" for line in lines))
+        print(f"wrote {len(lines)} completions to {printable(str(options.save))}")
     return 0
 
 
@@ -191,41 +219,27 @@ def _prompts(options: argparse.Namespace) -> int:
     return 0
 
 
-# -- export ------------------------------------------------------------------------------------------------------------
-
-
-def _add_export(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("run_directory", type=Path, metavar="RUN")
-    parser.add_argument("output", type=Path, help="a directory that does not exist yet, or is empty")
-    parser.add_argument("--weights", default="latest", help="latest or step_N (default: latest)")
-    _add_trust(parser)
-    parser.set_defaults(run=_export)
-
-
-def _export(options: argparse.Namespace) -> int:
-    from fastslow.export import export
-
-    export(options.run_directory, options.output, weights=options.weights, trust_code=options.trust_code)
-    print(f"wrote {options.output}; {options.output / 'README.md'} says how to serve it")
-    return 0
-
-
 # -- tasks -------------------------------------------------------------------------------------------------------------
 
 
 def _add_tasks(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("name", nargs="?", help="a task, as in task.name of a config")
+    parser.add_argument("name", nargs="?", help="a task, as in task.name, or a config file; without: all of them")
+    parser.add_argument("--find", nargs="+", metavar="WORD", help="those whose name or description has every word")
+    parser.add_argument("--options", action="store_true", help="list the options of each task as well")
     parser.add_argument("--set", action="append", default=[], metavar="OPTION=VALUE", help="an option of the task")
-    parser.add_argument("--show", type=int, default=2, metavar="N", help="how many problems to show (default: 2)")
-    parser.add_argument("--answer", metavar="TEXT", help="show what the scorer says to this completion")
+    parser.add_argument("--show", type=int, default=1, metavar="N", help="how many problems to show (default: 1)")
+    parser.add_argument("--split", default="train", choices=["train", "validation", "test"], help="(default: train)")
+    parser.add_argument("--answer", metavar="TEXT", help="show what the scorer says to this (default: a wrong answer)")
     parser.set_defaults(run=_tasks)
 
 
 def _tasks(options: argparse.Namespace) -> int:
-    from fastslow.cli import show
+    from fastslow.cli import show_tasks
 
     if options.name is None:
-        show.tasks()
+        show_tasks.tasks(options.find or (), with_options=options.options)
+    elif options.find:
+        raise ConfigError("--find chooses among all tasks: leave the name out")
     else:
-        show.task(options.name, options.set, options.show, options.answer)
+        show_tasks.task(options.name, options.set, options.show, options.answer, options.split)
     return 0

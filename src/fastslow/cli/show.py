@@ -1,9 +1,8 @@
-"""What the commands `evaluate`, `prompts` and `tasks` print. Model text is printed as text, never as terminal markup."""
+"""What the commands `evaluate` and `prompts` print. Model text is printed as text, never as terminal markup."""
 
 import sys
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
 
 from rich import box
 from rich.console import Console
@@ -11,14 +10,10 @@ from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
-from fastslow.config import apply_override
 from fastslow.errors import ConfigError
 from fastslow.measuring.evaluate import EvaluationReport
 from fastslow.runs.family import Member, family, roots
 from fastslow.runs.reader import Run
-from fastslow.tasks.base import SPLITS, check_splits
-from fastslow.tasks.registry import build_task, list_tasks
-from fastslow.tasks.settings import TaskConfig
 from fastslow.text import printable
 from fastslow.types import Prompt
 
@@ -148,7 +143,8 @@ def _grow(tree: Tree, member: Member, population: Collection[str]) -> None:
 
 def candidate(path: Path, hash_: str) -> None:
     """One candidate: its text, where it comes from, what led to it. Raises ConfigError where there is none."""
-    found = [line for line in Run(path).candidates if line["hash"].startswith(hash_)]
+    run = Run(path)
+    found = [line for line in run.candidates if line["hash"].startswith(hash_)]
     if not found:
         raise ConfigError(f"id: no candidate of {str(path)!r} has a hash that starts with {hash_!r}: see --all")
     console = Console()
@@ -163,35 +159,9 @@ def candidate(path: Path, hash_: str) -> None:
             console.print(_text("feedback that led to it:"))
             for feedback in line["feedback"]:
                 console.print(_text(f"  - {printable(feedback)}"))
-
-
-def tasks() -> None:
-    """Every task that a config can name."""
-    table = Table(box=None, show_header=False, pad_edge=False)
-    table.add_column(style="bold", no_wrap=True)
-    table.add_column()
-    for name, description in [*list_tasks(), ("package.module:ClassName", "A task of your own; see docs/tasks.md")]:
-        table.add_row(_text(name), _text(description))
-    Console().print(table)
-
-
-def task(name: str, options: Sequence[str], count: int, answer: str | None) -> None:
-    """Sizes, seed prompt and a few problems of a task; with an answer, what the scorer says to it."""
-    tree: dict[str, Any] = {}
-    for option in options:
-        apply_override(tree, option)
-    built = build_task(TaskConfig(name=name, options=tree))
-    sizes = check_splits(built)
-    console = Console()
-    console.print(_text(f"{built.name}: " + ", ".join(f"{sizes[split]} {split}" for split in SPLITS), style="bold"))
-    _print_components(console, built.seed_prompt.as_dict())
-    for problem in built.problems("train")[:count]:
-        console.print(_text(f"\n{problem.id}", style="bold"))
-        for message in problem.messages:
-            console.print(_text(f"{message['role']}: {printable(message['content'])}"))
-        if answer is not None:
-            (score,) = built.score_batch([problem], [answer])
-            console.print(_text(f"score of {answer!r}: {score}"))
+        for said in run.reflections:
+            if said["child"] == line["hash"] and said["cycle"] == line["cycle"] and said["diagnosis"]:
+                console.print(_text(f"what the reflection LM said of {said['component']}: {said['diagnosis']}"))
 
 
 def _run(path: Path) -> Run:

@@ -45,12 +45,14 @@ def _print(console: Console, step: int, line: SampleLine) -> None:
     verdict = "not scored" if reward is None else f"reward {reward:.3f}"
     problem = printable(str(line.get("problem")))
     console.print(Text(f"step {step}  {problem}  prompt {line.get('prompt')}  {verdict}", style="bold"))
+    for message in line.get("question", ()):
+        _block(console, f"{message['role']} asks" if message["role"] == "user" else message["role"], message["content"])
+    if line.get("reference"):
+        _block(console, "reference answer", line["reference"])
     said = conversation(line) or [Said(POLICY, line["text"])]
     for one in said:
         note = f" ({MARKS[one.mark]})" if one.mark else ""
-        console.print(Text(f"  {printable(one.speaker)}{note}:", style="cyan" if one.speaker == POLICY else "dim"))
-        for row in printable(one.text).splitlines() or ["(empty)"]:
-            console.print(Text(f"    {row}"))
+        _block(console, f"{one.speaker}{note}", one.text, style="cyan" if one.speaker == POLICY else "dim")
         for call in one.calls:
             console.print(Text(f"    -> {printable(call)}", style="magenta"))
     console.print(Text(f"  {_ending(line)}"))
@@ -58,6 +60,12 @@ def _print(console: Console, step: int, line: SampleLine) -> None:
     for row in printable(words).splitlines():
         console.print(Text(f"    {row}", style="dim"))
     console.print()
+
+
+def _block(console: Console, name: str, text: str, style: str = "dim") -> None:
+    console.print(Text(f"  {printable(name)}:", style=style))
+    for row in printable(text).splitlines() or ["(empty)"]:
+        console.print(Text(f"    {row}"))
 
 
 def _ending(line: SampleLine) -> str:

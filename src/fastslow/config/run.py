@@ -20,7 +20,7 @@ from fastslow.section import Fraction, NonNegative, Positive, Section, option
 from fastslow.slow.settings import ModelConfig, SamplingConfig, SlowConfig, loss_defaults
 from fastslow.slow.tinker.settings import TinkerConfig
 from fastslow.tasks.settings import TaskConfig
-from fastslow.training.settings import NO_TRACKER, LoopConfig, Tracker
+from fastslow.training.settings import NO_TRACKER, LoopConfig, Tracker, TrackingConfig
 
 ENGINES = ("local", "tinker")
 
@@ -80,6 +80,7 @@ class Config(Section):
         None, "null: PyTorch's own choice", unit="CPU threads"
     )
     tracker: Tracker = option(NO_TRACKER, "`tensorboard`, `wandb`, `trackio`, or `package.module:Class`", unit="a name")
+    tracking: TrackingConfig = Field(default_factory=TrackingConfig)
     checkpoint_every: Positive = option(50, "all checkpoints are kept", unit="steps", source="settings: 50, all kept")
     resumable_checkpoints: Positive = option(
         2,

@@ -7,6 +7,7 @@ from pathlib import Path
 from textwrap import fill
 from typing import TYPE_CHECKING
 
+from fastslow.config import Config
 from fastslow.errors import ConfigError, positive
 from fastslow.methods.settings import METHODS
 from fastslow.runs.files import read_lines
@@ -18,7 +19,7 @@ if TYPE_CHECKING:  # numpy stays out of --help
 
 def experiment(
     name: str,
-    config: str | Path,
+    config: str | Path | Config,
     *,
     output: str | Path | None = None,
     seeds: int = 3,
@@ -32,13 +33,15 @@ def experiment(
     report_only: bool = False,
 ) -> list["Line"]:
     """Run what is missing of an experiment, and write `results.jsonl`, `README.md` and plots into `output`
-    (`runs/NAME` where it is not given). Returns every part's line.
+    (`runs/NAME` where it is not given). Experiments that share an `output` share their runs; each has a page of its own,
+    the second one's is `NAME.md`. Returns every part's line.
 
     `overrides` are `key=value` for all runs, `method_overrides` `method:key=value` for those of one method, `second` those
     of the second task of `plasticity`; `key` and `values` are what `ablate` varies.
     Raises: ConfigError, before any model loads; FastslowError when parts failed, after all the others have ended.
     """
-    from fastslow.config import load_config
+    from fastslow.config import load_config, with_overrides
+    from fastslow.experiments.about import write_about
     from fastslow.experiments.plots import check_plots
     from fastslow.experiments.runner import Experiment, check_tasks, run_experiment
     from fastslow.experiments.studies import STUDIES, Options
@@ -47,7 +50,7 @@ def experiment(
     if name not in STUDIES:
         raise ConfigError(f"experiment: {name!r} is unknown: take one of {', '.join(STUDIES)}")
     study = STUDIES[name]
-    base = load_config(config, overrides)
+    base = with_overrides(config, overrides) if isinstance(config, Config) else load_config(config, overrides)
     chosen = _methods(methods or study.methods)
     options = Options(
         positive("seeds", seeds),
@@ -65,16 +68,25 @@ def experiment(
         lines = read_lines(directory / "results.jsonl")
     else:
         check_tasks(made, directory)
+        told = {"about": study.about, "task": base.task.name, "model": base.model.name, "key": key}
+        write_about(directory, name, {what: text for what, text in told.items() if text})
         watcher = make_watcher()
         with watcher if isinstance(watcher, LiveWatcher) else nullcontext():
             lines = run_experiment(made, directory, workers=positive("workers", workers), watcher=watcher)
     if not lines:
         raise ConfigError(f"output: there are no results in {str(directory)!r} yet: leave --report out")
-    _write(f"{name}: {study.about}", lines, study.section(lines, directory, base, options), directory)
+    _write(f"{name}: {study.about}", lines, study.section(lines, directory, base, options), page_of(name, directory))
     return lines
 
 
-def _write(title: str, lines: Sequence["Line"], section: Sequence[str], directory: Path) -> None:
+def page_of(name: str, directory: Path) -> Path:
+    """Where an experiment's page lies: README.md, or NAME.md where another experiment with the same runs has that."""
+    page = directory / "README.md"
+    taken = page.is_file() and f"Written by `fastslow experiment {name}`" not in page.read_text(encoding="utf-8")
+    return directory / f"{name}.md" if taken else page
+
+
+def _write(title: str, lines: Sequence["Line"], section: Sequence[str], page: Path) -> None:
     from fastslow.experiments.tables import seed_counts
     from fastslow.measuring.intervals import median_note
     from fastslow.runs.directory import write_atomically
@@ -86,7 +98,7 @@ Written by `fastslow experiment {title.partition(":")[0]}` from `results.jsonl`.
 Accuracy is mean@k on validation problems unless the test split is named. Sampled rollouts include the prompt search's.
 Seconds are training seconds, evaluations left out. KL is to the base weights, in nats a token.
 """
-    write_atomically(directory / "README.md", "\n".join([head, *wrapped(section)]).rstrip() + "\n")
+    write_atomically(page, "\n".join([head, *wrapped(section)]).rstrip() + "\n")
 
 
 def _methods(names: Sequence[str]) -> tuple[str, ...]:
@@ -174,5 +186,5 @@ def _run(options: argparse.Namespace) -> int:
         values=[read_yaml(value) for value in options.values],
         report_only=options.report,
     )
-    print(f"wrote {output / 'README.md'}")
+    print(f"wrote {page_of(options.name, output)}")
     return 0

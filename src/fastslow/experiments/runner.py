@@ -12,7 +12,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -20,12 +20,15 @@ from typing import Any, cast
 from fastslow.config import Config, apply_override, parse_config
 from fastslow.errors import ConfigError, FastslowError, told
 from fastslow.experiments.records import Line, Measured, Outcome, Settings
+from fastslow.given import is_placeholder, lend_copies, lent
 from fastslow.runs.directory import RunDirectory
 from fastslow.runs.files import checkpoint_steps, is_run, read_lines
 from fastslow.runs.reader import KEPT_TOTALS, Run
 
 FAILURES = "failures.jsonl"
 POLL_S = 0.5
+START_METHOD = "spawn"
+"""How `multiprocessing` starts a part's process: anew, since torch's threads and a GPU do not survive a fork."""
 
 
 @dataclass(frozen=True)
@@ -173,7 +176,7 @@ def _check_known(experiment: Experiment, directory: Path, known: Mapping[str, Li
 def fingerprint(config: Config) -> str:
     """Of every option that is not at its default: where a run lies and how many threads it has are left out."""
     # Defaults are left out so that an option that is added later does not make old results look foreign.
-    tree = config.model_dump(mode="json", exclude={"output", "threads", "tracker"}, exclude_defaults=True)
+    tree = config.model_dump(mode="json", exclude={"output", "threads", "tracker", "tracking"}, exclude_defaults=True)
     return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -206,14 +209,20 @@ class _Controller:
     def run(self) -> None:
         """Until every part has a line, has failed, or waits for one that has failed."""
         if self.todo:
-            context = multiprocessing.get_context("spawn")
-            with ProcessPoolExecutor(max_workers=min(self.workers, len(self.todo)), mp_context=context) as pool:
+            with self._pool() as pool:
                 try:
                     self._loop(pool)
                 except BaseException:
                     pool.shutdown(wait=True, cancel_futures=True)
                     raise
         self.watcher(self.status())
+
+    def _pool(self) -> Executor:
+        """Processes; this one alone where a config names objects that no other process has."""
+        if any(is_placeholder(name) for name in lent()):
+            return _Here()
+        context = multiprocessing.get_context(START_METHOD)
+        return ProcessPoolExecutor(max_workers=min(self.workers, len(self.todo)), mp_context=context)
 
     def status(self) -> Status:
         """Where every part stands."""
@@ -228,7 +237,7 @@ class _Controller:
             len(self.known) - self.before,
         )
 
-    def _loop(self, pool: ProcessPoolExecutor) -> None:
+    def _loop(self, pool: Executor) -> None:
         while self.todo or self.running:
             self._submit(pool)
             self.watcher(self.status())
@@ -238,7 +247,7 @@ class _Controller:
             for future in ended:
                 self._collect(self.running.pop(future), future)
 
-    def _submit(self, pool: ProcessPoolExecutor) -> None:
+    def _submit(self, pool: Executor) -> None:
         """Start as many parts as there are free workers, those whose start is there."""
         for part in list(self.todo):
             if part.start in self.failed:
@@ -272,6 +281,20 @@ class _Controller:
         # As it will be read back: lists for tuples.
         self.known[part.name] = json.loads(json.dumps(line | outcome))
         _append(self.results, self.known[part.name])
+
+
+class _Here(Executor):
+    """Runs what it is given at once, in this process, with copies of the models that were given."""
+
+    def submit(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """The future, which is done."""
+        future: Future[Any] = Future()
+        try:
+            with lend_copies():
+                future.set_result(function(*args, **kwargs))
+        except Exception as error:  # as a process would hand it over
+            future.set_exception(error)
+        return future
 
 
 def _append(path: Path, record: Mapping[str, object]) -> None:
@@ -329,7 +352,8 @@ def _measured(run: Path, measure: Measure) -> Measured:
         kl=measure.kl,
     )
     found = report.to_json()
-    row: Measured = found["rows"][0]
+    # A line keeps figures: thousands of rewards would bury them.
+    row = cast(Measured, {name: value for name, value in found["rows"][0].items() if name != "scores"})
     if report.complementary is not None:
         members = [each["mean"] for each in found["rows"]]
         row |= {"mean": report.complementary[0], "mean_interval": report.complementary[1], "members": members}

@@ -10,6 +10,7 @@ from fastslow.experiments.tables import (
     NAMES,
     ByMethod,
     Lines,
+    budget_note,
     curves,
     measured,
     median,
@@ -18,6 +19,7 @@ from fastslow.experiments.tables import (
     reach,
     reaching,
     select,
+    spent_by,
 )
 from fastslow.measuring.statistics import Curve, Point, Reached, accuracy, final_accuracy, kl, reached, summarise
 from fastslow.runs.reader import evaluation_of, kl_name
@@ -50,6 +52,7 @@ def comparison(methods: ByMethod, title: str, picture: Path, extra: Extra | None
     )
     return [
         *_ends(methods, extra or {}),
+        *_budgets(methods),
         f"{level:.2f} is {SHARE:.0%} of the better method's final accuracy.",
         "",
         *_to_level(methods, level),
@@ -81,6 +84,11 @@ def _ends(methods: ByMethod, extra: Extra) -> list[str]:
         *markdown_table(["method", "seeds", "accuracy at the end", f"{kl_named} at the end", *extra], ends),
         *(markdown_table(["method", "asymptote A"], asymptotes) if asymptotes else []),
     ]
+
+
+def _budgets(methods: ByMethod) -> list[str]:
+    note = budget_note({NAMES[method]: spent_by(runs) for method, runs in methods.items()})
+    return [note, ""] if note else []
 
 
 def _to_level(methods: ByMethod, level: float) -> list[str]:

@@ -5,7 +5,16 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import cast
 
 from fastslow.experiments.records import Line, Measured
-from fastslow.measuring.statistics import Curve, Reached, Summary, reached, summarise
+from fastslow.measuring.statistics import (
+    Curve,
+    Reached,
+    Spent,
+    Summary,
+    accuracy,
+    reached,
+    summarise,
+    unequal_budgets,
+)
 from fastslow.methods.registry import find_method, titles
 
 NAMES = titles()
@@ -89,6 +98,30 @@ def ratios(methods: ByMethod, level: float) -> list[str]:
         f"To {level:.2f}, FST over RL alone, seed by seed: {_finite(rollouts, 2)} of the rollouts, {_finite(seconds, 2)} of "
         f"the seconds (0 where RL alone never got there{without}).",
         "",
+    ]
+
+
+def budget_note(arms: Mapping[str, Sequence[Spent]]) -> str:
+    """In words, that arms did not sample the same number of rollouts, and what each had reached with the fewest of them; ""
+    where all sampled the same. Medians over the runs of an arm.
+    """
+    spent = {name: summarise([run.sampled for run in runs]).median for name, runs in arms.items() if runs}
+    differ = unequal_budgets(list(spent.values()))
+    if differ is None:
+        return ""
+    least, most = differ
+    told = f"Budgets differ: the arms sampled {least:,.0f} to {most:,.0f} rollouts."
+    then = {name: [run.until(least) for run in arms[name]] for name in spent}
+    texts = [
+        f"{name}: {summarise(values).median:.2f}" for name, values in then.items() if all(v is not None for v in values)
+    ]
+    return f"{told} At {least:,.0f}, which every arm spent: {'; '.join(texts)}." if len(texts) > 1 else told
+
+
+def spent_by(runs: Lines) -> list[Spent]:
+    """What each run sampled, and its evaluations."""
+    return [
+        Spent(run["totals"]["sampled"], [(p["rollouts"], p["step"], accuracy(p)) for p in run["curve"]]) for run in runs
     ]
 
 

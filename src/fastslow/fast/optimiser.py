@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from fastslow.types import Problem, Prompt, Rollout
 
@@ -25,6 +25,9 @@ class Evaluation:
         rewards = [rollout.reward for rollout in self.rollouts if rollout.reward is not None]
         return sum(rewards) / len(rewards) if rewards else None
 
+
+MEMBER = "member of the population"
+"""How the reason begins of a candidate that a search started from: the population of the cycle before, scored again."""
 
 Evaluate = Callable[[Sequence[tuple[Prompt, Problem]]], list[Evaluation]]
 """Roll out a batch of (prompt, problem) pairs under the current policy, from the store where it is fresh enough.
@@ -66,6 +69,25 @@ class Usage:
 
 
 @dataclass(frozen=True)
+class Reflection:
+    """One question to a reflection LM and what became of its answer, for `reflections.jsonl`.
+
+    `request` is what it was asked and `diagnosis` what it said beside the new text, both without keys and clipped in their
+    middle. `parent` and `child` are hashes of prompts; `child` is None where there is none. `reason`: why the answer was not
+    taken, where it was not.
+    """
+
+    parent: str
+    component: str
+    request: str
+    diagnosis: str
+    usage: Usage
+    outcome: Literal["proposed", "refused", "failed"] = "proposed"
+    reason: str = ""
+    child: str | None = None
+
+
+@dataclass(frozen=True)
 class Candidate:
     """One prompt that was ever proposed, for `prompts.jsonl`.
 
@@ -85,7 +107,8 @@ class Candidate:
 class Evolution:
     """What one cycle of prompt optimisation brought. `error` says why the population was kept, where it was; `paid`
     whether a new prompt beats the best old one by more than the noise of its score; `by_kind` which member is best for
-    which kind of problems, where there are several.
+    which kind of problems, where there are several. `refusals` counts, by their words, why replies were not adopted;
+    `proposed` how many were, None where that is not counted; `reflections` is what was asked of a language model.
     """
 
     population: tuple[Prompt, ...]
@@ -96,6 +119,9 @@ class Evolution:
     info: dict[str, Any] = field(default_factory=dict)
     paid: bool = False
     by_kind: dict[str, Prompt] = field(default_factory=dict)
+    refusals: Mapping[str, int] = field(default_factory=dict)
+    proposed: int | None = None
+    reflections: tuple[Reflection, ...] = ()
 
 
 class PromptOptimiser(Protocol):

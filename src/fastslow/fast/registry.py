@@ -1,7 +1,7 @@
 """From a config to the prompt optimiser. A new one is one class with `evolve`, anywhere, named as `package.module:Class`."""
 
 from fastslow.errors import ConfigError
-from fastslow.extension import construct, load_object
+from fastslow.extension import can_make, construct
 from fastslow.fast.frozen import FrozenOptimiser
 from fastslow.fast.optimiser import PromptOptimiser
 from fastslow.fast.proposers.registry import build_proposer, check_proposer
@@ -14,7 +14,7 @@ from fastslow.types import Prompt
 def check_optimiser(config: FastConfig) -> None:
     """Raises ConfigError for what can be known to fail before any model loads."""
     check_proposer(config.proposer)
-    if isinstance(config, OwnOptimiserConfig) and not callable(load_object(config.optimiser, "fast.optimiser")):
+    if isinstance(config, OwnOptimiserConfig) and not can_make(config.optimiser, "fast.optimiser"):
         raise ConfigError(f"fast.optimiser: {config.optimiser!r} cannot be called: name a class with `evolve`")
 
 
@@ -52,4 +52,5 @@ def build_optimiser(
         reflection_minibatch=config.reflection_minibatch,
         proposals_per_iteration=config.proposals_per_iteration,
         room=room,
+        merges=config.max_merges if config.use_merge else 0,
     )

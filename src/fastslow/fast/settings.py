@@ -49,6 +49,14 @@ class GepaConfig(FastConfig):
     )
     reflection_minibatch: Positive = option(8, "problems that a parent and its child are compared on", unit="problems")
     proposals_per_iteration: Positive = option(1, "children proposed and scored in one batch", unit="prompts")
+    use_merge: bool = option(
+        False,
+        "cross two prompts of the pool as well: each component from the one that changed it",
+        unit="yes or no",
+        source=GEPA,
+        more="A task whose prompt has one component has nothing to cross.",
+    )
+    max_merges: Positive = option(5, "merged prompts that a cycle may accept", unit="prompts a cycle", source=GEPA)
 
 
 class FrozenConfig(GepaConfig):

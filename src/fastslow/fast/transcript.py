@@ -1,6 +1,10 @@
 """What an episode of several turns was, in words, for reflection."""
 
-from fastslow.types import EndReason, Rollout
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from fastslow.types import EndReason, Problem, Rollout
 
 MAX_ERROR_CHARS = 300
 ENDS: dict[EndReason, str] = {
@@ -13,6 +17,10 @@ ENDS: dict[EndReason, str] = {
     "timed_out": "the environment did not answer in time",
 }
 """Why an episode ended, in words."""
+ANSWERS = ("gold", "answer", "solution", "output", "target", "reference", "path", "number")
+"""Under which names tasks keep the right answer in a problem's data, the first that is there."""
+ROWS = ("record", "row", "entry")
+"""Under which names they keep a whole row of a data set, in which it may stand."""
 
 
 def turns_of(rollout: Rollout) -> tuple[tuple[str, str], ...]:
@@ -35,3 +43,11 @@ def feedback_of(rollout: Rollout) -> str:
     known = rollout.feedback.splitlines()
     errors = [" ".join(error.split())[:MAX_ERROR_CHARS] for error in rollout.trace.tool_errors]
     return "\n".join(dict.fromkeys([*known, *errors]))
+
+
+def reference_of(problem: Problem) -> str:
+    """The right answer to a problem, where its data name one; "" otherwise."""
+    rows: list[Mapping[str, Any]] = [problem.data]
+    rows += [problem.data[name] for name in ROWS if isinstance(problem.data.get(name), Mapping)]
+    found = next((row[name] for row in rows for name in ANSWERS if row.get(name) is not None), "")
+    return found if isinstance(found, str) else json.dumps(found, ensure_ascii=False, default=str)

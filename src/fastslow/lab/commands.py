@@ -7,6 +7,9 @@ from typing import Any
 
 from fastslow.errors import ConfigError, positive
 
+EXPERIMENTS = ("compare", "continual", "ablate")
+"""The experiments of `worlds.experiments`, named without loading what they are made of."""
+
 
 def add_commands(parser: argparse.ArgumentParser) -> None:
     """The subcommands and their options."""
@@ -18,7 +21,9 @@ def add_commands(parser: argparse.ArgumentParser) -> None:
     demo.add_argument("--workers", type=int, default=2, help="runs side by side, one core each (default: 2)")
     demo.set_defaults(run=_demo)
     reproduce = commands.add_parser("reproduce", help="the paper's comparisons over seeds: hours, resumable")
-    reproduce.add_argument("names", nargs="*", help="which of them (default: all)")
+    reproduce.add_argument(
+        "names", nargs="*", metavar="NAME", help=f"which of them: {', '.join(EXPERIMENTS)} (default: all)"
+    )
     reproduce.add_argument("--output", type=Path, default=Path("runs/lab"), help="where the runs lie")
     reproduce.add_argument("--results", type=Path, default=Path("experiments/lab"), help="where results are written")
     reproduce.add_argument("--seeds", type=int, default=5)

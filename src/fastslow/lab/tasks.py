@@ -13,7 +13,7 @@ from fastslow.errors import TaskError
 from fastslow.lab import rules
 from fastslow.lab.rules import RuleSet
 from fastslow.tasks.base import SPLITS, Split, Task
-from fastslow.types import Problem, Prompt, Score
+from fastslow.types import Message, Problem, Prompt, Score
 
 SHORTEST, LONGEST = 4, 7
 LETTER_SHARE = 0.35
@@ -95,6 +95,10 @@ class RuleTask(Task):
         """The problems of a split, always the same ones in the same order."""
         return self._splits[split]
 
+    def reference(self, problem: Problem) -> str | None:
+        """The answer that keeps every rule."""
+        return " ".join(rules.answer(problem.data["items"], self.world.slices[problem.kind]))
+
     def score(self, problem: Problem, completion: str) -> Score:
         """1 where every rule is kept, 0 otherwise, with one finding in words."""
         items, hidden = problem.data["items"], self.world.slices[problem.kind]
@@ -106,6 +110,11 @@ class RuleTask(Task):
         digest = hashlib.sha256(f"{problem.id}\n{completion}".encode(errors="surrogatepass")).digest()
         named = rules.RULES[broken[digest[0] % len(broken)]].verdict if broken else rules.NOTHING_ELSE_VERDICT
         return Score(0.0, named)
+
+    def kind_of(self, messages: Sequence[Message]) -> str | None:
+        """The word that stands before a question."""
+        kind, colon, _ = messages[0]["content"].partition(" : ") if messages else ("", "", "")
+        return kind if colon and kind in self.world.slices else None
 
     def _deal(self, sizes: dict[Split, int], seed: int) -> dict[Split, tuple[Problem, ...]]:
         """Different questions that show the rules, test first, so that another training size leaves it as it is."""

@@ -1,7 +1,8 @@
 """Evaluation after training: any weights (base, a checkpoint, any model) under any prompt (seed, best, population, a text)."""
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +22,15 @@ from fastslow.runs.directory import finite
 from fastslow.runs.files import is_run
 from fastslow.runs.owner import check_trusted
 from fastslow.runs.reader import Run
+from fastslow.runs.samples import context_of, sample_line
 from fastslow.seeding import derive_seed
 from fastslow.slow.build import ADAPTER, build_engine
 from fastslow.slow.engine import PolicyEngine, SamplingParams
-from fastslow.tasks.base import Split, Task
+from fastslow.tasks.base import Split, Task, reference_of
+from fastslow.text import printable
 from fastslow.types import SYSTEM, Problem, Prompt
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -53,10 +58,24 @@ class EvaluationReport:
     """Of several prompts: mean@k with each problem under the prompt that serves it best, and its interval."""
     by_kind: tuple[float, Interval] | None = None
     """Of a population, where problems are of several kinds: mean@k with each kind under the member chosen for it."""
+    asked: tuple[tuple[Problem, str | None], ...] = field(default=(), repr=False)
+    """The problems, each with the reference answer where the task tells one."""
+
+    def completions(self) -> Iterator[dict[str, Any]]:
+        """Every completion with its question, the reference answer, the prompt's text, its score and the verifier's words.
+
+        The fields are those of a line of rollouts/step_N.jsonl; `label` says which prompt it was.
+        """
+        asked = {problem.id: (problem, reference) for problem, reference in self.asked}
+        for row in self.rows:
+            for rollout in row.result.rollouts:
+                problem, reference = asked.get(rollout.problem_id, (None, None))
+                told = {"label": row.label, **context_of(problem, reference, row.result.prompt)}
+                yield finite(sample_line(rollout, told))
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values, without the rollouts; None for what could not be measured."""
-        record = {name: value for name, value in vars(self).items() if name != "rows"}
+        """Plain values, without the rollouts; None for what could not be measured. `scores` has the rewards of each problem."""
+        record = {name: value for name, value in vars(self).items() if name not in ("rows", "asked")}
         found: dict[str, Any] = finite(record | {"rows": [_row_to_json(row) for row in self.rows]})
         return found
 
@@ -64,10 +83,10 @@ class EvaluationReport:
 def evaluate(
     target: str | Path,
     *,
-    config: str | Path | None = None,
+    config: str | Path | Config | None = None,
     overrides: Sequence[str] = (),
     weights: str = "latest",
-    prompt: str | None = None,
+    prompt: str | Prompt | None = None,
     split: Split = "validation",
     problems: int | None = None,
     k: int | None = None,
@@ -77,8 +96,8 @@ def evaluate(
     """mean@k, best@k and, if asked, the KL to the base.
 
     `target` is a run directory, or a model (then `config` names the task). `weights` of a run: `base`, `latest`, `step_N`.
-    `prompt`: `seed`, `best`, `population`, the hash of a candidate, `@FILE`, or a text of more than one word. None: what
-    the weights were trained to answer under, `best` of a run, `seed` of a model and after distillation. `trust_code`: code
+    `prompt`: `seed`, `best`, `population`, the hash of a candidate, `@FILE`, a text of more than one word, or a `Prompt`. None:
+    what the weights were trained to answer under, `best` of a run, `seed` of a model and after distillation. `trust_code`: code
     that another user's run names may run.
     Raises: ConfigError, before any model loads, for anything that does not exist.
     """
@@ -111,12 +130,15 @@ def evaluate(
         rows,
         complementary_mean(results),
         by_kind_mean(results, chosen_for, chosen) if prompt == "population" and chosen_for else None,
+        tuple((problem, reference_of(task, problem)) for problem in chosen),
     )
 
 
-def resolve_prompts(prompt: str, task: Task, run: Run | None) -> list[tuple[str, Prompt]]:
+def resolve_prompts(prompt: str | Prompt, task: Task, run: Run | None) -> list[tuple[str, Prompt]]:
     """Labels and prompts for what the command line names. Raises ConfigError for what does not exist."""
     seed = task.seed_prompt
+    if isinstance(prompt, Prompt):
+        return [("given", prompt)]
     if prompt == "seed" or (prompt == "best" and run is None):
         return [("seed", seed)]
     if prompt in ("best", "population"):
@@ -143,7 +165,7 @@ def resolve_prompts(prompt: str, task: Task, run: Run | None) -> list[tuple[str,
 # -- inside ------------------------------------------------------------------------------------------------------------
 
 
-def _settings(target: Path, run: Run | None, config: str | Path | None, overrides: Sequence[str]) -> Config:
+def _settings(target: Path, run: Run | None, config: str | Path | Config | None, overrides: Sequence[str]) -> Config:
     if run is not None:
         if config is not None:
             raise ConfigError(f"config: {str(target)!r} is a run and has its own config: leave --config out")
@@ -153,6 +175,8 @@ def _settings(target: Path, run: Run | None, config: str | Path | None, override
             f"target: {str(target)!r} is not a run directory (there is no config.yaml in it). For a model, give --config "
             f"with the YAML file that names its task"
         )
+    if isinstance(config, Config):
+        return with_overrides(config, overrides)  # it names the model
     return with_overrides(load_config(config, overrides), [] if _adapter(target) else [f"model.name={target}"])
 
 
@@ -177,7 +201,15 @@ def _problems(task: Task, split: Split, limit: int | None) -> Sequence[Problem]:
     problems = task.problems(split)
     if not problems:
         raise ConfigError(f"split: task {task.name!r} has no {split} problems")
-    return problems if limit is None else problems[: positive("problems", limit)]
+    if limit is not None and positive("problems", limit) > len(problems):
+        logger.warning(
+            "problems: %d were asked for, and the %s split of %r has %d: all of them are measured",
+            limit,
+            split,
+            printable(task.name),
+            len(problems),
+        )
+    return problems if limit is None else problems[:limit]
 
 
 def _measure(
@@ -208,5 +240,6 @@ def _row_to_json(row: EvaluationRow) -> dict[str, Any]:
         "label": row.label,
         "prompt": {"hash": prompt.hash, "components": prompt.as_dict()},
         **result,
+        "scores": row.result.scores,
         "kl": asdict(row.kl) if row.kl is not None else None,
     }

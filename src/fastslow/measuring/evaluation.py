@@ -42,6 +42,14 @@ class EvaluationResult:
     rollouts: tuple[Rollout, ...] = field(default=(), repr=False)
     best_problems: int = 0
 
+    @property
+    def scores(self) -> dict[str, list[float | None]]:
+        """By problem, the rewards of its k completions in their order; None for one that could not be scored."""
+        found: dict[str, list[float | None]] = {}
+        for rollout in self.rollouts:
+            found.setdefault(rollout.problem_id, []).append(rollout.reward)
+        return found
+
 
 @dataclass(frozen=True)
 class KlResult:

@@ -101,6 +101,7 @@ def median_note(counts: Iterable[int]) -> str:
         for count, found in kinds
     ]
     few = " 95 % takes six seeds." if any(found.coverage < LEVEL for _, found in kinds) else ""
+    few += " Where all seeds gave one value, it says so: a range without width is no interval."
     return f"In brackets an interval of the median, with how often such intervals cover it: {'; '.join(texts)}.{few}"
 
 

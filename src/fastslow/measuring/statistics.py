@@ -41,12 +41,19 @@ class Summary:
         """How often such an interval covers the median of the distribution that the seeds come from, whatever that is."""
         return median_rank(self.count).coverage
 
+    @property
+    def alike(self) -> bool:
+        """Whether three or more seeds all gave the same value, as at a ceiling: their range has no width, and says no more."""
+        return self.count >= 3 and self.low == self.high
+
     def text(self, digits: int = 2) -> str:
-        """As it stands in tables; fewer than three seeds have no interval worth the name."""
+        """As it stands in tables; fewer than three seeds have no interval worth the name, and equal ones have none."""
         if self.count == 0:
             return "-"
         if self.count < 3:
             return f"{self.median:.{digits}f}"
+        if self.alike:
+            return f"{self.median:.{digits}f} (all {self.count} alike)"
         return f"{self.median:.{digits}f} ({self.low:.{digits}f} to {self.high:.{digits}f})"
 
 
@@ -73,9 +80,42 @@ def reached(curve: Curve, threshold: float) -> Reached | None:
     return None
 
 
-def final_accuracy(curve: Curve, last: int = 3, task: str | None = None) -> float:
-    """Mean over the last evaluations, so that one lucky evaluation does not set the bar."""
-    return float(np.mean([accuracy(point, task) for point in curve[-last:]]))
+END = 3
+"""Evaluations that make the accuracy at the end, so that one lucky evaluation does not set the bar."""
+
+
+def at_the_end(evaluations: Sequence[tuple[float, float]]) -> float | None:
+    """Accuracy at the end: the mean of the last `END` (step, accuracy) after the start, of fewer where there are no more.
+
+    The one definition of tables, reports and the demo. None where nothing was measured after the start.
+    """
+    after = [accuracy for step, accuracy in evaluations if step > 0][-END:]
+    return float(np.mean(after)) if after else None
+
+
+@dataclass(frozen=True)
+class Spent:
+    """What a run sampled in all, and its evaluations: (rollouts, step, accuracy)."""
+
+    sampled: float
+    evaluations: Sequence[tuple[float, float, float]]
+
+    def until(self, rollouts: float) -> float | None:
+        """The accuracy at the end of what it had sampled by then; None where nothing was measured so early."""
+        return at_the_end([(step, accuracy) for at, step, accuracy in self.evaluations if at <= rollouts])
+
+
+def unequal_budgets(spent: Sequence[float]) -> tuple[float, float] | None:
+    """The fewest and the most sampled rollouts, where they differ by more than one in fifty; None where they are equal."""
+    if len(spent) < 2 or max(spent) <= 1.02 * min(spent):
+        return None
+    return min(spent), max(spent)
+
+
+def final_accuracy(curve: Curve, task: str | None = None) -> float:
+    """Accuracy at the end of a curve; of one that has only its start, the accuracy there."""
+    found = at_the_end([(point["step"], accuracy(point, task)) for point in curve])
+    return accuracy(curve[-1], task) if found is None else found
 
 
 def area(curve: Curve, axis: str = "rollouts") -> float:

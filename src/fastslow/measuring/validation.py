@@ -43,7 +43,7 @@ class Validation:
         bare = self.method.answers_under_seed_prompt
         prompt = self.task.seed_prompt if bare else population[0]
         values = dict(self._once(current, prompt))
-        problems = self._problems(current)
+        problems = self.problems(current)
         if len({problem.kind for problem in problems}) > 1 and not bare:
             members = {each.hash: each for each in population}
             prompts = {p.kind: members.get(by_kind.get(p.kind, ""), prompt) for p in problems}
@@ -67,7 +67,7 @@ class Validation:
         return values
 
     def _validate(self, task: Task, prompt: Prompt) -> dict[str, float]:
-        settings, problems = self.config.evaluation, self._problems(task)
+        settings, problems = self.config.evaluation, self.problems(task)
         episodes = self.config.episodes
         result = evaluate_prompt(self.engine, task, problems, prompt, settings.k, self._params, self.seed, episodes)
         values: dict[str, float] = {
@@ -92,7 +92,8 @@ class Validation:
             )
         return sum(result.mean * result.problems for result in results) / sum(result.problems for result in results)
 
-    def _problems(self, task: Task) -> Sequence[Problem]:
+    def problems(self, task: Task) -> Sequence[Problem]:
+        """Those that an evaluation of a task asks."""
         return task.problems("validation")[: self.config.evaluation.problems]
 
     @property

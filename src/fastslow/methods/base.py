@@ -81,6 +81,8 @@ class Method(ABC):
 
     title: str
     """As it stands in tables and charts."""
+    colour = 7
+    """Its place in the palette of charts (`experiments/plots.py`), so that a method has one colour wherever it is drawn."""
     moves_weights = True
     """Whether the slow weights train; the KL to the base is 0 where they do not."""
     answers_under_seed_prompt = False

@@ -22,6 +22,7 @@ class Distillation(Method):
     """A prompt goes into the weights."""
 
     title = "FST-distill"
+    colour = 3
     answers_under_seed_prompt = True
     needs_distributions = True
     cycles_while_training = False

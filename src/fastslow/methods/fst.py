@@ -11,6 +11,7 @@ class FastSlow(Method):
     """Prompts and weights move in turn: a search for prompts, then T steps of RL under them."""
 
     title = "FST"
+    colour = 0
     reuses_rollouts = True
 
     def train(self, session: Session) -> None:

@@ -8,6 +8,7 @@ class PromptEvolution(Method):
     """The prompts move, the weights stay."""
 
     title = "GEPA alone"
+    colour = 2
     moves_weights = False
 
     def train(self, session: Session) -> None:

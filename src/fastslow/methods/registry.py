@@ -19,6 +19,11 @@ def titles() -> dict[str, str]:
     return {name: find_method(name).title for name in METHODS}
 
 
+def colours() -> dict[str, int]:
+    """The place of each built-in method in the palette of charts."""
+    return {name: find_method(name).colour for name in METHODS}
+
+
 def title(name: str) -> str:
     """What tables and charts call a method; the name itself where it is of another version."""
     return titles().get(name, name)

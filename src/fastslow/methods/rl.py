@@ -8,6 +8,7 @@ class ReinforcementLearning(Method):
     """The weights move, the seed prompt stays."""
 
     title = "RL alone"
+    colour = 1
 
     def train(self, session: Session) -> None:
         """T steps of RL a cycle, so that it meets the problems that FST meets."""

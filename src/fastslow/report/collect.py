@@ -10,12 +10,17 @@ from typing import cast
 from fastslow.errors import ConfigError, FastslowError
 from fastslow.fast.transcript import ENDS
 from fastslow.measuring.intervals import share_interval
-from fastslow.methods.registry import title
-from fastslow.report.data import Headline, PageData, Panel, Point, RunData, Series
+from fastslow.measuring.statistics import END, Spent, at_the_end
+from fastslow.methods.registry import colours, title, titles
+from fastslow.redact import redact_text, visible
+from fastslow.report import finding
+from fastslow.report.data import Finding, Headline, PageData, Panel, Point, RunData, Series
 from fastslow.report.experiments import panels, read_experiment
-from fastslow.report.redact import redact_text, visible
-from fastslow.report.runs import BY_KIND, read_run
+from fastslow.report.finding import Arm
+from fastslow.report.marks import give_colours, rollouts_axis
+from fastslow.report.runs import BY_KIND, PLACES, read_run
 from fastslow.runs.files import is_run
+from fastslow.runs.metrics import REWARD_MEAN, find
 from fastslow.text import printable, shortened
 
 MOST_PARTS = 24
@@ -63,11 +68,13 @@ def _collect(arguments: Sequence[Path]) -> PageData:
     data = {
         "version": _version(),
         "made": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        "title": ", ".join(names),
+        "title": _page_title(names, runs, found),
         "runs": [{"id": f"r{index}", **run} for index, run in enumerate(runs)],
         "panels": [*_runs_panel(runs), *found],
         "notes": notes,
         "ends": dict(ENDS),
+        "metrics": _meanings(runs),
+        "methods": {name: (text, colours()[name]) for name, text in titles().items()},
     }
     return cast(PageData, _clean(data))
 
@@ -80,6 +87,19 @@ def short_names(paths: Sequence[Path]) -> list[str]:
         if len(set(names)) == len(names):
             return names
     return [str(path) for path in paths]
+
+
+def _page_title(names: Sequence[str], runs: Sequence[RunData], found: Sequence[Panel]) -> str:
+    """What the browser's tab says: the runs by name, an experiment by what it is about."""
+    own = [run["name"] for run in runs if not run.get("part")]
+    return ", ".join([*own, *dict.fromkeys(panel["title"] for panel in found)][:4] or names)
+
+
+def _meanings(runs: Sequence[RunData]) -> dict[str, tuple[str, str]]:
+    """Unit and meaning of every metric that a run has; one of another version has neither."""
+    names = dict.fromkeys(name for run in runs for name in run["training"])
+    told = {name: find(name) for name in names if name not in ("step", *PLACES)}
+    return {name: (known.metric.unit, known.metric.meaning) if known else ("", "") for name, known in told.items()}
 
 
 # -- runs --------------------------------------------------------------------------------------------------------------
@@ -101,26 +121,19 @@ def _runs_panel(runs: Sequence[RunData]) -> list[Panel]:
         }
         for index, run in named.items()
     ]
-    head = [
-        "run",
-        "task",
-        "method",
-        "seed",
-        "accuracy before",
-        "accuracy at the end",
-        "KL at the end (nats a token)",
-        "steps",
-        "sampled rollouts",
-        "training (s)",
-    ]
+    give_colours(series)
+    spent = [run_spent(run) for run in named.values()]
     panel: Panel = {
         "title": "this run" if len(named) == 1 else "the runs",
         "kind": "runs",
-        "note": "Accuracy is mean@k on validation problems under the best prompt of that moment. Its 95 % interval is over "
-        "problems (Clopper and Pearson, with each problem counted once, so rather too wide than too narrow), not over seeds. "
-        "Seconds are training seconds without evaluations.",
+        "note": f"Accuracy is mean@k on validation problems under the best prompt of that moment. {finding.end_note()} Its "
+        "95 % interval is over problems (Clopper and Pearson, with each problem counted once, so rather too wide than too "
+        "narrow), not over seeds. Seconds are training seconds without evaluations.",
+        "about": "",
+        "finding": _finding(list(named.values()), series, spent),
+        "axis": rollouts_axis([each.sampled for each in spent]),
         "series": series,
-        "table": {"head": head, "rows": [_row(runs[each["run"]], each["headline"]) for each in series]},
+        "table": {"head": HEAD, "rows": [_row(runs[each["run"]], each["headline"]) for each in series]},
         "measures": None,
         "best_prompts": [],
         "settings": [],
@@ -128,47 +141,86 @@ def _runs_panel(runs: Sequence[RunData]) -> list[Panel]:
     return [panel]
 
 
+HEAD = [
+    "run",
+    "task",
+    "method",
+    "seed",
+    "accuracy before",
+    "accuracy at the end",
+    "KL at the end (nats a token)",
+    "steps",
+    "sampled rollouts",
+    "training (s)",
+]
+
+
+def _finding(runs: Sequence[RunData], series: Sequence[Series], spent: Sequence[Spent]) -> Finding:
+    if len(runs) == 1:
+        return finding.of_run(runs[0], series[0]["headline"])
+    methods = [run["method"] for run in runs]
+    apart = len(set(methods)) == len(methods)
+    names = [title(run["method"]) if apart else run["name"] for run in runs]
+    rows = zip(names, series, spent, runs, strict=True)
+    return finding.of_arms([Arm.of(name, each["headline"], [of], run["evaluations"]) for name, each, of, run in rows])
+
+
+def run_spent(run: RunData) -> Spent:
+    """What a run sampled, and its evaluations."""
+    points = [point for point in run["evaluations"] if "accuracy" in point]
+    return Spent(run["totals"]["sampled"] or 0, [(p["rollouts"], p["step"], p["accuracy"]) for p in points])
+
+
 def headline(run: RunData) -> Headline:
     """Accuracy before and at the end, with intervals, and in words whether it worked."""
     points = [point for point in run["evaluations"] if "accuracy" in point]
     before = points[0] if points and points[0]["step"] == 0 else None
-    after = points[-1] if points and points[-1]["step"] > 0 else None
-    intervals = {}
-    if run["problems"]:
-        intervals = {
-            point["step"]: share_interval(point["accuracy"], run["problems"]) for point in (before, after) if point
-        }
+    last = points[-1] if points and points[-1]["step"] > 0 else None
+    after = at_the_end([(point["step"], point["accuracy"]) for point in points])
+    counted = run["problems"]
+    start = share_interval(before["accuracy"], counted) if before and counted else None
+    end = share_interval(after, counted) if after is not None and counted else None
     measured = next((point for point in reversed(run["evaluations"]) if "kl" in point), None)
+    used = min(END, sum(point["step"] > 0 for point in points))
+    of_last = "the last evaluation" if used == 1 else f"the mean of the last {used} evaluations"
     found: Headline = {
         "before": before["accuracy"] if before else None,
-        "before_interval": intervals.get(0),
-        "after": after["accuracy"] if after else None,
-        "after_step": after["step"] if after else None,
-        "interval": intervals.get(after["step"]) if after else None,
-        "interval_note": f"95 % interval over {run['problems']} validation problems" if run["problems"] else None,
+        "before_interval": start,
+        "after": after,
+        "after_step": last["step"] if last else None,
+        "interval": end,
+        "interval_note": f"{of_last}; 95 % interval over {counted} validation problems" if counted and used else None,
         "kl": measured["kl"] if measured else None,
-        "verdict": _verdict(run, before, after, intervals) + _by_kind(after),
+        "verdict": _verdict(run, _accuracy(before), after, (start, end)) + _by_kind(last),
     }
     return {**found, "kl_name": measured["kl_name"]} if measured else found
 
 
+def _accuracy(point: Point | None) -> float | None:
+    """The accuracy before the first step."""
+    return None if point is None else point["accuracy"]
+
+
 def _verdict(
-    run: RunData, before: Point | None, after: Point | None, intervals: Mapping[int, tuple[float, float]]
+    run: RunData,
+    before: float | None,
+    after: float | None,
+    intervals: tuple[tuple[float, float] | None, tuple[float, float] | None],
 ) -> str:
     if after is None:
-        rewards = [reward for reward in run["training"]["reward"] if reward is not None]
+        rewards = [reward for reward in run["training"].get(REWARD_MEAN.name, []) if reward is not None]
         trend = f" Mean training reward went from {rewards[0]:.3f} to {rewards[-1]:.3f}." if rewards else ""
         return ("No evaluation after the start: whether it worked is not measured." + trend).strip()
-    if before is None or not intervals:
-        return f"Accuracy was {after['accuracy']:.3f} at step {after['step']}; nothing to compare it with was measured."
-    if before["accuracy"] == after["accuracy"]:
-        return f"No change: validation accuracy is {after['accuracy']:.3f} at the end, as it was before."
-    change = f"from {before['accuracy']:.3f} to {after['accuracy']:.3f}"
-    if intervals[after["step"]][0] > intervals[0][1]:
-        return f"It worked: validation accuracy rose {change}, more than the choice of problems explains."
-    if intervals[after["step"]][1] < intervals[0][0]:
-        return f"It got worse: validation accuracy fell {change}, more than the choice of problems explains."
-    return f"No clear change: validation accuracy went {change}, and the 95 % intervals overlap."
+    start, end = intervals
+    if before is None or start is None or end is None:
+        return f"Accuracy is {after:.3f} at the end; nothing to compare it with was measured."
+    if before == after:
+        return "No change: validation accuracy at the end is what it was before."
+    if end[0] > start[1]:
+        return "It worked: the rise is more than the choice of validation problems explains."
+    if end[1] < start[0]:
+        return "It got worse: the fall is more than the choice of validation problems explains."
+    return "No clear change: the 95 % intervals before and at the end overlap."
 
 
 def _by_kind(after: Point | None) -> str:

@@ -23,6 +23,7 @@ class Point(Shown, total=False):
     step: int
     rollouts: float
     seconds: float
+    usd: Number
     accuracy_low: float
     accuracy_high: float
     best_low: float
@@ -35,6 +36,7 @@ class Prompt(TypedDict):
     """One candidate of the fast side and what happened to it.
 
     `edits`: by component (start, end, first, last, changes within lines). `events`: (cycle, accepted, reason, mean, count).
+    `reflections`: what a language model said when it wrote the prompt, and what it was asked.
     """
 
     hash: str
@@ -47,6 +49,7 @@ class Prompt(TypedDict):
     scored: int
     feedback: list[str]
     events: list[list[object]]
+    reflections: list[tuple[str, str]]
 
 
 class Grid(TypedDict):
@@ -58,11 +61,12 @@ class Grid(TypedDict):
 
 
 class Prompts(TypedDict):
-    """The fast side of a run. `population`: hashes, best first."""
+    """The fast side of a run. `population`: hashes, best first; `populations`: (cycle, hashes that its search started from)."""
 
     prompts: list[Prompt]
     grids: list[Grid]
     population: list[str]
+    populations: list[tuple[int, list[str]]]
 
 
 class Headline(TypedDict):
@@ -79,8 +83,25 @@ class Headline(TypedDict):
     kl_name: NotRequired[str]
 
 
+class Best(TypedDict):
+    """The best prompt of a run beside the prompt that it began with; `edits` as of a prompt and its parent."""
+
+    hash: str
+    components: dict[str, str]
+    seed: dict[str, str]
+    edits: dict[str, list[list[object]]]
+
+
+class Finding(TypedDict):
+    """The finding in one line, and what somebody must know to read it."""
+
+    title: str
+    notes: list[str]
+
+
 class RunData(Prompts):
-    """One run. `training`: columns, one value a step. `samples`: rows of the fields of `runs.SAMPLE`.
+    """One run. `training`: columns, one value a step: where it stood, and every number of metrics.jsonl by its name.
+    `samples`: rows of the fields of `runs.SAMPLE`; `texts`: of prompts that samples name and `prompts` has not, the components.
 
     `part`: it belongs to an experiment. `left_out`: how much of each kind did not fit the page.
     """
@@ -99,6 +120,8 @@ class RunData(Prompts):
     totals: dict[str, Number]
     errors: list[list[object]]
     samples: list[list[object]]
+    texts: dict[str, dict[str, str]]
+    best: Best | None
     config: object
     id: NotRequired[str]
     part: NotRequired[bool]
@@ -113,23 +136,31 @@ class Table(TypedDict):
 
 
 class Series(TypedDict):
-    """A line of a panel: a run (`run` is its place in `runs`), or a group of runs with a curve of its own."""
+    """A line of a panel: a run (`run` is its place in `runs`), or a group of runs with a curve of its own. `colour` is its
+    place in the palette.
+    """
 
     name: str
     method: str | None
     count: int
     totals: dict[str, Number]
     headline: Headline
+    colour: NotRequired[int]
     run: NotRequired[int]
     evaluations: NotRequired[list[Point]]
 
 
 class Panel(TypedDict):
-    """Curves and tables that belong together."""
+    """Curves and tables that belong together. `finding` is what they say; `about` what was run; `axis` says on the axis of
+    rollouts that the series did not sample the same number.
+    """
 
     title: str
     kind: str
     note: str
+    about: str
+    finding: Finding
+    axis: str
     series: list[Series]
     table: Table
     measures: Table | None
@@ -138,7 +169,9 @@ class Panel(TypedDict):
 
 
 class PageData(TypedDict):
-    """Everything on the page. `ends`: in words, why an episode ended."""
+    """Everything on the page. `ends`: in words, why an episode ended. `metrics`: (unit, meaning) of the metrics that there are.
+    `methods`: what each is called, and its place in the palette.
+    """
 
     version: str | None
     made: str
@@ -147,3 +180,5 @@ class PageData(TypedDict):
     panels: list[Panel]
     notes: list[str]
     ends: dict[str, str]
+    metrics: dict[str, tuple[str, str]]
+    methods: dict[str, tuple[str, int]]

@@ -6,19 +6,23 @@ from typing import Any, cast
 
 from fastslow.experiments.runner import FAILURES
 from fastslow.measuring.intervals import median_note
-from fastslow.measuring.statistics import Reached, final_accuracy, reached, summarise
-from fastslow.methods.registry import title, titles
+from fastslow.measuring.statistics import Reached, Summary, final_accuracy, reached, summarise
+from fastslow.methods.registry import title as title_of
+from fastslow.methods.registry import titles
+from fastslow.redact import redact_config
 from fastslow.report.data import Panel, Point, Series, Shown, Table
-from fastslow.report.redact import redact_config
+from fastslow.report.finding import Arm, end_note
+from fastslow.report.marks import give_colours, rollouts_axis
 from fastslow.report.runs import shown
+from fastslow.report.studies import Group, Part, about, answer, panel_title, spent_of, studies_of
 from fastslow.runs.files import read_lines
 from fastslow.runs.reader import KEPT_TOTALS, evaluation_of, kl_mark
 
 SHARE = 0.95
 """Of the best group's accuracy at the end: the level whose cost is compared."""
 
-Part = Mapping[str, Any]
-Group = tuple[tuple[str, str], ...]
+STARTS = "from different starts"
+"""How the title ends of the panel that an experiment over two phases is about."""
 
 
 def read_experiment(path: Path) -> list[Part]:
@@ -31,50 +35,66 @@ def read_experiment(path: Path) -> list[Part]:
         if file.suffix == ".jsonl" and file.name != FAILURES:
             lines = read_lines(file)
             if all(isinstance(line, dict) and {"part", "curve", "totals"} <= line.keys() for line in lines):
-                parts |= {(file, line["part"]): {**line, "file": file.stem} for line in lines}
+                parts |= {(file, line["part"]): {**line, "file": file.stem, "path": str(file)} for line in lines}
     return list(parts.values())
 
 
 def panels(parts: Sequence[Part], title: str) -> list[Panel]:
-    """One panel for each results file and task (or kind of labels): its groups' curves and its tables."""
-    found: dict[str, dict[Group, list[Part]]] = {}
+    """One panel for each results file and task (or kind of labels): its groups' curves and its tables. What an experiment
+    asks comes before what it had to run on the way.
+    """
+    found: dict[tuple[str, str], dict[Group, list[Part]]] = {}
     for part in parts:
-        panel, group = _place(part)
-        found.setdefault(" · ".join(filter(None, (title, panel))), {}).setdefault(group, []).append(part)
-    return [_panel(name, groups) for name, groups in found.items()]
+        place, group = _place(part)
+        found.setdefault(place, {}).setdefault(group, []).append(part)
+    made = [_panel(title, groups) for groups in found.values()]
+    asked = "plasticity" in studies_of(parts)
+    return sorted(made, key=lambda panel: not panel["title"].endswith(STARTS)) if asked else made
 
 
-def _place(part: Part) -> tuple[str, Group]:
+def _place(part: Part) -> tuple[tuple[str, str], Group]:
     """Which panel a part belongs to, and its group in it."""
     labels = {str(key): str(value) for key, value in part.get("labels", {}).items() if key != "seed"}
     if not labels:
-        return part["file"], (("part", part["part"]),)
-    if "task" in labels:
-        return f"{part['file']} · {labels.pop('task')}", tuple(labels.items())
-    if "key" in labels:
-        return f"{part['file']} · {labels.pop('key')}", tuple(labels.items())
-    return f"{part['file']} · by {' and '.join(labels)}", tuple(labels.items())
+        return (part["path"], ""), (("part", part["part"]),)
+    for name in ("task", "key"):
+        if name in labels:
+            return (part["path"], f"{name} {labels.pop(name)}"), tuple(labels.items())
+    return (part["path"], " and ".join(labels)), tuple(labels.items())
 
 
-def _panel(name: str, groups: Mapping[Group, Sequence[Part]]) -> Panel:
+def _panel(title: str, groups: Mapping[Group, Sequence[Part]]) -> Panel:
     order = list(titles())
     rank = {labels: order.index(method) if (method := dict(labels).get("method")) in order else 99 for labels in groups}
     groups = {labels: groups[labels] for labels in sorted(groups, key=rank.__getitem__)}
-    series = [_series(labels, parts) for labels, parts in groups.items()]
+    names = _names(groups)
+    series = [_series(labels, parts, names[labels]) for labels, parts in groups.items()]
     finals = {labels: _finals(parts) for labels, parts in groups.items()}
     level = _level(finals)
+    give_colours(series)
+    first = next(iter(groups.values()))[0]
+    studies = studies_of([first])
+    named = {str(name): str(value) for name, value in first.get("labels", {}).items() if name != "seed"}
+    spent = {labels: [spent_of(part) for part in parts] for labels, parts in groups.items()}
+    arms = [
+        Arm.of(each["name"], each["headline"], spent[labels], each["evaluations"])
+        for labels, each in zip(groups, series, strict=True)
+    ]
     return {
-        "title": name,
+        "title": " · ".join(filter(None, (title, panel_title(first["file"], named, studies)))),
         "kind": "experiment",
+        "about": about(studies),
+        "finding": answer(groups, arms, studies),
+        "axis": rollouts_axis([each["totals"].get("sampled") for each in series]),
         "note": f"Medians over seeds. {median_note(len(parts) for parts in groups.values())} Bands in charts go from the "
-        "lowest to the highest seed. Accuracy at the end is the mean of the last three evaluations; the level is "
-        f"{SHARE:.0%} of the best group's. Seconds are training seconds without evaluations.",
+        f"lowest to the highest seed. {end_note()} The level is {SHARE:.0%} of the best group's. Seconds are training seconds "
+        "without evaluations.",
         "series": series,
-        "table": _table(groups, finals, level),
-        "measures": _measures(groups),
+        "table": _table(groups, finals, level, names),
+        "measures": _measures(groups, names),
         "best_prompts": [
-            {"part": part["part"], "text": part["prompt"]}
-            for parts in groups.values()
+            {"part": part["part"], "text": part["prompt"], "group": each["name"]}
+            for each, parts in zip(series, groups.values(), strict=True)
             for part in parts
             if part.get("prompt")
         ],
@@ -86,35 +106,63 @@ def _panel(name: str, groups: Mapping[Group, Sequence[Part]]) -> Panel:
     }
 
 
-def _name(labels: Group) -> str:
-    texts = [(key, title(value) if key == "method" else value) for key, value in labels]
-    return ", ".join(text if len(labels) == 1 or key in ("method", "value") else f"{key} {text}" for key, text in texts)
+def _name(labels: Group, key: str = "") -> str:
+    """What a group is called: its method, its start, or its value of the key that an ablation varies."""
+    told = dict(labels)
+    if "after" in told:
+        return "from the base" if told["after"] == "base" else f"from {title_of(told['after'])}'s weights"
+    texts = [
+        (name, title_of(value) if name == "method" else f"{key} = {value}" if key and name == "value" else value)
+        for name, value in labels
+    ]
+    return ", ".join(
+        text if len(labels) == 1 or name in ("method", "value") else f"{name} {text}" for name, text in texts
+    )
+
+
+def _names(groups: Mapping[Group, Sequence[Part]]) -> dict[Group, str]:
+    """What the groups of a panel are called. Where all of them have one method, an ablation does not repeat it."""
+    methods = {dict(labels).get("method") for labels in groups}
+    key = str(next(iter(groups.values()))[0].get("labels", {}).get("key", ""))
+    names = {}
+    for labels in groups:
+        short = tuple(each for each in labels if each[0] != "method") if key and len(methods) == 1 else labels
+        names[labels] = _name(short, key)
+    return names
 
 
 # -- curves ------------------------------------------------------------------------------------------------------------
 
 
-def _series(labels: Group, parts: Sequence[Part]) -> Series:
+def _series(labels: Group, parts: Sequence[Part], name: str) -> Series:
     """Medians over the parts of the evaluations that have the same place in every part, as in the lab's plots."""
     rows = [[_point(point) for point in part["curve"]] for part in parts]
     length = min(map(len, rows))
     finals = summarise(_finals(parts))
     return {
-        "name": _name(labels),
-        "method": dict(labels).get("method"),
+        "name": name,
+        "method": dict(labels).get("method")
+        or (dict(labels).get("after") if dict(labels).get("after") in titles() else None),
         "count": len(parts),
         "evaluations": [_median_point([row[index] for row in rows]) for index in range(length)],
         "totals": {name: _median([part["totals"].get(name) for part in parts]) for name in KEPT_TOTALS},
         "headline": {
             "before": _median([row[0].get("accuracy") for row in rows if row and row[0]["step"] == 0]),
             "after": None if finals.count == 0 else finals.median,
-            "interval": (finals.low, finals.high) if finals.count >= 3 else None,
-            "interval_note": f"median of {finals.count} seeds, with an interval that covers {100 * finals.coverage:.3g} %"
-            if finals.count >= 3
-            else f"{len(parts)} {'seed' if len(parts) == 1 else 'seeds'}: too few for an interval",
+            "interval": (finals.low, finals.high) if finals.count >= 3 and not finals.alike else None,
+            "kl": _median([_evaluation(part["curve"][-1]).get("kl") for part in parts if part["curve"]]),
+            "interval_note": _interval_note(finals, len(parts)),
             "verdict": None,
         },
     }
+
+
+def _interval_note(finals: Summary, count: int) -> str:
+    if finals.alike:
+        return f"all {finals.count} seeds gave the same: that has no interval"
+    if finals.count >= 3:
+        return f"median of {finals.count} seeds, with an interval that covers {100 * finals.coverage:.3g} %"
+    return f"{count} {'seed' if count == 1 else 'seeds'}: too few for an interval"
 
 
 def _evaluation(point: Mapping[str, object]) -> Shown:
@@ -167,7 +215,10 @@ def _level(finals: Mapping[Group, Sequence[float]]) -> float | None:
 
 
 def _table(
-    groups: Mapping[Group, Sequence[Part]], finals: Mapping[Group, Sequence[float]], level: float | None
+    groups: Mapping[Group, Sequence[Part]],
+    finals: Mapping[Group, Sequence[float]],
+    level: float | None,
+    names: Mapping[Group, str],
 ) -> Table:
     name = "the level" if level is None else f"{level:.2f}"
     rows = []
@@ -176,7 +227,7 @@ def _table(
         kl = [_evaluation(part["curve"][-1]).get("kl") for part in parts if part["curve"]]
         rows.append(
             [
-                _name(labels),
+                names[labels],
                 str(len(parts)),
                 summarise(finals[labels]).text(3),
                 _reach(at, lambda p: p.step, 0),
@@ -210,7 +261,7 @@ def _reach(points: Sequence[Reached | None], value: Callable[[Reached], float], 
     return f"{text}, {never} never" if never else text
 
 
-def _measures(groups: Mapping[Group, Sequence[Part]]) -> Table | None:
+def _measures(groups: Mapping[Group, Sequence[Part]], names_of: Mapping[Group, str]) -> Table | None:
     """Accuracy on the test split under each measurement that the experiment made of its parts."""
     names = list(
         dict.fromkeys(name for parts in groups.values() for part in parts for name in part.get("measures", {}))
@@ -220,7 +271,7 @@ def _measures(groups: Mapping[Group, Sequence[Part]]) -> Table | None:
     rows = []
     for labels, parts in groups.items():
         found = [[part["measures"][name] for part in parts if name in part.get("measures", {})] for name in names]
-        rows.append([_name(labels), *(_measure_text(each) for each in found)])
+        rows.append([names_of[labels], *(_measure_text(each) for each in found)])
     return {"head": ["group", *names], "rows": rows}
 
 

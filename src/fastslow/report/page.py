@@ -22,6 +22,7 @@ SCRIPTS = (
     "summary",
     "curves",
     "diff",
+    "cycles",
     "tree",
     "grid",
     "samples",

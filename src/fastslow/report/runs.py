@@ -5,32 +5,30 @@ Seconds are training seconds: evaluations are left out, as in the results of exp
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import cast
 
-from fastslow.report.data import Grid, Number, Point, Prompt, Prompts, RunData, Shown
-from fastslow.report.redact import redact_config
+from fastslow.redact import redact_config
+from fastslow.report.data import Best, Grid, Number, Point, Prompt, Prompts, RunData, Shown
 from fastslow.runs import metrics as m
 from fastslow.runs import reader
-from fastslow.runs.family import Member, edits, family, scores_by_cycle, word_edits
-from fastslow.runs.files import SampleLine
+from fastslow.runs.family import Member, edits, family, populations, scores_by_cycle, word_edits
+from fastslow.runs.files import SampleLine, read_lines
 from fastslow.runs.reader import Evaluation, Run, Step, kl_name, seconds_at
 from fastslow.runs.transcripts import conversation
 
 LONGEST_COMPLETION = 8_000
 LONGEST_FEEDBACK = 2_000
 LONGEST_TURN = 4_000
+LONGEST_QUESTION = 6_000
 LONGEST_PROMPT = 20_000
-TRAINING = {
-    "reward": m.REWARD_MEAN,
-    "informative": m.INFORMATIVE_GROUPS,
-    "entropy": m.ENTROPY,
-    "kl_penalty": m.KL_PENALTY,
-    "length": m.COMPLETION_TOKENS,
-}
-"""The columns of the training curves."""
+MOST_REFLECTIONS = 2
+"""Of one prompt that are shown: two requests may lead to the same text."""
+REFLECTIONS = "reflections.jsonl"
+PLACES = ("rollouts", "seconds", "usd")
+"""Columns that say where a run stood; no metric has these names."""
 BY_KIND = "each kind under its own prompt"
 
 
@@ -40,7 +38,7 @@ def read_run(path: Path, name: str) -> RunData:
     config = run.config_tree
     task, model, evaluation = (_section(config, name) for name in ("task", "model", "evaluation"))
     options = redact_config(_section(task, "options"))
-    prompts = _prompts(run)
+    prompts, spent = _prompts(run), {step.number: step.get(m.USD_TOTAL) for step in run.steps}
     return {
         "name": name,
         "path": str(path),
@@ -51,14 +49,17 @@ def read_run(path: Path, name: str) -> RunData:
         "seed": _count(config.get("seed")),
         "planned_steps": _count(config.get("steps")),
         "problems": _count(evaluation.get("problems")),
-        "evaluations": [_point(point) for point in run.curve if shown(point.evaluation)],
+        "evaluations": [_point(point, spent.get(point.step)) for point in run.curve if shown(point.evaluation)],
         "training": _training(run.steps),
         "totals": asdict(run.totals),
         "errors": [[step.number, step.get(m.ERROR)] for step in run.steps if step.get(m.ERROR)],
         "prompts": prompts["prompts"],
         "grids": prompts["grids"],
         "population": prompts["population"],
+        "populations": prompts["populations"],
         "samples": _samples(run),
+        "texts": _other_texts(run, {prompt["hash"] for prompt in prompts["prompts"]}),
+        "best": _best(run),
         "config": redact_config(config),
     }
 
@@ -83,20 +84,32 @@ def shown(found: Evaluation) -> Shown:
     return point
 
 
-def _point(point: reader.Point) -> Point:
+def _point(point: reader.Point, usd: object) -> Point:
     at = {"step": point.step, "rollouts": point.rollouts, "seconds": point.seconds}
-    return cast(Point, {**at, **shown(point.evaluation)})
+    return cast(Point, {**at, **({} if usd is None else {"usd": _digits(usd)}), **shown(point.evaluation)})
 
 
 def _training(steps: Sequence[Step]) -> dict[str, list[Number]]:
-    """Columns, one value a step. NaN, which is null in the files, is None."""
+    """Columns, one value a step: where the run stood, and every number of its metrics by name. NaN, which is null in the
+    files, is None, and so is a zero which only says that a step had no search or no evaluation.
+    """
     found = [(step, seconds) for step, seconds in zip(steps, seconds_at(steps), strict=True) if step.number]
+    numbers = [
+        {name: value for name, value in step.values.items() if _is_number(value) and name not in m.gaps(step.values)}
+        for step, _ in found
+    ]
+    names = dict.fromkeys(name for values in numbers for name in values if name not in (m.STEP.name, *PLACES))
     return {
         "step": [step.number for step, _ in found],
         "rollouts": [step.amount(m.SAMPLED_TOTAL) for step, _ in found],
         "seconds": [seconds for _, seconds in found],
-        **{name: [_digits(step.get(metric)) for step, _ in found] for name, metric in TRAINING.items()},
+        "usd": [step.get(m.USD_TOTAL) for step, _ in found],
+        **{name: [_digits(values.get(name)) for values in numbers] for name in names},
     }
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 # -- prompts -----------------------------------------------------------------------------------------------------------
@@ -107,7 +120,10 @@ def _prompts(run: Run) -> Prompts:
     each cycle; `population`: hashes, best first. A member that had no search (RL alone) becomes a prompt as well.
     """
     members = {member.hash: member for member in family(run.candidates)}
-    nodes = {hash_: _node(member, members.get(member.parent or "")) for hash_, member in members.items()}
+    said = _reflections(run)
+    nodes = {
+        hash_: _node(member, members.get(member.parent or ""), said.get(hash_, ())) for hash_, member in members.items()
+    }
     for record in run.members:
         hash_, components = record["hash"], record["components"]
         lone = Member(hash_, None, 0, components, "", accepted=True, mean=record["mean"])
@@ -116,10 +132,31 @@ def _prompts(run: Run) -> Prompts:
         "prompts": list(nodes.values()),
         "grids": [_grid(cycle, rows) for cycle, rows in scores_by_cycle(run.candidates).items()],
         "population": [member["hash"] for member in run.members],
+        "populations": list(populations(run.candidates).items()),
     }
 
 
-def _node(member: Member, parent: Member | None) -> Prompt:
+def _best(run: Run) -> Best | None:
+    """The population's first prompt beside the seed prompt; None before the first cycle."""
+    if not run.members:
+        return None
+    first = run.members[0]
+    seed = next((line["components"] for line in run.candidates if line["parent"] is None), first["components"])
+    texts, before = ({n: _clip(text, LONGEST_PROMPT) for n, text in t.items()} for t in (first["components"], seed))
+    return {"hash": first["hash"], "components": texts, "seed": before, "edits": _edits(before, texts)}
+
+
+def _reflections(run: Run) -> dict[str, list[tuple[str, str]]]:
+    """By hash of the child, what a language model said beside the new text, and what it was asked; {} where none is kept."""
+    found: dict[str, list[tuple[str, str]]] = {}
+    for line in read_lines(run.path / REFLECTIONS):
+        child, said, asked = (line.get(name) for name in ("child", "diagnosis", "request"))
+        if all(isinstance(text, str) for text in (child, said, asked)):
+            found.setdefault(child, []).append((_clip(said, LONGEST_TURN), _clip(asked, LONGEST_TURN)))
+    return {child: pairs[:MOST_REFLECTIONS] for child, pairs in found.items()}
+
+
+def _node(member: Member, parent: Member | None, said: Sequence[tuple[str, str]] = ()) -> Prompt:
     return {
         "hash": member.hash,
         "parent": member.parent,
@@ -133,6 +170,7 @@ def _node(member: Member, parent: Member | None) -> Prompt:
         "events": [
             [event.cycle, event.accepted, event.reason, _digits(event.mean), event.count] for event in member.events
         ],
+        "reflections": list(said),
     }
 
 
@@ -172,7 +210,7 @@ def _grid(cycle: int, rows: Mapping[str, Mapping[str, float]]) -> Grid:
 
 SAMPLE = (
     "step", "problem", "prompt", "text", "reward", "feedback", "failure", "finish_reason", "source", "end", "said",
-    "tool_calls",
+    "tool_calls", "question", "reference",
 )  # fmt: skip
 
 
@@ -188,9 +226,27 @@ def _samples(run: Run) -> list[list[object]]:
                 "reward": _digits(line.get("reward")),
                 "feedback": _clip(line.get("feedback") or "", LONGEST_FEEDBACK),
                 "said": _said(line),
+                "question": _question(line),
+                "reference": _clip(line.get("reference") or "", LONGEST_FEEDBACK) or None,
             }
             rows.append([row.get(name) for name in SAMPLE])
     return rows
+
+
+def _question(line: SampleLine) -> list[list[str]]:
+    """The problem's messages, each a row of speaker and text; [] where an older run did not keep them."""
+    return [[each["role"], _clip(each["content"], LONGEST_QUESTION)] for each in line.get("question") or ()]
+
+
+def _other_texts(run: Run, known: Collection[str]) -> dict[str, dict[str, str]]:
+    """By hash, the prompts of kept rollouts that no search has on record: the seed prompt of RL alone, for example."""
+    lines = [line for kept in run.samples.values() for line in kept]
+    found = {line["prompt"]: line["components"] for line in lines if line.get("components") and line.get("prompt")}
+    return {
+        hash_: {name: _clip(text, LONGEST_PROMPT) for name, text in texts.items()}
+        for hash_, texts in found.items()
+        if hash_ not in known
+    }
 
 
 def _said(line: SampleLine) -> list[list[object]] | None:

@@ -10,8 +10,8 @@ BUDGET = 4_800_000
 """Bytes of data in the page; the page around it takes 0.8 MB."""
 LARGEST = 6_000_000
 """Bytes of a whole page."""
-MOST_POINTS = 40_000
-"""Of all training curves together."""
+MOST_POINTS, MOST_VALUES = 40_000, 250_000
+"""Evaluations, and values of training curves, of all runs together."""
 PROMPTS, GRIDS = 0.4, 0.2
 """Shares of what the curves leave."""
 
@@ -56,9 +56,10 @@ def _thin_curves(data: PageData) -> None:
     most = max(50, MOST_POINTS // max(1, len(data["runs"]) + len(groups)))
     for curve in curves:
         curve["evaluations"] = evenly(curve["evaluations"], most)
+    rows = max(50, MOST_VALUES // max(1, sum(len(run["training"]) for run in data["runs"])))
     for run in data["runs"]:
         columns = run["training"]
-        kept = evenly(range(len(columns["step"])), most)
+        kept = evenly(range(len(columns["step"])), rows)
         run["training"] = {name: [values[index] for index in kept] for name, values in columns.items()}
 
 

@@ -6,24 +6,24 @@ request came first. Each call is a turn. Its seed comes from its episode's, and 
 
 import threading
 import time
-from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fastslow.errors import TaskError
+from fastslow.rollouts.answering import chosen, cut
 from fastslow.rollouts.conversations import Conversations, Place, in_an_order_of_their_own
 from fastslow.rollouts.settings import EpisodesConfig
 from fastslow.rollouts.waves import Live, chat_of
 from fastslow.seeding import derive_seed
 from fastslow.slow.engine import Chat, PolicyEngine, SampleRequest, SamplingParams
 from fastslow.slow.limits import excess, fits
-from fastslow.tasks.agents.chat_api import Answer, ChatRequest, Choice, Finish, Refused, said_of, split_calls
+from fastslow.tasks.agents.chat_api import Answer, Choice, Refused, said_of
 from fastslow.tasks.agents.endpoint import Endpoint
 from fastslow.tasks.agents.session import AgentSession, Ended, Pending
 from fastslow.tasks.agents.task import AgentEpisode
 from fastslow.tasks.base import ScoringFailure
 from fastslow.threads import SLICE_S
-from fastslow.types import Completion, EndReason, FinishReason, Score
+from fastslow.types import Completion, EndReason, Score
 
 
 @dataclass
@@ -242,8 +242,8 @@ class AgentWaves:
         live, cut_off = player.live, False
         made: list[tuple[Completion, str, Choice]] = []
         for completion in completions:
-            kept, shown, finish = self._cut(place.context, completion, request)
-            choice, wrong = self._choice(place.context, kept, shown, finish, request)
+            kept, shown, finish = cut(self.chat, place.context, completion, request)
+            choice, wrong = chosen(self.engine, self.chat, place.context, kept, shown, finish, request)
             player.episode.tool_calls += len(choice.calls) + len(wrong)
             player.episode.tool_errors += wrong
             made.append((kept, self.chat.read(place.context, kept.tokens), choice))
@@ -260,42 +260,6 @@ class AgentWaves:
             return
         call.pending.reply(answer)
         self._goes_on(player)
-
-    def _cut(
-        self, context: tuple[int, ...], completion: Completion, request: ChatRequest
-    ) -> tuple[Completion, str | None, Finish]:
-        """What the agent's own limit and its stop texts leave of a completion; the text before a stop text, None without one.
-
-        What is left is what the policy would have written had it been stopped there: tokens are only ever cut from the end.
-        """
-        most = request.max_tokens
-        cut = most is not None and len(completion.tokens) > most
-        tokens = completion.tokens[:most] if cut else completion.tokens
-        finish: Finish = "length" if cut else completion.finish_reason
-        text, shown = self.chat.read(context, tokens), None
-        found = [text.index(stop) for stop in request.stop if stop in text]
-        if found:
-            shown, finish = text[: min(found)], "stop"
-
-            def stopped(count: int) -> bool:
-                read = self.chat.read(context, tokens[:count])
-                return any(stop in read for stop in request.stop)
-
-            tokens = tokens[: bisect_left(range(len(tokens)), True, key=stopped)]
-        reason: FinishReason = "length" if finish == "length" else "stop"
-        return Completion(tokens, completion.logprobs[: len(tokens)], reason), shown, finish
-
-    def _choice(
-        self, context: tuple[int, ...], kept: Completion, shown: str | None, finish: Finish, request: ChatRequest
-    ) -> tuple[Choice, list[str]]:
-        """What the agent gets, and what was wrong with calls that cannot be read."""
-        text = shown if shown is not None else self.chat.read(context, kept.tokens, request.tools)
-        beside, calls, wrong = split_calls(text) if request.tools else (text, (), [])
-        pieces = (
-            [self.engine.decode((token,)) for token in kept.tokens] if request.logprobs else [""] * len(kept.tokens)
-        )
-        reason: Finish = "tool_calls" if calls and finish == "stop" else finish
-        return Choice(beside, calls, reason, tuple(zip(pieces, kept.logprobs, strict=True))), wrong
 
 
 def _player(live: Live, chat: Chat, changed: threading.Condition, settings: EpisodesConfig) -> Player:

@@ -35,10 +35,13 @@ class _Known:
 
 
 class Conversations:
-    """The conversations of one episode. Turns are added in the order in which they were sampled."""
+    """The conversations of one episode. Turns are added in the order in which they were sampled.
 
-    def __init__(self, chat: Chat, opening: Sequence[Message]) -> None:
-        self.chat, self.opening = chat, opening
+    `most`: how many turns are remembered, the newest ones; None: all.
+    """
+
+    def __init__(self, chat: Chat, opening: Sequence[Message], *, most: int | None = None) -> None:
+        self.chat, self.opening, self.most = chat, opening, most
         self._known: list[_Known] = []
 
     def find(self, request: ChatRequest) -> tuple[int, tuple[Message, ...]]:
@@ -75,6 +78,8 @@ class Conversations:
         turn = Turn(place.context, completion, text, place.said, follows)
         conversation = (*place.conversation, {"role": "assistant", "content": turn.text})
         self._known.append(_Known((*request.messages, heard), conversation, request.tools, turn))
+        if self.most is not None:
+            del self._known[: -self.most]
         return turn
 
 

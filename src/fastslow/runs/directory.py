@@ -8,26 +8,25 @@ import fcntl
 import json
 import math
 import os
-import platform
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import IO, Any
 
-import yaml
-
 from fastslow.config import Config, with_overrides
 from fastslow.errors import ConfigError, ResumeError
-from fastslow.fast.optimiser import Candidate
+from fastslow.fast.optimiser import Candidate, Reflection
+from fastslow.given import resume_line
 from fastslow.runs.checksums import write_sums
+from fastslow.runs.config_text import config_text
 from fastslow.runs.files import (
     CONFIG,
     LIBRARY,
     METRICS,
     POPULATION,
     PROMPTS,
+    REFLECTIONS,
     SAMPLES,
     checkpoint_steps,
     read_config,
@@ -35,15 +34,16 @@ from fastslow.runs.files import (
     step_of,
 )
 from fastslow.runs.owner import is_own, leave_mark
+from fastslow.runs.reflections import reflection_line
+from fastslow.runs.samples import Told, sample_line
 from fastslow.runs.storage import is_storage_trouble, storage_error
 from fastslow.text import shown, storable
 from fastslow.types import Prompt, Rollout
 
-APPENDED = (METRICS, PROMPTS)
+APPENDED = (METRICS, PROMPTS, REFLECTIONS)
 RESUMABLE_KEYS = ("steps", "max_rollouts", "tracker", "threads")
-# A server may come back at another address.
-RESUMABLE_PREFIX = "tinker."
-PACKAGES = ("fastslow", "torch", "transformers", "peft", "gepa", "numpy")
+# A server may come back at another address, and a tracker may be turned on later.
+RESUMABLE_PREFIXES = ("tinker.", "tracking.")
 
 
 class RunDirectory:
@@ -51,6 +51,8 @@ class RunDirectory:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.way_on = f"fastslow train --resume {path}"
+        """How the run is resumed: a command, or Python where it takes objects."""
         self._lock: IO[str] | None = None
 
     # -- opening -------------------------------------------------------------------------------------------------------
@@ -79,6 +81,7 @@ class RunDirectory:
                 f"output: {str(self.path)!r} cannot be made: {error.strerror}. Take another path"
             ) from error
         self._take_lock()
+        self._set_way_on(config)
         write_atomically(self.path / CONFIG, config_text(config))
         leave_mark(self.path)
 
@@ -90,7 +93,7 @@ class RunDirectory:
         if forbidden:
             raise ResumeError(
                 f"{str(self.path)!r} was started with another {', '.join(forbidden)}: a resumed run keeps its options; only "
-                f"{', '.join(RESUMABLE_KEYS)} and the section tinker may change"
+                f"{', '.join(RESUMABLE_KEYS)} and the sections tinker and tracking may change"
             )
         if "steps" in changed and config.slow.schedule != "constant" and config.slow.schedule_steps is None:
             raise ResumeError(
@@ -99,11 +102,15 @@ class RunDirectory:
                 "started with slow.schedule_steps"
             )
         self._take_lock()
+        self._set_way_on(config)
         if changed:
             own = is_own(self.path)
             write_atomically(self.path / CONFIG, config_text(config))
             if own:
                 leave_mark(self.path)
+
+    def _set_way_on(self, config: Config) -> None:
+        self.way_on = resume_line(config.model_dump(mode="json"), self.path) or self.way_on
 
     def close(self) -> None:
         """Give the lock back."""
@@ -125,9 +132,11 @@ class RunDirectory:
         """One line of metrics.jsonl; NaN and infinities, which JSON lacks, become null."""
         self._append(METRICS, [record])
 
-    def append_candidates(self, cycle: int, candidates: Sequence[Candidate], ids: Sequence[int]) -> None:
-        """One line of prompts.jsonl for every candidate that a cycle proposed or scored."""
-        records = [
+    def append_candidates(
+        self, cycle: int, candidates: Sequence[Candidate], ids: Sequence[int]
+    ) -> list[dict[str, Any]]:
+        """One line of prompts.jsonl for every candidate that a cycle proposed or scored; the lines."""
+        records: list[dict[str, Any]] = [
             {
                 "id": number,
                 "hash": candidate.prompt.hash,
@@ -143,6 +152,12 @@ class RunDirectory:
             for number, candidate in zip(ids, candidates, strict=True)
         ]
         self._append(PROMPTS, records)
+        return records
+
+    def append_reflections(self, cycle: int, reflections: Sequence[Reflection]) -> None:
+        """One line of reflections.jsonl for every question that a cycle asked of a language model; no file without any."""
+        if reflections:
+            self._append(REFLECTIONS, [reflection_line(cycle, each) for each in reflections])
 
     def write_population(
         self,
@@ -167,28 +182,20 @@ class RunDirectory:
         }
         write_atomically(self.path / LIBRARY, json.dumps(record, indent=2, ensure_ascii=False) + "\n")
 
-    def write_rollout_samples(self, step: int, rollouts: Sequence[Rollout], limit: int) -> None:
-        """rollouts/step_N.jsonl: up to `limit` of the step's rollouts, spread evenly, to be read by people."""
+    def write_rollout_samples(
+        self, step: int, rollouts: Sequence[Rollout], limit: int, told: Told = lambda rollout: {}
+    ) -> list[dict[str, object]]:
+        """rollouts/step_N.jsonl: up to `limit` of the step's rollouts, spread evenly, to be read by people; its lines.
+
+        `told` gives what a line says besides its rollout: the question, the reference answer, the prompt's text.
+        """
         if not limit or not rollouts:
-            return
+            return []
         stride = max(1, len(rollouts) // limit)
-        records = [
-            {
-                "problem": rollout.problem_id,
-                "prompt": rollout.prompt_hash,
-                "text": rollout.text,
-                "reward": rollout.reward,
-                "feedback": rollout.feedback,
-                "failure": rollout.failure,
-                "finish_reason": rollout.finish_reason,
-                "source": rollout.source,
-                "policy_version": rollout.policy_version,
-                **transcript(rollout),
-            }
-            for rollout in rollouts[::stride][:limit]
-        ]
+        records = [sample_line(rollout, told(rollout)) for rollout in rollouts[::stride][:limit]]
         (self.path / SAMPLES).mkdir(exist_ok=True)
         write_atomically(self.path / SAMPLES / f"step_{step}.jsonl", "".join(map(_line, records)))
+        return records
 
     def _append(self, name: str, records: Sequence[Mapping[str, object]]) -> None:
         try:
@@ -287,17 +294,10 @@ def resumed_config(run: Path, overrides: Sequence[str] = ()) -> Config:
             # A key that was pasted into api_key_env, or stands in an address, is not repeated.
             named = key if key.endswith(("_env", "_url")) else override
             raise ConfigError(
-                f"--set {shown(named)}: a resumed run keeps its options; only {', '.join(RESUMABLE_KEYS)} and the section "
-                "tinker may change"
+                f"--set {shown(named)}: a resumed run keeps its options; only {', '.join(RESUMABLE_KEYS)} and the sections "
+                "tinker and tracking may change"
             )
     return with_overrides(config, overrides)
-
-
-def config_text(config: Config) -> str:
-    """config.yaml: every option as resolved, and the versions that it ran with."""
-    tree = config.model_dump(mode="json")
-    tree["versions"] = {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}}
-    return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -312,29 +312,6 @@ def write_atomically(path: Path, text: str) -> None:
     except OSError as error:
         temporary.unlink(missing_ok=True)
         raise storage_error(path, error) from error
-
-
-def transcript(rollout: Rollout) -> dict[str, object]:
-    """What a line has more for an episode of several turns: who said what, and why it ended."""
-    trace = rollout.trace
-    if trace is None:
-        return {}
-    turns = [
-        {
-            "messages": [dict(message) for message in turn.messages],
-            "text": turn.text,
-            "tokens": len(turn.completion.tokens),
-            "forked": forked,
-        }
-        for turn, forked in zip(rollout.turns, rollout.forked, strict=True)
-    ]
-    return {
-        "end": trace.end,
-        "turns": turns,
-        "said": [dict(message) for message in trace.said],
-        "tool_calls": trace.tool_calls,
-        "tool_errors": list(trace.tool_errors),
-    }
 
 
 def _line(record: Mapping[str, object]) -> str:
@@ -353,7 +330,7 @@ def finite(value: object) -> Any:
 
 
 def _may_change(key: str) -> bool:
-    return key in RESUMABLE_KEYS or key.startswith(RESUMABLE_PREFIX)
+    return key in RESUMABLE_KEYS or key.startswith(RESUMABLE_PREFIXES)
 
 
 def _differences(before: Mapping[str, object], after: Mapping[str, object], prefix: str = "") -> list[str]:
@@ -383,10 +360,3 @@ def _sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None

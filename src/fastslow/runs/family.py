@@ -7,6 +7,7 @@ from difflib import SequenceMatcher
 from itertools import accumulate
 from typing import NamedTuple
 
+from fastslow.fast.optimiser import MEMBER
 from fastslow.runs.files import CandidateLine
 
 
@@ -82,6 +83,15 @@ def scores_by_cycle(candidates: Iterable[CandidateLine]) -> dict[int, dict[str, 
         if line["scores"]:
             found.setdefault(line["cycle"], {})[line["hash"]] = line["scores"]
     return found
+
+
+def populations(candidates: Iterable[CandidateLine]) -> dict[int, list[str]]:
+    """By cycle in which a search was made, the hashes of the population that it started from."""
+    found: dict[int, list[str]] = {}
+    for line in candidates:
+        if line["reason"].startswith(MEMBER) and line["hash"] not in found.setdefault(line["cycle"], []):
+            found[line["cycle"]].append(line["hash"])
+    return {cycle: hashes for cycle, hashes in found.items() if hashes}
 
 
 def difference(before: Sequence[str], after: Sequence[str]) -> list[tuple[str, str]]:

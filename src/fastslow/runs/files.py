@@ -15,7 +15,10 @@ from fastslow.config.yaml_text import read_yaml
 from fastslow.errors import ConfigError, ResumeError
 
 CONFIG, METRICS, PROMPTS = "config.yaml", "metrics.jsonl", "prompts.jsonl"
-POPULATION, LIBRARY, SAMPLES = "population.json", "library.json", "rollouts"
+REFLECTIONS = "reflections.jsonl"
+EXPORT = "fastslow.json"
+"""What an exported directory says of itself: `deploy/record.py`."""
+POPULATION, LIBRARY, SAMPLES, TRACKER = "population.json", "library.json", "rollouts", "tracker.json"
 SHOWN = (CONFIG, METRICS, PROMPTS, POPULATION, f"{SAMPLES}/step_*.jsonl")
 """Patterns of the files that a page about a run is made from."""
 
@@ -33,6 +36,23 @@ class CandidateLine(TypedDict):
     mean: float | None
     scores: dict[str, float]
     feedback: list[str]
+
+
+class ReflectionLine(TypedDict):
+    """One line of reflections.jsonl: a question to a reflection LM, and what became of its answer."""
+
+    cycle: int
+    parent: str
+    component: str
+    child: str | None
+    outcome: str
+    reason: str
+    request: str
+    diagnosis: str
+    calls: int
+    input_tokens: int
+    output_tokens: int
+    usd: float | None
 
 
 class MemberRecord(TypedDict):
@@ -58,11 +78,15 @@ class TurnLine(TypedDict):
 class SampleLine(TypedDict, total=False):
     """One line of rollouts/step_N.jsonl; older runs lack some of it. What follows `end` is of episodes of several turns.
 
-    `said` are the environment's last words; `text` is the policy's last turn.
+    `question` are the problem's messages, `reference` the right answer where the task tells one, `components` the prompt's
+    texts. `said` are the environment's last words; `text` is the policy's last turn.
     """
 
     problem: str
     prompt: str
+    question: list[dict[str, str]]
+    reference: str
+    components: dict[str, str]
     text: str
     reward: float | None
     feedback: str
@@ -77,6 +101,7 @@ class SampleLine(TypedDict, total=False):
     tool_errors: list[str]
 
 
+REFLECTION_KEYS = tuple(ReflectionLine.__annotations__)
 CANDIDATE_KEYS = tuple(key for key in CandidateLine.__annotations__ if key != "id")
 
 

@@ -5,6 +5,7 @@ Whoever writes, reads, shows or explains a metric takes it from here. `docs/glos
 """
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 from functools import cached_property, lru_cache
@@ -217,6 +218,13 @@ TOO_LONG = Metric(
     "fast/too_long", "prompts a cycle", "of these, prompts that did not fit into the model's context", merge=Merge.SUM,
     more="They must fit beside the longest problem and a whole completion.",
 )  # fmt: skip
+MERGES_TRIED = Metric(
+    "fast/merges_tried", "prompts a cycle", "prompts that were merged from two and scored; with `fast.use_merge`", GEPA,
+    Merge.SUM,
+)  # fmt: skip
+MERGES_ACCEPTED = Metric(
+    "fast/merges_accepted", "prompts a cycle", "how many of them were taken into the pool", GEPA, Merge.SUM
+)
 INPUT_TOKENS = Metric("fast/input_tokens", "tokens a cycle", "what the proposer read", OURS, Merge.SUM, Start.COUNT)
 OUTPUT_TOKENS = Metric("fast/output_tokens", "tokens a cycle", "what the proposer wrote", OURS, Merge.SUM, Start.COUNT)
 USD = Metric(
@@ -359,3 +367,19 @@ def of_group(group: str) -> list[Metric]:
 def is_evaluation(key: str) -> bool:
     """Whether a name is of a value that an evaluation measures: those make the learning curve."""
     return key.startswith((f"{VAL_MEAN.group}/", f"{KL.group}/"))
+
+
+_OF_A_SEARCH: Final[frozenset[str]] = frozenset(
+    metric.name
+    for metric in (*of_group("fast"), EVOLVE_S, SAMPLED_GEPA, SAMPLED_REFLECTION, REUSED_GEPA)
+    if metric is not POPULATION_SIZE
+)
+
+
+def gaps(values: Mapping[str, object]) -> frozenset[str]:
+    """The names in a line whose zero says only that nothing happened: no search was made, or nothing was evaluated.
+
+    A curve of them has a gap there: drawn as zeros, the counts of a search would jump up and down once a cycle.
+    """
+    missing: frozenset[str] = frozenset() if values.get(EVOLVE_S.name) else _OF_A_SEARCH
+    return missing if values.get(EVALUATE_S.name) else missing | {EVALUATE_S.name}

@@ -1,7 +1,8 @@
-"""Whether a run directory was made by this user: its config may name code, and whoever runs it runs that code.
+"""Whether a run directory, or an export, was made by this user: its config may name code, and whoever runs it runs that code.
 
 A secret of the user's own lies in the user's state directory. The mark in a run directory is made from it and from the text of
-config.yaml (HMAC-SHA-256), so that nobody else can make it, and a config that was changed has none. A run may be moved.
+config.yaml (HMAC-SHA-256), so that nobody else can make it, and a config that was changed has none. A run may be moved. An
+export's mark is made from its fastslow.json.
 """
 
 import hashlib
@@ -16,7 +17,7 @@ from pathlib import Path
 
 from fastslow.config import Config
 from fastslow.errors import ConfigError
-from fastslow.runs.files import CONFIG
+from fastslow.runs.files import CONFIG, EXPORT
 from fastslow.text import printable, shown
 
 MARK = ".made-by"
@@ -24,6 +25,7 @@ FLAG = "--trust-code"
 
 logger = logging.getLogger(__name__)
 _OBJECT = re.compile(r"\s*[^\W\d][\w.]*:[^\W\d][\w.]*\s*")
+_IN_FILE = re.compile(r".*\.py:[^\W\d][\w.]*\s*", re.DOTALL)
 _BUILT_IN = ("reasoning_gym:", "package:")
 
 
@@ -74,6 +76,8 @@ def check_trusted(run: Path, config: Config, *, trust_code: bool) -> None:
 
 
 def _is_object(value: str) -> bool:
+    if _IN_FILE.fullmatch(value):
+        return True
     return _OBJECT.fullmatch(value) is not None and not value.strip().startswith(_BUILT_IN)
 
 
@@ -89,7 +93,9 @@ def _texts(value: object, key: str) -> Iterator[tuple[str, str]]:
 
 
 def _mark(run: Path, key: bytes) -> str:
-    return hmac.new(key, (run / CONFIG).read_bytes(), hashlib.sha256).hexdigest()
+    config = run / CONFIG
+    named = config if config.is_file() else run / EXPORT
+    return hmac.new(key, named.read_bytes(), hashlib.sha256).hexdigest()
 
 
 def _secret(*, make: bool) -> bytes | None:

@@ -21,8 +21,11 @@ from fastslow.runs.files import (
     METRICS,
     POPULATION,
     PROMPTS,
+    REFLECTION_KEYS,
+    REFLECTIONS,
     CandidateLine,
     MemberRecord,
+    ReflectionLine,
     SampleLine,
     checkpoint_steps,
     read_config,
@@ -303,6 +306,11 @@ class Run:
         return _checked(self.path / PROMPTS, CANDIDATE_KEYS, shapes.CANDIDATE)
 
     @cached_property
+    def reflections(self) -> list[ReflectionLine]:
+        """What was asked of a reflection LM, in order; empty where none was."""
+        return _checked(self.path / REFLECTIONS, REFLECTION_KEYS, shapes.REFLECTION)
+
+    @cached_property
     def members(self) -> list[MemberRecord]:
         """The current population as population.json has it, best first; empty before the first cycle."""
         members: list[MemberRecord] = self._population.get("population", [])
@@ -352,6 +360,11 @@ def read_metrics(run: str | Path) -> list[dict[str, Any]]:
 def read_candidates(run: str | Path) -> list[CandidateLine]:
     """The lines of prompts.jsonl; a torn last line is left out."""
     return read_lines(Path(run) / PROMPTS)
+
+
+def read_reflections(run: str | Path) -> list[ReflectionLine]:
+    """The lines of reflections.jsonl; a torn last line is left out. Empty where no language model reflected."""
+    return Run(run).reflections
 
 
 def read_population(run: str | Path) -> list[Prompt]:

@@ -98,6 +98,8 @@ class StepRecord:
                 m.ERROR: evolution.error,
             }
         )
+        if "merges" in evolution.info:
+            self._put(dict(zip((m.MERGES_TRIED, m.MERGES_ACCEPTED), evolution.info["merges"], strict=True)))
 
     def count_work(self, computed_tokens: int, kept_tokens: int) -> None:
         """What sampling the episodes of a step took: tokens that were computed, and tokens that need not be."""

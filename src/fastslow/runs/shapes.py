@@ -26,6 +26,21 @@ class _Candidate(CheckedDict, total=False):
     feedback: list[str]
 
 
+class _Reflection(CheckedDict, total=False):
+    cycle: int
+    parent: str
+    component: str
+    child: str | None
+    outcome: str
+    reason: str
+    request: str
+    diagnosis: str
+    calls: int
+    input_tokens: int
+    output_tokens: int
+    usd: Number
+
+
 class _Member(CheckedDict):
     hash: str
     components: dict[str, str]
@@ -45,6 +60,9 @@ class _Turn(CheckedDict, total=False):
 class _Sample(CheckedDict, total=False):
     problem: str
     prompt: str
+    question: list[dict[str, str]]
+    reference: str | None
+    components: dict[str, str]
     text: str
     reward: Number
     feedback: str | None
@@ -60,6 +78,7 @@ class _Sample(CheckedDict, total=False):
 
 
 CANDIDATE: TypeAdapter[Any] = TypeAdapter(_Candidate)
+REFLECTION: TypeAdapter[Any] = TypeAdapter(_Reflection)
 POPULATION: TypeAdapter[Any] = TypeAdapter(_Population)
 SAMPLE: TypeAdapter[Any] = TypeAdapter(_Sample)
 

@@ -5,7 +5,8 @@ from pathlib import Path
 
 from fastslow.config import Config
 from fastslow.errors import ConfigError
-from fastslow.extension import construct, load_object
+from fastslow.extension import can_make, construct, load_object
+from fastslow.given import is_lent, is_placeholder
 from fastslow.slow.engine import PolicyEngine, check_protocol
 from fastslow.slow.samplers.settings import ForestConfig
 
@@ -22,13 +23,17 @@ def check_engine(config: Config, *, moves_weights: bool, needs_distributions: bo
             f"slow.sampler.kind: {config.slow.sampler.kind!r} draws for engine: local, and engine {config.engine!r} samples "
             "by itself: leave slow.sampler out"
         )
+    if config.engine != "local" and is_placeholder(config.model.name):
+        raise ConfigError(
+            f"model: engine {config.engine!r} loads its model by a name: give the name in the place of the object"
+        )
     if config.engine == "tinker":
         _check_remote(config, moves_weights, needs_distributions)
     elif config.engine == "local":
         _check_local(config)
         if moves_weights:
             _check_training(config)
-    elif not callable(load_object(config.engine, "engine")):
+    elif not can_make(config.engine, "engine"):
         raise ConfigError(f"engine: {config.engine!r} cannot be called: name a class, see docs/engine.md")
 
 
@@ -59,10 +64,8 @@ def _own(config: Config, checkpoint: Path | None, trains: bool) -> PolicyEngine:
     except ConfigError as error:
         raise ConfigError(str(error).replace("engine.options.", "engine_options.")) from error
     check_protocol(made, PolicyEngine, f"engine: {config.engine!r}")
-    if (
-        checkpoint is not None
-        and "checkpoint" not in inspect.signature(load_object(config.engine, "engine")).parameters
-    ):
+    factory = load_object(config.engine, "engine")
+    if checkpoint is not None and (made is factory or "checkpoint" not in inspect.signature(factory).parameters):
         made.load(checkpoint)
     return made
 
@@ -76,9 +79,11 @@ def _local(config: Config, checkpoint: Path | None, trains: bool) -> PolicyEngin
     if checkpoint is None:
         plain = model.model_copy(update={"lora": None})
         return LocalEngine(plain, slow, seed=seed, threads=threads)
+    if is_placeholder(model.tokenizer) and not is_lent(model.tokenizer):
+        model = model.model_copy(update={"tokenizer": str(checkpoint)})
     if (checkpoint / ADAPTER).is_file():
         return LocalEngine(model, slow, seed=seed, threads=threads, adapter=checkpoint)
-    trained = model.model_copy(update={"name": str(checkpoint), "revision": None})
+    trained = model.model_copy(update={"name": str(checkpoint), "revision": None, "tokenizer": None})
     return LocalEngine(trained, slow, seed=seed, threads=threads, base=model)
 
 
@@ -103,10 +108,10 @@ def _check_local(config: Config) -> None:
 def _check_training(config: Config) -> None:
     """Raises ConfigError where this machine cannot train as the config says, or where `slow.freeze` names what is not there."""
     from fastslow.slow.local.frozen import empty_model, frozen_parameters
-    from fastslow.slow.local.loading import pick_device
+    from fastslow.slow.local.loading import device_of
     from fastslow.slow.local.moments import check_optimiser
 
-    check_optimiser(config.slow, pick_device(config.model.device))
+    check_optimiser(config.slow, device_of(config.model))
     if config.slow.freeze and config.model.lora is not None:
         raise ConfigError(
             f"slow.freeze: {list(config.slow.freeze)} with model.lora: the adapter alone is trained, and the model's own "

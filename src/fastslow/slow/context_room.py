@@ -1,8 +1,10 @@
 """How long a prompt may be: what the model's context leaves beside a run's longest problems and a whole completion.
 
-It needs the tokenizer and the model's config alone, so that it can be known before any weights load.
+It needs the tokenizer and the model's config alone, so that it can be known before any weights load. A context is a task's
+`messages` and the tools that its episodes have before they start; what an environment says first is not known yet.
 """
 
+import logging
 from collections.abc import Callable, Sequence
 from functools import cached_property
 
@@ -11,12 +13,14 @@ from fastslow.errors import ConfigError
 from fastslow.slow.limits import excess, fits
 from fastslow.slow.samplers.settings import sampling_limit
 from fastslow.tasks.base import Split, Task
-from fastslow.types import Message, Problem, Prompt
+from fastslow.types import Message, Problem, Prompt, Tool
+
+logger = logging.getLogger(__name__)
 
 # A prompt is tried with this many of the longest problems: which one is longest may depend on it by a token or two.
 PROBES = 4
 
-Encode = Callable[[Sequence[Message]], tuple[int, ...]]
+Encode = Callable[[Sequence[Message], Sequence[Tool]], tuple[int, ...]]
 
 
 class ContextRoom:
@@ -35,12 +39,17 @@ class ContextRoom:
     ) -> None:
         self.encode, self.task, self.limit, self.max_tokens = encode, task, limit, max_tokens
         self._problems = problems
+        self._shown: dict[tuple[str, Prompt], tuple[Tool, ...]] = {}
+
+    def tokens(self, problem: Problem, prompt: Prompt) -> int:
+        """Tokens of a problem's context under a prompt, the tools' schemas among them."""
+        return len(self.encode(self.task.messages(problem, prompt), self._tools(problem, prompt)))
 
     def refusal(self, prompt: Prompt) -> str | None:
         """Why a prompt is too long for the longest problems, in words; None where it fits."""
         if self.limit is None or not self._probes:
             return None
-        tokens, problem = max(((self._tokens(p, prompt), p) for p in self._probes), key=lambda pair: pair[0])
+        tokens, problem = max(((self.tokens(p, prompt), p) for p in self._probes), key=lambda pair: pair[0])
         if fits(self.limit, tokens, self.max_tokens):
             return None
         over = tokens + self.max_tokens - self.limit
@@ -58,11 +67,11 @@ class ContextRoom:
             return None
         problem = self._probes[0]
         # One token stands for the text: some templates treat an empty system message in their own way.
-        bare = self._tokens(problem, prompt.replace(component, ".")) - 1
+        bare = self.tokens(problem, prompt.replace(component, ".")) - 1
         messages = self.task.messages(problem, prompt)
         chars = sum(len(message["content"]) for message in messages)
-        markup = len(self.encode([{**message, "content": "."} for message in messages])) - len(messages)
-        tokens = max(1, len(self.encode(messages)) - markup)
+        markup = len(self.encode([{**message, "content": "."} for message in messages], ())) - len(messages)
+        tokens = max(1, len(self.encode(messages, ())) - markup)
         return max(0, (self.limit - self.max_tokens - bare) * chars // tokens)
 
     def check_problems(self, named: str, prompt: Prompt) -> None:
@@ -86,7 +95,7 @@ class ContextRoom:
     @property
     def longest(self) -> int:
         """Tokens of the longest context under the seed prompt; 0 where nothing fits."""
-        return max((self._tokens(problem, self.task.seed_prompt) for problem in self._probes), default=0)
+        return max((self.tokens(problem, self.task.seed_prompt) for problem in self._probes), default=0)
 
     @cached_property
     def _probes(self) -> list[Problem]:
@@ -99,10 +108,22 @@ class ContextRoom:
         return self._lengths(self.task.seed_prompt)
 
     def _lengths(self, prompt: Prompt) -> list[tuple[int, Split, Problem]]:
-        return [(self._tokens(problem, prompt), split, problem) for split, problem in self._problems]
+        return [(self.tokens(problem, prompt), split, problem) for split, problem in self._problems]
 
-    def _tokens(self, problem: Problem, prompt: Prompt) -> int:
-        return len(self.encode(self.task.messages(problem, prompt)))
+    def _tools(self, problem: Problem, prompt: Prompt) -> tuple[Tool, ...]:
+        """The tools of an episode before it starts. Problems of a kind share them, so that one episode of each is made."""
+        key = (problem.kind, prompt)
+        if key not in self._shown:
+            try:
+                episode = self.task.episode(problem, prompt)
+                self._shown[key] = tuple(episode.tools)
+                episode.close()
+            except Exception as error:  # somebody else's code; a rollout that it breaks is masked and counted
+                logger.warning(
+                    "problem %r: the tools are not counted, its episode cannot be made: %s", problem.id, error
+                )
+                self._shown[key] = ()
+        return self._shown[key]
 
 
 def context_room(config: Config, task: Task) -> ContextRoom:

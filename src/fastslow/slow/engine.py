@@ -160,7 +160,11 @@ class LossSettings:
 
 
 class Sampler(Protocol):
-    """Draws completions from the current weights."""
+    """Draws completions from the current weights.
+
+    One that draws a call's completions in parts may have an attribute `on_rows`, None at first: where the run puts a function
+    there, the sampler calls it after each part with how many are drawn, and of how many.
+    """
 
     def sample(self, requests: Sequence[SampleRequest], params: SamplingParams) -> list[list[Completion]]:
         """Completions of each request, in order: `len(result[i]) == requests[i].n`, with the log-probabilities that they were

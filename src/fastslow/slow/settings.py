@@ -68,6 +68,7 @@ class ModelConfig(Section):
         unit="hub id, path or package", source="settings name one for each domain",
     )  # fmt: skip
     revision: str | None = option(None, "of a hub id", unit="branch, tag or commit")
+    tokenizer: str | None = option(None, "another tokenizer than the model's own", unit="hub id or path")
     dtype: Literal["float32", "bfloat16"] = option(
         "float32",
         "or `bfloat16`, with float32 master weights",

@@ -64,6 +64,14 @@ class Task(ABC):
     def score(self, problem: Problem, completion: str) -> Score:
         """Reward in [0, 1] and feedback, one finding a line. A wrong answer scores 0; only broken machinery raises."""
 
+    def reference(self, problem: Problem) -> str | None:
+        """The right answer in words, for people who read completions; None where the task cannot tell one.
+
+        By default what `problem.data` has under `reference` or `answer`, where that is a text or a number.
+        """
+        found = problem.data.get("reference", problem.data.get("answer"))
+        return str(found) if isinstance(found, str | int | float) and not isinstance(found, bool) else None
+
     @property
     def parts(self) -> Sequence["Task"]:
         """The tasks that are measured one by one: of a stream those that it is made of, otherwise the task itself."""
@@ -86,6 +94,14 @@ class Task(ABC):
         Override it where a task has more components than `system` (tool descriptions, skills) and places them itself.
         """
         return with_system_prompt(problem.messages, prompt.as_dict()[SYSTEM])
+
+    def kind_of(self, messages: Sequence[Message]) -> str | None:
+        """The kind of a question that is none of the task's own problems; None: its messages do not tell.
+
+        `fastslow serve` asks it, so that a question gets the prompt that was evolved for its kind. Of its own problems the
+        task need not tell: they are known.
+        """
+        return None
 
     def episode(self, problem: Problem, prompt: Prompt) -> Episode:
         """A new episode of a problem under a prompt: by default one turn, `messages`, then `score`.
@@ -196,8 +212,14 @@ class _Reseeded(Task):
     def score_batch(self, problems: Sequence[Problem], completions: Sequence[str]) -> list[Score | ScoringFailure]:
         return self._task.score_batch(problems, completions)
 
+    def reference(self, problem: Problem) -> str | None:
+        return self._task.reference(problem)
+
     def messages(self, problem: Problem, prompt: Prompt) -> tuple[Message, ...]:
         return self._task.messages(problem, self._placed(prompt))
+
+    def kind_of(self, messages: Sequence[Message]) -> str | None:
+        return self._task.kind_of(messages)
 
     def episode(self, problem: Problem, prompt: Prompt) -> Episode:
         episode = self._task.episode(problem, self._placed(prompt))
@@ -225,6 +247,16 @@ def has_turns(task: Task) -> bool:
             if not isinstance(episode, OneTurn):
                 return True
     return False
+
+
+def reference_of(task: Task, problem: Problem) -> str | None:
+    """The task's reference answer, cut where it is long; None where the task has none, or breaks over it: nobody needs it."""
+    try:
+        found = task.reference(problem)
+    except Exception as error:  # a task of somebody's own may raise whatever it likes
+        failure_of(error)
+        return None
+    return None if found is None else shortened(storable(str(found)), LONGEST_REASON)
 
 
 def failure_of(error: BaseException) -> ScoringFailure:

@@ -15,7 +15,7 @@ from pathlib import Path
 from fastslow.errors import TaskError
 from fastslow.tasks.base import SPLITS, Split, Task
 from fastslow.tasks.formats import json_value_text, read_json, same_json, shorten
-from fastslow.tasks.tables import read_jsonl
+from fastslow.tasks.sources import read_jsonl
 from fastslow.types import Problem, Score
 
 RULE = "Give the output as a single JSON value, bare or as the last ```json block."
@@ -55,6 +55,10 @@ class CodeIOTask(Task):
     def problems(self, split: Split) -> Sequence[Problem]:
         """The problems of a split, always the same ones in the same order."""
         return self._splits[split]
+
+    def reference(self, problem: Problem) -> str | None:
+        """The function's output as JSON."""
+        return json.dumps(problem.data["output"], ensure_ascii=False)
 
     def score(self, problem: Problem, completion: str) -> Score:
         """1 where the JSON value equals the function's output, 0 otherwise."""

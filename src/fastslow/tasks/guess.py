@@ -56,6 +56,10 @@ class GuessTask(EpisodeTask):
         """The problems of a split, always the same ones in the same order."""
         return self._splits[split]
 
+    def reference(self, problem: Problem) -> str | None:
+        """The number that is thought of."""
+        return str(problem.data["number"])
+
     def episode(self, problem: Problem, prompt: Prompt) -> "GuessEpisode":
         """A new game."""
         return GuessEpisode(self.messages(problem, prompt), problem.data, self.tries, self.graded)

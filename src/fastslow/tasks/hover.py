@@ -25,7 +25,8 @@ from fastslow.tasks.base import ScoringFailure, Split, Task, failure_of
 from fastslow.tasks.bm25 import PageIndex, import_bm25s
 from fastslow.tasks.formats import FORMATS, shorten
 from fastslow.tasks.records import cut
-from fastslow.tasks.tables import Row, read_source
+from fastslow.tasks.sources import read_source
+from fastslow.tasks.tables import Row
 from fastslow.types import Problem, Score
 
 MAX_QUERY_WORDS = 64
@@ -72,6 +73,10 @@ class HoverTask(Task):
     def problems(self, split: Split) -> Sequence[Problem]:
         """The problems of a split, always the same ones in the same order."""
         return self._splits[split]
+
+    def reference(self, problem: Problem) -> str | None:
+        """The pages that have to be found."""
+        return ", ".join(problem.data["gold"])
 
     def score(self, problem: Problem, completion: str) -> Score:
         """As `score_batch`, for one rollout. Raises InfrastructureError where the index breaks."""

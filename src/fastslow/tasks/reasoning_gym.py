@@ -65,6 +65,11 @@ class ReasoningGymTask(Task):
         """The problems of a split, always the same ones in the same order."""
         return self._splits[split]
 
+    def reference(self, problem: Problem) -> str | None:
+        """The generator's answer; several generators have none, and only judge."""
+        answer = problem.data["entry"]["answer"]
+        return None if answer is None else str(answer)
+
     def score(self, problem: Problem, completion: str) -> Score:
         """The generator's own verdict on the extracted answer, in [0, 1]; 0 or 1 where only exact answers count."""
         answer = self.format.extract(completion)

@@ -17,7 +17,8 @@ from fastslow.tasks.base import SPLITS, ScoringFailure, Split, Task
 from fastslow.tasks.formats import get_format
 from fastslow.tasks.reward_functions import RewardFunctions
 from fastslow.tasks.scorers import Scorer, find_scorer, from_function
-from fastslow.tasks.tables import REST, Row, matching, read_source, with_choices
+from fastslow.tasks.sources import REST, read_source
+from fastslow.tasks.tables import Row, matching, with_choices
 from fastslow.types import Message, Problem, Score
 
 # Test comes first, so that another training size leaves the held-out problems as they are.
@@ -92,6 +93,11 @@ class RecordsTask(Task):
         if isinstance(score, ScoringFailure):
             raise InfrastructureError(score.reason)
         return score
+
+    def reference(self, problem: Problem) -> str | None:
+        """The answer's column, where there is one and it is filled."""
+        answer = None if self.columns["answer"] is None else problem.data["record"].get(self.columns["answer"])
+        return None if _is_missing(answer) else str(answer)
 
     def score_batch(self, problems: Sequence[Problem], completions: Sequence[str]) -> list[Score | ScoringFailure]:
         """One call of the reward functions for the whole batch; a rollout that they cannot judge is masked."""

@@ -67,11 +67,10 @@ def list_tasks() -> list[tuple[str, str]]:
     return [*tasks, *((f"{REASONING_GYM}{name}", line) for name, line in generators)]
 
 
-def find_factory(name: str) -> Callable[..., Any]:
-    """What makes the task of that name. Raises ConfigError with the names that come close."""
+def find_factory(name: str) -> Any:
+    """What makes the task of that name; a task that was given is itself. Raises ConfigError with the names that come close."""
     if name in BUILT_IN:
-        factory: Callable[..., Any] = load_object(BUILT_IN[name], "task.name")
-        return factory
+        return load_object(BUILT_IN[name], "task.name")
     if name.startswith(REASONING_GYM):
         from fastslow.tasks.reasoning_gym import ReasoningGymTask
 
@@ -81,8 +80,7 @@ def find_factory(name: str) -> Callable[..., Any]:
 
         return functools.partial(TextArenaTask, name.removeprefix(TEXTARENA))
     if ":" in name:
-        found: Callable[..., Any] = load_object(name, "task.name")
-        return found
+        return load_object(name, "task.name")
     known = [task for task, _ in list_tasks()]
     # Many will write a generator without its prefix.
     by_short_name = {task.removeprefix(REASONING_GYM): task for task in known}
@@ -94,8 +92,16 @@ def find_factory(name: str) -> Callable[..., Any]:
     )
 
 
-def construct_task(factory: Callable[..., object], name: str, options: Mapping[str, object]) -> Task:
-    """The task that a factory makes of the options. Raises ConfigError for options that do not fit its signature."""
+def construct_task(factory: Callable[..., object] | Task, name: str, options: Mapping[str, object]) -> Task:
+    """The task that a factory makes of the options, or the task that was given. Raises ConfigError for options that do not
+    fit its signature.
+    """
+    if isinstance(factory, Task):
+        if options:
+            raise ConfigError(
+                f"task.options: {sorted(options)} are for the constructor of a task that is there: leave them out"
+            )
+        return factory
     task = call(factory, name, options, "task", key="name")
     if not isinstance(task, Task):
         raise ConfigError(f"task.name: {name!r} gave {task!r}, which is not a fastslow Task: subclass it")

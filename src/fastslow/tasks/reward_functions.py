@@ -1,5 +1,8 @@
 """TRL-style reward functions as they are: `func(prompts=, completions=, **columns) -> list[float | None]`.
 
+For a completion there may also be (reward, feedback) or a `fastslow.Score`, whose reward is a number as any other: the prompt
+search learns from words, and a bare number has none.
+
 As in TRL 1.16: a column is passed as a list under its own name, completions are chat messages where the prompt is a chat,
 functions may be async, None means "does not apply", and the rewards are summed with weights. Different here, because a
 reward must lie in [0, 1]: the sum is mapped there from `reward_range`, and one that lies outside raises. Prompts are the
@@ -13,12 +16,15 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from fastslow import given
 from fastslow.errors import ConfigError, TaskError
 from fastslow.tasks.base import ScoringFailure, as_number, failure_of
 from fastslow.tasks.formats import shorten
 from fastslow.types import Score
 
 RewardFunction = Callable[..., Any]
+Verdict = tuple[float, str] | ScoringFailure | None
+"""What a function says of a completion: a reward and words, "" where it has none; None: it does not apply."""
 OWN_ARGUMENTS = ("prompts", "completions")
 MAX_FAILURES_IN_A_ROW = 3
 
@@ -67,17 +73,20 @@ class RewardFunctions:
         """One score a row. A row that a function breaks on is a failure. Raises TaskError for rewards that cannot be."""
         arguments: dict[str, Sequence[Any]] = {**columns, "prompts": prompts, "completions": completions}
         size = len(completions)
-        rewards = [_call(name, function, arguments, size) for name, function, _ in self.parts]
-        return [self._combine([column[row] for column in rewards]) for row in range(size)]
+        verdicts = [_call(name, function, arguments, size) for name, function, _ in self.parts]
+        return [self._combine([column[row] for column in verdicts]) for row in range(size)]
 
-    def _combine(self, rewards: Sequence[float | ScoringFailure | None]) -> Score | ScoringFailure:
-        total, lines = 0.0, []
-        for (name, _, weight), reward in zip(self.parts, rewards, strict=True):
-            if isinstance(reward, ScoringFailure):
-                return reward
-            if reward is not None:
+    def _combine(self, verdicts: Sequence[Verdict]) -> Score | ScoringFailure:
+        """The sum, and as feedback the words first, then a line of name and number for each function."""
+        total, words, lines = 0.0, [], []
+        for (name, _, weight), verdict in zip(self.parts, verdicts, strict=True):
+            if isinstance(verdict, ScoringFailure):
+                return verdict
+            if verdict is not None:
+                reward, said = verdict
                 total += weight * reward
-                lines.append(f"{name.rpartition(':')[2]}: {reward:g}")
+                words += [said] if said.strip() else []
+                lines.append(f"{own_name(name)}: {reward:g}")
         if not lines:
             return ScoringFailure("every reward function returned None for this completion")
         reward = (total - self.low) / (self.high - self.low)
@@ -86,13 +95,11 @@ class RewardFunctions:
                 f"task.options.reward_range: the reward functions gave {total:g} ({', '.join(lines)}), outside "
                 f"[{self.low:g}, {self.high:g}]: set reward_range to the least and the greatest sum they can give"
             )
-        return Score(min(1.0, max(0.0, reward)), "\n".join(lines))
+        return Score(min(1.0, max(0.0, reward)), "\n".join([*words, *lines]))
 
 
-def _call(
-    name: str, function: RewardFunction, arguments: Mapping[str, Sequence[object]], size: int
-) -> list[float | ScoringFailure | None]:
-    """One function's rewards. Where the batch breaks it, rows go in one at a time, so that one bad row costs one row.
+def _call(name: str, function: RewardFunction, arguments: Mapping[str, Sequence[object]], size: int) -> list[Verdict]:
+    """One function's verdicts. Where the batch breaks it, rows go in one at a time, so that one bad row costs one row.
 
     After three failures in a row it is taken for down, and what is left fails with the same reason.
     """
@@ -103,7 +110,7 @@ def _call(
     except (Exception, SystemExit) as error:
         if size == 1:
             return [failure_of(error)]
-    results: list[float | ScoringFailure | None] = []
+    results: list[Verdict] = []
     down = 0
     for row in range(size):
         if down == MAX_FAILURES_IN_A_ROW:
@@ -115,7 +122,7 @@ def _call(
 
 def _rewards(
     name: str, function: RewardFunction, arguments: Mapping[str, Sequence[object]], size: int
-) -> list[float | None]:
+) -> list[tuple[float, str] | None]:
     returned = function(**_accepted(function, arguments))
     if inspect.iscoroutine(returned):
         returned = _wait_for(returned)
@@ -123,7 +130,7 @@ def _rewards(
     if values is None or len(values) != size:
         what = shorten(repr(returned)) if values is None else f"{len(values)} rewards"
         raise TaskError(f"task.options.reward_functions: {name!r} returned {what} for {size} completions")
-    return [_reward(name, value) for value in values]
+    return [_verdict(name, value) for value in values]
 
 
 def _as_list(returned: Any) -> list[Any] | None:
@@ -136,16 +143,37 @@ def _as_list(returned: Any) -> list[Any] | None:
         return None
 
 
-def _reward(name: str, value: object) -> float | None:
+def _verdict(name: str, value: object) -> tuple[float, str] | None:
     if value is None:
         return None
+    if isinstance(value, Score):
+        value = (value.reward, value.feedback)
+    if not (isinstance(value, tuple) and len(value) == 2):
+        return _reward(name, value), ""
+    reward, said = value
+    if reward is None:
+        return None
+    if said is not None and not isinstance(said, str):
+        raise TaskError(
+            f"task.options.reward_functions: {name!r} returned the feedback {shorten(repr(said))}: a text or None is needed"
+        )
+    return _reward(name, reward), said or ""
+
+
+def own_name(name: str) -> str:
+    """The function's own name, of an import path or of a placeholder."""
+    return name.removeprefix(given.OPEN).removesuffix(given.CLOSE).rpartition(":")[2]
+
+
+def _reward(name: str, value: object) -> float:
     try:
         reward = as_number(value)
     except (TypeError, ValueError):
         reward = math.nan
     if not math.isfinite(reward):
         raise TaskError(
-            f"task.options.reward_functions: {name!r} returned the reward {value!r}: a number or None is needed"
+            f"task.options.reward_functions: {name!r} returned the reward {value!r}: a number, (number, text), a "
+            "fastslow.Score or None is needed"
         )
     return reward
 

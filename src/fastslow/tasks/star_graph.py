@@ -59,6 +59,10 @@ class StarGraphTask(Task):
         """The problems of a split, always the same ones in the same order."""
         return self._splits[split]
 
+    def reference(self, problem: Problem) -> str | None:
+        """The path from start to goal."""
+        return ",".join(map(str, problem.data["path"]))
+
     def score(self, problem: Problem, completion: str) -> Score:
         """1 for the path from start to goal, 0 otherwise, with what is wrong with the answer."""
         gold, decoys = problem.data["path"], problem.data["decoys"]

@@ -79,9 +79,17 @@ class StreamTask(Task):
             scores.update(zip(mine, judged, strict=True))
         return [scores[index] for index in range(len(problems))]
 
+    def reference(self, problem: Problem) -> str | None:
+        """What the problem's own task says."""
+        return self._owner[problem.id].reference(problem)
+
     def messages(self, problem: Problem, prompt: Prompt) -> tuple[Message, ...]:
         """Those of the problem's own task."""
         return self._owner[problem.id].messages(problem, prompt)
+
+    def kind_of(self, messages: Sequence[Message]) -> str | None:
+        """What the first of its tasks says that can tell."""
+        return next((kind for task in self._parts if (kind := task.kind_of(messages)) is not None), None)
 
     def episode(self, problem: Problem, prompt: Prompt) -> Episode:
         """One of the problem's own task."""

@@ -1,121 +1,15 @@
-"""Reading the user's data: JSONL files with their line numbers, and Hugging Face datasets; choosing and shaping rows."""
+"""Rows of the user's data: choosing some of them, and putting their options under their questions. `sources.py` reads them."""
 
-import json
 import string
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
-from fastslow.errors import ConfigError, TaskError
-from fastslow.tasks.base import SPLITS, Split
-from fastslow.tasks.formats import unique_keys
+from fastslow.errors import TaskError
 
-REST = "rest"
-CUT_EXAMPLE = "for example splits: {train: rest, validation: 200, test: 200}"
-FILE_ENDINGS = (".jsonl", ".json", ".ndjson")
 LETTERS = string.ascii_uppercase
 
 Row = tuple[str, dict[str, Any]]
-
-
-def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Line number and object of every line that is not blank. Raises TaskError that names the line, repeated keys included."""
-    with path.open(encoding="utf-8-sig") as lines:
-        for number, line in enumerate(lines, start=1):
-            if not line.strip():
-                continue
-            try:
-                record = json.loads(line, object_pairs_hook=unique_keys)
-            except (ValueError, RecursionError) as error:
-                raise TaskError(f"{path}, line {number}: is not JSON: {error}") from error
-            if not isinstance(record, dict):
-                raise TaskError(f"{path}, line {number}: holds {type(record).__name__}: one object a line is needed")
-            yield number, record
-
-
-def is_file_name(source: str) -> bool:
-    """Whether a source means a JSONL file, rather than a Hugging Face dataset."""
-    return source.endswith(FILE_ENDINGS) or Path(source).is_file()
-
-
-def read_file(source: str) -> list[Row]:
-    """Rows of a JSONL file, each with where it stands. Raises TaskError for a file that is missing, broken or empty."""
-    path = Path(source)
-    if not path.is_file():
-        raise TaskError(f"task.options.data: file {source!r} does not exist")
-    try:
-        rows = [(f"{source}, line {number}", record) for number, record in read_jsonl(path)]
-    except UnicodeDecodeError as error:
-        raise TaskError(f"task.options.data: {source!r} is not UTF-8 text: {error}") from error
-    if not rows:
-        raise TaskError(f"task.options.data: {source!r} holds no records")
-    return rows
-
-
-def read_dataset(source: str, split: str, subset: str | None = None, revision: str | None = None) -> list[Row]:
-    """Rows of one split of a Hugging Face dataset: a hub id, a local dataset, or what `save_to_disk` wrote.
-
-    `split` may be a slice, as in `train[:90%]`, except for what `save_to_disk` wrote; `revision` is a branch, tag or
-    commit of a hub dataset.
-    """
-    datasets = _import_datasets()
-    try:
-        if _is_saved(Path(source)):
-            loaded = datasets.load_from_disk(source)
-            splits = loaded if isinstance(loaded, datasets.DatasetDict) else {"train": loaded}
-        else:
-            splits = {split: datasets.load_dataset(source, subset, split=split, revision=revision)}
-    except Exception as error:  # the hub, the network, the loader: each raises errors of its own
-        raise TaskError(f"task.options.data: dataset {source!r}, split {split!r}, cannot be loaded: {error}") from error
-    if split not in splits:
-        raise TaskError(f"task.options.splits: {source!r} has no split {split!r}: it has {', '.join(splits)}")
-    if not len(splits[split]):
-        raise TaskError(f"task.options.data: {source!r}, split {split!r}, holds no records")
-    return [(f"{source} [{split}], row {index}", dict(row)) for index, row in enumerate(splits[split])]
-
-
-def _is_saved(path: Path) -> bool:
-    return (path / "dataset_dict.json").is_file() or (path / "state.json").is_file()
-
-
-def _import_datasets() -> Any:
-    try:
-        import datasets
-    except ImportError as error:
-        raise ConfigError("task.options.data: datasets is not installed: pip install 'fastslow[tasks]'") from error
-    return datasets
-
-
-def read_source(
-    data: str | dict[str, str],
-    splits: Mapping[str, str | int] | None,
-    cut_from: str,
-    subset: str | None,
-    revision: str | None = None,
-) -> list[Row] | dict[Split, list[Row]]:
-    """Rows by split, or one list to be cut: a file for each split, named splits of a dataset, or one source.
-
-    Raises ConfigError where `data` and `splits` do not go together.
-    """
-    if isinstance(data, dict):
-        if splits is not None:
-            raise ConfigError("task.options.splits: data already names a file for each split: remove splits")
-        _check_names("data", data)
-        return {split: read_file(data[split]) for split in SPLITS if split in data}
-    if not splits:
-        raise ConfigError(f"task.options.splits: is missing. Cut them from the data, {CUT_EXAMPLE}, or name them")
-    _check_names("splits", splits)
-    for split, size in splits.items():
-        if isinstance(size, bool):
-            raise ConfigError(f"task.options.splits: {split} = {size}: a size is a number from 0 on, or rest")
-    if all(isinstance(size, int) or size == REST for size in splits.values()):
-        _check_sizes(splits)
-        return read_file(data) if is_file_name(data) else read_dataset(data, cut_from, subset, revision)
-    if not all(isinstance(name, str) for name in splits.values()):
-        raise ConfigError(f"task.options.splits: {dict(splits)} mixes sizes with names of splits: {CUT_EXAMPLE}")
-    if is_file_name(data):
-        raise ConfigError(f"task.options.splits: {data!r} is one file, which has no named splits: {CUT_EXAMPLE}")
-    return {split: read_dataset(data, str(splits[split]), subset, revision) for split in SPLITS if split in splits}
+"""Where a row stands, in words, and what it holds."""
 
 
 def matching(rows: list[Row], where: Mapping[str, object]) -> list[Row]:
@@ -192,17 +86,3 @@ def _extended(where: str, question: Any, column: str, lines: str) -> Any:
 
 def _is_text(value: object) -> bool:
     return isinstance(value, str) and bool(value.strip())
-
-
-def _check_names(option: str, given: Mapping[str, object]) -> None:
-    for name in given:
-        if name not in SPLITS:
-            raise ConfigError(f"task.options.{option}: {name!r} is not a split: take {', '.join(SPLITS)}")
-
-
-def _check_sizes(splits: Mapping[str, str | int]) -> None:
-    if list(splits.values()).count(REST) > 1:
-        raise ConfigError(f"task.options.splits: only one split can take the rest: {CUT_EXAMPLE}")
-    for split, size in splits.items():
-        if isinstance(size, int) and size < 0:
-            raise ConfigError(f"task.options.splits: {split} = {size}: a size is a number from 0 on, or rest")

@@ -37,6 +37,9 @@ def start(step: int = 0, max_rollouts: int | None = None) -> Event:
         "step": step,
         "rollouts": 8 * step,
         "engine": "local: 1 thread",
+        "search_every": 2,
+        "search_until": 6,
+        "evaluate_every": 2,
     }
     return "start", payload
 
@@ -62,8 +65,47 @@ def line(step: int, **more: float | None) -> Event:
 
 def cycle(error: str | None = None) -> Event:
     """A search that is done; `error` says why it kept the population."""
-    payload = {"cycle": 1, "population": [PROMPT, PROMPT], "metric_calls": 24, "error": error, "best_score": None}
+    record = {
+        "id": 0,
+        "hash": PROMPT.hash,
+        "parent": None,
+        "cycle": 1,
+        "components": PROMPT.as_dict(),
+        "accepted": True,
+        "reason": "better",
+        "mean": 0.5,
+        "scores": {"p1": 0.5},
+        "feedback": ["Say less.\ud800"],
+    }
+    payload = {
+        "cycle": 1,
+        "population": [PROMPT, PROMPT],
+        "metric_calls": 24,
+        "error": error,
+        "best_score": None,
+        "candidates": [] if error else [record],
+        "means": {} if error else {PROMPT.hash: 0.5},
+    }
     return "cycle", payload
+
+
+def samples(step: int) -> Event:
+    """Kept rollouts of a step: one that was scored, and one that could not be."""
+    scored: dict[str, Any] = {
+        "problem": "p1",
+        "prompt": PROMPT.hash,
+        "question": [{"role": "user", "content": "How many?\x1b[2J\ud800"}],
+        "reference": "4",
+        "components": PROMPT.as_dict(),
+        "text": "It is 4.\ud800",
+        "reward": 1.0,
+        "feedback": "Correct.",
+        "failure": None,
+        "finish_reason": "stop",
+        "source": "rl",
+        "policy_version": 0,
+    }
+    return "samples", {"step": step, "samples": [scored, {**scored, "reward": None, "failure": "the judge is down"}]}
 
 
 def whole_run() -> list[Event]:
@@ -74,9 +116,19 @@ def whole_run() -> list[Event]:
         ("phase", {"name": "evaluating"}),
         line(0, **{"val/mean@4": 0.125}),
         ("phase", {"name": "evolving"}),
+        (
+            "progress",
+            {"name": "evolving", "done": 0, "total": 24, "unit": "metric calls", "candidates": 0, "best": None},
+        ),
+        (
+            "progress",
+            {"name": "evolving", "done": 8, "total": 24, "unit": "metric calls", "candidates": 2, "best": 0.25},
+        ),
         cycle(),
+        samples(1),
         line(1),
-        ("warning", {"message": "step 2: 1 of 8 rollouts masked: \x1b[2J\ud800"}),
+        ("progress", {"name": "sampling", "done": 4, "total": 8, "unit": "completions"}),
+        ("warning", {"message": "step 2: 1 of 8 rollouts masked: \x1b[2J\ud800", "loud": False}),
         cycle("reflection failed, the previous population is kept"),
         line(2, **{"val/mean@4": 0.5, "a/metric_of_a_later_version": 1.0}),
         ("phase", {"name": "saving"}),

@@ -1,5 +1,6 @@
 """From a config to the parts of a run. Everything that can be checked without the model is checked before it loads."""
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,6 +10,7 @@ from fastslow.errors import ConfigError
 from fastslow.fast.frozen import FrozenOptimiser
 from fastslow.fast.optimiser import PromptOptimiser
 from fastslow.fast.registry import build_optimiser, check_optimiser
+from fastslow.given import check_lent
 from fastslow.methods.registry import find_method
 from fastslow.runs.directory import RunDirectory
 from fastslow.slow.build import build_engine, check_engine
@@ -25,6 +27,8 @@ from fastslow.training.tracking import check_tracker, make_tracker
 
 if TYPE_CHECKING:
     from fastslow.slow.agreement import Agreement
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -67,7 +71,18 @@ def check(config: Config) -> tuple[Config, Task]:
     if method.searches(config):
         check_optimiser(config.fast)
     check_engine(config, moves_weights=method.moves_weights, needs_distributions=method.needs_distributions)
+    _tell_what_is_clipped(config, task)
     return config, task
+
+
+def _tell_what_is_clipped(config: Config, task: Task) -> None:
+    """Say where fewer problems are there than an option asks for; what is at its default asks for nothing."""
+    settings = config.evaluation
+    there = min(len(part.problems("validation")) for part in task.parts)
+    for name in ("problems", "kl_problems") if settings.every else ():
+        asked = getattr(settings, name)
+        if asked > there and asked != type(settings).model_fields[name].default:
+            logger.warning("evaluation.%s: %d are asked for, and there are %d validation problems", name, asked, there)
 
 
 def check_lengths(config: Config, task: Task, room: ContextRoom) -> None:
@@ -98,6 +113,8 @@ def _check_model(config: Config, engine: PolicyEngine, longest_tokens: int) -> N
 
         method = find_method(config.method)
         measures = config.evaluation.every > 0 and config.evaluation.kl_problems > 0
+        if measures or config.slow.kl_coefficient or method.needs_distributions:
+            engine.policy.keep_base()
         plan = engine.policy.memory(keeps_base=measures, distils=method.needs_distributions)
         if plan is not None and method.moves_weights:
             plan.check(longest_tokens)
@@ -122,6 +139,7 @@ def _longest(config: Config, task: Task, engine: PolicyEngine) -> int:
 
 def prepare(config: Config, *, resume: Path | None = None) -> Parts:
     """Check, load, connect. A new run directory is made only when everything else stands."""
+    check_lent(config.model_dump(mode="json"), config.output if resume is None else resume)
     config, task = check(config)
     room = context_room(config, task)
     run = RunDirectory(resume if resume is not None else Path(config.output))

@@ -68,7 +68,7 @@ class Checkpoints:
         if isinstance(error, ServerError) and not error.reachable:
             return (
                 f"The run stopped after step {step}. Bring the server back with its database and its checkpoints, then: "
-                f"fastslow train --resume {self.run.path} ({self._since()}; --set tinker.base_url=... where the address is "
+                f"{self.run.way_on} ({self._since()}; --set tinker.base_url=... where the address is "
                 "another)"
             )
         obstacle = self._obstacle()
@@ -80,11 +80,11 @@ class Checkpoints:
         if obstacle is None and self.mark is not None:
             return (
                 f"The run stopped after step {self.mark.step} and was saved in {self.run.checkpoint_dir(self.mark.step)}. "
-                f"Mend the cause, then go on with: fastslow train --resume {self.run.path}"
+                f"Mend the cause, then go on with: {self.run.way_on}"
             )
         return (
             f"The run stopped after step {step} and was not saved there: {obstacle}. Mend the cause, then: "
-            f"fastslow train --resume {self.run.path} ({self._since()})"
+            f"{self.run.way_on} ({self._since()})"
         )
 
     def _obstacle(self) -> str | None:

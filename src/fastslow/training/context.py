@@ -25,7 +25,9 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class RunContext:
-    """One run. `state` is what a checkpoint holds of the loop, `record` the line of metrics that is being collected."""
+    """One run. `state` is what a checkpoint holds of the loop, `record` the line of metrics that is being collected, `doing`
+    the phase that was told last.
+    """
 
     config: Config
     method: Method
@@ -37,6 +39,7 @@ class RunContext:
     state: LoopState
     store: RolloutStore
     record: StepRecord = field(default_factory=StepRecord)
+    doing: str = "starting"
 
     @property
     def searching(self) -> bool:
@@ -57,6 +60,24 @@ class RunContext:
         """What is trained on at a step."""
         return self.task.stage(self.first_minibatch(step))
 
+    def beginning(self, engine: str | None) -> dict[str, object]:
+        """What the event `start` says; `engine`: what that says of itself. The run searches every `search_every` steps (0:
+        never) up to the step `search_until`.
+        """
+        config, state = self.config, self.state
+        alone = self.method.search_steps(config)
+        return {
+            "steps": config.steps,
+            "max_rollouts": config.max_rollouts,
+            "output": str(self.run.path),
+            "step": state.step,
+            "rollouts": state.sampled_total,
+            "engine": engine,
+            "search_every": 0 if not self.method.searches(config) else 1 if alone else config.loop.steps_per_cycle,
+            "search_until": alone or config.steps,
+            "evaluate_every": config.evaluation.every,
+        }
+
     def seed(self, kind: str, number: int, problem: Problem, prompt: Prompt) -> int:
         """The seed of the rollouts of a problem under a prompt."""
         return derive_seed(self.config.seed, kind, self.state.cycle, number, problem.id, prompt.hash)
@@ -67,12 +88,17 @@ class RunContext:
 
     def phase(self, name: str) -> None:
         """Tell what the run does now."""
+        self.doing = name
         self.observer.on_event("phase", {"name": name})
 
-    def warn(self, message: str) -> None:
-        """Tell what somebody should know."""
+    def progress(self, done: int, total: int, unit: str, **more: float | None) -> None:
+        """Tell how far what the run does now has come."""
+        self.observer.on_event("progress", {"name": self.doing, "done": done, "total": total, "unit": unit, **more})
+
+    def warn(self, message: str, *, loud: bool = False) -> None:
+        """Tell what somebody should know; `loud`: what they must not miss."""
+        self.observer.on_event("warning", {"message": message, "loud": loud})
         logger.warning("%s", printable(message))
-        self.observer.on_event("warning", {"message": message})
 
 
 def fitting(context: RunContext, population: Sequence[Prompt]) -> tuple[Prompt, ...]:

@@ -4,6 +4,8 @@ from fastslow.fast.optimiser import Candidate, Evolution, Usage
 from fastslow.training.context import RunContext, fitting
 from fastslow.types import Prompt
 
+SHOWN_REASONS = 3
+
 
 class Population:
     """Moves the population from cycle to cycle, and writes what becomes of it."""
@@ -33,13 +35,16 @@ class Population:
         state.usd = None if state.usd is None or evolution.usage.usd is None else state.usd + evolution.usage.usd
         state.sampled_reflection += evolution.usage.sampled
         context.record.evolution(evolution)
-        context.run.append_candidates(state.cycle, evolution.candidates, ids)
+        lines = context.run.append_candidates(state.cycle, evolution.candidates, ids)
+        context.run.append_reflections(state.cycle, evolution.reflections)
         known = {candidate.prompt.hash: candidate.scores for candidate in evolution.candidates if candidate.scores}
         state.scores = {prompt.hash: known.get(prompt.hash, {}) for prompt in state.population}
         state.choose_by_kind(evolution.by_kind)
         self.write()
         if evolution.error:
-            context.warn(f"cycle {state.cycle}: {evolution.error}")
+            context.warn(f"cycle {state.cycle}: {evolution.error}", loud=True)
+        elif (complaint := all_refused(evolution)) is not None:
+            context.warn(f"cycle {state.cycle}: {complaint}", loud=True)
         context.observer.on_event(
             "cycle",
             {
@@ -48,6 +53,8 @@ class Population:
                 "metric_calls": evolution.metric_calls,
                 "error": evolution.error,
                 "best_score": evolution.info.get("best_mean"),
+                "candidates": lines,
+                "means": {line["hash"]: line["mean"] for line in lines if line["mean"] is not None},
             },
         )
 
@@ -86,3 +93,16 @@ class Population:
             state.population = fitting(context, [Prompt.from_dict(item) for item in state.library[now]])
             state.scores = {}
         context.run.write_library(state.library)
+
+
+def all_refused(evolution: Evolution) -> str | None:
+    """That a language model was asked and none of its replies was adopted, with the first reasons; None where one was."""
+    usage, reasons = evolution.usage, evolution.refusals
+    if not usage.calls or evolution.proposed != 0 or not reasons:
+        return None
+    first = "; ".join(f"{count} x {reason}" for reason, count in list(reasons.items())[:SHOWN_REASONS])
+    more = f"; and {len(reasons) - SHOWN_REASONS} more reasons" if len(reasons) > SHOWN_REASONS else ""
+    return (
+        f"EVERY reply of the reflection LM was refused, {sum(reasons.values())} of them, so that the search had no new prompt "
+        f"to try. The first reasons: {first}{more}. reflections.jsonl has what it was asked and what it said"
+    )

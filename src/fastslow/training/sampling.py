@@ -9,6 +9,8 @@ from fastslow.runs.metrics import SAMPLE_S
 from fastslow.slow.engine import PolicyEngine, SamplingParams
 from fastslow.training.context import RunContext
 from fastslow.training.curriculum import union
+from fastslow.training.feedback import unheard
+from fastslow.training.progress import Progress
 from fastslow.types import Problem, Prompt, Rollout, RolloutSource
 
 Group = list[Rollout]
@@ -19,6 +21,7 @@ class Sampling:
 
     def __init__(self, context: RunContext) -> None:
         self.context = context
+        self.progress = Progress(context)
 
     def groups(self, minibatch: Sequence[Problem], population: Sequence[Prompt]) -> list[Group]:
         """One group of G rollouts a problem, G/K under each prompt.
@@ -51,6 +54,7 @@ class Sampling:
     def evaluate_pairs(self, pairs: Sequence[tuple[Prompt, Problem]]) -> list[Evaluation]:
         """The fast side's `Evaluate`: one rollout a pair, or what the store knows of it."""
         context = self.context
+        self.progress.asked(pairs)
         version, asked = context.engine.policy_version, context.record.pairs
         known = [context.store.fresh(problem.id, prompt.hash, version) for prompt, problem in pairs]
         requests = [
@@ -60,10 +64,14 @@ class Sampling:
         sampled = self._sample(requests, "gepa")
         context.record.count_gepa(sampled, known)
         context.state.sampled_gepa += sum(len(rollouts) for rollouts in sampled)
-        return [
+        evaluations = [
             Evaluation(prompt, problem, old or tuple(new))
             for (prompt, problem), old, new in zip(pairs, known, sampled, strict=True)
         ]
+        if not context.state.cycle and not asked and (complaint := unheard(context.config, evaluations)):
+            context.warn(complaint)
+        self.progress.answered(evaluations)
+        return evaluations
 
     def anchors(self, problems: Sequence[Problem]) -> list[Problem]:
         """The anchor set: the look-ahead batch or a part of it, and by option problems that the store covers already."""

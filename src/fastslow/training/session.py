@@ -34,6 +34,7 @@ from fastslow.training.interrupts import Interrupts
 from fastslow.training.observer import Observer, Observers, SilentObserver
 from fastslow.training.population import Population
 from fastslow.training.resume import Found, load, read_resume
+from fastslow.training.samples import keep_samples
 from fastslow.training.sampling import Group, Sampling
 from fastslow.training.state import LoopState
 from fastslow.types import Problem, Prompt
@@ -42,7 +43,7 @@ from fastslow.types import Problem, Prompt
 @dataclass(frozen=True)
 class TrainResult:
     """How a run ended. `best_prompt` is the population's first member, after distillation the teacher's; `metrics` the last
-    step's record.
+    step's record; `problems` how many validation problems an evaluation asks.
     """
 
     run: Path
@@ -51,6 +52,7 @@ class TrainResult:
     best_prompt: Prompt
     population: tuple[Prompt, ...]
     metrics: dict[str, Any]
+    problems: int = 0
 
 
 class TrainingSession:
@@ -93,6 +95,7 @@ class TrainingSession:
         """
         parts = prepare(config, resume=resume)
         session = cls(parts, Observers([observer or SilentObserver(), parts.tracker]))
+        session.interrupts.give_up = getattr(observer, "give_up", None)
         if parts.found is not None:
             try:
                 session._restore(parts.found)
@@ -106,17 +109,7 @@ class TrainingSession:
         self.interrupts.listen()
         context, state = self.context, self.context.state
         try:
-            context.observer.on_event(
-                "start",
-                {
-                    "steps": context.config.steps,
-                    "max_rollouts": context.config.max_rollouts,
-                    "output": str(context.run.path),
-                    "step": state.step,
-                    "rollouts": state.sampled_total,
-                    "engine": self._mismatch.first_line(),
-                },
-            )
+            context.observer.on_event("start", context.beginning(self._mismatch.first_line()))
             self._mismatch.begin()
             if self._closing:
                 self._finish_closing()
@@ -152,8 +145,10 @@ class TrainingSession:
         context, state = self.context, self.context.state
         context.method.train(self)
         self._save()
+        asked = len(self.validation.problems(context.stage(max(state.step - 1, 0)).task))
+        best = state.population[0]
         result = TrainResult(
-            context.run.path, state.step, self.interrupted, state.population[0], state.population, self._last_record
+            context.run.path, state.step, self.interrupted, best, state.population, self._last_record, asked
         )
         context.observer.on_event("end", {"result": result})
         return result
@@ -205,7 +200,7 @@ class TrainingSession:
             self._population.keep()
             return state.population
         context.phase("evolving")
-        with context.record.timer(EVOLVE_S):
+        with context.record.timer(EVOLVE_S), self._sampling.progress.search():
             evolution = self.optimiser.evolve(
                 tuple(dict.fromkeys(state.population)),
                 self._sampling.anchors(union(lookahead)),
@@ -277,7 +272,7 @@ class TrainingSession:
         state.step_in_cycle = (state.step_in_cycle + 1) % cycle_steps
         context.store.expire(context.engine.policy_version)
         self._set_mark(record=True, closing=True)
-        context.run.write_rollout_samples(state.step, context.record.rollouts, context.config.rollout_samples)
+        keep_samples(context)
         self._finish_closing()
 
     # -- updates -------------------------------------------------------------------------------------------------------

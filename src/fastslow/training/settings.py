@@ -5,13 +5,13 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
-from fastslow.section import NonNegative, Positive, Section, option
+from fastslow.section import FROM_LIST, NonNegative, Positive, Section, option
 
 NO_TRACKER = "none"
 TRACKERS = {
-    "tensorboard": "fastslow.training.tracking:TensorBoardObserver",
-    "wandb": "fastslow.training.tracking:WandbObserver",
-    "trackio": "fastslow.training.tracking:WandbObserver",
+    "tensorboard": "fastslow.training.trackers:TensorBoardObserver",
+    "wandb": "fastslow.training.trackers:WandbObserver",
+    "trackio": "fastslow.training.trackers:TrackioObserver",
 }
 """Import paths by the names that `tracker` takes besides `none`. Each name is that of the package which it needs."""
 
@@ -29,6 +29,26 @@ def _known_tracker(name: str) -> str:
 
 Tracker = Annotated[str, AfterValidator(_known_tracker)]
 """What the option `tracker` holds."""
+
+
+class TrackingConfig(Section):
+    """What a run is called in wandb or trackio. The run's id lies in tracker.json; a resumed run goes on under it."""
+
+    project: str | None = option(
+        None,
+        "the project; null: `WANDB_PROJECT` or `TRACKIO_PROJECT`, else `fastslow`",
+        unit="a name",
+    )
+    group: str | None = option(None, "the group of runs; null: `WANDB_RUN_GROUP` or `TRACKIO_RUN_GROUP`", unit="a name")
+    name: str | None = option(
+        None,
+        "the run; null: `WANDB_NAME` or `TRACKIO_NAME`, else the last part of `output`",
+        unit="a name",
+        more="trackio tells runs apart by their names, so a few characters of the id stand behind it.",
+    )
+    tags: Annotated[tuple[str, ...], FROM_LIST] = option(
+        (), "labels of the run; empty: `WANDB_TAGS` or `TRACKIO_TAGS`, separated by commas", unit="names"
+    )
 
 
 class LoopConfig(Section):

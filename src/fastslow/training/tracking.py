@@ -1,24 +1,18 @@
-"""Sending a run's numbers to TensorBoard, wandb, trackio, or an observer of somebody's own.
+"""Which tracker a run has: TensorBoard, wandb, trackio (`trackers.py`), or an observer of somebody's own.
 
 None is a dependency; one key of the config names it: a short name of `TRACKERS`, or `package.module:Class`.
 """
 
-import hashlib
-import importlib
 import inspect
 from collections.abc import Mapping
 from importlib.util import find_spec
-from pathlib import Path
-from typing import Any
 
 from fastslow.config import Config
 from fastslow.errors import ConfigError
 from fastslow.extension import resolve
-from fastslow.runs.metrics import STEP
 from fastslow.training.observer import Observer, SilentObserver
 from fastslow.training.settings import NO_TRACKER, TRACKERS
 
-PROJECT = "fastslow"
 FIELD = "tracker"
 
 
@@ -62,54 +56,3 @@ def _parameters(name: str, factory: object) -> Mapping[str, inspect.Parameter]:
                 f"{FIELD}: the constructor of {name!r} wants {parameter.name!r}: give it a default. It can have `config`"
             )
     return parameters
-
-
-class TensorBoardObserver:
-    """Writes to `tensorboard/` in the run directory; a resumed run purges what lies after its checkpoint."""
-
-    def __init__(self, config: Config) -> None:
-        self.directory = Path(config.output) / "tensorboard"
-        self.writer: Any = None
-
-    def on_event(self, kind: str, payload: Mapping[str, Any]) -> None:
-        from torch.utils.tensorboard import SummaryWriter
-
-        if kind == "start":
-            resumed_at = payload["step"] + 1 if payload["step"] else None
-            self.writer = SummaryWriter(str(self.directory), purge_step=resumed_at)
-        elif kind == "step":
-            for name, value in scalars(payload).items():
-                self.writer.add_scalar(name, value, payload["step"])
-        elif kind in ("end", "abort") and self.writer is not None:
-            self.writer.close()
-
-
-class WandbObserver:
-    """wandb, or trackio, which has the same calls. The run's id is its directory, so that a resumed run goes on."""
-
-    def __init__(self, config: Config) -> None:
-        self.config = config
-        self.client: Any = None
-
-    def on_event(self, kind: str, payload: Mapping[str, object]) -> None:
-        if kind == "start":
-            self._start()
-        elif kind == "step":
-            self.client.log(scalars(payload), step=payload["step"])
-        elif kind in ("end", "abort") and self.client is not None:
-            self.client.finish()
-
-    def _start(self) -> None:
-        output = Path(self.config.output)
-        settings: dict[str, Any] = {"project": PROJECT, "name": output.name, "config": self.config.model_dump()}
-        if self.config.tracker == "wandb":
-            name = hashlib.sha256(str(output.resolve()).encode()).hexdigest()[:16]
-            settings |= {"id": name, "dir": str(output), "resume": "allow"}
-        client = importlib.import_module(self.config.tracker)
-        client.init(**settings)
-        self.client = client
-
-
-def scalars(record: Mapping[str, object]) -> dict[str, float]:
-    """The numbers of a metrics line; what was not measured in a step is left out."""
-    return {name: value for name, value in record.items() if isinstance(value, int | float) and name != STEP.name}

@@ -1,6 +1,12 @@
+import io
+import logging
+import re
+import time
 from typing import Any
 
 import pytest
+from rich.console import Console
+from rich.live import Live
 
 from fastslow.cli.progress import LiveObserver, PlainObserver, WarningsObserver, summary
 from fastslow.training.observer import Observers, SilentObserver
@@ -76,3 +82,94 @@ def test_an_estimated_kl_is_called_an_estimate() -> None:
     assert summary(step(1, **{"kl/base": 0.01}))["KL"] == "0.010"
     assert summary(step(1, **{"kl/base_estimate": 0.01}))["KL"] == "0.010 (estimate)"
     assert summary(step(1))["KL"] == "-"
+
+
+# -- the panel ---------------------------------------------------------------------------------------------------------
+
+LONG = Prompt.of("\n".join(f"Rule {number}: {'be careful and exact ' * 12}" for number in range(60)))
+
+
+def panel(width: int, height: int, steps: int = 12) -> list[str]:
+    """The lines of the panel of a run with a long prompt, as a terminal of that size has them."""
+    observer = LiveObserver()
+    observer.console = Console(width=width, height=height, force_terminal=True, file=io.StringIO())
+    observer.progress.live.console = observer.console
+    observer.live = Live(console=observer.console, auto_refresh=False)
+    observer.on_event("start", START)
+    observer.on_event("cycle", {**CYCLE, "population": [LONG]})
+    for number in range(1, steps + 1):
+        observer.on_event("step", step(number))
+    observer.on_event("phase", {"name": "evolving"})
+    observer.on_event("progress", SEARCH)
+    with observer.console.capture() as captured:
+        observer.console.print(observer._render())
+    observer.close()
+    return [re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", line) for line in captured.get().splitlines()]
+
+
+CYCLE = {"cycle": 1, "population": [Prompt.of("a")], "metric_calls": 9, "error": None, "best_score": 0.5}
+SEARCH = {
+    "name": "evolving", "done": 340, "total": 960, "unit": "metric calls", "candidates": 12, "best": 0.4371,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("width", [40, 80, 200])
+@pytest.mark.parametrize("height", [5, 10, 24, 60])
+def test_no_prompt_pushes_the_bar_off_the_screen(width: int, height: int) -> None:
+    lines = panel(width, height)
+    assert len(lines) < height
+    assert all(len(line) <= width for line in lines)
+    assert "12/10" in lines[-1] or "step 12" in lines[-1]
+    assert "evolving: 340/960 metric calls" in lines[-2]
+    if height >= 24:
+        assert any(line.startswith("best prompt: Rule 0") for line in lines)
+        assert any(line.startswith("... and 55 more lines") for line in lines)
+        assert sum("0.250" in line for line in lines) == 8
+
+
+def test_the_status_says_how_far_a_search_is() -> None:
+    observer = PlainObserver()
+    observer.on_event("phase", {"name": "evolving"})
+    observer.on_event("progress", SEARCH)
+    assert observer.status() == "evolving: 340/960 metric calls, 12 prompts, best 0.437, 0m00s"
+    observer.on_event("phase", {"name": "evaluating"})
+    assert observer.status() == "evaluating: 0m00s"
+
+
+def test_a_log_is_never_silent_for_longer_than_it_may_be(capsys: pytest.CaptureFixture[str]) -> None:
+    with PlainObserver(silence_s=0.1) as observer:
+        observer.on_event("phase", {"name": "evolving"})
+        observer.on_event("progress", SEARCH)
+        time.sleep(1.0)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) >= 3
+    assert all(line.startswith("  evolving: 340/960 metric calls") for line in lines)
+    time.sleep(0.3)
+    assert capsys.readouterr().out == ""
+
+
+# -- warnings ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_warning_is_shown_once_whoever_says_it_and_whatever_its_numbers(capsys: pytest.CaptureFixture[str]) -> None:
+    with PlainObserver() as observer:
+        for number in (3, 4, 5):
+            message = f"step {number}: 2 of 8 rollouts masked"
+            observer.on_event("warning", {"message": message})
+            logging.getLogger("fastslow.training.context").warning("%s", message)
+        logging.getLogger("fastslow.fast").warning("the server's usage is not booked")
+    out, err = capsys.readouterr()
+    assert out.splitlines() == [
+        "warning: step 3: 2 of 8 rollouts masked",
+        "warning: the server's usage is not booked",
+    ]
+    assert err == ""
+    assert observer.repeated == ["2 more like: step 3: 2 of 8 rollouts masked"]
+
+
+def test_what_must_not_be_missed_is_shown_each_time(capsys: pytest.CaptureFixture[str]) -> None:
+    with PlainObserver() as observer:
+        for number in (3, 4):
+            observer.on_event("warning", {"message": f"cycle {number}: EVERY reply was refused", "loud": True})
+            logging.getLogger("fastslow").warning("cycle %d: EVERY reply was refused", number)
+    assert capsys.readouterr().out.count("EVERY reply was refused") == 2

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from fastslow.errors import ConfigError, FastslowError
+from fastslow.experiments import runner
 from fastslow.experiments.designs import compare, continual, plasticity, vary
 from fastslow.experiments.runner import Experiment, Measure, Part, Status, part_config, run_experiment
 from fastslow.runs.files import read_lines
@@ -21,7 +22,11 @@ def experiment(model: Path, *parts: Part) -> Experiment:
     return Experiment("small", base, parts)
 
 
-def test_parts_run_once_and_start_from_one_another(tiny_model_dir: Path, tmp_path: Path) -> None:
+def test_parts_run_once_and_start_from_one_another(
+    tiny_model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert runner.START_METHOD == "fork", "other tests save the time"
+    monkeypatch.setattr(runner, "START_METHOD", "spawn")  # as everywhere but in tests
     seen: list[Status] = []
     measure = Measure("again", {"evaluation.k": 1}, prompt="seed")
     parts = (

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from fastslow.experiments.tables import by_method, ratios, seed_counts
-from fastslow.measuring.statistics import accuracy, area, final_accuracy, reached, summarise
+from fastslow.measuring.statistics import accuracy, area, at_the_end, final_accuracy, reached, summarise
 
 CURVE = [
     {"step": 0, "rollouts": 0, "seconds": 0.0, "val/mean@4": 0.0, "kl/base": 0.0},
@@ -24,7 +24,8 @@ def test_the_first_evaluation_at_or_above_a_threshold() -> None:
 
 def test_the_end_is_a_mean_of_the_last_evaluations() -> None:
     assert final_accuracy(CURVE) == pytest.approx(0.7)
-    assert final_accuracy(CURVE, last=1) == pytest.approx(0.7)
+    assert at_the_end([(0, 0.1), (5, 0.4), (10, 0.6)]) == pytest.approx(0.5)  # the start is no end
+    assert at_the_end([(0, 0.1)]) is None and at_the_end([]) is None
     assert accuracy(CURVE[-1], "other") == 0.2
 
 

@@ -34,6 +34,24 @@ def test_what_only_one_example_names_is_left_out_where_anything_comes_more_often
     assert count_lessons([examples[0], Example("q", "a", 1.0, "")], known=[]) == {}
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "correct: 0", "short: 0.25", "accuracy = 3/4", "0", "reward: -1e-3", "passed 0 ", "unit tests: 75%", "ok: False",
+        "The reference answer is yes.", "The correct answer is B.", "The answer was 'A', the correct one is 'B'.",
+    ],
+)  # fmt: skip
+def test_a_bare_number_and_one_problems_answer_are_no_lessons(line: str) -> None:
+    assert count_lessons([failed(line, BRACES), failed(line, BRACES)], known=[]) == {BRACES: 2}
+    with pytest.raises(ReflectionError, match="names nothing"):
+        LessonProposer().propose(Prompt.of("Help."), "system", [failed(line)] * 3, seed=0)
+
+
+@pytest.mark.parametrize("line", ["Write 3 lines.", "Answer: a number, such as 3, alone.", "Use step 1: think."])
+def test_a_rule_with_a_number_is_a_lesson(line: str) -> None:
+    assert count_lessons([failed(line)], known=[]) == {line: 1}
+
+
 def test_known_lines_are_ignored_whatever_their_blanks_case_and_full_stop() -> None:
     assert count_lessons([failed(BRACES), failed(BRACES)], known=["  use   BRACES"]) == {}
 

@@ -9,6 +9,7 @@ from fastslow.errors import ConfigError, ReflectionError
 from fastslow.fast.optimiser import Usage
 from fastslow.fast.proposers.base import ProposalRequest
 from fastslow.fast.proposers.reflection import Question, Reply
+from fastslow.fast.proposers.reflection_prompt import Wording
 from fastslow.fast.proposers.registry import MODULES, build_proposer, check_proposer
 from fastslow.fast.proposers.remote import (
     CallError,
@@ -23,7 +24,7 @@ from fastslow.types import Message, Prompt
 
 
 def question(seed: int = 0) -> Question:
-    return Question(ProposalRequest(Prompt.of("Help."), "system", (), seed), "light", 100)
+    return Question(ProposalRequest(Prompt.of("Help."), "system", (), seed), Wording(max_prompt_chars=100))
 
 
 def openai_config(**changes: Any) -> ProposerConfig:

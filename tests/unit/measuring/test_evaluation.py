@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from fastslow.errors import InfrastructureError
+from fastslow.measuring.evaluate import _problems
 from fastslow.measuring.evaluation import (
     EvaluationResult,
     by_kind_mean,
@@ -132,3 +133,11 @@ def test_the_base_has_no_distance_to_itself(engine: LocalEngine) -> None:
     measured = kl_to_base(engine, task, task.problems("validation"), task.seed_prompt, SamplingParams(6), 0)
     assert measured.mean == 0.0
     assert measured.tokens > 0
+
+
+def test_problems_that_are_asked_for_and_not_there_are_told(caplog: pytest.LogCaptureFixture) -> None:
+    task = LettersTask(validation=3)
+    assert len(_problems(task, "validation", 10_000)) == 3
+    assert "problems: 10000 were asked for, and the validation split of 'letters' has 3" in caplog.text
+    caplog.clear()
+    assert len(_problems(task, "validation", 2)) == 2 and not caplog.text

@@ -7,10 +7,12 @@ from typing import Any
 import pytest
 
 from fastslow.errors import ConfigError
+from fastslow.experiments.about import write_about
 from fastslow.measuring.intervals import share_interval
 from fastslow.report.collect import collect, short_names
+from fastslow.report.runs import SAMPLE
 
-from report_runs import CHILD, SEED, make_run, metrics_line, result_line, sample, write_lines
+from report_runs import CANDIDATES, CHILD, SEED, candidate, make_run, metrics_line, result_line, sample, write_lines
 
 SECRET = "sk-proj-abcdefghijklmnopqrstuvwxyz0123456789"
 
@@ -20,10 +22,13 @@ def test_a_run_is_told_with_its_interval(tmp_path: Path) -> None:
     (run,), (panel,) = data["runs"], data["panels"]
     found = panel["series"][0]["headline"]
     assert (run["method"], run["model"], run["task_options"]) == ("fst", "org/model", "world=amber")
-    assert (found["before"], found["after"]) == (0.05, 0.8)
-    assert found["verdict"].startswith("It worked: validation accuracy rose from 0.050 to 0.800")
+    assert (found["before"], found["after"]) == (0.05, pytest.approx(0.65))  # the mean of the last three evaluations
+    assert found["verdict"] == "It worked: the rise is more than the choice of validation problems explains."
+    assert panel["finding"]["title"] == "Accuracy rose from 0.05 to 0.65 in 100 rollouts; KL 0.05".replace(
+        "Accuracy", "After 5 of 100 steps: accuracy"
+    )
     problems = run["config"]["evaluation"]["problems"]
-    assert found["interval"] == pytest.approx(share_interval(0.8, problems))
+    assert found["interval"] == pytest.approx(share_interval(0.65, problems))
     assert found["kl"] == 0.05
 
 
@@ -102,6 +107,53 @@ def test_prompts_stand_once_with_their_parents_scores_and_events(tmp_path: Path)
     ]
 
 
+def test_every_number_of_the_metrics_is_a_column_with_gaps_where_nothing_happened(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    alone = {
+        "time/evolve_s": 0.0,
+        "time/evaluate_s": 0.0,
+        "fast/reflection_calls": 0,
+        "of/another_version": 7,
+        "text": "x",
+    }
+    write_lines(run / "metrics.jsonl", [metrics_line(0), metrics_line(1), metrics_line(2, evaluate=False) | alone])
+    data = collect([run])
+    training = data["runs"][0]["training"]
+    assert (training["step"], training["usd"]) == ([1, 2], [0.02, 0.04])
+    assert (training["fast/reflection_calls"], training["of/another_version"]) == ([2, None], [None, 7])
+    assert training["val/mean@4"] == [0.2, None] and "text" not in training
+    assert data["metrics"]["reward/mean"][0] == "reward, 0 to 1" and data["metrics"]["of/another_version"] == ["", ""]
+
+
+def test_the_best_prompt_stands_beside_the_seed_prompt(tmp_path: Path) -> None:
+    best = collect([make_run(tmp_path / "run")])["runs"][0]["best"]
+    assert (best["hash"], best["seed"], best["components"]) == ("bbbb", SEED, CHILD)
+    assert best["edits"] == {"system": [[1, 1, 1, 2, []]]}
+
+
+def test_a_prompt_shows_what_the_reflection_lm_said(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    line = {"cycle": 1, "child": "bbbb", "diagnosis": f"They were not sorted. {SECRET}", "request": "Improve it."}
+    write_lines(run / "reflections.jsonl", [line, {**line, "child": None}, line, line])
+    nodes = {node["hash"]: node["reflections"] for node in collect([run])["runs"][0]["prompts"]}
+    assert nodes["bbbb"] == [["They were not sorted. (redacted)", "Improve it."]] * 2 and nodes["cccc"] == []
+
+
+def test_the_population_is_told_over_the_cycles(tmp_path: Path) -> None:
+    again = candidate("bbbb", None, CHILD, cycle=2, reason="member of the population; none could be scored")
+    run = collect([make_run(tmp_path / "run", candidates=[*CANDIDATES, again])])["runs"][0]
+    assert run["populations"] == [[1, ["aaaa"]], [2, ["bbbb"]]]
+
+
+def test_samples_have_their_question_reference_and_the_prompts_text(tmp_path: Path) -> None:
+    asked = [{"role": "user", "content": "How many?"}]
+    new = sample("four", question=asked, reference="4", prompt="eeee", components={"system": "Count."})
+    run = collect([make_run(tmp_path / "run", samples={1: [new, sample("of an older version")]})])["runs"][0]
+    rows = [dict(zip(SAMPLE, row, strict=True)) for row in run["samples"]]
+    assert [(row["question"], row["reference"]) for row in rows] == [([["user", "How many?"]], "4"), ([], None)]
+    assert run["texts"] == {"eeee": {"system": "Count."}}  # bbbb stands among the prompts
+
+
 def test_a_stream_has_a_curve_for_each_task(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run")
     write_lines(run / "metrics.jsonl", [metrics_line(0) | {"val/lab-elm/mean@4": 0.25, "val/lab-elm/best@4": 0.5}])
@@ -177,11 +229,56 @@ def test_tables_of_an_experiment_have_medians_with_intervals(tmp_path: Path) -> 
     amber, birch = collect([tmp_path])["panels"]
     assert amber["table"]["head"][3:5] == ["steps to 0.82", "rollouts to 0.82"]
     rows = {row[0]: row for row in amber["table"]["rows"]}
-    assert rows["FST"][1:5] == ["3", "0.867 (0.867 to 0.867)", "10 (10 to 10)", "200 (200 to 200)"]
+    assert rows["FST"][1:5] == ["3", "0.867 (all 3 alike)", "10 (all 3 alike)", "200 (all 3 alike)"]
     assert rows["RL alone"][3] == "never"
     assert amber["measures"]["rows"][1] == ["RL alone", "0.500 (0.400 to 0.600)"]
     assert birch["table"]["rows"][0][2] == "0.500"  # one seed has no interval over seeds
     assert birch["measures"]["rows"][0] == ["FST", "0.500 (0.100 to 0.900)"]  # but one over problems
+
+
+def test_a_method_has_one_colour_and_runs_of_one_method_have_several(tmp_path: Path) -> None:
+    write_lines(tmp_path / "compare.jsonl", LINES)
+    amber, birch = collect([tmp_path / "compare.jsonl"])["panels"]
+    colours = {name: place for name, place in collect([tmp_path])["methods"].values()}
+    assert [each["colour"] for each in amber["series"]] == [colours["FST"], colours["RL alone"]]
+    assert [each["colour"] for each in birch["series"]] == [colours["FST"]]
+    runs = collect([make_run(tmp_path / name, method="rl") for name in "abc"])["panels"][0]["series"]
+    assert runs[0]["colour"] == colours["RL alone"]
+    assert len({each["colour"] for each in runs}) == 3 and not {each["colour"] for each in runs[1:]} & set(
+        colours.values()
+    )
+
+
+def test_an_experiment_has_the_title_and_the_answer_to_its_own_question(tmp_path: Path) -> None:
+    lines = [result_line("", "fst", seed, [0.0, 0.5, 0.5 + value / 10, 0.9]) for seed in range(3) for value in (1, 2)]
+    for line, value in zip(lines, [1, 2] * 3, strict=True):
+        line["part"] += f"-{value}"
+        line["labels"] = {
+            "key": "loop.population_size",
+            "value": value,
+            "method": "fst",
+            "seed": line["labels"]["seed"],
+        }
+    write_lines(tmp_path / "results.jsonl", lines)
+    write_about(tmp_path, "ablate", {"task": "star_graph", "model": "org/model"})
+    data = collect([tmp_path])
+    (panel,) = data["panels"]
+    assert data["title"] == panel["title"] == "Ablation of loop.population_size"
+    assert panel["about"] == "model org/model, task star_graph"
+    assert panel["finding"]["title"] == (
+        "loop.population_size = 2 reached 0.70, the most; loop.population_size = 1 reached 0.67, the least"
+    )
+    assert [each["name"] for each in panel["series"]] == ["loop.population_size = 1", "loop.population_size = 2"]
+
+
+def test_studies_that_share_their_runs_are_all_answered(tmp_path: Path) -> None:
+    write_lines(tmp_path / "results.jsonl", [{**line, "labels": {**line["labels"], "task": ""}} for line in LINES[:6]])
+    write_about(tmp_path, "compare", {"task": "lab"})
+    write_about(tmp_path, "drift", {"task": "lab"})
+    (panel,) = collect([tmp_path])["panels"]
+    assert panel["title"] == "Methods compared · Drift from the base · lab"
+    assert panel["finding"]["title"] == "FST reached 0.87 with KL 0.30; RL alone 0.37 with KL 0.30"
+    assert panel["finding"]["notes"] == ["When accuracy first was 0.50, FST was at KL 0.10; RL alone was at KL 0.30."]
 
 
 def test_runs_beside_an_experiment_show_their_prompts_and_are_no_series(tmp_path: Path) -> None:
@@ -215,7 +312,7 @@ def test_an_estimated_kl_is_shown_and_called_an_estimate(tmp_path: Path) -> None
     assert (local["headline"]["kl_name"], server["headline"]["kl_name"]) == ("KL", "KL (estimate)")
     assert [point["kl"] for point in found["runs"][1]["evaluations"]] == [0.0, 0.01, 0.02]
     assert {point["kl_name"] for point in found["runs"][1]["evaluations"]} == {"KL (estimate)"}
-    assert found["runs"][1]["training"]["kl_penalty"] == [0.25, 0.5]
+    assert found["runs"][1]["training"]["slow/kl_penalty"] == [0.25, 0.5]
     column = found["panels"][0]["table"]["head"].index("KL at the end (nats a token)")
     rows = [row[column] for row in found["panels"][0]["table"]["rows"]]
     assert rows == [f"{local['headline']['kl']:.3f}", "0.020 (estimate)"]

@@ -4,10 +4,7 @@ import contextlib
 import http.client
 import json
 import re
-import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -18,6 +15,7 @@ import pytest
 from fastslow.errors import ConfigError
 from fastslow.report.serve import Server, make_server
 
+from commands import command
 from report_runs import make_run, metrics_line, write_lines
 
 
@@ -95,28 +93,20 @@ def test_a_port_that_is_taken_is_named(server: Server, run: Path) -> None:
 
 
 def test_ctrl_c_ends_the_server_without_a_traceback(run: Path) -> None:
-    command = [sys.executable, "-c", "import sys; from fastslow.cli.main import main; sys.exit(main(sys.argv[1:]))"]
-    process = subprocess.Popen(
-        [*command, "report", "--live", "--port", "0", str(run)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        # A shell starts what it puts in the background with Ctrl-C ignored, and that is inherited.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
+    process = command("report", "--live", "--port", "0", run)
     try:
-        assert process.stdout is not None
-        first = process.stdout.readline()
-        address = re.search(r"http://127\.0\.0\.1:(\d+)/", first)
-        assert address is not None, first
+        deadline = time.monotonic() + 60
+        while (address := re.search(r"http://127\.0\.0\.1:(\d+)/", process.out)) is None:
+            assert time.monotonic() < deadline and process.process.is_alive(), process.out
+            time.sleep(0.01)
         connection = http.client.HTTPConnection("127.0.0.1", int(address[1]), timeout=30)
         connection.request("GET", "/")
         assert connection.getresponse().status == 200
-        process.send_signal(signal.SIGINT)
-        said, errors = process.communicate(timeout=30)
+        process.interrupt()
+        code, said, errors = process.end(30)
     finally:
-        process.kill()
-    assert (process.returncode, said.strip(), errors) == (0, "ended", "")
+        process.process.kill()
+    assert (code, said.partition("\n")[2].strip(), errors) == (0, "ended", "")
 
 
 def connect(server: Server) -> socket.socket:

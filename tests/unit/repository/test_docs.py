@@ -139,8 +139,9 @@ def test_every_command_of_the_readme_and_the_docs_can_be_given() -> None:
     commands = [line for text in texts for line in re.findall(r"^fastslow .*$", text, re.MULTILINE)]
     assert len(commands) >= 10
     for command in commands:
-        options = build_parser().parse_args(shlex.split(command, comments=True)[1:])
-        assert callable(options.run)
+        words = shlex.split(command, comments=True)[1:]
+        if not words[0].startswith("--"):  # --version and its like end the program
+            assert callable(build_parser().parse_args(words).run)
 
 
 def test_every_page_that_is_linked_exists() -> None:
@@ -152,3 +153,12 @@ def test_every_page_that_is_linked_exists() -> None:
     ]
     assert len(links) > 5
     assert [(page.name, link) for page, link in links if not (page.parent / link).exists()] == []
+
+
+def test_the_words_that_troubleshooting_explains_are_those_of_messages() -> None:
+    words = [row[0].strip("`") for row in rows_of("troubleshooting.md")]
+    code = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "src" / "fastslow").rglob("*.py"))
+    # A message may be cut into two literals where a line ends.
+    joined = re.sub(r'"\s*\n\s*f?"', "", code)
+    assert len(words) > 8
+    assert [each for each in words if each not in joined] == []

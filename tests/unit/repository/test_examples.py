@@ -9,6 +9,7 @@ import shlex
 import textwrap
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import pytest
 import yaml
 
 import fastslow
-from fastslow.cli.main import build_parser
+from fastslow.cli.main import build_parser, main
 from fastslow.config import parse_config, read_yaml
 from fastslow.methods.fst import FastSlow
 from fastslow.tasks.agents.task import AgentTask
@@ -70,6 +71,10 @@ def of(*languages: str) -> list[Block]:
 # -- how each Python block is run --------------------------------------------------------------------------------------
 
 PYTHON = {
+    "from trl import": "trl half",
+    "result = fastslow.train(\n    model=model": "from trl",
+    'resume="runs/fast-slow"': "goes on",
+    'fastslow.evaluate(\n    "runs/fast-slow"': "goes on",
     "while not session.finished": "loop",
     'fastslow.experiment("compare"': "experiment",
     "fastslow.train(fastslow.load_config": "train",
@@ -85,6 +90,10 @@ PYTHON = {
     "class ShortSampler": "ShortSampler",
     "class SlowEngine": "SlowEngine",
     "def test_my_engine": "test_my_engine",
+    "class Subjects(Task)": "kinds",
+    'Path("sums.jsonl")': "tutorial of data",
+    "class DoorsTask(EpisodeTask)": "tutorial of environments",
+    "with fastslow.serve(": "serve",
 }
 """What stands in a Python block, and how it is run."""
 
@@ -94,6 +103,7 @@ NOT_COMMANDS = {
     "docs/scale-out.md": "commands of a server that is a package of its own, with GPUs; its `fastslow` lines are parsed",
     "docs/performance.md": "make and a benchmark against another package; the files must exist",
     "docs/recipes.md": "pip and export, the rest is parsed; the tool must exist",
+    "docs/install.md": "pip, a directory of the shell's; the extras and the completion are tested in test_package.py",
     "CONTRIBUTING.md": "the linter, the type checker and these tests; the files must exist",
 }
 """Pages with blocks that hold lines besides `fastslow` commands, and why those are not run."""
@@ -121,9 +131,21 @@ def test_a_python_block_runs(
         for big, small in (('"steps=50"', '"steps=2"'), ("seeds=5, workers=2", "seeds=1, workers=1")):
             namespace["changed"] = block.text.replace(big, small)
             block = Block(block.page, block.language, namespace["changed"], block.line)
+    if kind == "trl half":
+        compile(block.text, str(block), "exec")
+        if find_spec("trl") is None:
+            return
+    if kind in ("trl half", "from trl"):
+        run_from_trl(block, tiny_model_dir)
+        return
+    if kind == "goes on":
+        return  # with the block that it goes on from
     if kind == "loop":
         run_loop(block, tiny_model_dir, tmp_path / "run")
         return
+    if kind == "serve":
+        fastslow.train(small_config(tiny_model_dir, tmp_path / "run", steps=2, method="rl", evaluation={"every": 0}))
+        assert main(["export", str(tmp_path / "run"), str(tmp_path / "my-model")]) == 0
     exec(compile(block.text, str(block), "exec"), namespace)
     if kind == "train":
         assert namespace["result"].steps == 2
@@ -169,12 +191,75 @@ def test_a_python_block_runs(
         check_episodes(build_task(config), plays=lambda problem: ["3", "2", "1"][-problem.data["row"]["from"] :])
     elif kind == "agent":
         check_and_train_agent(namespace["open_lock"], block, tiny_model_dir, tmp_path)
+    elif kind == "tutorial of data":
+        shown = read_yaml(next_yaml(block))
+        assert build_task(TaskConfig.model_validate(shown["task"])).problems("train")
+        assert train_as_shown(shown, tiny_model_dir, tmp_path).steps == 2
+    elif kind == "tutorial of environments":
+        (tmp_path / "doors.py").write_text(block.text, encoding="utf-8")
+        monkeypatch.syspath_prepend(tmp_path)
+        task = namespace["DoorsTask"]()
+        check_task(task, again=namespace["DoorsTask"]())
+        check_episodes(task, plays=lambda problem: list(problem.data["way"]))
+        trained = train_as_shown(read_yaml(next_yaml(block)), tiny_model_dir, tmp_path)
+        assert trained.metrics["episodes/turns"] > 1.0
+    elif kind == "kinds":
+        of_kind = namespace["Subjects"].kind_of
+        assert [of_kind(None, [{"content": text}]) for text in ("Two joules?", "Two?")] == ["physics", None]
+    elif kind == "serve":
+        assert namespace["reply"].system_fingerprint.startswith("step_2-")
     elif kind == "rewards":
         said = [[{"role": "assistant", "content": "4, please"}]]
         assert namespace["matches"](said, ["4"]) == [1.0]
     else:
         # tests/invariant/test_own_slow_side.py trains with the loss, the sampler and the engine of the page.
         assert callable(namespace[kind])
+
+
+def train_as_shown(shown: Mapping[str, Any], model: Path, folder: Path) -> Any:
+    """Two steps of a page's config: a tiny model, short answers, and a small search take the place of the page's."""
+    small = {
+        **shown,
+        "model": {"name": str(model)},
+        "steps": 2,
+        "loop": {"steps_per_cycle": 2, "population_size": 2, "group_size": 4, "problems_per_step": 3},
+        "sampling": {"max_tokens": 6},
+        "fast": {"anchor_problems": 4, "metric_calls": 12, "reflection_minibatch": 2},
+        "evaluation": {"every": 0},
+        "output": str(folder / "run"),
+    }
+    return fastslow.train(parse_config(small))
+
+
+SMALLER = {
+    "Qwen/Qwen3-0.6B": "MODEL",
+    'split="train")': 'split="train", cache_dir="cache")',
+    "steps=50": "steps=2",
+    "steps=60": "steps=3",
+    '{"group_size": 8, "problems_per_step": 8}': (
+        '{"group_size": 4, "problems_per_step": 3, "population_size": 2, "steps_per_cycle": 2}'
+    ),
+    '{"max_tokens": 128}': '{"max_tokens": 8}, fast={"anchor_problems": 6, "metric_calls": 24}, evaluation={"k": 1}',
+    "max_completion_length=128": "max_completion_length=8",
+    "problems=20": "problems=2, k=1",
+}
+"""What a block of docs/from-trl.md has for a real run, and what takes its place on a tiny model."""
+
+
+def run_from_trl(block: Block, model: Path) -> None:
+    """A run as the page has it, and what the page does with it afterwards."""
+    Path("sums.jsonl").write_text(
+        "".join(json.dumps({"prompt": f"{n} + 1", "answer": str(n + 1)}) + "\n" for n in range(30)), encoding="utf-8"
+    )
+    after = [other for other in of("python") if how(other) == "goes on"] if how(block) == "from trl" else []
+    namespace: dict[str, Any] = {"__name__": "__main__"}
+    for each in (block, *after):
+        text = each.text
+        for real, small in SMALLER.items():
+            text = text.replace(real, small)
+        exec(compile(text.replace("MODEL", str(model)), str(each), "exec"), namespace)
+    if after:
+        assert namespace["result"].steps == 3 and Path("deployed/prompt.txt").is_file()
 
 
 def next_yaml(block: Block) -> str:
@@ -264,8 +349,10 @@ def test_a_command_parses(block: Block, monkeypatch: pytest.MonkeyPatch) -> None
         found = COMMAND.match(line)
         if found:
             words = shlex.split(found[1], comments=True)
-            options = build_parser().parse_args(words[1:])
-            assert isinstance(options, argparse.Namespace)
+            try:
+                assert isinstance(build_parser().parse_args(words[1:]), argparse.Namespace)
+            except SystemExit as ended:  # an option that says something, and that is all
+                assert ended.code == 0, line
             continue
         if line.startswith("make "):
             target = shlex.split(line, comments=True)[1]

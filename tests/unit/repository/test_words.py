@@ -12,7 +12,7 @@ COLUMNS = 120
 PAGES = sorted(
     path.relative_to(ROOT).as_posix()
     for path in (
-        *(ROOT / name for name in ("README.md", "LOG.md", "CONTRIBUTING.md")),
+        *(ROOT / name for name in ("README.md", "LOG.md", "CONTRIBUTING.md", "CHANGELOG.md")),
         *(ROOT / "docs").glob("*.md"),
         ROOT / "experiments" / "lab" / "README.md",
         ROOT / "experiments" / "agents" / "README.md",

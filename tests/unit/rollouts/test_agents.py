@@ -5,6 +5,7 @@ import hashlib
 import threading
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import openai
@@ -19,6 +20,8 @@ from fastslow.types import Completion, Rollout, Score
 from speaker import STRIPS, Speaker, roll
 
 from toy import LettersTask, TalkTask
+
+ROOT = Path(__file__).parents[3]
 
 WEATHER = {
     "type": "function",
@@ -86,6 +89,15 @@ def test_one_wave_samples_the_calls_of_all_episodes() -> None:
     roll(engine, AgentTask(talk, TalkTask(), agent_options={"tries": 1}), n=2, problems=3)
     assert [len(call) for call in engine.calls] == [6, 6]
     assert len({request.seed for call in engine.calls for request in call}) == 12
+
+
+def test_more_agents_than_a_clients_usual_connections_call_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT)
+    task = AgentTask("experiments.agents.vote:vote", LettersTask(train=101), agent_options={"votes": 1})
+    engine = Speaker("ae")
+    groups = roll(engine, task, problems=101, step_timeout_s=20.0)
+    assert [len(call) for call in engine.calls] == [101]
+    assert {rollout.reward is None for (rollout,) in groups} == {False}
 
 
 def test_at_once_bounds_how_many_agents_run() -> None:

@@ -91,6 +91,10 @@ def test_environments_that_break_mask_their_own_rollouts_only() -> None:
     assert all(word in (r.failure or "") for word, r in zip(words, flat, strict=False))
     assert [talk.closed for talk in task.opened] == [1] * 6
     assert build_datums(groups, AdvantageSettings()) == []
+    record = StepRecord()
+    record.groups(groups)
+    counted = ("episodes/environment_failed", "episodes/environment_timed_out", "rollouts/failed")
+    assert [record.values[name] for name in counted] == [4, 1, 5]
 
 
 def test_an_environment_that_cannot_be_made_or_scored_masks_its_rollout() -> None:

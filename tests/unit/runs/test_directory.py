@@ -11,8 +11,9 @@ from fastslow.errors import ConfigError, ResumeError, StorageError
 from fastslow.fast.optimiser import Candidate
 from fastslow.runs.directory import RunDirectory, resumed_config, write_atomically
 from fastslow.runs.files import checkpoint_steps, read_config
-from fastslow.runs.reader import read_candidates, read_metrics, read_population
-from fastslow.types import Completion, Prompt, Rollout, Turn
+from fastslow.runs.reader import Run, read_candidates, read_metrics, read_population
+from fastslow.runs.samples import context_of
+from fastslow.types import Completion, Problem, Prompt, Rollout, Turn
 
 CONFIG = parse_config({"model": {"name": "m"}, "task": {"name": "t"}, "steps": 5})
 
@@ -74,6 +75,17 @@ def test_samples_are_spread_over_the_step(run: RunDirectory) -> None:
     assert [json.loads(line)["problem"] for line in lines] == ["p0", "p3", "p6"]
 
 
+def test_a_sample_says_what_was_asked_and_older_samples_are_still_read(run: RunDirectory) -> None:
+    problem = Problem("p0", ({"role": "user", "content": "How many?"},))
+    told = context_of(problem, "4", Prompt.of("Count."))
+    lines = run.write_rollout_samples(1, [rollout(0)], 1, lambda each: told)
+    run.write_rollout_samples(2, [rollout(0)], 1)
+    new, old = Run(run.path).samples[1][0], Run(run.path).samples[2][0]
+    assert new == lines[0] and list(new)[:5] == ["problem", "prompt", "question", "reference", "components"]
+    assert (new["question"], new["reference"]) == ([{"role": "user", "content": "How many?"}], "4")
+    assert new["components"] == {"system": "Count."} and not {"question", "reference", "components"} & set(old)
+
+
 def test_a_checkpoint_appears_whole_or_not_at_all(run: RunDirectory) -> None:
     with pytest.raises(RuntimeError), run.checkpoint(1) as directory:
         (directory / "weights").write_text("half")
@@ -113,7 +125,8 @@ def test_rewinding_takes_back_what_came_after(run: RunDirectory) -> None:
 def test_a_resumed_run_may_only_change_how_long_it_goes_on(run: RunDirectory) -> None:
     assert resumed_config(run.path, ["steps=9"]).steps == 9
     with pytest.raises(
-        ConfigError, match=r"seed=4.*only steps, max_rollouts, tracker, threads and the section tinker may change"
+        ConfigError,
+        match=r"seed=4.*only steps, max_rollouts, tracker, threads and the sections tinker and tracking may change",
     ):
         resumed_config(run.path, ["seed=4"])
     run.close()

@@ -15,11 +15,11 @@ import yaml
 from fastslow.config import parse_config
 from fastslow.config.run import Config
 from fastslow.errors import ConfigError, ResumeError
-from fastslow.fast.optimiser import Candidate
-from fastslow.runs import directory as module
-from fastslow.runs.directory import RunDirectory, config_text, file_size, finite, resumed_config, write_atomically
+from fastslow.fast.optimiser import Candidate, Reflection, Usage
+from fastslow.runs.config_text import config_text
+from fastslow.runs.directory import RunDirectory, file_size, finite, resumed_config, write_atomically
 from fastslow.runs.files import checkpoint_steps, read_config
-from fastslow.runs.reader import Run, read_candidates, read_metrics, read_population
+from fastslow.runs.reader import Run, read_candidates, read_metrics, read_population, read_reflections
 from fastslow.types import Completion, Prompt, Rollout, Turn
 
 SNOWMAN = "\N{SNOWMAN}"
@@ -80,7 +80,7 @@ def test_the_config_is_readable_yaml_in_the_order_of_its_options_with_what_it_ra
 
 
 def test_a_package_that_is_not_installed_has_no_version(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "PACKAGES", ("numpy", "no-such-package"))
+    monkeypatch.setattr("fastslow.runs.config_text.PACKAGES", ("numpy", "no-such-package"))
     versions = yaml.safe_load(config_text(config()))["versions"]
     assert versions == {"python": platform.python_version(), "numpy": version("numpy"), "no-such-package": None}
 
@@ -177,12 +177,12 @@ def test_without_rollouts_or_without_a_limit_there_are_no_samples(run: RunDirect
 
 def test_lines_are_appended_in_order_and_only_whole_ones_are_read(run: RunDirectory) -> None:
     assert read_metrics(run.path) == read_candidates(run.path) == []
-    assert run.positions() == {"metrics.jsonl": 0, "prompts.jsonl": 0}
+    assert run.positions() == {"metrics.jsonl": 0, "prompts.jsonl": 0, "reflections.jsonl": 0}
     run.append_metrics({"step": 1, "note": SNOWMAN})
     run.append_metrics({"step": 2})
     text = f'{{"step": 1, "note": "{SNOWMAN}"}}\n{{"step": 2}}\n'
     assert (run.path / "metrics.jsonl").read_bytes() == text.encode()
-    assert run.positions() == {"metrics.jsonl": len(text.encode()), "prompts.jsonl": 0}
+    assert run.positions() == {"metrics.jsonl": len(text.encode()), "prompts.jsonl": 0, "reflections.jsonl": 0}
     assert read_metrics(run.path) == [{"step": 1, "note": SNOWMAN}, {"step": 2}]
 
 
@@ -262,7 +262,7 @@ def test_what_would_make_another_run_is_named_key_by_key(run: RunDirectory) -> N
         run.open(other)
     assert str(caught.value) == (
         f"{str(run.path)!r} was started with another {', '.join(different)}: a resumed run keeps its options; only steps, "
-        "max_rollouts, tracker, threads and the section tinker may change"
+        "max_rollouts, tracker, threads and the sections tinker and tracking may change"
     )
     assert read_config(run.path) == config()
 
@@ -322,7 +322,7 @@ def test_anything_else_may_not(run: RunDirectory, override: str) -> None:
     named = "slow.tinker.base_url" if "url" in override else override
     assert str(caught.value) == (
         f"--set {named!r}: a resumed run keeps its options; only steps, max_rollouts, "
-        "tracker, threads and the section tinker may change"
+        "tracker, threads and the sections tinker and tracking may change"
     )
 
 
@@ -380,6 +380,7 @@ def fill(run: RunDirectory) -> dict[str, int]:
     for step in (1, 2):
         run.append_metrics({"step": step})
         run.append_candidates(step, [Candidate(Prompt.of("a"), None, True, "seed")], [step])
+        run.append_reflections(step, [Reflection("a", "system", "asked", "said", Usage(calls=1))])
         run.write_rollout_samples(step, [rollout(0)], 1)
         checkpoint(run, step)
         positions = positions or run.positions()
@@ -394,6 +395,7 @@ def test_rewinding_to_a_checkpoint_keeps_what_stood_there_and_takes_the_rest(run
         assert run.positions() == positions
         assert [line["step"] for line in read_metrics(run.path)] == [1]
         assert [line["id"] for line in read_candidates(run.path)] == [1]
+        assert [line["cycle"] for line in read_reflections(run.path)] == [1]
         assert [path.name for path in run.samples()] == ["step_1.jsonl"]
         assert checkpoint_steps(run.path) == [1]
         assert read_population(run.path) == [Prompt.of("a")]
@@ -402,14 +404,16 @@ def test_rewinding_to_a_checkpoint_keeps_what_stood_there_and_takes_the_rest(run
 def test_a_file_that_a_checkpoint_did_not_know_of_is_emptied(run: RunDirectory) -> None:
     positions = fill(run)
     run.rewind({"metrics.jsonl": positions["metrics.jsonl"]}, 1)
-    assert run.positions() == {"metrics.jsonl": positions["metrics.jsonl"], "prompts.jsonl": 0}
+    assert run.positions() == {
+        "metrics.jsonl": positions["metrics.jsonl"], "prompts.jsonl": 0, "reflections.jsonl": 0,
+    }  # fmt: skip
 
 
 def test_rewinding_to_the_start_takes_everything(run: RunDirectory) -> None:
     fill(run)
     for _ in range(2):
         run.rewind(None, 5)  # whatever the step
-        assert run.positions() == {"metrics.jsonl": 0, "prompts.jsonl": 0}
+        assert run.positions() == {"metrics.jsonl": 0, "prompts.jsonl": 0, "reflections.jsonl": 0}
         assert run.samples() == []
         assert checkpoint_steps(run.path) == []
         assert read_population(run.path) == []

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from fastslow.fast.optimiser import Evolution, Usage
 from fastslow.measuring.evaluation import KlResult
 from fastslow.runs import metrics as m
 from fastslow.runs.metrics import METRICS, Merge, Metric, find
@@ -67,6 +68,7 @@ def test_what_runs_write_is_declared_and_what_is_declared_is_written() -> None:
     episodes = {metric.name: value for metric, value in episode_metrics([one]).items()}
     work = StepRecord()
     work.count_work(10, 20)
+    work.evolution(Evolution((), (), 0, Usage(), info={"merges": (2, 1)}))  # as with fast.use_merge
     lines = [*recorded_lines(), begun, estimated, own_loss, episodes, work.values]
     assert undeclared(lines) == []
     written = {found.metric for line in lines for key in line if (found := find(key)) is not None}

@@ -8,8 +8,9 @@ import pytest
 
 from fastslow.config import Config, parse_config
 from fastslow.errors import ConfigError, ResumeError
-from fastslow.runs.directory import RunDirectory, transcript
+from fastslow.runs.directory import RunDirectory
 from fastslow.runs.files import read_config
+from fastslow.runs.samples import transcript
 from fastslow.types import Completion, Rollout, Trace, Turn
 
 

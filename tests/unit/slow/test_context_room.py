@@ -1,19 +1,22 @@
 """How long a prompt may be, with a tokenizer that makes a token of each character and two of each role."""
 
+import json
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
 from fastslow.errors import ConfigError
 from fastslow.slow.context_room import ContextRoom
-from fastslow.tasks.base import Split, Task
-from fastslow.types import Message, Problem, Prompt, Score
+from fastslow.tasks.base import EpisodeTask, Split, Task
+from fastslow.types import Message, Problem, Prompt, Score, Tool
 
 SEED = Prompt.from_dict({"system": "be", "tools": "none"})
 
 
-def encode(messages: Sequence[Message]) -> tuple[int, ...]:
-    return tuple(ord(letter) for message in messages for letter in f"##{message['content']}")
+def encode(messages: Sequence[Message], tools: Sequence[Tool]) -> tuple[int, ...]:
+    shown = "".join(json.dumps(tool) for tool in tools)
+    return tuple(ord(letter) for text in (*(f"##{m['content']}" for m in messages), shown) for letter in text)
 
 
 class TwoParts(Task):
@@ -74,3 +77,55 @@ def test_where_nothing_is_known_nothing_is_refused(room: ContextRoom) -> None:
 
 def test_other_components_that_take_everything_leave_nothing() -> None:
     assert room_of(12).max_chars(SEED.replace("tools", "x" * 60), "system") == 0
+
+
+# -- tools -------------------------------------------------------------------------------------------------------------
+
+
+class Armed(TwoParts, EpisodeTask):
+    """Its episodes have one tool, which the component `tools` describes. Those of the kind "broken" cannot be made."""
+
+    made: tuple[Any, ...] = ()
+
+    def episode(self, problem: Problem, prompt: Prompt) -> Any:
+        if problem.kind == "broken":
+            raise OSError("no server")
+        episode = EpisodeOf({"name": prompt.as_dict()["tools"]})
+        self.made += (episode,)
+        return episode
+
+
+class EpisodeOf:
+    def __init__(self, tool: Tool) -> None:
+        self.tools, self.closed = (tool,), 0
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+def armed_room(*lengths: int, kind: str = "", limit: int = 80) -> tuple[ContextRoom, Armed]:
+    task = Armed(*lengths)
+    problems = [Problem(problem.id, problem.messages, kind=kind) for problem in task.all]
+    return ContextRoom(encode, task, limit, 10, [("train", problem) for problem in problems]), task
+
+
+def test_the_tools_schemas_take_their_part_of_the_context() -> None:
+    room, task = armed_room(3, 12)
+    schema = len(json.dumps({"name": "none"}))
+    assert room.longest == 23 + schema
+    # A description stands in the context twice here: in the system message, and in its tool.
+    assert room.max_chars(SEED, "system") == 80 - 10 - 4 - 12 - 1 - len("none") - schema
+    assert room.refusal(SEED.replace("tools", "x" * 19)) is None
+    assert "1 tokens too long" in str(room.refusal(SEED.replace("tools", "x" * 19).replace("system", "bes+")))
+    with pytest.raises(ConfigError, match=r"'p1' of the train split, is 2 tokens too long"):
+        armed_room(3, 12, limit=23 + schema + 8)[0].check_problems("the seed prompt", SEED)
+    # One episode for each kind of problems and prompt, and each is closed.
+    assert len(task.made) == 4
+    assert [episode.closed for episode in task.made] == [1] * 4
+
+
+def test_an_episode_that_cannot_be_made_stops_nothing_here(caplog: pytest.LogCaptureFixture) -> None:
+    room, _ = armed_room(3, 12, kind="broken")
+    assert room.longest == 23
+    assert room.refusal(SEED) is None
+    assert "problem 'p0': the tools are not counted, its episode cannot be made: no server" in caplog.text

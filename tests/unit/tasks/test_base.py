@@ -3,7 +3,7 @@
 import pytest
 
 from fastslow.errors import TaskError
-from fastslow.tasks.base import ScoringFailure, Task, check_splits, with_system_prompt
+from fastslow.tasks.base import ScoringFailure, Task, check_splits, reference_of, with_system_prompt
 from fastslow.types import Problem, Prompt, Score
 
 
@@ -47,6 +47,31 @@ def test_a_broken_scorer_masks_its_rollout_and_no_other():
         ScoringFailure("RuntimeError: the sandbox is down"),
         Score(1.0),
     ]
+
+
+@pytest.mark.parametrize(
+    ("data", "reference"),
+    [
+        ({"answer": 4}, "4"),
+        ({"reference": "four", "answer": 4}, "four"),
+        ({"answer": [4]}, None),
+        ({"answer": True}, None),
+    ],
+)
+def test_a_task_tells_the_reference_answer_that_its_problem_holds(data, reference):
+    problem = Problem("p", PROBLEM.messages, data)
+    assert reference_of(Fixed(), problem) == reference
+    assert reference_of(Fixed().with_seed_prompt(Prompt.of("Be brief.")), problem) == reference
+
+
+def test_a_reference_that_breaks_or_is_long_costs_nothing():
+    class Odd(Fixed):
+        def reference(self, problem):
+            return problem.data["missing"] if problem.id == "p" else "\ud800" + "x" * 9000
+
+    assert reference_of(Odd(), PROBLEM) is None
+    long = reference_of(Odd(), Problem("q", PROBLEM.messages))
+    assert len(long) <= 2000 and long.encode()
 
 
 @pytest.mark.parametrize("reward", [-0.1, 1.1, float("nan")])

@@ -14,7 +14,7 @@ from fastslow.fast.gepa.optimiser import GepaOptimiser
 from fastslow.fast.optimiser import Evaluation
 from fastslow.fast.proposers.base import ProposalRequest
 from fastslow.fast.proposers.lesson import LessonProposer
-from fastslow.fast.proposers.reflection_prompt import render_messages
+from fastslow.fast.proposers.reflection_prompt import Wording, render_messages
 from fastslow.rollouts.play import RolloutRequest, make_rollouts
 from fastslow.slow.engine import SampleRequest, SamplingParams
 from fastslow.tasks.base import Task
@@ -137,9 +137,9 @@ def test_what_nobody_would_read_is_refused(given: Any, error: type[Exception], m
 def test_reflection_is_told_what_it_writes() -> None:
     prompt = Prompt.from_dict({"system": "s", "tool:f": "t", "skill:g": "u"})
     asked = {
-        name: render_messages(
-            ProposalRequest(prompt, name, (), 0), recipe="light", max_prompt_chars=900, example_chars=900
-        )[0]["content"].split("\n")[0]
+        name: render_messages(ProposalRequest(prompt, name, (), 0), Wording(max_prompt_chars=900), 900)[0][
+            "content"
+        ].split("\n")[0]
         for name in prompt.as_dict()
     }
     assert asked["system"].endswith("You improve the part of that prompt named 'system'.")

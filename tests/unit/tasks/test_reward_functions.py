@@ -30,6 +30,26 @@ def test_rewards_are_summed_with_weights_and_mapped_from_their_range():
     assert got == [Score(0.5, "matches: 1\nlength: 1"), Score(0.2, "matches: 0\nlength: 2")]
 
 
+def test_a_function_may_say_why():
+    def says(completions, **kwargs):
+        return [(1.0, "Good."), Score(0.5, "Add a unit.\nIt is cm."), (0.0, None), None][: len(completions)]
+
+    got = score([says, matches], ["a", "b", "a", "a"], reward_range=[0, 2])
+    assert [each.feedback for each in got] == [
+        "Good.\nsays: 1\nmatches: 1", "Add a unit.\nIt is cm.\nsays: 0.5\nmatches: 0", "says: 0\nmatches: 1", "matches: 1",
+    ]  # fmt: skip
+    assert [each.reward for each in got] == [1.0, 0.25, 0.5, 0.5]
+
+
+@pytest.mark.parametrize("value", [(1.0, 3), ("x", "Good."), (1.0, "a", "b"), (None, 3, 4)])
+def test_what_is_no_reward_with_words_is_said(value):
+    def odd(completions, **kwargs):
+        return [value]
+
+    with pytest.raises(TaskError, match="reward_functions: 'module:odd' returned the"):
+        score([odd], ["a"])
+
+
 def test_a_negative_range_is_mapped_too():
     def signed(completions, **kwargs):
         return [-1.0, 0.0, 1.0]
@@ -108,14 +128,14 @@ def test_async_functions_with_and_without_a_running_loop():
         ([1.0], "returned 1 rewards for 2 completions"),
         (0.5, "returned 0.5 for 2 completions"),
         (None, "returned None for 2 completions"),
-        (["good", 1.0], "returned the reward 'good': a number or None is needed"),
+        (["good", 1.0], "returned the reward 'good': a number, .number, text."),
         ([float("nan"), 1.0], "returned the reward nan"),
         ([float("inf"), 1.0], "returned the reward inf"),
         ("10", "returned '10' for 2 completions"),
         (b"10", "returned b'10' for 2 completions"),
         ({0: 1.0, 1: 0.0}, r"returned \{0: 1.0, 1: 0.0\} for 2 completions"),
         ({0.0, 1.0}, r"returned \{0.0, 1.0\} for 2 completions"),
-        (["1", "0"], "returned the reward '1': a number or None is needed"),
+        (["1", "0"], "returned the reward '1': a number, .number, text."),
         ([[1.0], [0.0]], r"returned the reward \[1.0\]"),
         ([1j, 0.0], "returned the reward 1j"),
         ([1.0, 0.0, 1.0], "returned 3 rewards for 2 completions"),

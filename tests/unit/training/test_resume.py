@@ -2,10 +2,9 @@
 
 import json
 import os
+import resource
 import shutil
 import signal
-import subprocess
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,9 @@ from fastslow.runs.directory import RunDirectory
 from fastslow.runs.reader import read_metrics
 from fastslow.training.build import prepare
 from fastslow.training.resume import find_checkpoint
+from fastslow.training.session import TrainingSession
 
+from commands import Fork
 from runs import record_of, small_config
 
 
@@ -231,35 +232,25 @@ def test_a_config_that_is_none_is_named(cut: Path, text: bytes, capsys: pytest.C
         assert "config.yaml' is broken: " in capsys.readouterr().err
 
 
-LIMITED = """
-import resource, sys
-from fastslow.cli.main import main
-limit = int(sys.argv.pop(1))
-import fastslow.training.session as session
-begin = session.TrainingSession.__enter__
-def enter(self):
-    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-    return begin(self)
-session.TrainingSession.__enter__ = enter
-sys.exit(main(["train", "--quiet", *sys.argv[1:]]))
-"""
-
-
 def test_a_disk_that_takes_no_more_leaves_the_last_checkpoint_and_says_what_to_do(
     cut: Path, tiny_model_dir: Path, runs: Path
 ) -> None:
     small = 20_000  # the records of a step fit, the weights do not
-    done = subprocess.run(
-        [sys.executable, "-c", LIMITED, str(small), "--resume", str(cut), "--set", "steps=6"],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-    )
-    assert done.returncode == 2, done.stderr
-    assert "Traceback" not in done.stderr
-    assert "step_4' could not be written: " in done.stderr and "Make room or lift the limit" in done.stderr
-    assert "it goes on from the checkpoint after step 3" in done.stderr
+    begin = TrainingSession.__enter__
+
+    def enter(session: TrainingSession) -> TrainingSession:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (small, small))
+        return begin(session)
+
+    def limited() -> int:
+        TrainingSession.__enter__ = enter  # type: ignore[method-assign]
+        return main(["train", "--quiet", "--resume", str(cut), "--set", "steps=6"])
+
+    status, _, said = Fork(limited).end()
+    assert status == 2, said
+    assert "Traceback" not in said
+    assert "step_4' could not be written: " in said and "Make room or lift the limit" in said
+    assert "it goes on from the checkpoint after step 3" in said
     assert sorted(path.name for path in (cut / "checkpoints").iterdir()) == ["step_2", "step_3"]
     train(small_config(tiny_model_dir, cut), resume=cut)
     assert record_of(cut) == record_of(runs / "whole")

@@ -1,7 +1,6 @@
 import inspect
 import signal
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -10,10 +9,12 @@ import pytest
 from fastslow.cli.progress import make_observer
 from fastslow.errors import ConfigError
 from fastslow.loop import train
-from fastslow.runs.reader import read_metrics
+from fastslow.runs.metrics import gaps
+from fastslow.runs.reader import Run, read_metrics
 from fastslow.training.build import check
 from fastslow.training.observer import SilentObserver
-from fastslow.training.tracking import check_tracker, make_tracker, scalars
+from fastslow.training.trackers import scalars
+from fastslow.training.tracking import check_tracker, make_tracker
 
 from runs import small_config
 
@@ -30,9 +31,19 @@ def test_tensorboard_gets_every_number_of_every_step(tiny_model_dir: Path, tmp_p
         (name, line["step"]): value
         for line in read_metrics(tmp_path / "run")
         for name, value in line.items()
-        if isinstance(value, int | float) and name != "step"
+        if isinstance(value, int | float)
+        and name != "step"
+        # No search, or no evaluation, in this step: a gap, not a zero.
+        and not (value == 0 and name in gaps(line))
     }
     assert {step for _, step in expected} == {0, 1, 2}
+    assert ("time/evolve_s", 1) in written and ("time/evolve_s", 2) not in written  # T is 2: one search
+    texts = {name: [event.step for event in events.Tensors(name)] for name in events.Tags()["tensors"]}
+    assert texts["samples/text_summary"] == [1, 2]
+    assert texts["prompts/population/text_summary"] == texts["prompts/candidates/text_summary"] == [1]
+    (shown,) = events.Tensors("prompts/population/text_summary")
+    assert "rank `1`" in shown.tensor_proto.string_val[0].decode()
+    assert "_hparams_/session_start_info" in events.summary_metadata
     assert len({name for name, _ in expected}) > 30
     assert written == pytest.approx(expected)
 
@@ -41,8 +52,8 @@ def test_what_was_not_measured_is_left_out() -> None:
     assert scalars({"step": 3, "a": 1.5, "b": None, "c": "text", "d": 2}) == {"a": 1.5, "d": 2}
 
 
-@pytest.mark.skipif(find_spec("trackio") is not None, reason="trackio is installed")
-def test_a_missing_tracker_is_named_before_anything_runs() -> None:
+def test_a_missing_tracker_is_named_before_anything_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fastslow.training.tracking.find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"pip install 'fastslow\[trackio\]'"):
         check_tracker("trackio")
 
@@ -104,7 +115,11 @@ def test_a_tracker_of_ones_own_gets_every_event_once_beside_the_observer(tiny_mo
     assert tracker.output == str(own / "run")
     assert tracker.steps == [0, 1, 2]
     assert (tracker.kinds[0], tracker.kinds[-1]) == ("start", "end")
-    assert tracker.kinds == Listener.kinds
+    assert tracker.kinds == Listener.kinds and tracker.kinds.count("samples") == 2
+    kept = [line for lines in Run(own / "run").samples.values() for line in lines]
+    prompts = {line["hash"]: line["components"] for line in Run(own / "run").candidates}
+    assert kept and all(line["components"] == prompts[line["prompt"]] for line in kept)
+    assert {line["question"][0]["content"] for line in kept} <= {f"n{number}" for number in range(12)}
 
 
 def test_the_command_line_does_not_make_the_tracker_a_second_time() -> None:

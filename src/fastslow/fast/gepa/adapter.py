@@ -10,9 +10,10 @@ from gepa.core.adapter import EvaluationBatch
 from gepa.core.state import GEPAState
 
 from fastslow.errors import InfrastructureError, ReflectionError
-from fastslow.fast.optimiser import Candidate, Evaluate, Evaluation, Usage
+from fastslow.fast.gepa.book import ReflectionBook, attempts
+from fastslow.fast.optimiser import MEMBER, Candidate, Evaluate, Evaluation, Usage
 from fastslow.fast.proposers.base import Example, Proposal, ProposalRequest, Proposer, propose_all
-from fastslow.fast.transcript import feedback_of, turns_of
+from fastslow.fast.transcript import feedback_of, reference_of, turns_of
 from fastslow.seeding import derive_seed
 from fastslow.slow.context_room import ContextRoom
 from fastslow.types import Problem, Prompt, Rollout
@@ -87,6 +88,7 @@ class CycleAdapter:
         """Of each pair with a scored rollout, the one that stands for it in comparisons."""
         self.entries: dict[str, Entry] = {}
         self.refused: list[Candidate] = []
+        self.book = ReflectionBook()
 
     # -- gepa's side ---------------------------------------------------------------------------------------------------
 
@@ -151,12 +153,10 @@ class CycleAdapter:
         """Score members of the population on every anchor, in one batch. Raises BudgetSpentError, InfrastructureError."""
         self.ask([(prompt, problem) for prompt in seeds for problem in self.anchors])
         for prompt in seeds:
-            entry = self.entries.setdefault(
-                prompt.hash, Entry(prompt, accepted=True, reason="member of the population")
-            )
+            entry = self.entries.setdefault(prompt.hash, Entry(prompt, accepted=True, reason=MEMBER))
             self.book_scores(entry, self.anchors)
             if not entry.scores:
-                entry.reason = "member of the population; none of its rollouts could be scored"
+                entry.reason = f"{MEMBER}; none of its rollouts could be scored"
 
     def scores(self, prompt: Prompt, problems: Sequence[Problem]) -> dict[str, float]:
         """Mean rewards by problem id; empty where no rollout of the prompt has one.
@@ -283,7 +283,9 @@ class CycleAdapter:
     def _request(self, parent: Prompt, component: str, examples: tuple[Example, ...]) -> ProposalRequest:
         self.proposals += 1
         chars = None if self.room is None else self.room.max_chars(parent, component)
-        return ProposalRequest(parent, component, examples, derive_seed(self.seed, "propose", self.proposals), chars)
+        seed = derive_seed(self.seed, "propose", self.proposals)
+        tried = attempts(parent, component, self.candidates(), getattr(self.proposer, "attempts", 0))
+        return ProposalRequest(parent, component, examples, seed, chars, tried)
 
     def _child(
         self,
@@ -294,6 +296,7 @@ class CycleAdapter:
         """Book what one job's proposals cost and brought; its texts, where they make a new candidate."""
         texts: dict[str, str] = {}
         for request, outcome in zip(requests, outcomes, strict=True):
+            self.book.add(outcome)
             if isinstance(outcome, ReflectionError):
                 self._book_failure(request, outcome, feedback)
             else:
@@ -307,6 +310,7 @@ class CycleAdapter:
         parent = requests[0].parent
         child = Prompt.from_dict({**parent.as_dict(), **texts})
         refusal = self._refusal(child)
+        self.book.judged(len(requests), child, refusal)
         if refusal is not None:
             self.idle += 1
             self.refused.append(Candidate(child, parent.hash, False, f"refused: {refusal}", {}, feedback))
@@ -359,5 +363,8 @@ def _example(evaluation: Evaluation) -> Example | None:
     if not valid:
         return None
     worst = min(valid, key=lambda rollout: rollout.reward or 0.0)
-    question = "\n\n".join(m["content"] for m in evaluation.problem.messages if m["role"] != "system")
-    return Example(question, worst.text, worst.reward or 0.0, feedback_of(worst), turns_of(worst))
+    problem = evaluation.problem
+    question = "\n\n".join(m["content"] for m in problem.messages if m["role"] != "system")
+    return Example(
+        question, worst.text, worst.reward or 0.0, feedback_of(worst), turns_of(worst), reference_of(problem)
+    )

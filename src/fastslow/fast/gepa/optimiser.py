@@ -17,6 +17,7 @@ Deviations from gepa and from the paper, each because a population is evolved ag
 - A masked rollout is never a 0: it is asked for once more, then replaced by the candidate's mean over the others. A
   candidate without any scored rollout is not accepted; three such batches in a row end the run as a failed scorer.
 - A child that does not fit into the policy's context beside the longest problem and a whole answer is refused unscored.
+- By option, two prompts are merged into one (`merging.py`).
 - Reflection that fails for good `max_failures` times in a row ends the cycle.
 """
 
@@ -39,6 +40,7 @@ from fastslow.fast.gepa.hooks import (
     SeedPopulation,
 )
 from fastslow.fast.gepa.kinds import Kinds
+from fastslow.fast.gepa.merging import Merging
 from fastslow.fast.optimiser import Evaluate, Evolution, Usage
 from fastslow.fast.pareto import Scores, is_luck, mean_score, paired_gain, select_population
 from fastslow.fast.proposers.base import Proposer
@@ -50,7 +52,9 @@ STALE_SHARE = 0.25
 
 
 class GepaOptimiser:
-    """Evolves a population with gepa. `metric_calls` is the hard ceiling of one cycle."""
+    """Evolves a population with gepa. `metric_calls` is the hard ceiling of one cycle, `merges` the most accepted merges of
+    one; 0: none is tried.
+    """
 
     def __init__(
         self,
@@ -62,13 +66,14 @@ class GepaOptimiser:
         proposals_per_iteration: int = 1,
         max_failures: int = 3,
         room: ContextRoom | None = None,
+        merges: int = 0,
     ) -> None:
         self.proposer, self.seed_prompt = proposer, seed_prompt
         self.metric_calls = metric_calls
         self.reflection_minibatch = reflection_minibatch
         self.proposals_per_iteration = proposals_per_iteration
         self.max_failures = max_failures
-        self.room = room
+        self.room, self.merges = room, merges
 
     def evolve(
         self,
@@ -91,7 +96,8 @@ class GepaOptimiser:
         kinds = Kinds(adapter, self.reflection_minibatch, random.Random(derive_seed(seed, "kinds")))
         if restarted or (kinds.neglected(adapter.pool()) and self._restart(adapter)):
             seeds = [*(prompt for prompt in seeds if prompt != self.seed_prompt), self.seed_prompt]
-        self._run_gepa(adapter, [prompt for prompt in seeds if adapter.entries[prompt.hash].scores], kinds, seed)
+        scored = [prompt for prompt in seeds if adapter.entries[prompt.hash].scores]
+        merging = self._run_gepa(adapter, scored, kinds, seed)
         pool = adapter.pool()
         chosen = select_population(
             [kinds.comparable(scores) for scores in adapter.single_pool()],
@@ -118,8 +124,12 @@ class GepaOptimiser:
                 "masked": adapter.masked,
                 "too_long": adapter.too_long,
                 "restarted": restarted,
+                **({"merges": (merging.tried, merging.accepted)} if merging is not None else {}),
             },
             by_kind=kinds.best(evolved, pool),
+            refusals=adapter.book.refusals,
+            proposed=adapter.book.proposed,
+            reflections=adapter.book.kept,
         )
 
     def _too_small(self, seeds: Sequence[Prompt], size: int) -> Evolution:
@@ -148,11 +158,13 @@ class GepaOptimiser:
             return False
         return True
 
-    def _run_gepa(self, adapter: CycleAdapter, seeds: Sequence[Prompt], kinds: Kinds, seed: int) -> None:
+    def _run_gepa(self, adapter: CycleAdapter, seeds: Sequence[Prompt], kinds: Kinds, seed: int) -> Merging | None:
         minibatch = min(self.reflection_minibatch, len(adapter.anchors))
         # Without these two, mypy asks for every method of gepa's optional protocols.
         gepa_adapter: Any = adapter
         callbacks: list[Any] = [SeedPopulation(adapter, seeds), Race(adapter), Recorder(adapter)]
+        merging = Merging(adapter, self.merges, random.Random(derive_seed(seed, "merge"))) if self.merges else None
+        callbacks += [merging] if merging is not None else []
         # At the ceiling gepa is left by an exception: what has been scored so far is the cycle's result.
         with contextlib.suppress(BudgetSpentError):
             optimize(
@@ -173,6 +185,7 @@ class GepaOptimiser:
             )
         if adapter.crash is not None:
             raise adapter.crash
+        return merging
 
 
 def has_paid(pool: Sequence[tuple[Prompt, Scores]], seeds: Sequence[Prompt]) -> bool:

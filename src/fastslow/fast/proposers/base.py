@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from fastslow.errors import ReflectionError
-from fastslow.fast.optimiser import Usage
+from fastslow.fast.optimiser import Reflection, Usage
 from fastslow.text import control_characters, printable
 from fastslow.types import Prompt
 
@@ -15,7 +15,7 @@ class Example:
     """One rollout as reflection sees it: the question, what the policy answered, its reward and the verifier's words.
 
     `turns` is the transcript of an episode of several turns, as (speaker, text) after the question; () where there is one
-    answer.
+    answer. `reference` is the right answer where the task's data have one, "" otherwise.
     """
 
     question: str
@@ -23,25 +23,43 @@ class Example:
     reward: float
     feedback: str
     turns: tuple[tuple[str, str], ...] = ()
+    reference: str = ""
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """An edit that the search refused: the lines that it added and took out, with their sign, and why it was refused."""
+
+    change: str
+    reason: str
 
 
 @dataclass(frozen=True)
 class Proposal:
-    """A child's text for one component of its parent, and what it cost to write."""
+    """A child's text for one component of its parent, and what it cost to write.
+
+    `reflection`: of a proposer that asks a language model, what was asked and what it thought of it, for the record.
+    """
 
     text: str
     usage: Usage
+    reflection: Reflection | None = None
 
 
 @dataclass(frozen=True)
 class ProposalRequest:
-    """What one call of `Proposer.propose` is asked. `max_chars`: about what fits into the policy's context; None: anything."""
+    """What one call of `Proposer.propose` is asked. `max_chars`: about what fits into the policy's context; None: anything.
+
+    `attempts`: edits of this text that the search has refused in this cycle, oldest first, as many as the proposer's own
+    attribute `attempts` says; none where it has no such attribute.
+    """
 
     parent: Prompt
     component: str
     examples: tuple[Example, ...]
     seed: int
     max_chars: int | None = None
+    attempts: tuple[Attempt, ...] = ()
 
 
 class Proposer(Protocol):
@@ -86,6 +104,7 @@ def _clean(outcome: Proposal | ReflectionError) -> Proposal | ReflectionError:
         f"the proposed text holds control characters or surrogates ({codes})",
         outcome.usage + Usage(refused=1),
         printable(outcome.text),
+        outcome.reflection,
     )
 
 

@@ -2,7 +2,9 @@
 
 Feedback is one finding a line. A finding that is a rule ("Put the final answer in \\boxed{}.") comes back word for word
 from many rollouts; one about a single problem ("The correct answer is 13.") does not. So the most frequent line is the
-lesson, and the edit is to add it, to put it in place of an earlier one, or, where there is nothing to add, to drop one.
+lesson. What a built-in scorer says of one problem's answer never is, nor is a line that is only a name and a number, such
+as a reward function without words gives. The edit is to add the lesson, to put it in place of an earlier one, or, where
+there is nothing to add, to drop one.
 The recipe `full` starts again from the prompt's first line. With a phrase book a lesson is said in words that the policy
 knows: a guess, which may take the place of an earlier guess at the same lesson.
 """
@@ -18,10 +20,13 @@ from fastslow.fast.proposers.phrasebook import Phrasebook
 from fastslow.fast.proposers.settings import LessonConfig
 from fastslow.resources import resolve_path
 from fastslow.slow.engine import PolicyEngine
+from fastslow.text import is_bare_number
 from fastslow.types import Prompt
 
 REPLACE_PROBABILITY = 0.15
 RETRY_PROBABILITY = 0.5
+# Where answers are few (yes and no, letters), such lines come back as often as rules do.
+OF_ONE_PROBLEM = ("The reference answer is ", "The correct answer is ", "The answer was ")
 
 
 def check(config: LessonConfig) -> None:
@@ -110,9 +115,14 @@ def count_lessons(examples: Sequence[Example], known: Sequence[str]) -> Counter[
     counts: Counter[str] = Counter()
     for example in failed:
         lines = dict.fromkeys(" ".join(line.split()) for line in example.feedback.splitlines())
-        counts.update(line for line in lines if line and normalise(line) not in said)
+        counts.update(line for line in lines if may_teach(line) and normalise(line) not in said)
     needed = min(2, len(examples))
     return Counter({line: count for line, count in counts.items() if count >= needed})
+
+
+def may_teach(line: str) -> bool:
+    """Whether a line of feedback can be a lesson: it has words, and they are not of one problem's answer."""
+    return bool(line) and not is_bare_number(line) and not line.startswith(OF_ONE_PROBLEM)
 
 
 def normalise(line: str) -> str:

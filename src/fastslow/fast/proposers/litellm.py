@@ -6,7 +6,9 @@ from typing import Any
 
 from fastslow.errors import ConfigError
 from fastslow.fast.proposers.base import Proposer
+from fastslow.fast.proposers.prices import UNKNOWN_PRICE, Billing, address_of, billing
 from fastslow.fast.proposers.reflection import ReflectionProposer, Reply
+from fastslow.fast.proposers.reflection_prompt import Wording
 from fastslow.fast.proposers.remote import RemoteModel, call_error, check_remote, within
 from fastslow.fast.proposers.replies import ReplyReader
 from fastslow.fast.proposers.secrets import NO_KEY, api_key, known_secrets
@@ -34,7 +36,7 @@ def build(config: RemoteConfig, engine: PolicyEngine) -> Proposer:
     """The proposer of a config."""
     check(config)
     model = RemoteModel(str(config.model), LiteLLMChat(config), config)
-    return ReflectionProposer(model, recipe=config.recipe, max_prompt_chars=config.max_prompt_chars)
+    return ReflectionProposer(model, Wording.of(config), log_chars=config.log_chars, api_key=api_key(config))
 
 
 class LiteLLMChat:
@@ -47,6 +49,7 @@ class LiteLLMChat:
         self._api_key = api_key(config) or (NO_KEY if config.base_url else None)
         self._secrets = known_secrets(self._api_key)
         self._reader = ReplyReader(config, self._api_key, self._secrets)
+        self._billing = _billing(self._litellm, config)
 
     def __call__(self, messages: list[Message], seed: int) -> Reply:
         config = self.config
@@ -72,10 +75,37 @@ class LiteLLMChat:
             raise call_error(error, self._secrets, (TimeoutError,)) from None
 
     def _list_price(self, response: object) -> float | None:
+        if self._billing != "list":
+            return 0.0 if self._billing == "free" else None
         try:
             return float(self._litellm.completion_cost(completion_response=response))
         except Exception:  # LiteLLM raises a bare Exception for a model without a price: the cost is unknown
             return None
+
+
+def list_price(config: RemoteConfig) -> tuple[tuple[float, float] | None, str]:
+    """USD for a million tokens read and written, as LiteLLM's list has them for a provider's own address; and in words, whose
+    price it is.
+    """
+    litellm = _import()
+    kind = _billing(litellm, config)
+    if kind == "free":
+        return (0.0, 0.0), "a server of your own costs nothing"
+    if kind == "unknown":
+        return None, UNKNOWN_PRICE
+    try:
+        read, written = litellm.cost_per_token(model=config.model, prompt_tokens=10**6, completion_tokens=10**6)
+    except Exception:  # LiteLLM raises a bare Exception for a model without a price
+        return None, UNKNOWN_PRICE
+    return (float(read), float(written)), "LiteLLM's list prices"
+
+
+def _billing(litellm: Any, config: RemoteConfig) -> Billing:
+    try:
+        provider = str(litellm.get_llm_provider(config.model, api_base=config.base_url)[1])
+    except Exception:  # its name is refused elsewhere, with the way out
+        return "unknown"
+    return billing(provider, address_of(provider, config.base_url))
 
 
 def _check_environment(litellm: Any, config: RemoteConfig) -> None:

@@ -4,7 +4,9 @@ from typing import Any
 
 from fastslow.errors import ConfigError
 from fastslow.fast.proposers.base import Proposer
+from fastslow.fast.proposers.prices import UNKNOWN_PRICE
 from fastslow.fast.proposers.reflection import ReflectionProposer, Reply
+from fastslow.fast.proposers.reflection_prompt import Wording
 from fastslow.fast.proposers.remote import RemoteModel, call_error, check_remote, within
 from fastslow.fast.proposers.replies import ReplyReader
 from fastslow.fast.proposers.secrets import NO_KEY, api_key, known_secrets
@@ -23,7 +25,12 @@ def build(config: RemoteConfig, engine: PolicyEngine) -> Proposer:
     """The proposer of a config."""
     check(config)
     model = RemoteModel(f"{config.model} at {config.base_url}", OpenAIChat(config), config)
-    return ReflectionProposer(model, recipe=config.recipe, max_prompt_chars=config.max_prompt_chars)
+    return ReflectionProposer(model, Wording.of(config), log_chars=config.log_chars, api_key=api_key(config))
+
+
+def list_price(config: RemoteConfig) -> tuple[tuple[float, float] | None, str]:
+    """There is no list for this protocol: anybody may speak it."""
+    return None, UNKNOWN_PRICE
 
 
 class OpenAIChat:

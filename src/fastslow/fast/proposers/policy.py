@@ -9,29 +9,33 @@ from fastslow.errors import ReflectionError
 from fastslow.fast.optimiser import Usage
 from fastslow.fast.proposers.base import Proposer
 from fastslow.fast.proposers.reflection import Question, ReflectionProposer, Reply
+from fastslow.fast.proposers.reflection_prompt import Wording
 from fastslow.fast.proposers.settings import PolicyProposerConfig
 from fastslow.slow.engine import PolicyEngine, SampleRequest, SamplingParams
 from fastslow.types import Completion
 
-EXAMPLE_CHARS = 8000
-MIN_EXAMPLE_CHARS = 250
+REQUEST_CHARS: int = PolicyProposerConfig.model_fields["request_chars"].default
+MIN_REQUEST_CHARS = 250
 
 
 def check(config: PolicyProposerConfig) -> None:
-    """Nothing can be known to fail before the policy is loaded."""
+    """Raises ConfigError for a template that cannot be used; nothing else can be known before the policy is loaded."""
+    Wording.of(config)
 
 
 def build(config: PolicyProposerConfig, engine: PolicyEngine) -> Proposer:
     """The proposer of a config."""
-    model = PolicyModel(engine, config.max_tokens, config.temperature)
-    return ReflectionProposer(model, recipe=config.recipe, max_prompt_chars=config.max_prompt_chars)
+    model = PolicyModel(engine, config.max_tokens, config.temperature, config.request_chars)
+    return ReflectionProposer(model, Wording.of(config), log_chars=config.log_chars)
 
 
 class PolicyModel:
     """Answers questions in one batch of the policy, with its current weights."""
 
-    def __init__(self, engine: PolicyEngine, max_tokens: int, temperature: float) -> None:
-        self.engine, self.temperature = engine, temperature
+    def __init__(
+        self, engine: PolicyEngine, max_tokens: int, temperature: float, request_chars: int = REQUEST_CHARS
+    ) -> None:
+        self.engine, self.temperature, self.request_chars = engine, temperature, request_chars
         self.limit: int | None = getattr(engine, "context_limit", None)
         # At most half of the context is kept for the reply, so that a question always has room.
         self.max_tokens = max_tokens if self.limit is None else min(max_tokens, self.limit // 2)
@@ -50,13 +54,14 @@ class PolicyModel:
 
     def _fit(self, question: Question) -> tuple[int, ...] | None:
         """The question's tokens, its examples halved until they fit; None where they never do."""
-        chars = EXAMPLE_CHARS
-        while chars >= MIN_EXAMPLE_CHARS:
+        chars = self.request_chars
+        while True:
             context = self.engine.encode(question.messages(chars))
             if self.limit is None or len(context) + self.max_tokens <= self.limit:
                 return context
             chars //= 2
-        return None
+            if chars < MIN_REQUEST_CHARS:
+                return None
 
     def _reply(self, context: tuple[int, ...], completion: Completion) -> Reply:
         written = len(completion.tokens)

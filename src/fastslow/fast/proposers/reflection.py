@@ -6,15 +6,16 @@ a broken prompt would be trained on for a whole cycle (gepa adopts them as they 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 from fastslow.errors import ReflectionError
-from fastslow.fast.optimiser import Usage
+from fastslow.fast.optimiser import Reflection, Usage
 from fastslow.fast.proposers.base import Example, Proposal, ProposalRequest
-from fastslow.fast.proposers.reflection_prompt import CLOSE, OPEN, render_messages
+from fastslow.fast.proposers.clipping import THOUGHT_END, clip
+from fastslow.fast.proposers.reflection_prompt import CLOSE, OPEN, Wording, render_messages
+from fastslow.fast.proposers.secrets import known_secrets, redact
 from fastslow.types import Message, Prompt
 
-THOUGHT_END = "</think>"
 FINISHED = (None, "stop", "eos", "end_turn")
 
 
@@ -28,27 +29,27 @@ class Reply:
     refusal: str | None = None
 
 
-@dataclass(frozen=True)
+@dataclass
 class Question:
-    """One request as a model asks it: rendered to messages at the length that the model can take."""
+    """One request as a model asks it: rendered to messages at the length that the model can take.
+
+    `asked` is what was rendered last: the question as it went out.
+    """
 
     request: ProposalRequest
-    recipe: str
-    max_prompt_chars: int
+    wording: Wording
+    asked: str = ""
 
     @property
     def seed(self) -> int:
         """The request's own: the same question gets the same answer from the policy."""
         return self.request.seed
 
-    def messages(self, example_chars: int) -> list[Message]:
-        """The conversation that asks for a new text."""
-        return render_messages(
-            self.request,
-            recipe=self.recipe,
-            max_prompt_chars=self.max_prompt_chars,
-            example_chars=example_chars,
-        )
+    def messages(self, request_chars: int) -> list[Message]:
+        """The conversation that asks for a new text, with about so many characters of examples."""
+        messages = render_messages(self.request, self.wording, request_chars)
+        self.asked = "\n\n".join(message["content"] for message in messages)
+        return messages
 
 
 class ReflectionModel(Protocol):
@@ -60,10 +61,21 @@ class ReflectionModel(Protocol):
 
 
 class ReflectionProposer:
-    """Proposes what a reflection LM writes, after checking it."""
+    """Proposes what a reflection LM writes, after checking it.
 
-    def __init__(self, model: ReflectionModel, *, recipe: str, max_prompt_chars: int) -> None:
-        self.model, self.recipe, self.max_prompt_chars = model, recipe, max_prompt_chars
+    `log_chars`: what is kept of a request and of a diagnosis, in characters; 0: nothing. `api_key`: what must not be kept.
+    """
+
+    def __init__(
+        self, model: ReflectionModel, wording: Wording, *, log_chars: int = 0, api_key: str | None = None
+    ) -> None:
+        self.model, self.wording, self.log_chars = model, wording, log_chars
+        self._secrets = known_secrets(api_key)
+
+    @property
+    def attempts(self) -> int:
+        """How many refused edits a request shows: no more need be looked up."""
+        return self.wording.attempts
 
     def propose(self, parent: Prompt, component: str, examples: Sequence[Example], *, seed: int) -> Proposal:
         """As `propose_batch`, for one request. Raises ReflectionError."""
@@ -74,24 +86,53 @@ class ReflectionProposer:
 
     def propose_batch(self, requests: Sequence[ProposalRequest]) -> list[Proposal | ReflectionError]:
         """A proposal or an error for each request, in their order."""
-        questions = [Question(request, self.recipe, self.max_prompt_chars) for request in requests]
+        questions = [Question(request, self.wording) for request in requests]
         replies = self.model.answer(questions)
-        return [self._judge(request, reply) for request, reply in zip(requests, replies, strict=True)]
+        return [self._judge(question, reply) for question, reply in zip(questions, replies, strict=True)]
 
-    def _judge(self, request: ProposalRequest, reply: Reply | ReflectionError) -> Proposal | ReflectionError:
+    def _judge(self, question: Question, reply: Reply | ReflectionError) -> Proposal | ReflectionError:
         if isinstance(reply, ReflectionError):
+            spent = reply.usage if isinstance(reply.usage, Usage) else Usage()
+            reply.reflection = self._record(question, "", spent, "failed", str(reply))
             return reply
+        request = question.request
         text, refusal = read_reply(reply.text, reply.finish_reason)
         refusal = reply.refusal or refusal or self._refusal(text, request.parent.as_dict()[request.component])
         if refusal is None:
-            return Proposal(text, reply.usage)
-        return ReflectionError(refusal, reply.usage + Usage(refused=1), text or None)
+            return Proposal(text, reply.usage, self._record(question, reply.text, reply.usage, "proposed", ""))
+        spent = reply.usage + Usage(refused=1)
+        return ReflectionError(
+            refusal, spent, text or None, self._record(question, reply.text, spent, "refused", refusal)
+        )
+
+    def _record(
+        self,
+        question: Question,
+        reply: str,
+        usage: Usage,
+        outcome: Literal["proposed", "refused", "failed"],
+        reason: str,
+    ) -> Reflection | None:
+        if not self.log_chars:
+            return None
+        request = question.request
+        # Blotted out before it is cut: half a key is one, too.
+        asked, diagnosis = (redact(text, self._secrets) for text in (question.asked, read_diagnosis(reply)))
+        return Reflection(
+            request.parent.hash,
+            request.component,
+            clip(asked, self.log_chars),
+            clip(diagnosis, self.log_chars),
+            usage,
+            outcome,
+            reason,
+        )
 
     def _refusal(self, text: str, parent: str) -> str | None:
-        if len(text) > self.max_prompt_chars:
+        if len(text) > self.wording.max_prompt_chars:
             return (
                 f"the proposed text has {len(text)} characters, more than fast.proposer.max_prompt_chars = "
-                f"{self.max_prompt_chars}"
+                f"{self.wording.max_prompt_chars}"
             )
         if text == parent.strip():
             return "the proposed text is its parent's, unchanged"
@@ -100,7 +141,7 @@ class ReflectionProposer:
 
 def read_reply(reply: str, finish_reason: str | None) -> tuple[str, str | None]:
     """The new text of a reply, and why it must be refused, None where it is whole. Thoughts before it are left out."""
-    body = reply.replace("\r\n", "\n").rpartition(THOUGHT_END)[2].strip()
+    body = _body(reply)
     _, opened, rest = body.rpartition(OPEN)
     text, closed, _ = (rest if opened else body).partition(CLOSE)
     text = text.strip()
@@ -115,3 +156,14 @@ def read_reply(reply: str, finish_reason: str | None) -> tuple[str, str | None]:
     if not closed:
         return text, f"the reply is truncated: {OPEN} is never closed"
     return text, None if text else "the proposed text is empty"
+
+
+def read_diagnosis(reply: str) -> str:
+    """What a reply says beside its new text, without its thoughts; of one without a new text, all of it."""
+    body = _body(reply)
+    before, opened, rest = body.rpartition(OPEN)
+    return "\n".join(part for part in (before.strip(), rest.partition(CLOSE)[2].strip()) if part) if opened else body
+
+
+def _body(reply: str) -> str:
+    return reply.replace("\r\n", "\n").rpartition(THOUGHT_END)[2].strip()

@@ -7,9 +7,9 @@ from importlib import import_module
 from types import ModuleType
 
 from fastslow.errors import ConfigError
-from fastslow.extension import construct, load_object
+from fastslow.extension import can_make, construct
 from fastslow.fast.proposers.base import Proposer
-from fastslow.fast.proposers.settings import OwnProposerConfig, ProposerConfig
+from fastslow.fast.proposers.settings import OwnProposerConfig, ProposerConfig, RemoteConfig
 from fastslow.slow.engine import PolicyEngine
 
 MODULES = {
@@ -24,7 +24,7 @@ FIELD = "fast.proposer"
 def check_proposer(config: ProposerConfig) -> None:
     """Raises ConfigError for what can be known to fail before any model loads."""
     if isinstance(config, OwnProposerConfig):
-        if not callable(load_object(config.kind, f"{FIELD}.kind")):
+        if not can_make(config.kind, f"{FIELD}.kind"):
             raise ConfigError(f"{FIELD}.kind: {config.kind!r} cannot be called: name a class with `propose`")
         return
     _module(config).check(config)
@@ -42,6 +42,15 @@ def build_proposer(config: ProposerConfig, engine: PolicyEngine) -> Proposer:
         return own
     proposer: Proposer = _module(config).build(config, engine)
     return proposer
+
+
+def price_of(config: RemoteConfig) -> tuple[tuple[float, float] | None, str]:
+    """USD for a million tokens that a server reads, and that it writes, None where nobody knows; and whose prices they are."""
+    read, written = config.usd_per_million_input_tokens, config.usd_per_million_output_tokens
+    if read is not None and written is not None:
+        return (read, written), "the config's prices"
+    found: tuple[tuple[float, float] | None, str] = _module(config).list_price(config)
+    return found
 
 
 def _module(config: ProposerConfig) -> ModuleType:

@@ -8,25 +8,25 @@ import random
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from functools import partial
 from typing import TypeVar
 from urllib.parse import urlsplit
 
 from fastslow.errors import ConfigError, ReflectionError
 from fastslow.fast.optimiser import Usage
 from fastslow.fast.proposers.reflection import Question, Reply
+from fastslow.fast.proposers.reflection_prompt import Wording
 from fastslow.fast.proposers.replies import BrokenReply
 from fastslow.fast.proposers.secrets import api_key, redact
 from fastslow.fast.proposers.settings import RemoteConfig
 from fastslow.seeding import derive_seed
 from fastslow.text import printable, shortened, shown, storable
-from fastslow.threads import side_by_side
+from fastslow.threads import side_by_side, together
 from fastslow.types import Message
 
-EXAMPLE_CHARS = 24000
 CALLS_AT_ONCE = 8
 MAX_WAIT_S = 60.0
 MAX_RETRY_AFTER_S = 300.0
@@ -62,19 +62,20 @@ class RemoteModel:
     ) -> None:
         self.name, self.complete, self.sleep = name, complete, sleep
         self.retries, self.backoff_s = config.retries, config.backoff_s
+        self.request_chars = config.request_chars
 
     def answer(self, questions: Sequence[Question]) -> list[Reply | ReflectionError]:
         """Ask the server, several conversations at a time; answers come in the order of the questions."""
         if len(questions) == 1:
             return [self._ask(questions[0])]
-        with ThreadPoolExecutor(min(CALLS_AT_ONCE, max(1, len(questions)))) as pool:
-            return list(pool.map(self._ask, questions))
+        # Threads that nobody waits for: a pool would hold a second Ctrl-C up until every call has ended.
+        return together([partial(self._ask, question) for question in questions], CALLS_AT_ONCE)
 
     def _ask(self, question: Question) -> Reply | ReflectionError:
         # JSON has no lone surrogates, and an answer or a verifier's feedback may.
         messages: list[Message] = [
             {"role": message["role"], "content": storable(message["content"])}
-            for message in question.messages(EXAMPLE_CHARS)
+            for message in question.messages(self.request_chars)
         ]
         jitter = random.Random(derive_seed(question.seed, "backoff"))
         failures = 0
@@ -155,10 +156,11 @@ def retry_after(error: Exception) -> float | None:
 
 
 def check_remote(config: RemoteConfig) -> None:
-    """Raises ConfigError for an address that is none, a key that is missing, or half a price."""
+    """Raises ConfigError for an address that is none, a missing key, a template that lacks a field, or half a price."""
     if config.base_url is not None:
         _check_url(config.base_url)
     api_key(config)
+    Wording.of(config)
     if (config.usd_per_million_input_tokens is None) != (config.usd_per_million_output_tokens is None):
         raise ConfigError(
             "fast.proposer.usd_per_million_input_tokens and usd_per_million_output_tokens: give both prices, or neither"

@@ -49,6 +49,42 @@ class ReflectionConfig(ProposerConfig):
 
     temperature: NonNegativeNumber = option(1.0, "of the replies", unit="number")
     max_tokens: Positive = option(4096, "of a reply; thoughts of a reasoning model count", unit="tokens")
+    background: str | None = option(
+        None,
+        "what the reflection LM should know of the task",
+        unit="text",
+        more="It stands in every request, as it is.",
+    )
+    template: str | None = option(
+        None,
+        "the wording of the requests, a text file or `package:NAME/PATH`",
+        unit="path",
+        source="ours, after gepa's own",
+        more="It has the fields of [prompts.md](prompts.md#what-reflection-is-asked), checked before any model loads.",
+    )
+    request_chars: Positive = option(
+        24000,
+        "what a request may take for all its examples together",
+        unit="characters",
+        more="With `policy` it is 8000, and less where its context is short. Texts that are too long lose their middle.",
+    )
+    example_chars: Positive | None = option(
+        None, "the most of one example; none: short ones leave their room to others", unit="characters"
+    )
+    reference_answers: bool = option(
+        False, "show the right answer of each example, where the task's data have one", unit="yes or no"
+    )
+    refused_attempts: NonNegative = option(
+        0,
+        "refused edits of the same text that a request shows",
+        unit="edits",
+        more="The newest of this cycle's search.",
+    )
+    log_chars: NonNegative = option(
+        20000,
+        "what `reflections.jsonl` keeps of a request, and of a diagnosis; 0 writes no such file",
+        unit="characters",
+    )
 
 
 class RemoteConfig(ReflectionConfig):
@@ -94,6 +130,7 @@ class PolicyProposerConfig(ReflectionConfig):
     """The policy itself, with its current weights."""
 
     kind: Literal["policy"]
+    request_chars: Positive = option(8000, "what a request may take for all its examples together", unit="characters")
 
 
 class OwnProposerConfig(ProposerConfig):

@@ -1,5 +1,6 @@
 """`slow.freeze`: parameters that stay as they are, by patterns of their names."""
 
+import copy
 import difflib
 from collections import defaultdict
 from collections.abc import Sequence
@@ -18,6 +19,9 @@ def empty_model(config: ModelConfig, dtype: torch.dtype | None = None) -> Any:
     """The model's architecture without weights, from its config alone, in `dtype` where one is given. Raises ConfigError where
     there is none.
     """
+    found = loading.given_model(config)
+    if found is not None:
+        return _emptied(found, dtype)
     name, kwargs = loading.source_of(loading.without_adapter(config))
     try:
         settings = AutoConfig.from_pretrained(name, **kwargs)
@@ -27,6 +31,15 @@ def empty_model(config: ModelConfig, dtype: torch.dtype | None = None) -> Any:
     except (OSError, ValueError, KeyError) as error:
         raise ConfigError(f"model.name: no causal language model at {config.name!r}: {error}") from error
     return model
+
+
+def _emptied(model: Any, dtype: torch.dtype | None) -> Any:
+    """The architecture of a loaded model, without weights and without adapters."""
+    plain = model.get_base_model() if hasattr(model, "get_base_model") else model
+    with torch.device("meta"):
+        empty = type(plain)(copy.deepcopy(plain.config))
+        empty.tie_weights()
+    return empty if dtype is None else empty.to(dtype)
 
 
 def freeze(model: Any, patterns: Sequence[str]) -> None:

@@ -105,6 +105,7 @@ class LocalLearner:
         if not math.isfinite(loss):
             self.optimiser.discard()
             return NAN, "loss"
+        self.policy.moved = True
         try:
             norm = self.optimiser.step(learning_rate)
         except DivergedError:

@@ -1,8 +1,10 @@
 """Loading a model (a hub id, a local directory, a .gguf file or an adapter), and finding out what it can do.
 
-`model.name` may be a PEFT adapter, such as the checkpoint of a run with LoRA: see `lora.py`.
+`model.name` may be a PEFT adapter, such as the checkpoint of a run with LoRA: see `lora.py`. From Python it may stand for a
+model that is loaded already: that object itself is trained, and the base policy is a copy of it.
 """
 
+import copy
 import logging
 from collections.abc import Iterable
 from pathlib import Path
@@ -18,6 +20,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from fastslow import given
 from fastslow.errors import ConfigError
 from fastslow.resources import PREFIX, resolve_path
 from fastslow.slow.finite import check_finite
@@ -42,6 +45,21 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
+def given_model(config: ModelConfig) -> Any:
+    """The loaded model, of transformers or of PEFT, that `model.name` stands for; None where it is a name."""
+    if not (given.is_lent(config.name) or given.is_placeholder(config.name)):
+        return None
+    return given.find(config.name, "model.name")
+
+
+def device_of(config: ModelConfig) -> torch.device:
+    """Where a model computes: a loaded one where it is, unless the config says where. Raises ConfigError as `pick_device`."""
+    found = given_model(config)
+    if found is not None and config.device == "auto":
+        return torch.device(found.device)
+    return pick_device(config.device)
+
+
 def has_fast_bfloat16(device: torch.device) -> bool:
     """Whether the device multiplies bfloat16 matrices in hardware."""
     if device.type == "cuda":
@@ -51,7 +69,17 @@ def has_fast_bfloat16(device: torch.device) -> bool:
 
 
 def compute_dtype(config: ModelConfig, device: torch.device) -> torch.dtype:
-    """The arithmetic's type: float32 on CPUs that only emulate bfloat16, which is several times slower."""
+    """The arithmetic's type: float32 on CPUs that only emulate bfloat16, which is several times slower; of a loaded model its
+    own.
+    """
+    found = given_model(config)
+    if found is not None:
+        own: torch.dtype = torch.float32 if found.dtype == torch.float16 else found.dtype
+        if str(own) != f"torch.{config.dtype}":
+            raise ConfigError(
+                f"model.dtype: {config.dtype!r}, and the model that was given computes in {own}: leave it out"
+            )
+        return own
     if config.dtype == "float32":
         return torch.float32
     if has_fast_bfloat16(device):
@@ -75,6 +103,8 @@ def source_of(config: ModelConfig) -> tuple[str, dict[str, Any]]:
 
 def adapter_of(config: ModelConfig) -> lora.Adapter | None:
     """The adapter that `model.name` is, or None where it is a model. Raises ConfigError where its base is not named."""
+    if given_model(config) is not None:
+        return None
     name, kwargs = source_of(config)
     return None if "gguf_file" in kwargs else lora.find_adapter(config, name)
 
@@ -94,7 +124,12 @@ def without_adapter(config: ModelConfig) -> ModelConfig:
 
 
 def load_tokenizer(config: ModelConfig) -> PreTrainedTokenizerBase:
-    """The model's tokenizer; of an adapter that has none, its base's. Raises ConfigError where there is none."""
+    """The one that `model.tokenizer` names, or the model's; of an adapter that has none, its base's. Raises ConfigError."""
+    if config.tokenizer is not None:
+        return _named_tokenizer(config, config.tokenizer)
+    found = given_model(config)
+    if found is not None:
+        return _tokenizer_of(found)
     name, kwargs = source_of(config)
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, **kwargs)
@@ -107,12 +142,42 @@ def load_tokenizer(config: ModelConfig) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
+def _named_tokenizer(config: ModelConfig, name: str) -> PreTrainedTokenizerBase:
+    if given.is_lent(name) or given.is_placeholder(name):
+        found: PreTrainedTokenizerBase = given.find(name, "model.tokenizer")
+        return found
+    path = resolve_path(name, "model.tokenizer")
+    try:
+        named: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(path, trust_remote_code=config.trust_remote_code)
+    except Exception as error:  # loaders raise what they like for a damaged or foreign file
+        raise ConfigError(f"model.tokenizer: none could be loaded from {name!r}: {lora.told(error)}") from error
+    return named
+
+
+def _tokenizer_of(model: Any) -> PreTrainedTokenizerBase:
+    """The tokenizer that lies where a loaded model came from."""
+    name = getattr(model, "name_or_path", "")
+    try:
+        if not name:
+            raise OSError("it was not loaded by a name")
+        found: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(name)
+    except Exception as error:  # loaders raise what they like for a damaged or foreign file
+        raise ConfigError(
+            f"tokenizer: is missing, and none could be loaded for the model that was given: {lora.told(error)}. Give the "
+            "tokenizer beside the model"
+        ) from error
+    return found
+
+
 def load_text_config(config: ModelConfig) -> Any:
     """The text model's config, without any weights. Raises ConfigError where there is none."""
     return _load_config(config).get_text_config()
 
 
 def _load_config(config: ModelConfig) -> Any:
+    found = given_model(config)
+    if found is not None:
+        return found.config
     name, kwargs = source_of(without_adapter(config))
     try:
         return AutoConfig.from_pretrained(name, **kwargs)
@@ -124,8 +189,11 @@ def _load_config(config: ModelConfig) -> Any:
 
 def load_settings(config: ModelConfig) -> tuple[Any, Any]:
     """The text model's config and the generation config, without any weights. Raises ConfigError where there is none."""
-    name, kwargs = source_of(without_adapter(config))
     settings = _load_config(config)
+    found = given_model(config)
+    if found is not None:
+        return settings.get_text_config(), found.generation_config
+    name, kwargs = source_of(without_adapter(config))
     try:
         generation = GenerationConfig.from_pretrained(name, **kwargs)
     except OSError:
@@ -143,10 +211,13 @@ def load_model(
     config: ModelConfig, device: torch.device, dtype: torch.dtype, *, merge_adapter: bool = True
 ) -> PreTrainedModel:
     """The model on its device, in evaluation mode (dropout would make sampling and training disagree). Where `model.name`
-    is an adapter: its base, with the adapter merged into it or without.
+    is an adapter: its base, with the adapter merged into it or without. Where it is a loaded model: that object.
 
     Raises: ConfigError where it cannot be loaded, or where a weight is not finite.
     """
+    found = given_model(config)
+    if found is not None:
+        return _as_given(found, device, dtype)
     base, adapter = without_adapter(config), adapter_of(config)
     name, kwargs = source_of(base)
     origin = "" if adapter is None else f", the base of the adapter {config.name!r}"
@@ -161,6 +232,26 @@ def load_model(
     check_finite(dict(model.named_parameters()), f"model.name: the weights of {base.name!r}")
     model.eval()
     return lora.merge(model, adapter) if adapter is not None and merge_adapter else model
+
+
+def copy_of_base(config: ModelConfig, device: torch.device, dtype: torch.dtype) -> PreTrainedModel:
+    """The base policy as a model of its own: loaded by its name, or copied from a loaded model, whose weights must not have
+    moved yet.
+    """
+    found = given_model(config)
+    return load_model(config, device, dtype) if found is None else copy.deepcopy(found).eval()
+
+
+def _as_given(model: PreTrainedModel, device: torch.device, dtype: torch.dtype) -> PreTrainedModel:
+    """A loaded model, made ready in place."""
+    if model.dtype != dtype:
+        logger.warning("model: was given in %s and is trained in %s", model.dtype, dtype)
+        torch.nn.Module.to(model, dtype)
+    torch.nn.Module.to(model, device)
+    floats = {name: parameter for name, parameter in model.named_parameters() if parameter.is_floating_point()}
+    check_finite(floats, "model: the weights of the model that was given")
+    model.eval()
+    return model
 
 
 def _forget_gguf(model: PreTrainedModel) -> None:

@@ -10,6 +10,7 @@ Either way the base policy, which KL is measured against and a distilled prompt'
 base and adapter, as the run found them. A frozen copy of the adapter stands for it (arXiv 2605.12484 does not say).
 """
 
+import copy
 import json
 import logging
 from collections.abc import Iterator
@@ -155,12 +156,12 @@ def check_settings(config: LoraConfig, adapter: Adapter) -> None:
     for key, field, wanted in (("r", "rank", config.rank), ("lora_alpha", "alpha", config.alpha)):
         if settings.get(key) != wanted:
             raise _other(adapter, f"model.lora.{field}: is {wanted}", f"{field} {settings.get(key)}")
-    strange = _strange(settings)
+    strange = strange_settings(settings)
     if strange:
         raise _other(adapter, "model.lora: trains plain LoRA", ", ".join(f"{k} {v!r}" for k, v in strange.items()))
 
 
-def _strange(settings: dict[str, object]) -> dict[str, Any]:
+def strange_settings(settings: dict[str, object]) -> dict[str, Any]:
     """What a saved adapter has that makes it another function than plain LoRA of its rank, alpha and layers."""
     from peft import LoraConfig as PeftLoraConfig
 
@@ -208,6 +209,40 @@ def _with_saved(model: "PreTrainedModel", name: str, revision: str | None) -> "P
     trained = {name: parameter for name, parameter in policy.named_parameters() if parameter.requires_grad}
     check_finite(trained, f"model.name: the weights of the adapter {name!r}")
     return policy
+
+
+def is_adapted(model: object) -> bool:
+    """Whether a model that was given has a PEFT adapter already."""
+    return hasattr(model, "disable_adapter") and hasattr(model, "peft_config")
+
+
+def without_wrapper(model: Any) -> Any:
+    """The model inside a PEFT model; its layers still have their adapters."""
+    return model.get_base_model() if is_adapted(model) else model
+
+
+def take_adapter(policy: Any, saved: Path | None, *, trains: bool) -> "PeftModel":
+    """A PEFT model that was given, its adapter trainable and in float32, with the weights of `saved` where a checkpoint is
+    measured. `trains`: where its adapter has learnt something already, a frozen copy of it is kept for the base policy.
+    """
+    from peft import load_peft_weights, set_peft_model_state_dict
+
+    learnt = any(bool(p.any()) for name, p in policy.named_parameters() if ".lora_B." in name)
+    if trains and learnt and BASE not in policy.peft_config:
+        weights = {name: p.detach().clone() for name, p in policy.named_parameters() if f".{TRAINED}." in name}
+        policy.add_adapter(BASE, copy.copy(policy.peft_config[TRAINED]))
+        for name, parameter in policy.named_parameters():
+            original = weights.get(name.replace(f".{BASE}.", f".{TRAINED}."))
+            if f".{BASE}." in name and original is not None:
+                parameter.data = original
+    policy.set_adapter(TRAINED)
+    for name, parameter in policy.named_parameters():
+        parameter.requires_grad_(f".{TRAINED}." in name)
+        if f".{TRAINED}." in name:
+            parameter.data = parameter.data.float()
+    if saved is not None:
+        set_peft_model_state_dict(policy, load_peft_weights(str(saved), device=str(policy.device)))
+    return cast("PeftModel", policy.eval())
 
 
 def keep_base(policy: "PeftModel", adapter: Adapter) -> None:

@@ -133,17 +133,45 @@ class MemoryPlan:
             "(fast.proposer.max_prompt_chars)"
         )
 
-    def holds_rows(self, rows: int, context_tokens: int, max_tokens: int) -> bool:
-        """Whether so many completions of up to `max_tokens` can be drawn at a time, beside the keys and values of their
-        contexts, `context_tokens` together. Where the keys are not known, the answer is yes.
+    def sampling_bytes(self, rows: int, context_tokens: int, max_tokens: int) -> float:
+        """Of so many completions of up to `max_tokens` that are drawn at a time, beside the keys and values of their contexts,
+        `context_tokens` together. Without keys and values where they are not known.
         """
         room = FIRST_ROOM
         while room < max_tokens:  # buffers of keys and values double
             room *= 2
         # Logits, and two tensors of float32 that drawing makes of them.
         row = self.cost.keys_per_token * room + 3 * FLOAT32 * self.cost.vocabulary
-        needed = self.fixed.resting + rows * row + self.cost.keys_per_token * context_tokens
+        return self.fixed.resting + rows * row + self.cost.keys_per_token * context_tokens
+
+    def holds_rows(self, rows: int, context_tokens: int, max_tokens: int) -> bool:
+        """Whether so many completions of up to `max_tokens` can be drawn at a time, beside the keys and values of their
+        contexts, `context_tokens` together. Where the keys are not known, the answer is yes.
+        """
+        needed = self.sampling_bytes(rows, context_tokens, max_tokens)
         return not self.cost.keys_per_token or needed <= self.budget_gib * GIB
+
+    def estimate(self, longest: int, pass_tokens: int, rows: int, max_tokens: int) -> str:
+        """What a run without a budget takes, in a line: an update whose passes have `pass_tokens` tokens, and `rows`
+        completions that are drawn at a time, in contexts of the longest sequence.
+        """
+        fixed, tokens = self.fixed, max(longest, pass_tokens)
+        update, sampling = (
+            value / GIB
+            for value in (
+                self.peak_bytes(tokens, longest, tokens),
+                self.sampling_bytes(rows, rows * max(0, longest - max_tokens), max_tokens),
+            )
+        )
+        weights, copies, moments, gradients = (
+            f"{value / GIB:.2f}"
+            for value in (fixed.weights, fixed.base, fixed.masters + fixed.moments, fixed.gradients)
+        )
+        return (
+            f"memory, from shapes: up to {update:.2f} GiB in an update with passes of {tokens} tokens (weights {weights}, the "
+            f"base's copy {copies}, optimiser {moments}, gradients {gradients}, the rest activations), up to {sampling:.2f} "
+            f"GiB while {rows} completions are drawn; the process itself comes on top"
+        )
 
     def describe(self, longest: int) -> str:
         """The estimate in a line."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypeAlias, cast
 import torch
 from transformers import PreTrainedModel
 
+from fastslow.errors import ConfigError
 from fastslow.slow.engine import TokenSequence, Weights
 from fastslow.slow.local import attention, loading, lora
 from fastslow.slow.local.cpu_memory import keep_freed_memory
@@ -35,12 +36,14 @@ class LocalPolicy:
     """
 
     _memory: MemoryPlan | None = None
+    moved = False
+    """Whether the weights have been updated."""
 
     def __init__(
         self, config: ModelConfig, slow: SlowConfig, *, seed: int, adapter: Path | None, base: ModelConfig | None
     ) -> None:
         self.config, self.slow, self.base_config = config, slow, base or config
-        self.device = loading.pick_device(config.device)
+        self.device = loading.device_of(config)
         if self.device.type == "cpu":
             keep_freed_memory()
         elif self.device.index is not None:
@@ -53,7 +56,7 @@ class LocalPolicy:
         network = loading.load_model(config, self.device, self.dtype, merge_adapter=merged)
         self.context_limit = loading.context_limit(network.config.get_text_config())
         self.stop = loading.stop_tokens(network, self.tokenizer)
-        self.sharing = self._choose_layout(network)
+        self.sharing = self._choose_layout(lora.without_wrapper(network))
         self.model: Network = self._with_adapter(network, adapter, start, seed)
         if slow.freeze and not self.has_adapter:
             freeze(self.model, slow.freeze)
@@ -68,6 +71,16 @@ class LocalPolicy:
     def has_adapter(self) -> bool:
         """Whether a LoRA adapter is trained."""
         return hasattr(self.model, "disable_adapter")
+
+    @property
+    def is_given(self) -> bool:
+        """Whether the model was given as an object, which is trained in place."""
+        return loading.given_model(self.base_config) is not None
+
+    def keep_base(self) -> None:
+        """Make sure that there are base weights to compare with later: of a model that is trained in place, a copy now."""
+        if self.is_given and not self.has_adapter:
+            self.base_model()
 
     @property
     def adapted(self) -> "PeftModel":
@@ -146,9 +159,13 @@ class LocalPolicy:
             yield self.base_model()
 
     def base_model(self) -> PreTrainedModel:
-        """The frozen copy that full-parameter training needs; loaded when it is first asked for."""
+        """The frozen copy that full-parameter training needs; made when it is first asked for."""
         if self._base is None:
-            self._base = loading.load_model(self.base_config, self.device, self.dtype)
+            if self.moved and self.is_given:
+                raise ConfigError(
+                    "model: the base weights of a model that was given are gone: it is trained in place, and no copy was made"
+                )
+            self._base = loading.copy_of_base(self.base_config, self.device, self.dtype)
             if self.unshared_reason is None:
                 attention.use(self._base)
         return self._base
@@ -158,6 +175,8 @@ class LocalPolicy:
     ) -> "Network":
         """The network with the adapter that is trained, and where the run starts from one, that one beside it, frozen."""
         settings = self.config.lora
+        if lora.is_adapted(network):
+            return lora.take_adapter(network, saved, trains=settings is not None)
         if saved is not None:
             policy = lora.load_adapter(network, saved)
         elif settings is None:

@@ -5,7 +5,7 @@ tokens are the same, but for rounding.
 """
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch
 
@@ -32,6 +32,8 @@ class ForestSampler:
     def __init__(self, policy: LocalPolicy) -> None:
         self.policy = policy
         self.sampled_tokens = self.computed_tokens = self.kept_tokens = 0
+        self.on_rows: Callable[[int, int], None] | None = None
+        """Is told after each chunk how many completions of a call are drawn, and of how many."""
         settings = policy.slow.sampler
         self.kept = Kept(settings.kept_gib if isinstance(settings, ForestConfig) else 0.0)
         wanted = settings.decoder if isinstance(settings, ForestConfig) else "auto"
@@ -58,6 +60,8 @@ class ForestSampler:
                     chosen = [requests[index] for index in chunk]
                     for index, completions in zip(chunk, self._sample_chunk(chosen, params), strict=True):
                         results[index] += completions
+                    if self.on_rows is not None:
+                        self.on_rows(sum(map(len, results)), rows)
         finally:
             self._free()
         return results

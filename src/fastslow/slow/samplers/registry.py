@@ -1,9 +1,9 @@
 """From a config to the sampler of the local engine. A new one is one class, anywhere, named as `package.module:Class`."""
 
 from fastslow.errors import ConfigError
-from fastslow.extension import construct, load_object
+from fastslow.extension import can_make, construct
 from fastslow.slow.engine import Sampler, check_protocol
-from fastslow.slow.local.loading import pick_device
+from fastslow.slow.local.loading import device_of
 from fastslow.slow.local.policy import LocalPolicy
 from fastslow.slow.samplers.forest import ForestSampler
 from fastslow.slow.samplers.settings import AnySampler, OwnSamplerConfig, VllmConfig
@@ -14,8 +14,8 @@ from fastslow.slow.settings import ModelConfig
 def check_sampler(config: AnySampler, model: ModelConfig) -> None:
     """Raises ConfigError for what can be known to fail before the model loads."""
     if isinstance(config, VllmConfig):
-        check_vllm(config, pick_device(model.device))
-    elif isinstance(config, OwnSamplerConfig) and not callable(load_object(config.kind, "slow.sampler.kind")):
+        check_vllm(config, device_of(model))
+    elif isinstance(config, OwnSamplerConfig) and not can_make(config.kind, "slow.sampler.kind"):
         raise ConfigError(f"slow.sampler.kind: {config.kind!r} cannot be called: name a class with `sample` and `sync`")
 
 

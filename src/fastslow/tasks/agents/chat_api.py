@@ -33,6 +33,11 @@ READ = (
     "messages", "model", "n", "max_tokens", "max_completion_tokens", "stop", "logprobs", "stream", "stream_options", "tools",
 )  # fmt: skip
 """Parameters that are honoured."""
+DRAWN = ("temperature", "top_p", "seed")
+"""Parameters that a server of a trained model honours as well."""
+ADVICE = (
+    "the run's config says how completions are drawn. Leave it out, or list {name} in task.options.ignore_parameters."
+)
 MOST_CHOICES, MOST_STOPS = 128, 16
 _THOUGHTS = re.compile(r"<think>.*?(?:</think>|\Z)", re.DOTALL)
 _CALLS_BEGIN = re.compile(r"<tool_call>|\[TOOL_CALLS\]|<\|python_tag\|>|\{")
@@ -51,9 +56,20 @@ class Refused(Exception):
 
     def to_json(self) -> dict[str, Any]:
         """As OpenAI's clients read it."""
-        kinds = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
+        kinds = {
+            401: "authentication_error", 403: "permission_error", 429: "rate_limit_error", 500: "server_error",
+        }  # fmt: skip
         kind = kinds.get(self.status, "invalid_request_error")
         return {"error": {"message": self.message, "type": kind, "param": self.param, "code": self.code}}
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """How a request wants its completions drawn; None where it does not say. Agents do not: their run's config holds."""
+
+    temperature: float | None = None
+    top_p: float | None = None
+    seed: int | None = None
 
 
 @dataclass(frozen=True)
@@ -69,6 +85,7 @@ class ChatRequest:
     logprobs: bool = False
     stream: bool = False
     include_usage: bool = False
+    drawn: Drawn = Drawn()
 
 
 @dataclass(frozen=True)
@@ -88,23 +105,27 @@ class Answer:
     id: str
     choices: tuple[Choice, ...]
     prompt_tokens: int
+    created: int = 0
+    """Seconds since 1970. Agents get 0: what they get is the same in a run that is resumed."""
+    fingerprint: str | None = None
+    """What drew it: `system_fingerprint`."""
 
 
 # -- requests ----------------------------------------------------------------------------------------------------------
 
 
-def read_request(body: Any, ignored: Collection[str] = ()) -> ChatRequest:
-    """A request from its JSON. Raises Refused for what is malformed, and for what cannot be honoured and is not `ignored`."""
+def read_request(body: Any, ignored: Collection[str] = (), *, draws: bool = False, advice: str = ADVICE) -> ChatRequest:
+    """A request from its JSON. Raises Refused for what is malformed, and for what cannot be honoured and is not `ignored`.
+
+    `draws`: the request may say how completions are drawn (temperature, top_p, seed). `advice`: what a refusal ends with;
+    it may name the parameter as {name}.
+    """
     if not isinstance(body, Mapping):
         raise _wrong("The body must be a JSON object.")
     given = {name: value for name, value in body.items() if value is not None and not _says_nothing(name, value)}
     for name, value in given.items():
-        if name not in READ and name not in ignored:
-            raise _wrong(
-                f"{name}: {str(value)[:100]!r} cannot be honoured: the run's config says how completions are drawn. "
-                f"Leave it out, or list {name} in task.options.ignore_parameters.",
-                name,
-            )
+        if name not in READ and name not in ignored and not (draws and name in DRAWN):
+            raise _wrong(f"{name}: {str(value)[:100]!r} cannot be honoured: {advice.format(name=name)}", name)
     options = given.get("stream_options", {})
     if not isinstance(options, Mapping):
         raise _wrong("stream_options must be an object.", "stream_options")
@@ -120,7 +141,25 @@ def read_request(body: Any, ignored: Collection[str] = ()) -> ChatRequest:
         _flag(given, "logprobs"),
         _flag(given, "stream"),
         _flag(options, "include_usage"),
+        _drawn(body) if draws else Drawn(),
     )
+
+
+def _drawn(body: Mapping[str, Any]) -> Drawn:
+    """What a request says of how its completions are drawn. Raises Refused for numbers out of range."""
+    seed = body.get("seed")
+    if seed is not None and (not isinstance(seed, int) or isinstance(seed, bool) or not -(2**63) <= seed < 2**63):
+        raise _wrong(f"seed: {str(seed)[:100]!r} is not a whole number of 64 bits.", "seed")
+    return Drawn(_share(body, "temperature", 0.0, 2.0), _share(body, "top_p", 1e-6, 1.0), seed)
+
+
+def _share(body: Mapping[str, Any], name: str, least: float, most: float) -> float | None:
+    value = body.get(name)
+    if value is None:
+        return None
+    if not isinstance(value, int | float) or isinstance(value, bool) or not least <= value <= most:
+        raise _wrong(f"{name}: {str(value)[:100]!r} is not a number from {least:g} to {most:g}.", name)
+    return float(value)
 
 
 def read_messages(value: Any) -> tuple[Message, ...]:
@@ -287,8 +326,8 @@ def to_events(request: ChatRequest, answer: Answer) -> Iterator[dict[str, Any]]:
 
 
 def _head(request: ChatRequest, answer: Answer, kind: str) -> dict[str, Any]:
-    # No clock: what an agent gets is the same in a run that is resumed.
-    return {"id": answer.id, "object": kind, "created": 0, "model": request.model}
+    head = {"id": answer.id, "object": kind, "created": answer.created, "model": request.model}
+    return head if answer.fingerprint is None else {**head, "system_fingerprint": answer.fingerprint}
 
 
 def _usage(answer: Answer) -> dict[str, int]:
@@ -308,9 +347,10 @@ def _logprobs(choice: Choice) -> dict[str, Any]:
     return {"content": content, "refusal": None}
 
 
-def models() -> dict[str, Any]:
+def models(names: Sequence[str] = (MODEL,)) -> dict[str, Any]:
     """The list of models."""
-    return {"object": "list", "data": [{"id": MODEL, "object": "model", "created": 0, "owned_by": "fastslow"}]}
+    data = [{"id": name, "object": "model", "created": 0, "owned_by": "fastslow"} for name in names]
+    return {"object": "list", "data": data}
 
 
 def same_messages(given: Sequence[Message], known: Sequence[Message]) -> bool:

@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any
 from urllib.parse import urlsplit
 
-from fastslow.tasks.agents.chat_api import ChatRequest, Refused, models, read_request, to_events, to_json
+from fastslow.tasks.agents.chat_api import ChatRequest, Refused, to_events, to_json
 from fastslow.tasks.agents.session import AgentSession
 
 logger = logging.getLogger(__name__)
@@ -36,11 +36,14 @@ class Endpoint(ThreadingHTTPServer):
     block_on_close = False
     request_queue_size = 1024
 
-    def __init__(self, max_request_bytes: int) -> None:
+    limit_name = "task.options.max_request_bytes"
+    """What says how large a request may be."""
+
+    def __init__(self, max_request_bytes: int, port: int = 0) -> None:
         self.max_request_bytes = max_request_bytes
         self.sessions: dict[str, AgentSession] = {}
         self._places = threading.BoundedSemaphore(MAX_CONNECTIONS)
-        super().__init__((HOST, 0), _Handler)
+        super().__init__((HOST, port), _Handler)
         self._thread = threading.Thread(
             target=self.serve_forever, kwargs={"poll_interval": POLL_S}, daemon=True, name="agents' endpoint"
         )
@@ -68,6 +71,10 @@ class Endpoint(ThreadingHTTPServer):
     def add(self, session: AgentSession) -> None:
         """Serve a session from now on."""
         self.sessions[session.key] = session
+
+    def session_of(self, key: str) -> AgentSession | None:
+        """The session that a key opens; `key` is empty where a request has none."""
+        return self.sessions.get(key)
 
     def process_request(self, request: Any, client_address: Any) -> None:
         """A thread for the connection, while there is a place."""
@@ -108,9 +115,9 @@ class _Handler(BaseHTTPRequestHandler):
             path = urlsplit(self.path).path
             if (method, path) == ("GET", MODELS):
                 session.check_open()
-                self._send(200, models())
+                self._send(200, session.models())
             elif (method, path) == ("POST", CHAT):
-                request = read_request(self._body(session), session.ignored)
+                request = session.read(self._body(session))
                 self._send_answer(request, session)
             elif path in (CHAT, MODELS):
                 raise Refused(405, f"{path} does not take {method}.")
@@ -125,15 +132,19 @@ class _Handler(BaseHTTPRequestHandler):
         port = self.server.server_address[1]
         if self.headers.get("Host") not in (f"{HOST}:{port}", f"localhost:{port}"):
             raise Refused(421, f"This server answers to {self.server.base_url} only.")
+        if self.headers.get("Origin", f"http://{HOST}:{port}") not in (
+            f"http://{HOST}:{port}",
+            f"http://localhost:{port}",
+        ):
+            # A page from elsewhere could send what it may not read the answer to.
+            raise Refused(403, "Pages from elsewhere get no answer.")
 
     def _session(self) -> AgentSession:
         scheme, _, key = self.headers.get("Authorization", "").partition(" ")
-        session = self.server.sessions.get(key.strip()) if scheme.lower() == "bearer" else None
+        session = self.server.session_of(key.strip() if scheme.lower() == "bearer" else "")
         if session is None:
             time.sleep(UNKNOWN_KEY_DELAY_S)
-            raise Refused(
-                401, "The key is not one of an episode's: use the one that was given.", code="invalid_api_key"
-            )
+            raise Refused(401, "The key is not known here: use the one that was given.", code="invalid_api_key")
         return session
 
     def _body(self, session: AgentSession) -> Any:
@@ -145,9 +156,9 @@ class _Handler(BaseHTTPRequestHandler):
         most = self.server.max_request_bytes
         if not 0 <= length <= most:
             self._discard(min(length, 16 * most))
-            raise Refused(413, f"The request has {length} bytes, more than task.options.max_request_bytes = {most}.")
+            raise Refused(413, f"The request has {length} bytes, more than {self.server.limit_name} = {most}.")
         text = self.rfile.read(length).decode("utf-8", "replace")
-        if session.key in text:
+        if session.key and session.key in text:
             # It would be written into the run's rollouts.
             raise Refused(400, "The request's body holds the episode's key: keep it out of messages.")
         try:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from fastslow.tasks.agents.chat_api import Answer, ChatRequest, Refused
+from fastslow.tasks.agents.chat_api import Answer, ChatRequest, Refused, models, read_request
 
 MOST_REFUSALS = 100
 """Refused requests of one episode; an agent that makes more does nothing else."""
@@ -85,6 +85,14 @@ class AgentSession:
             self._refuse_all(refusal)
 
     # -- for the server's threads --------------------------------------------------------------------------------------
+
+    def models(self) -> dict[str, Any]:
+        """The list of models."""
+        return models()
+
+    def read(self, body: Any) -> ChatRequest:
+        """A request from its JSON. Raises Refused."""
+        return read_request(body, self.ignored)
 
     def ask(self, request: ChatRequest) -> Answer:
         """Wait for the policy's answer. Raises Refused."""

@@ -72,6 +72,10 @@ class AgentTask(EpisodeTask):
         """What the agent is given as `messages`: the problem under the prompt."""
         return self.source.messages(problem, prompt)
 
+    def kind_of(self, messages: Sequence[Message]) -> str | None:
+        """As the task of the problems tells it."""
+        return self.source.kind_of(messages)
+
     def score(self, problem: Problem, completion: str) -> Score:
         """The score of an episode in which the policy says this one thing, whatever it is asked."""
         episode = self.episode(problem, self.seed_prompt)

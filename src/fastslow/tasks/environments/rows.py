@@ -9,7 +9,8 @@ from fastslow.errors import ConfigError, TaskError
 from fastslow.seeding import derive_seed
 from fastslow.tasks.base import SPLITS, Split
 from fastslow.tasks.records import ROLES, cut
-from fastslow.tasks.tables import Row, read_source
+from fastslow.tasks.sources import read_source
+from fastslow.tasks.tables import Row
 from fastslow.types import Message, Problem
 
 FIRST: Mapping[Split, int] = {"test": 0, "validation": 100_000, "train": 200_000}

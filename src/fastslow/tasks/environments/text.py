@@ -142,7 +142,7 @@ class TextEpisode:
                 f"task.options.reward_range: the rewards of an episode sum up to {self.total:g}, outside "
                 f"[{self.task.low:g}, {self.task.high:g}]: set it to the least and the greatest sum that there can be"
             )
-        words = told if isinstance(told, str) and told.strip() else f"The environment's reward was {self.total:g}."
+        words = told if isinstance(told, str) and told.strip() else f"reward: {self.total:g}"
         return Score(min(1.0, max(0.0, reward)), words)
 
     def close(self) -> None:

@@ -58,7 +58,7 @@ def test_turns_rewards_and_words(tmp_path: Path) -> None:
         ("user", GO_ON),
     )
     assert one(task, "x").feedback == "Say one number and nothing else."
-    assert one(task, "3", "2", "1").feedback == "The environment's reward was 0.75."
+    assert one(task, "3", "2", "1").feedback == "reward: 0.75"
 
 
 def test_the_sum_is_mapped_and_one_outside_is_masked(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ function figure(id, main = false) {
   const state = { chart: null, spec: null, at: [0, -1] };
   function show(asTable) {
     numbers.hidden = !asTable;
+    if (asTable) watchScroll(numbers);
     plot.hidden = asTable || !hasData(state.spec);
     button.textContent = asTable ? "Show as chart" : "Show as table";
     button.setAttribute("aria-expanded", String(asTable));
@@ -63,8 +64,11 @@ function lineTable(spec) {
   const rows = spec.series.flatMap((series) => series.data.map((point) => [
     series.name, short(point[0]), short(point[1]), ...(bands ? [point[2] === undefined ? "–" : `${short(point[2])} to ${short(point[3])}`] : []),
   ]));
-  return table({ caption: spec.title, head: ["series", spec.x, spec.y, ...(bands ? ["lowest to highest seed"] : [])], rows });
+  return table({ caption: spec.title, head: ["series", axisWords(spec.x), spec.y, ...(bands ? ["lowest to highest seed"] : [])], rows });
 }
+
+// The second line of an axis says that budgets differ: that belongs to the axis alone.
+const axisWords = (name) => name.split("\n")[0];
 
 function barTable(spec) {
   const rows = spec.names.map((name, row) => [name, ...spec.parts.map((part) => spec.format(part.values[row]))]);
@@ -89,5 +93,5 @@ function readPoint(event, state, said) {
   state.chart.dispatchAction({ type: "showTip", seriesIndex: state.spec.parts ? series : state.spec.series[series].drawn, dataIndex: index });
   said.textContent = state.spec.parts
     ? `${point[0]}, ${rows[series].name}: ${state.spec.format(point[1])}`
-    : `${rows[series].name}: ${state.spec.y} ${short(point[1])} at ${state.spec.x} ${short(point[0])}`;
+    : `${rows[series].name}: ${state.spec.y} ${short(point[1])} at ${axisWords(state.spec.x)} ${short(point[0])}`;
 }

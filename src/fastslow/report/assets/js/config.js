@@ -14,6 +14,7 @@ function configSection(root) {
         h("summary", null, name), h("div", { class: "inside" }, table({ caption: "", head: ["option", "value"], rows: [...options], words: [0, 1] })))),
       ...data.panels.filter((panel) => panel.settings.length).map((panel) => h("details", { class: "card" }, h("summary", null, `Settings of ${panel.title}`),
         h("div", { class: "inside" }, table({ caption: "", head: ["run", "settings over the base config"], words: [0, 1], rows: panel.settings.map(({ part, settings }) => [part, flatten(settings).map(([key, value]) => `${key} = ${value}`).join(", ")]) })))));
+      watchScroll(root);
     },
   };
 }

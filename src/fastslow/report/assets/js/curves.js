@@ -1,22 +1,24 @@
-// 2. Curves, and where the time and the money went.
+// 2. Curves, any logged metric, and where the time and the money went.
 
-const AXES = { step: "RL steps", rollouts: "sampled rollouts, the search's included", seconds: "training seconds" };
+const AXES = { step: "RL steps", rollouts: "sampled rollouts, the search's included", seconds: "training seconds", usd: "USD for reflection" };
+const AXIS_NAMES = [["rollouts", "Rollouts"], ["seconds", "Seconds"], ["usd", "USD"], ["step", "Steps"]];
 
 function curvesSection(root) {
-  const state = { panel: 0, axis: "step", task: "", hidden: new Set(), hiddenParts: new Set() };
+  const state = { panel: 0, axis: "rollouts", task: "", hidden: new Set(), hiddenParts: new Set() };
   let data = null;
   const redraw = () => update(data);
   const panel = select("curves-panel", "Comparison", (value) => { state.panel = Number(value); redraw(); });
   const task = select("curves-task", "Accuracy on", (value) => { state.task = value; redraw(); });
-  const axes = segments("axis", "Horizontal axis", [["step", "Steps"], ["rollouts", "Rollouts"], ["seconds", "Seconds"]], state.axis, (value) => { state.axis = value; redraw(); });
+  const axes = segments("axis", "Cost on the horizontal axis", AXIS_NAMES, state.axis, (value) => { state.axis = value; redraw(); });
   const keys = h("div");
+  const any = metricPart();
   const figures = {
-    accuracy: figure("chart-accuracy", true), kl: figure("chart-kl"), penalty: figure("chart-penalty"), reward: figure("chart-reward"), drift: figure("chart-drift"),
+    accuracy: figure("chart-accuracy", true), kl: figure("chart-kl"), reward: figure("chart-reward"), drift: figure("chart-drift"),
     entropy: figure("chart-entropy"), time: figure("chart-time"), rollouts: figure("chart-rollouts"),
   };
   const costs = h("div");
   root.append(sectionHead("curves", "Learning curves and costs"), h("div", { class: "controls" }, panel, task, axes), h("div", { class: "controls" }, keys),
-    h("div", { class: "charts" }, ["accuracy", "kl", "drift", "reward", "penalty", "entropy", "time", "rollouts"].map((name) => figures[name])), costs);
+    h("div", { class: "charts" }, ["accuracy", "kl", "drift", "reward", "entropy"].map((name) => figures[name]), any.element, figures.time, figures.rollouts), costs);
   const toggle = (set) => (name) => { if (!set.delete(name)) set.add(name); redraw(); };
 
   function update(found) {
@@ -27,21 +29,27 @@ function curvesSection(root) {
     const visible = all.filter((series) => !state.hidden.has(series.name));
     const tasks = [...new Set(all.flatMap((series) => series.evaluations.flatMap((point) => Object.keys(point.tasks || {}))))];
     if (state.task && !tasks.includes(state.task) && state.task !== "best") state.task = "";
+    const paid = all.some((series) => series.evaluations.some((point) => point.usd));
+    axes.show("usd", paid);
+    if (state.axis === "usd" && !paid) { state.axis = "rollouts"; axes.set("rollouts"); }
     panel.update(data.panels.map((each, index) => [String(index), each.title]), String(state.panel));
     task.update([["", "all validation problems, mean@k"], ["best", "all validation problems, best@k"], ...tasks.map((name) => [name, name])], state.task);
     const focused = keyOfFocus(root);
-    keys.replaceChildren(legend(all.map((series) => series.name), state.hidden, toggle(state.hidden), swatch));
-    for (const [name, spec] of Object.entries(lineSpecs(visible, state))) figures[name].update(spec);
+    keys.replaceChildren(legend(all, state.hidden, toggle(state.hidden), swatch));
+    for (const [name, spec] of Object.entries(lineSpecs(visible, state, shown.axis))) figures[name].update(spec);
     for (const name of ["reward", "entropy"]) figures[name].hidden = !all.some((series) => series.training);
-    figures.penalty.hidden = !all.some((series) => series.training && series.training.kl_penalty.some((value) => value !== null));
+    any.update(all, visible, state.axis, shown.axis, data.metrics);
     for (const [name, spec] of Object.entries(barSpecs(visible, state, toggle(state.hiddenParts)))) figures[name].update(spec);
     costs.replaceChildren(costTable(all));
+    watchScroll(root);
     refocus(root, focused);
   }
   return { update };
 }
 
 const curvesOf = (run) => ({ evaluations: run.evaluations, training: run.training });
+const known = (value) => value !== null && value !== undefined;
+const axisTitle = (axis, budgets) => AXES[axis] + (axis === "rollouts" && budgets ? `\n${budgets}` : "");
 
 // Controls that are built anew keep the focus: it follows their key.
 function keyOfFocus(root) {
@@ -55,42 +63,88 @@ function refocus(root, key) {
   if (again) again.focus({ preventScroll: true });
 }
 
-function lineSpecs(visible, state) {
-  const known = (value) => value !== null && value !== undefined;
+// The values of a metric over the training steps, as points of a chart.
+function stepsOf(series, name, axis) {
+  const values = series.training && series.training[name];
+  return values ? values.map((value, at) => [series.training[axis][at], value]).filter((point) => known(point[0]) && known(point[1])) : [];
+}
+
+function lineSpecs(visible, state, budgets) {
+  const like = ({ name, index, colour }) => ({ name, index, colour });
   const lines = (value, band) => visible.map((series) => ({
-    name: series.name, index: series.index,
-    data: series.evaluations.map((point) => [point[state.axis], value(point), ...(band ? [point[`${band}_low`], point[`${band}_high`]] : [])]).filter((point) => known(point[1])),
+    ...like(series),
+    data: series.evaluations.map((point) => [point[state.axis], value(point), ...(band ? [point[`${band}_low`], point[`${band}_high`]] : [])]).filter((point) => known(point[0]) && known(point[1])),
   }));
-  const steps = (name) => visible.map((series) => ({
-    name: series.name, index: series.index,
-    data: series.training ? series.training[name].map((value, at) => [series.training[state.axis][at], value]).filter((point) => known(point[1])) : [],
-  }));
+  const steps = (name) => visible.map((series) => ({ ...like(series), data: stepsOf(series, name, state.axis) }));
   const drift = visible.map((series) => ({
-    name: series.name, index: series.index,
+    ...like(series),
     data: series.evaluations.filter((point) => known(point.kl) && known(point.accuracy)).map((point) => [point.kl, point.accuracy]),
   }));
   const estimated = visible.filter((series) => series.evaluations.some((point) => point.kl_name && point.kl_name !== "KL"));
   const how = !estimated.length ? "over the full vocabulary" : `estimated from sampled tokens${estimated.length === visible.length ? "" : ` for ${estimated.map((series) => series.name).join(", ")}, over the full vocabulary for the others`}`;
   const score = state.task === "best" ? "best" : "accuracy";
   const accuracy = state.task && state.task !== "best" ? lines((point) => (point.tasks || {})[state.task]) : lines((point) => point[score], score);
-  const x = AXES[state.axis];
+  const x = axisTitle(state.axis, budgets);
   const bands = visible.some((series) => series.count > 1) ? " Lines are medians over seeds, bands go from the lowest to the highest." : "";
   return {
-    accuracy: { title: "Validation accuracy", note: `Under the best prompt of that moment.${bands}`, x, y: "accuracy", xMin: 0, yMin: 0, yMax: 1, series: accuracy },
+    accuracy: { title: "Validation accuracy against what it cost", note: `Under the best prompt of that moment.${bands}`, x, y: "accuracy", xMin: 0, yMin: 0, yMax: 1, series: accuracy },
     kl: { title: "KL to the base model", note: `On validation problems, ${how}.`, x, y: "nats a token", xMin: 0, yMin: 0, series: lines((point) => point.kl, "kl") },
     drift: { title: "Accuracy against drift", note: "One point an evaluation: up is better, left is closer to the base model.", x: `KL to base${estimated.length ? " (estimate)" : ""}, nats a token`, y: "accuracy", xMin: 0, yMin: 0, yMax: 1, scatter: true, series: drift },
-    penalty: { title: "KL to the base model in training", note: "On the step's rollouts, as the loss sees it: an estimate from their tokens.", x, y: "nats a token", xMin: 0, yMin: 0, series: steps("kl_penalty") },
-    reward: { title: "Training reward", note: "Mean over a step's rollouts.", x, y: "reward", xMin: 0, yMin: 0, yMax: 1, series: steps("reward") },
-    entropy: { title: "Entropy", note: "Of the policy at completion positions.", x, y: "nats", xMin: 0, yMin: 0, series: steps("entropy") },
+    reward: { title: "Training reward", note: "Mean over a step's rollouts.", x, y: "reward", xMin: 0, yMin: 0, yMax: 1, series: steps("reward/mean") },
+    entropy: { title: "Entropy", note: "Of the policy at completion positions.", x, y: "nats", xMin: 0, yMin: 0, series: steps("slow/entropy") },
   };
 }
+
+// -- any metric -----------------------------------------------------------------------------------------------------
+
+const SMOOTHING = [["1", "none"], ["5", "mean of 5 steps"], ["20", "mean of 20 steps"], ["50", "mean of 50 steps"]];
+const PREFERRED = ["rollouts/completion_tokens", "slow/loss"];
+
+function metricPart() {
+  const state = { name: null, smooth: 1, log: false };
+  let latest = null;
+  const redraw = () => update(...latest);
+  const name = select("metric-name", "Metric", (value) => { state.name = value; redraw(); });
+  const smooth = select("metric-smooth", "Smoothing", (value) => { state.smooth = Number(value); redraw(); });
+  const scale = segments("metric-scale", "Vertical axis", [["linear", "Linear"], ["log", "Log"]], "linear", (value) => { state.log = value === "log"; redraw(); });
+  const chart = figure("chart-metric", true);
+  const element = h("div", { class: "metric", id: "any-metric" }, h("h3", null, "Any metric of the run"), h("div", { class: "controls" }, name, smooth, scale), chart);
+
+  function update(all, visible, axis, budgets, meanings) {
+    latest = [all, visible, axis, budgets, meanings];
+    const names = Object.keys(meanings).filter((each) => all.some((series) => series.training && series.training[each]));
+    element.hidden = !names.length;
+    if (!names.length) return;
+    if (!names.includes(state.name)) state.name = PREFERRED.find((each) => names.includes(each)) || names[0];
+    name.update(names.map((each) => [each, each]), state.name);
+    smooth.update(SMOOTHING, String(state.smooth));
+    const [unit, meaning] = meanings[state.name];
+    const series = visible.map((each) => ({ name: each.name, index: each.index, colour: each.colour, data: logged(smoothed(stepsOf(each, state.name, axis), state.smooth), state.log) }));
+    const notes = [meaning ? `${meaning[0].toUpperCase()}${meaning.slice(1)}.` : "", state.log ? "Values of 0 and below have no place on a log axis." : ""];
+    chart.update({ title: state.name, note: notes.filter(Boolean).join(" "), x: axisTitle(axis, budgets), y: unit || "value", xMin: 0, yLog: state.log, series });
+  }
+  return { element, update };
+}
+
+// The mean of each value and those before it, `count` in all.
+function smoothed(points, count) {
+  if (count < 2) return points;
+  return points.map(([x], at) => {
+    const part = points.slice(Math.max(0, at - count + 1), at + 1);
+    return [x, part.reduce((sum, point) => sum + point[1], 0) / part.length];
+  });
+}
+
+const logged = (points, log) => (log ? points.filter((point) => point[1] > 0) : points);
+
+// -- costs ------------------------------------------------------------------------------------------------------------
 
 function barSpecs(visible, state, toggle) {
   const names = visible.map((series) => series.name);
   const bars = (parts, format, more) => {
     const all = parts.map(([name, value], index) => ({ name, index, values: visible.map((series) => value(series.totals) ?? 0) }));
     const shown = all.filter((part) => !state.hiddenParts.has(part.name));
-    return { ...more, names, parts: shown, format, legend: legend(all.map((part) => part.name), state.hiddenParts, toggle, fillSwatch) };
+    return { ...more, names, parts: shown, format, legend: legend(all, state.hiddenParts, toggle, fillSwatch) };
   };
   return {
     time: bars([["evolve", (t) => t.evolve_s], ["sample", (t) => t.sample_s], ["update", (t) => t.update_s], ["evaluate", (t) => t.evaluate_s]], duration,

@@ -19,12 +19,30 @@ const byId = (id) => document.getElementById(id);
 
 function table({ caption, head, rows, words = [] }) {
   const cell = (index) => (words.includes(index) ? "words" : null);
-  return h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": caption || "table" },
+  return scrollBox(caption || "table",
     h("table", null,
       caption ? h("caption", null, caption) : null,
       h("thead", null, h("tr", null, head.map((name, index) => h("th", { scope: "col", class: cell(index) }, name)))),
       h("tbody", null, rows.map((row) => h("tr", null, row.map((value, index) => index === 0
         ? h("th", { scope: "row" }, value) : h("td", { class: cell(index) }, value)))))));
+}
+
+// What is wider than its place says so, and can be scrolled with the keyboard.
+function scrollBox(label, content) {
+  return h("div", { class: "wide-box" }, h("p", { class: "scroll-hint", hidden: true }, "Wider than the page: scroll sideways for the other columns →"),
+    h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": label }, content));
+}
+
+const widths = new ResizeObserver((entries) => entries.forEach(({ target }) => tellWidth(target)));
+
+function tellWidth(box) {
+  const hint = box.previousElementSibling;
+  if (hint && hint.classList.contains("scroll-hint")) hint.hidden = box.scrollWidth <= box.clientWidth + 1;
+}
+
+// Call it after tables were put in place: whether they fit is known only then.
+function watchScroll(root) {
+  for (const box of root.querySelectorAll(".wide-box > .scroll")) { widths.observe(box); tellWidth(box); }
 }
 
 function sectionHead(id, title, lead) {
@@ -49,7 +67,10 @@ function select(id, label, onchange) {
 }
 
 function segments(id, legend, options, value, onchange) {
-  return h("fieldset", { class: "field" }, h("legend", { class: "small" }, legend), h("div", { class: "segments" },
-    options.map(([key, text]) => h("label", null,
-      h("input", { type: "radio", name: id, value: key, checked: key === value, onchange: () => onchange(key) }), text))));
+  const labels = new Map(options.map(([key, text]) => [key, h("label", null,
+    h("input", { type: "radio", name: id, value: key, checked: key === value, onchange: () => onchange(key) }), text)]));
+  const field = h("fieldset", { class: "field" }, h("legend", { class: "small" }, legend), h("div", { class: "segments" }, [...labels.values()]));
+  field.show = (key, shown) => { labels.get(key).hidden = !shown; };
+  field.set = (key) => { labels.get(key).firstChild.checked = true; };
+  return field;
 }

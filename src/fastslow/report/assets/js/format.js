@@ -22,5 +22,5 @@ function duration(seconds) {
 
 const dollars = (value) => (value === null || value === undefined ? "not known" : `${number(value, value > 0 && value < 1 ? 4 : 2)} USD`);
 const plural = (count, one, many = `${one}s`) => `${number(count)} ${count === 1 ? one : many}`;
-const METHODS = { fst: "FST", rl: "RL alone", prompt: "GEPA alone" };
-const methodName = (method) => METHODS[method] || method;
+let methods = {};
+const methodName = (method) => (Object.hasOwn(methods, method) ? methods[method][0] : method);

@@ -32,6 +32,7 @@ paint();
 const parts = [summarySection(byId("summary")), curvesSection(byId("curves")), treeSection(byId("prompts")), samplesSection(byId("samples")), configSection(byId("config"))];
 
 function showAll(found) {
+  methods = found.methods;
   for (const part of parts) part.update(found);
   byId("made").textContent = `Made by fastslow ${found.version || ""} on ${found.made}. Charts: Apache ECharts.`;
 }

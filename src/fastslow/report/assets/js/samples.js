@@ -21,9 +21,9 @@ function samplesSection(root) {
   const list = h("div", { class: "samples", id: "samples-list" });
   const more = h("button", { type: "button", class: "more", id: "samples-more", onclick: () => { state.shown += AT_ONCE; redraw(); } });
   const clear = h("button", { type: "button", class: "quiet", id: "samples-clear", onclick: clearAll }, "Clear filters");
-  const controls = h("div", { class: "controls" }, typed("text", { type: "search", placeholder: "in completion, feedback or problem" }, "Search"), runs, reward, source, prompt, end,
+  const controls = h("div", { class: "controls" }, typed("text", { type: "search", placeholder: "in question, completion or feedback" }, "Search"), runs, reward, source, prompt, end,
     typed("from", { type: "number", min: 0 }, "From step"), typed("to", { type: "number", min: 0 }, "To step"), clear);
-  root.append(sectionHead("samples", "Sample completions", "What the model wrote, what it got for it, and what the verifier said. Newest first."), controls, count, list, more);
+  root.append(sectionHead("samples", "Sample completions", "The question, what the model wrote, what it got for it, and what the verifier said. Newest first."), controls, count, list, more);
 
   function clearAll() {
     Object.assign(state, { run: "", reward: "", source: "", prompt: "", end: "", from: "", to: "", text: "", shown: AT_ONCE });
@@ -60,8 +60,16 @@ function samplesSection(root) {
   return { update };
 }
 
-function sampleOf(run, [step, problem, prompt, text, reward, feedback, failure, finish, source, end, said, toolCalls]) {
-  return { run: run.name, step, problem, prompt, text, reward, feedback, failure, finish, source, end, said, toolCalls };
+function sampleOf(run, [step, problem, prompt, text, reward, feedback, failure, finish, source, end, said, toolCalls, question, reference]) {
+  return { run: run.name, step, problem, prompt, text, reward, feedback, failure, finish, source, end, said, toolCalls, question: question || [], reference, components: textsOf(run, prompt) };
+}
+
+// The text of a prompt, wherever the page has it; null where it was left out.
+const texts = new WeakMap();
+
+function textsOf(run, hash) {
+  if (!texts.has(run)) texts.set(run, new Map([...run.prompts.map((node) => [node.hash, node.components]), ...Object.entries(run.texts)]));
+  return texts.get(run).get(hash) || null;
 }
 
 function matches(each, state) {
@@ -73,7 +81,7 @@ function matches(each, state) {
   if (state.from !== "" && each.step < Number(state.from)) return false;
   if (state.to !== "" && each.step > Number(state.to)) return false;
   const sought = state.text.trim().toLowerCase();
-  return !sought || [each.text, each.feedback, each.problem, ...(each.said || []).map((row) => row[1])].some((text) => String(text).toLowerCase().includes(sought));
+  return !sought || [each.text, each.feedback, each.problem, each.reference, ...each.question.map((row) => row[1]), ...(each.said || []).map((row) => row[1])].some((text) => String(text).toLowerCase().includes(sought));
 }
 
 function sampleCard(each, named, ends) {
@@ -86,8 +94,16 @@ function sampleCard(each, named, ends) {
       h("span", null, "problem ", h("code", null, String(each.problem))), h("span", null, "prompt ", h("code", null, String(each.prompt))),
       each.said ? null : each.finish === "length" ? h("span", { class: "badge bad" }, "cut off") : null,
       each.said ? episodeBadges(each) : null),
-    each.said ? transcript(each, ends) : wordsOf(each.text),
+    question(each), each.said ? transcript(each, ends) : [each.question.length ? h("h4", { class: "part" }, "The model wrote") : null, wordsOf(each.text)],
+    each.reference ? h("p", { class: "reference" }, h("span", { class: "part" }, "Reference answer"), h("code", null, each.reference)) : null,
     each.feedback || each.failure ? h("p", { class: "words soft" }, each.failure || each.feedback) : null);
+}
+
+// What was asked, and the prompt that stood before it, folded.
+function question({ question: rows, components }) {
+  const asked = rows.map(([speaker, text]) => [h("h4", { class: "part" }, { user: "The question", system: "System message of the problem" }[speaker] || speaker), wordsOf(text)]);
+  const prompt = components ? h("details", { class: "prompt-text" }, h("summary", null, "The prompt"), Object.entries(components).map(([name, text]) => [Object.keys(components).length > 1 ? h("h4", { class: "part" }, name) : null, wordsOf(text)])) : null;
+  return [prompt, asked];
 }
 
 const wordsOf = (text) => h("pre", { tabindex: text.length > 1200 ? "0" : null }, text === "" ? h("span", { class: "soft" }, "(empty)") : text);

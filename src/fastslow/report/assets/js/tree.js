@@ -14,8 +14,9 @@ function treeSection(root) {
   const note = h("p", { class: "note" });
   const best = h("div");
   const grid = gridPart((hash) => choose(hash));
+  const cycles = cyclesPart((hash) => choose(hash));
   root.append(sectionHead("prompts", "The family of prompts", "Who came from whom, what was changed, why, and what it was worth."),
-    h("div", { class: "controls" }, runs, shown), family, note, grid.element, best);
+    h("div", { class: "controls" }, runs, shown), family, note, cycles.element, grid.element, best);
   let model = null;
 
   function choose(hash) {
@@ -38,7 +39,7 @@ function treeSection(root) {
     runs.update(withPrompts.map((run) => [run.id, run.name]), state.run);
     shown.update(Object.entries(SHOWN), state.shown);
     const run = withPrompts.find((each) => each.id === state.run);
-    for (const element of [family, shown, grid.element]) element.hidden = !run;
+    for (const element of [family, shown, grid.element, cycles.element]) element.hidden = !run;
     best.replaceChildren(...bestPrompts(data));
     if (!run) {
       note.textContent = data.runs.length ? "No prompts yet: the first cycle has not ended." : "Results files keep the best prompt of each run only; name a run's directory to see its family tree.";
@@ -54,6 +55,7 @@ function treeSection(root) {
     tree.scrollTop = scroll;
     refocus(tree, focused);
     drawDetail(model, model.nodes.get(state.chosen.get(state.run)));
+    cycles.update(run, model);
     grid.update(run, model);
   }
   let drawn = "";
@@ -172,6 +174,8 @@ function promptDetail(model, node, full, choose, toggle) {
     ...Object.entries(node.components).map(([name, text]) => part(parent && !full ? `What changed (${name})` : `Text (${name})`, box(name, text))),
     parent ? h("button", { type: "button", "data-key": "full", "aria-pressed": String(full), onclick: toggle }, full ? "Show what changed" : "Show the whole text") : null,
     node.feedback.length ? part("The feedback that led to it", h("ul", { class: "words" }, node.feedback.map((text) => h("li", null, text)))) : null,
+    ...node.reflections.map(([said, asked]) => h("div", null, h("h4", null, "What the reflection LM said"), plainBox(said || "(nothing beside the text)"),
+      h("details", { class: "prompt-text" }, h("summary", null, "What it was asked"), plainBox(asked)))),
     node.events.length ? part("What happened to it", h("ul", { class: "words" }, node.events.map(([cycle, accepted, reason, mean, count]) => h("li", null,
       `cycle ${cycle}: ${reason}${mean === null ? "" : `, score ${number(mean, 3)}`}${count > 1 ? ` (${count} times)` : ""}`)))) : null,
   ].filter(Boolean);

@@ -1,4 +1,4 @@
-"""What must not stand in a report: keys and passwords, and characters that steer a terminal or the direction of text."""
+"""What must not be shown or sent: keys and passwords, and characters that steer a terminal or the direction of text."""
 
 import math
 import re

@@ -2,7 +2,7 @@
 
 import pytest
 
-from fastslow.report.redact import REDACTED, redact_config, redact_text, visible
+from fastslow.redact import REDACTED, redact_config, redact_text, visible
 
 
 @pytest.mark.parametrize(
