@@ -79,6 +79,7 @@ def test_reproduce_runs_every_experiment_once_and_reports(
         "following other prompts",
         "Plasticity",
         "A stream of tasks",
+        "## bfloat16 on amber",
         "Ablations",
     ):
         assert expected in report, expected
