@@ -107,7 +107,7 @@ def test_the_help_of_reproduce_names_its_experiments(capsys: pytest.CaptureFixtu
 
 def test_an_unknown_experiment_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["lab", "reproduce", "comparison"]) == 2
-    assert "'comparison' is unknown: take some of compare, continual, ablate" in capsys.readouterr().err
+    assert "'comparison' is unknown: take some of compare, continual, precision, ablate" in capsys.readouterr().err
 
 
 @pytest.mark.slow
