@@ -2,11 +2,14 @@
 
 import sys
 
+import torch
 from workload import Instant, Settings, StepTimes, reward, serve, step_times, tell
 
 from fastslow.slow.advantages import AdvantageSettings, build_datums
 from fastslow.slow.engine import LossSettings, SampleRequest, SamplingParams
+from fastslow.slow.local import attention
 from fastslow.slow.local.engine import LocalEngine
+from fastslow.slow.samplers import packed
 from fastslow.slow.settings import ModelConfig, SlowConfig
 from fastslow.types import Completion, Prompt, Rollout, Turn
 
@@ -21,6 +24,9 @@ class FastslowSide:
 
     def __init__(self, settings: Settings) -> None:
         slow = SlowConfig(microbatch_tokens=settings.microbatch) if settings.microbatch else SlowConfig()
+        if settings.variant == "plain":  # bfloat16 as it was before it had products and an attention of its own
+            packed.PACKED_TYPES = (torch.float32,)
+            attention.by_products = lambda query: False
         model = ModelConfig(name=settings.model, dtype=settings.precision, device="cpu")  # type: ignore[arg-type]
         self.engine = LocalEngine(model, slow, threads=settings.threads)
         self.engine.policy.stop = frozenset()  # the end-of-sequence token is a token like any other, on both sides

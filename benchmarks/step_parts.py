@@ -34,19 +34,20 @@ RESULTS, DOCUMENT = HERE / "results" / "step_parts.json", HERE.parent / "docs" /
 BEGIN, END = "<!-- step_parts: begin, made by benchmarks/step_parts.py -->", "<!-- step_parts: end -->"
 ROWS, PACK_ROWS = 64, 2048
 NEVER = 2**62
+CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 
 Variants = dict[str, Callable[[], Any]]
 
 
-def alternate(variants: Variants, rounds: int) -> dict[str, float]:
+def alternate(variants: Variants, rounds: int, clock: Callable[[], float]) -> dict[str, float]:
     """Median seconds of each variant; they take turns, after one turn that does not count."""
     times: dict[str, list[float]] = {name: [] for name in variants}
     for turn in range(rounds + 1):
         for name, run in variants.items():
-            started = time.perf_counter()
+            started = clock()
             run()
             if turn:
-                times[name].append(time.perf_counter() - started)
+                times[name].append(clock() - started)
     return {name: statistics.median(found) for name, found in times.items()}
 
 
@@ -99,9 +100,10 @@ def block_attention(side: FastslowSide, config: Any) -> Variants:
     heads, kv_heads = config.num_attention_heads, config.num_key_value_heads
     size = getattr(config, "head_dim", None) or config.hidden_size // heads
     pack = max(forest.pack_forests(given_sequences(side), PACK_ROWS), key=len)
-    with attention.attending(pack, torch.device("cpu"), torch.float32):
+    dtype = side.engine.policy.dtype
+    with attention.attending(pack, torch.device("cpu"), dtype):
         blocks = attention.ACTIVE_BLOCKS.get() or []
-    nodes = [torch.randn(1, h, len(pack), size).requires_grad_() for h in (heads, kv_heads, kv_heads)]
+    nodes = [torch.randn(1, h, len(pack), size).to(dtype).requires_grad_() for h in (heads, kv_heads, kv_heads)]
 
     def by_autograd() -> torch.Tensor:
         query, key, value = (n.view(kv_heads, -1, len(pack), size) for n in nodes)
@@ -116,10 +118,17 @@ def block_attention(side: FastslowSide, config: Any) -> Variants:
         ]
         return torch.cat(parts, dim=2)
 
-    return {
-        "gradients of slices": lambda: by_autograd().sum().backward(),
-        "gradients in one tensor": lambda: attention._attend_in_blocks(*nodes, blocks, None).sum().backward(),
-    }
+    def in_one_tensor() -> None:
+        attention._attend_in_blocks(*nodes, blocks, None).sum().backward()
+
+    def by_torch() -> None:
+        with patch.object(attention, "by_products", lambda query: False):
+            in_one_tensor()
+
+    ours: Variants = {"torch's, gradients in one tensor": by_torch}
+    if attention.by_products(nodes[0]):
+        ours["plain products"] = in_one_tensor
+    return {"torch's, gradients of slices": lambda: by_autograd().sum().backward(), **ours}
 
 
 def optimisers(model: torch.nn.Module) -> Variants:
@@ -192,7 +201,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     shapes = [shape for shape in Network(options.model).shapes if max(shape) < 10_000]
     model = side.engine.model
     layers = [module for module in model.modules() if isinstance(module, torch.nn.Linear)]
-    record: dict[str, Any] = {"machine": machine(), "threads": options.threads, "precision": options.precision}
+    record: dict[str, Any] = {"machine": machine(), "threads": options.threads, "clock": options.clock}
     record["nodes"] = {
         f"{case}, {problems * 8}": count_nodes(side, Workload(case, problems, 8, 8 if case == "b" else 1))
         for case, problems in (("a", 8), ("b", 4), ("b", 8))
@@ -200,7 +209,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     parts: dict[str, dict[str, float]] = {}
 
     def add(name: str, variants: Variants) -> None:
-        parts[name] = alternate(variants, options.rounds)
+        parts[name] = alternate(variants, options.rounds, CLOCKS[options.clock])
         print(name, parts[name], flush=True)
 
     if packed._layers(model):
@@ -217,20 +226,26 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def report(results: Path) -> str:
-    """The tables; they go into docs/performance.md where they are of the repository's results."""
-    record = json.loads(results.read_text(encoding="utf-8"))
+    """The tables of each processor and precision; they go into docs/performance.md where they are of the repository's
+    results.
+    """
+    records = json.loads(results.read_text(encoding="utf-8"))
+    table = "\n\n".join(f"**{key.replace('/', ', ')}**:\n\n{_tables(records[key])}" for key in sorted(records))
+    if results == RESULTS:
+        text = DOCUMENT.read_text(encoding="utf-8")
+        before, after = text.split(BEGIN)[0], text.split(END)[1]
+        DOCUMENT.write_text(f"{before}{BEGIN}\n\n{table}\n\n{END}{after}", encoding="utf-8")
+    return table
+
+
+def _tables(record: dict[str, Any]) -> str:
     lines = ["| part | variant | s | times faster |", "| --- | --- | --- | --- |"]
     for part, variants in record["parts"].items():
         first = next(iter(variants.values()))
         lines += [f"| {part} | {name} | {s:.3g} | {first / s:.2f} |" for name, s in variants.items()]
     lines += ["", "| case, rollouts | packs filled | fewest tokens | in one pack |", "| --- | --- | --- | --- |"]
     lines += [f"| {case} | {n['filled']} | {n['fewest']} | {n['one pack']} |" for case, n in record["nodes"].items()]
-    table = "\n".join(lines)
-    if results == RESULTS:
-        text = DOCUMENT.read_text(encoding="utf-8")
-        before, after = text.split(BEGIN)[0], text.split(END)[1]
-        DOCUMENT.write_text(f"{before}{BEGIN}\n\n{table}\n\n{END}{after}", encoding="utf-8")
-    return table
+    return "\n".join(lines)
 
 
 def main() -> None:
@@ -239,6 +254,7 @@ def main() -> None:
     parser.add_argument("--report", action="store_true", help="measure nothing; rewrite the tables from the results")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32")
+    parser.add_argument("--clock", choices=list(CLOCKS), default="wall", help="cpu: on a busy machine, one thread")
     parser.add_argument("--rounds", type=int, default=5, help="turns of each variant")
     parser.add_argument("--new-tokens", type=int, default=64, help="tokens of a rollout that is drawn")
     parser.add_argument("--results", type=Path, default=RESULTS)
@@ -247,8 +263,10 @@ def main() -> None:
         if not options.model:
             parser.error("--model is missing: give the directory of a model, or --report")
         record = measure(options)
+        records = json.loads(options.results.read_text(encoding="utf-8")) if options.results.exists() else {}
+        records[f"{record['machine']['arithmetic']}/{options.precision}"] = record
         options.results.parent.mkdir(parents=True, exist_ok=True)
-        options.results.write_text(json.dumps(record, indent=1, sort_keys=False) + "\n", encoding="utf-8")
+        options.results.write_text(json.dumps(records, indent=1, sort_keys=False) + "\n", encoding="utf-8")
     print(report(options.results))
 
 

@@ -2,15 +2,16 @@
 
 import json
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 DOCUMENT = Path(__file__).resolve().parent.parent / "docs" / "performance.md"
 BEGIN, END = "<!-- step_vs_trl: begin, made by benchmarks/step_vs_trl.py --report -->", "<!-- step_vs_trl: end -->"
-NAMES = {"trl": "TRL", "trl_fastest": "TRL, fastest", "fastslow": "fastslow"}
+NAMES = {"trl": "TRL", "trl_fastest": "TRL, fastest", "fastslow": "fastslow", "plain": "fastslow, plain"}
 
-TIME_HEADER = ["case", "precision", "threads", "rollouts", "TRL s", "TRL fastest s", "fastslow s"]
+TIME_HEADER = ["case", "precision", "threads", "rollouts", "TRL s", "TRL fastest s", "fastslow s", "plain s"]
 RATIO_HEADER = [
     "case",
     "precision",
@@ -46,7 +47,7 @@ PRODUCT_HEADER = [
 
 
 class Measurement:
-    """One record of the results file: a case, a precision, a number of threads."""
+    """One record of the results file: a processor, a case, a precision, a number of threads."""
 
     def __init__(self, record: dict[str, Any]) -> None:
         self.record = record
@@ -117,25 +118,36 @@ class Measurement:
 def write_report(results: Path) -> str:
     """Write the tables beside the results and, where they are the repository's own, into the document; returns them."""
     records = json.loads(results.read_text(encoding="utf-8"))
-    measurements = [Measurement(records[key]) for key in sorted(records, key=_order)]
-    text = "\n\n".join(
-        [
-            _table(TIME_HEADER, [m.time_row() for m in measurements]),
-            _table(RATIO_HEADER, [m.ratio_row() for m in measurements]),
-            _table(RATE_HEADER, [row for m in measurements for row in m.rate_rows()]),
-            _table(PRODUCT_HEADER, [m.product_row() for m in measurements]),
-        ]
-    )
+    groups = groupby(sorted(records, key=_order), key=_processor)
+    text = "\n\n".join(_section(name, [Measurement(records[key]) for key in keys]) for name, keys in groups)
     results.with_suffix(".md").write_text(text + "\n", encoding="utf-8")
     if DOCUMENT.exists() and results.resolve().is_relative_to(DOCUMENT.parent.parent):
         _replace_block(DOCUMENT, text)
     return text
 
 
-def _order(key: str) -> tuple[int, str]:
-    """Most threads first: those are the numbers that count."""
-    case, precision, threads = key.split("/")
-    return -int(threads), f"{case}/{precision}"
+def _section(processor: str, measurements: Sequence[Measurement]) -> str:
+    """The tables of one processor."""
+    cores = max(m.record["machine"]["cores"] for m in measurements)
+    return "\n\n".join(
+        [
+            f"**{processor}**, {cores} cores:",
+            _table(TIME_HEADER, [m.time_row() for m in measurements]),
+            _table(RATIO_HEADER, [m.ratio_row() for m in measurements]),
+            _table(RATE_HEADER, [row for m in measurements for row in m.rate_rows()]),
+            _table(PRODUCT_HEADER, [m.product_row() for m in measurements]),
+        ]
+    )
+
+
+def _processor(key: str) -> str:
+    return key.split("/")[0]
+
+
+def _order(key: str) -> tuple[str, int, str]:
+    """Processor by processor, most threads first: those are the numbers that count."""
+    processor, case, precision, threads = key.split("/")
+    return processor, -int(threads), f"{case}/{precision}"
 
 
 def _replace_block(document: Path, text: str) -> None:

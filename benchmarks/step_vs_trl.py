@@ -24,6 +24,8 @@ from workload import CASES, MARK, Settings, Workload
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results" / "step_vs_trl.json"
 PRECISIONS = ("float32", "bfloat16")
+# By the flags of /proc/cpuinfo, the widest first.
+ARITHMETIC = {"amx_bf16": "AMX", "avx512_bf16": "AVX512-BF16", "avx512f": "AVX512", "avx2": "AVX2"}
 # glibc otherwise hands every large tensor back to the system; fastslow tells it so itself, TRL's fastest gets it here.
 KEEP_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**31 - 1)}
 
@@ -43,7 +45,9 @@ SIDES = {
     "trl": Side("trl_step.py", True, "masters"),
     "trl_fastest": Side("trl_step.py", True, "weights", tuple(KEEP_MEMORY.items())),
     "fastslow": Side("fastslow_step.py"),
+    "plain": Side("fastslow_step.py", variant="plain"),
 }
+SIDES_BY_DEFAULT = [name for name in SIDES if name != "plain"]
 
 
 class Worker:
@@ -103,25 +107,34 @@ def measure(options: argparse.Namespace, case: str, precision: str) -> None:
         "precision": precision,
         "threads": options.threads,
         "clock": options.clock,
+        "one_at_a_time": options.one_at_a_time,
         "workload": asdict(workload),
         "machine": machine(),
         "revision": revision(),
         "sides": {},
     }
-    workers: dict[str, Worker] = {}
-    try:
-        for name in options.sides:
-            workers[name] = start(name, options, common)
-            record["sides"][name] = {"steps": [], "warmup": [], **about(workers[name].ready)}
-        record["flops"] = count_flops(options.model, workers, workload.new_tokens)
-        for turn in range(-options.warmup, options.repeats):
-            for name, worker in workers.items():
-                record["sides"][name]["warmup" if turn < 0 else "steps"].append(worker.step())
-                print(progress(record, name, turn), flush=True)
-                save(options.results, f"{case}/{precision}/{options.threads}", record)
-    finally:
-        for worker in workers.values():
-            worker.close()
+    ready: dict[str, dict[str, Any]] = {}
+    for names in [[name] for name in options.sides] if options.one_at_a_time else [options.sides]:
+        workers: dict[str, Worker] = {}
+        try:
+            for name in names:
+                workers[name] = start(name, options, common)
+                ready[name] = workers[name].ready
+                record["sides"][name] = {"steps": [], "warmup": [], **about(ready[name])}
+            record["flops"] = count_flops(options.model, ready, workload.new_tokens)
+            take_turns(options, workers, record)
+        finally:
+            for worker in workers.values():
+                worker.close()
+
+
+def take_turns(options: argparse.Namespace, workers: dict[str, Worker], record: dict[str, Any]) -> None:
+    """Step after step, a step of each side before the next of any."""
+    for turn in range(-options.warmup, options.repeats):
+        for name, worker in workers.items():
+            record["sides"][name]["warmup" if turn < 0 else "steps"].append(worker.step())
+            print(progress(record, name, turn), flush=True)
+            save(options.results, key_of(record), record)
 
 
 def start(name: str, options: argparse.Namespace, common: Settings) -> Worker:
@@ -136,11 +149,13 @@ def about(ready: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in ready.items() if key not in ("contexts", "event", "peak_rss_bytes")}
 
 
-def count_flops(model: str, workers: dict[str, Worker], new_tokens: int) -> dict[str, int]:
+def count_flops(model: str, ready: dict[str, dict[str, Any]], new_tokens: int) -> dict[str, int]:
     """Operations of the step with and without sharing. Raises RuntimeError where the sides do not see the same tokens."""
     from arithmetic import Network, step_flops
 
-    seen = {name: worker.ready["contexts"] for name, worker in workers.items() if "contexts" in worker.ready}
+    seen = {name: said["contexts"] for name, said in ready.items() if "contexts" in said}
+    if not seen:
+        return {}
     contexts = next(iter(seen.values()))
     if any(other != contexts for other in seen.values()):
         raise RuntimeError(f"the sides do not have the same contexts: {', '.join(seen)}")
@@ -165,11 +180,23 @@ def save(path: Path, key: str, record: dict[str, Any]) -> None:
     os.replace(temporary, path)
 
 
+def key_of(record: dict[str, Any]) -> str:
+    """What a record is kept under: the same measurement on another processor is another record."""
+    measured = (record["case"], record["precision"], record["threads"])
+    return "/".join([record["machine"]["arithmetic"], *map(str, measured)])
+
+
 def machine() -> dict[str, Any]:
+    """The processor, and the widest products that it has: a virtual machine's name alone says little."""
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return {"cpu": names[0] if names else platform.processor(), "cores": len(os.sched_getaffinity(0))}
+    about = {line.split(":", 1)[0].strip(): line.split(":", 1)[1].strip() for line in lines if ":" in line}
+    flags = set(about.get("flags", "").split())
+    return {
+        "cpu": about.get("model name", platform.processor()),
+        "cores": len(os.sched_getaffinity(0)),
+        "arithmetic": next((name for flag, name in ARITHMETIC.items() if flag in flags), platform.machine()),
+    }
 
 
 def revision() -> str:
@@ -186,10 +213,11 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--report", action="store_true", help="measure nothing; rewrite the tables from the results")
     parser.add_argument("--cases", nargs="+", choices=list(CASES), default=list(CASES))
     parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=list(PRECISIONS))
-    parser.add_argument("--sides", nargs="+", choices=list(SIDES), default=list(SIDES))
+    parser.add_argument("--sides", nargs="+", choices=list(SIDES), default=SIDES_BY_DEFAULT)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--repeats", type=int, default=3, help="measured steps of each side")
     parser.add_argument("--warmup", type=int, default=1, help="steps of each side before them")
+    parser.add_argument("--one-at-a-time", action="store_true", help="sides in turn, where memory holds no two of them")
     parser.add_argument("--clock", choices=("wall", "cpu"), default="wall", help="cpu: on a busy machine, one thread")
     parser.add_argument("--problems", type=int, default=8)
     parser.add_argument("--group", type=int, default=8, help="rollouts of a problem, G")

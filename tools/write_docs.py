@@ -13,7 +13,8 @@ from pathlib import Path
 from textwrap import fill, wrap
 
 from fastslow.config.options import Option, Part, parts
-from fastslow.runs.metrics import METRICS, Metric
+from fastslow.runs.metric import Metric
+from fastslow.runs.metrics import METRICS
 from fastslow.text import markdown_table
 
 DOCS = Path(__file__).parents[1] / "docs"

@@ -79,6 +79,7 @@ def test_reproduce_runs_every_experiment_once_and_reports(
         "following other prompts",
         "Plasticity",
         "A stream of tasks",
+        "## bfloat16 on amber",
         "Ablations",
     ):
         assert expected in report, expected
@@ -106,7 +107,7 @@ def test_the_help_of_reproduce_names_its_experiments(capsys: pytest.CaptureFixtu
 
 def test_an_unknown_experiment_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["lab", "reproduce", "comparison"]) == 2
-    assert "'comparison' is unknown: take some of compare, continual, ablate" in capsys.readouterr().err
+    assert "'comparison' is unknown: take some of compare, continual, precision, ablate" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -12,13 +12,15 @@ from fastslow.experiments.tables import (
     by_method,
     measured,
     median,
+    moves_weights,
+    reach,
     seed_counts,
     select,
 )
 from fastslow.lab import worlds as plan
 from fastslow.lab.tasks import WORLDS
 from fastslow.measuring.intervals import median_note
-from fastslow.measuring.statistics import area
+from fastslow.measuring.statistics import area, final_accuracy, kl, reached
 from fastslow.runs.directory import write_atomically
 from fastslow.text import markdown_table, wrapped
 
@@ -35,7 +37,14 @@ model has 1.8 M parameters: nothing here is evidence about large models.
 
 def write_report(results: Path) -> None:
     """README.md and the plots, of whatever has been run so far."""
-    sections_of = {"tune": _tune, "compare": _compare, "continual": _continual, "ablate": _ablate, "beyond": _beyond}
+    sections_of = {
+        "tune": _tune,
+        "compare": _compare,
+        "continual": _continual,
+        "precision": _precision,
+        "ablate": _ablate,
+        "beyond": _beyond,
+    }
     found = {name: lines for name in sections_of if (lines := plan.read(results, name))}
     counts = [count for lines in found.values() for count in seed_counts(lines)]
     parts = [HEAD.format(brackets=fill(median_note(counts), 118))]
@@ -119,6 +128,31 @@ def _continual(lines: Lines, results: Path) -> list[str]:
         f"## A stream of tasks, {plan.STREAM_STEPS} steps each, in one uninterrupted run",
         "",
         *sections.stream(by_method(lines), phases, plan.STREAM_STEPS, results / "continual.png"),
+    ]
+
+
+def _precision(lines: Lines, results: Path) -> list[str]:
+    """What weights and arithmetic of fewer bits change, beside the runs of `compare`, which are of float32."""
+    both = {"float32": select(plan.read(results, "compare"), task=plan.PRECISE), plan.PRECISION: lines}
+    level = sections.level_of(by_method(lines))
+    rows = []
+    for precision, found in both.items():
+        for method, runs in by_method(found).items():
+            if moves_weights(method):
+                at = [reached(run["curve"], level) for run in runs]
+                ends = (median(final_accuracy(run["curve"]) for run in runs), reach(at, lambda p: p.step, 0))
+                rollouts, divergence = reach(at, lambda p: p.rollouts, 0), median(kl(run["curve"][-1]) for run in runs)
+                rows.append(
+                    [precision, NAMES[method], str(len(runs)), *ends, rollouts, divergence, measured(runs, "test")]
+                )
+    header = ["precision", "method", "seeds", "accuracy at the end", "steps", "rollouts", "KL at the end", "test split"]
+    return [
+        f"## {plan.PRECISION} on {plan.PRECISE}",
+        "",
+        f"The same runs with `model.dtype: {plan.PRECISION}`, on a processor with bfloat16 arithmetic. Steps and rollouts are "
+        f"those to {level:.2f}, {sections.SHARE:.0%} of the better method's final accuracy in {plan.PRECISION}.",
+        "",
+        *markdown_table(header, rows),
     ]
 
 

@@ -25,6 +25,8 @@ STARTS = ("fst", "rl")
 STREAM = ("amber", "elm", "birch")
 STREAM_STEPS = 40
 ABLATED = "amber"
+PRECISE, PRECISION = "amber", "bfloat16"
+"""FST and RL alone once more, with weights and arithmetic of another precision than elsewhere, float32."""
 STEPS, ABLATION_STEPS, CYCLES = 60, 40, 12
 FOLLOWED = ("cedar", "ginkgo")
 
@@ -103,6 +105,12 @@ def experiments(seeds: int) -> dict[str, Callable[[Methods], list[Part]]]:
             STREAM_STEPS,
             numbers,
             {name: {**methods[name], "evaluation.every": 10} for name in ("fst", "rl")},
+        ),
+        "precision": lambda methods: compare(
+            {PRECISE: {**world(PRECISE), "steps": STEPS, "model.dtype": PRECISION}},
+            numbers,
+            {name: methods[name] for name in ("fst", "rl")},
+            {PRECISE: MEASURES},
         ),
         "ablate": lambda methods: [
             part

@@ -15,7 +15,8 @@ from fastslow.errors import InfrastructureError
 from fastslow.measuring.intervals import Interval, mean_interval, ratio_interval
 from fastslow.rollouts.play import DEFAULTS, RolloutRequest, make_rollouts, play
 from fastslow.rollouts.settings import EpisodesConfig
-from fastslow.runs.metrics import KL, KL_ESTIMATE, Metric
+from fastslow.runs.metric import Metric
+from fastslow.runs.metrics import KL, KL_ESTIMATE
 from fastslow.seeding import derive_seed
 from fastslow.slow.engine import PolicyEngine, SamplingParams, TokenSequence
 from fastslow.tasks.base import Task

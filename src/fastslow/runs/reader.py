@@ -35,6 +35,7 @@ from fastslow.runs.files import (
     sample_files,
     step_of,
 )
+from fastslow.runs.metric import Merge, Metric
 from fastslow.runs.shapes import check_metrics
 from fastslow.types import Prompt
 
@@ -63,7 +64,7 @@ class Evaluation:
 
 def evaluation_of(values: Mapping[str, Any]) -> Evaluation:
     """The evaluation in a line of metrics, or in a point of a learning curve as results files keep it."""
-    plain: dict[m.Metric, float] = {}
+    plain: dict[Metric, float] = {}
     tasks: dict[str, float] = {}
     own: dict[str, float] = {}
     k = None
@@ -121,11 +122,11 @@ class Step:
         """Seconds without the evaluation; 0 for the line before the first step, which is an evaluation alone."""
         return self.amount(m.STEP_S) - self.amount(m.EVALUATE_S) if self.number else 0.0
 
-    def get(self, metric: m.Metric) -> Any:
+    def get(self, metric: Metric) -> Any:
         """The value of a metric without places; None where it is null or missing."""
         return self.values.get(metric.name)
 
-    def amount(self, metric: m.Metric) -> float:
+    def amount(self, metric: Metric) -> float:
         """The same for what is added up: 0 where it is null or missing."""
         return self.values.get(metric.name) or 0
 
@@ -190,16 +191,16 @@ KEPT_TOTALS = (
 """The totals that results files keep of a run."""
 
 
-def merged(steps: Sequence[Step], metric: m.Metric) -> Any:
+def merged(steps: Sequence[Step], metric: Metric) -> Any:
     """What several steps have of a metric together, as its `merge` says; None where no step has any of it."""
     values = [value for value in (step.get(metric) for step in steps) if value is not None]
-    if not values or metric.merge is m.Merge.NONE:
+    if not values or metric.merge is Merge.NONE:
         return None
-    if metric.merge is m.Merge.SUM:
+    if metric.merge is Merge.SUM:
         return sum(values)
-    if metric.merge is m.Merge.MEAN:
+    if metric.merge is Merge.MEAN:
         return sum(values) / len(values)
-    return max(values) if metric.merge is m.Merge.MAX else values[-1]
+    return max(values) if metric.merge is Merge.MAX else values[-1]
 
 
 def seconds_at(steps: Sequence[Step]) -> list[float]:
@@ -226,12 +227,12 @@ def totals_of(steps: Sequence[Step]) -> Totals:
     """What the steps have cost together."""
     trained = [step for step in steps if step.number]
 
-    def total(metric: m.Metric) -> Any:
+    def total(metric: Metric) -> Any:
         return merged(trained, metric) or 0
 
     unknown = any(m.USD.name in step.values and step.get(m.USD) is None for step in trained)
 
-    def seconds(metric: m.Metric) -> float:
+    def seconds(metric: Metric) -> float:
         return round(float(total(metric)), 3)
 
     return Totals(

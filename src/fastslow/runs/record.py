@@ -10,6 +10,7 @@ from typing import Any
 
 from fastslow.fast.optimiser import Evolution
 from fastslow.runs import metrics as m
+from fastslow.runs.metric import Metric, Start
 from fastslow.slow.bare import PromptGap
 from fastslow.slow.engine import UpdateMetrics
 from fastslow.types import EndReason, Rollout
@@ -17,7 +18,7 @@ from fastslow.types import EndReason, Rollout
 BEGUN = [
     metric
     for metric in (*m.TIMERS, *m.of_group("fast"), *m.of_group("reward"), *m.of_group("slow"))
-    if metric.start is not m.Start.MISSING
+    if metric.start is not Start.MISSING
 ]
 """What every line has, whatever happened in its step, in the order of a line."""
 
@@ -35,7 +36,7 @@ class StepRecord:
         self.completion_tokens = 0
 
     @contextmanager
-    def timer(self, metric: m.Metric) -> Iterator[None]:
+    def timer(self, metric: Metric) -> Iterator[None]:
         """Add the time spent inside to one of `metrics.TIMERS`."""
         start = time.perf_counter()
         try:
@@ -187,7 +188,7 @@ class StepRecord:
         begun = {metric.name: value for metric, value in counts.items()}
         return {**begun, **self.values, m.STEP_S.name: time.perf_counter() - self.started}
 
-    def _put(self, values: Mapping[m.Metric, object]) -> None:
+    def _put(self, values: Mapping[Metric, object]) -> None:
         self.values |= {metric.name: value for metric, value in values.items()}
 
     def _count(self, source: str, sampled: Sequence[Rollout], reused: int) -> None:
@@ -196,7 +197,7 @@ class StepRecord:
         self.completion_tokens += sum(rollout.sampled_tokens for rollout in sampled)
 
 
-ENDS: Mapping[EndReason, m.Metric] = {
+ENDS: Mapping[EndReason, Metric] = {
     "turn_tokens": m.CUT_OFF_TURN_TOKENS,
     "max_turns": m.CUT_OFF_MAX_TURNS,
     "max_tokens": m.CUT_OFF_MAX_TOKENS,
@@ -207,7 +208,7 @@ ENDS: Mapping[EndReason, m.Metric] = {
 """What counts the episodes that ended for a reason."""
 
 
-def episode_metrics(rollouts: Sequence[Rollout]) -> dict[m.Metric, float]:
+def episode_metrics(rollouts: Sequence[Rollout]) -> dict[Metric, float]:
     """What is measured of episodes of several turns; nothing where there are none."""
     played = [(rollout, rollout.trace) for rollout in rollouts if rollout.trace is not None]
     if not played:

@@ -12,7 +12,8 @@ import pytest
 from fastslow.fast.optimiser import Evolution, Usage
 from fastslow.measuring.evaluation import KlResult
 from fastslow.runs import metrics as m
-from fastslow.runs.metrics import METRICS, Merge, Metric, find
+from fastslow.runs.metric import Merge, Metric
+from fastslow.runs.metrics import METRICS, find
 from fastslow.runs.reader import Step, curve_of, evaluation_of, kl_name, merged, totals_of
 from fastslow.runs.record import StepRecord, episode_metrics
 from fastslow.slow.bare import PromptGap

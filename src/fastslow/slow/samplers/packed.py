@@ -18,13 +18,14 @@ from fastslow.slow.local.head import replaced
 # A model below so many weights computes as ever: little is gained. One above keeps its memory: packed weights are a copy.
 FEWEST_WEIGHTS, MOST_WEIGHTS = 2**25, 2**30
 FEWEST_IN_A_LAYER = 2**16
+PACKED_TYPES = (torch.float32, torch.bfloat16)
 # Packing takes as long as about two steps of decoding, and one row is a matter of memory traffic alone.
 FEWEST_ROWS, FEWEST_TOKENS = 16, 16
 
 
 @contextmanager
 def packed_weights(model: nn.Module, rows: int, tokens: int) -> Iterator[int]:
-    """Inside, float32 linear layers of a large model on a CPU compute with packed copies of the weights that they have now.
+    """Inside, linear layers of a large model on a CPU compute with packed copies of the weights that they have now.
     Gives the number of packed layers.
 
     `rows` completions of at most `tokens` tokens will be drawn: few are drawn with the weights as they are.
@@ -45,7 +46,7 @@ def _layers(model: nn.Module) -> list[nn.Linear]:
         for layer in model.modules()
         if type(layer) is nn.Linear
         and layer.weight.device.type == "cpu"
-        and layer.weight.dtype == torch.float32
+        and layer.weight.dtype in PACKED_TYPES
         and layer.weight.numel() >= FEWEST_IN_A_LAYER
     ]
     return found if FEWEST_WEIGHTS <= sum(layer.weight.numel() for layer in found) <= MOST_WEIGHTS else []
