@@ -39,7 +39,7 @@ def test_medians_have_an_interval_and_never_reached_counts_as_infinite() -> None
     assert (found.median, found.low, found.high, found.count) == (2.0, 1.0, 3.0, 3)
     assert summarise([1.0, None, None]).median == math.inf
     assert summarise([1.0, 2.0, None, None]).median == math.inf
-    assert summarise([5.0] * 4).text() == "5.00 (5.00 to 5.00)"
+    assert summarise([5.0] * 4).text() == "5.00 (all 4 alike)"
     assert summarise([]).text() == "-"
 
 

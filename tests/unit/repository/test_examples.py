@@ -102,6 +102,8 @@ NOT_COMMANDS = {
     "docs/run-directory.md": "a tree of files",
     "docs/scale-out.md": "commands of a server that is a package of its own, with GPUs; its `fastslow` lines are parsed",
     "docs/performance.md": "make and a benchmark against another package; the files must exist",
+    "docs/prompts.md": "a template of reflection",
+    "docs/tracking.md": "pip, the rest is parsed",
     "docs/recipes.md": "pip and export, the rest is parsed; the tool must exist",
     "docs/install.md": "pip, a directory of the shell's; the extras and the completion are tested in test_package.py",
     "CONTRIBUTING.md": "the linter, the type checker and these tests; the files must exist",

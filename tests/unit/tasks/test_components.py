@@ -43,10 +43,13 @@ def template() -> str:
 
 
 def environment(tmp_path: Path, name: str, seed_prompt: Any) -> Task:
+    return build_task(TaskConfig(name="environment", options=options_of(tmp_path, name), seed_prompt=seed_prompt))
+
+
+def options_of(tmp_path: Path, name: str) -> dict[str, Any]:
     path = tmp_path / "rows.jsonl"
     path.write_text("".join(json.dumps({"prompt": f"Count, {i}.", "target": 2}) + "\n" for i in range(12)))
-    options = {"environment": f"trl_environments:{name}", "data": str(path), "splits": {"train": 8, "validation": 4}}
-    return build_task(TaskConfig(name="environment", options=options, seed_prompt=seed_prompt))
+    return {"environment": f"trl_environments:{name}", "data": str(path), "splits": {"train": 8, "validation": 4}}
 
 
 # -- what they are -----------------------------------------------------------------------------------------------------
@@ -190,7 +193,7 @@ def test_the_lesson_proposer_evolves_components_from_episodes(component: str, tm
 
 
 def test_a_run_evolves_them_and_writes_them_down(tiny_model_dir: Path, tmp_path: Path) -> None:
-    options = {"environment": "trl_environments:IncrementEnv", "train": 8, "validation": 3}
+    options = options_of(tmp_path, "TargetEnv")
     seed_prompt = {"system": "go", "tool:increment": None, "skill:counting": "Count."}
     config = small_config(
         tiny_model_dir, tmp_path / "run", task={"name": "environment", "options": options, "seed_prompt": seed_prompt},

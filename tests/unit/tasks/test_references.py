@@ -61,5 +61,8 @@ def test_a_reference_answer_is_right(tmp_path: Path, make: object, form: str) ->
 
 
 def test_records_without_answers_have_no_reference(tmp_path: Path) -> None:
-    task = records(tmp_path, scorer="builtins:len")
+    (tmp_path / "length.py").write_text(
+        "def score(completion, record):\n    return len(completion) > 3\n", encoding="utf-8"
+    )
+    task = records(tmp_path, scorer=f"{tmp_path}/length.py:score")
     assert task.reference(task.problems("train")[0]) is None

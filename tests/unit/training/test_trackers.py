@@ -110,6 +110,9 @@ def test_wandb_has_the_runs_own_id_names_tables_and_gaps(
     monkeypatch.delenv("WANDB_PROJECT")
     time.sleep(1.1)  # wandb names its folders by the second
     tell(WandbObserver(config), events(output, step=2))  # resumed
+    deadline = time.monotonic() + 30
+    while len(stored(output)[1]) < 4 and time.monotonic() < deadline:
+        time.sleep(0.2)  # a process of wandb's own writes the file
     runs, lines = stored(output)
     named = {(run.run_id, run.project, run.run_group, run.display_name) for run in runs}
     assert named == {(kept["id"], "from-the-environment", "a group", "a-run")}

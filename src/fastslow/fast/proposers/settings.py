@@ -69,11 +69,9 @@ class ReflectionConfig(ProposerConfig):
         more="With `policy` it is 8000, and less where its context is short. Texts that are too long lose their middle.",
     )
     example_chars: Positive | None = option(
-        None, "the most of one example; none: short ones leave their room to others", unit="characters"
+        None, "the most of one example; none: short ones make room", unit="characters"
     )
-    reference_answers: bool = option(
-        False, "show the right answer of each example, where the task's data have one", unit="yes or no"
-    )
+    reference_answers: bool = option(False, "show the right answer of each example, where known", unit="yes or no")
     refused_attempts: NonNegative = option(
         0,
         "refused edits of the same text that a request shows",
@@ -82,7 +80,7 @@ class ReflectionConfig(ProposerConfig):
     )
     log_chars: NonNegative = option(
         20000,
-        "what `reflections.jsonl` keeps of a request, and of a diagnosis; 0 writes no such file",
+        "what `reflections.jsonl` keeps of a request; 0: no such file",
         unit="characters",
     )
 
