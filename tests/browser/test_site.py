@@ -38,7 +38,7 @@ def test_the_site_is_searched_from_a_disk(browser: Any, site: Path) -> None:
     first.wait_for()
     assert page.locator(".md-search-result__item").count() > 3
     page.goto((site / "api.html").as_uri())
-    assert page.locator("h3#fastslow\\.loop\\.train").count() == 1
+    assert page.locator("h3#fastslow\\.api\\.calls\\.train").count() == 1
     assert [url for url in asked if not url.startswith(("file:", "data:", "blob:"))] == []
     assert wrong == []
     context.close()

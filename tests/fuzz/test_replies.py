@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from fastslow.errors import ReflectionError
 from fastslow.fast.proposers.base import Proposal, ProposalRequest, propose_all
 from fastslow.fast.proposers.reflection import Question, ReflectionProposer, Reply
+from fastslow.fast.proposers.reflection_prompt import Wording
 from fastslow.fast.proposers.replies import BrokenReply, ReplyReader
 from fastslow.fast.proposers.settings import OpenAIConfig, proposer_config
 from fastslow.tasks.tool_calls import Call, Malformed, read_calls, write_call
@@ -46,7 +47,7 @@ class Anyone:
 
 def propose(response: Any) -> None:
     parent = Prompt.of("Answer.")
-    proposer = ReflectionProposer(Anyone(response), recipe="light", max_prompt_chars=100)
+    proposer = ReflectionProposer(Anyone(response), Wording(max_prompt_chars=100))
     (outcome,) = propose_all(proposer, [ProposalRequest(parent, "system", (), 0)])
     if isinstance(outcome, Proposal):
         assert 0 < len(outcome.text) <= 100

@@ -1,6 +1,7 @@
 """`fastslow lab demo` and `fastslow lab reproduce`, small."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 
 from fastslow.cli.main import main
 from fastslow.config import load_config
+from fastslow.experiments.runner import Measure
 from fastslow.lab import worlds
 from fastslow.lab.commands import EXPERIMENTS
 from fastslow.lab.demo import Compared, base_config
@@ -21,6 +23,8 @@ SMALL = {
     "TUNING_SEEDS": (100,), "LEARNING_RATES": {"1e-4": 1e-4, "3e-4": 3e-4}, "COMPARED": ("amber", "hazel"), "STEPS": 5,
     "ABLATION_STEPS": 5, "SECOND_STEPS": 5, "CYCLES": 2, "STREAM": ("amber", "birch"), "STREAM_STEPS": 10,
     "ABLATIONS": {"K": {"1": {"loop.population_size": 1}}},
+    "BEYOND": {"default": ("FST as it is", "fst", {}), "bare": ("bare", "fst", {"slow.gradient_context": "bare"}),
+               "distilled": ("distillation", "distill", {"distill.cycles": 1, "steps": 2})},
 }  # fmt: skip
 SMALL_RUNS: dict[str, dict[str, Any]] = {
     "loop": {"population_size": 2, "group_size": 4, "problems_per_step": 4},
@@ -63,12 +67,19 @@ def test_the_table_says_who_is_better_and_never_loses_to_anything() -> None:
     assert Compared("x", None, 1.0, 1, smaller_is_better=True).text(None) == "never"
 
 
+def on_few_problems(measure: Measure) -> Measure:
+    options = measure.settings.get("task.options")
+    few = {"task.options.test": 8} if options is None else {"task.options": {**options, "test": 8}}
+    return replace(measure, settings={**measure.settings, **few, "evaluation.k": 1})
+
+
 @pytest.mark.slow
 def test_reproduce_runs_every_experiment_once_and_reports(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     for name, value in SMALL.items():
         monkeypatch.setattr(worlds, name, value)
+    monkeypatch.setattr(worlds, "MEASURES", tuple(map(on_few_problems, worlds.MEASURES)))
     monkeypatch.setattr("fastslow.lab.reproduce.base_config", small_lab)
     where = ["--output", str(tmp_path / "runs"), "--results", str(tmp_path / "results"), "--seeds", "1"]
     assert main(["lab", "reproduce", *where]) == 0

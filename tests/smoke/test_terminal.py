@@ -40,11 +40,12 @@ class AwayTask(LettersTask):
         return Prompt.of("{LONG_PROMPT}")
 
     def score_batch(self, problems, completions):
+        time.sleep(float(os.environ.get("SCORE_S", 0)))
         AwayTask.batches += 1
         if AwayTask.batches == 3:
             start = time.perf_counter()
             hashlib.pbkdf2_hmac("sha256", b"a", b"b", 200_000)
-            rounds = int(200_000 * float(os.environ["AWAY_S"]) / (time.perf_counter() - start))
+            rounds = max(1, int(200_000 * float(os.environ["AWAY_S"]) / (time.perf_counter() - start)))
             print("AWAY", flush=True)
             hashlib.pbkdf2_hmac("sha256", b"a", b"b", rounds)
         return super().score_batch(problems, completions)
@@ -130,7 +131,8 @@ def command(config: Path) -> list[str]:
 
 @pytest.mark.slow
 def test_a_run_in_a_terminal_from_its_first_moment_to_its_summary(tiny_model_dir: Path, tmp_path: Path) -> None:
-    path, environment = prepared(tiny_model_dir, tmp_path, "toy:LettersTask")
+    path, environment = prepared(tiny_model_dir, tmp_path, "away:AwayTask")
+    environment["SCORE_S"] = "0.3"  # a search that is over at once shows nothing
     with terminal(command(path), environment) as shown:
         shown.read_until("")
         assert shown.process.wait() == 0, shown.plain

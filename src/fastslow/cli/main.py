@@ -1,6 +1,7 @@
 """The command line. Heavy imports wait until a command needs them."""
 
 import argparse
+import logging
 import os
 import signal
 import sys
@@ -50,6 +51,8 @@ def _quiet_libraries() -> None:
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"transformers\.|peft\.")
+    # peft imports it where it is installed, and it tells of kernels that nobody asked for.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -21,7 +21,18 @@ from fastslow.experiments.tables import (
     select,
     spent_by,
 )
-from fastslow.measuring.statistics import Curve, Point, Reached, accuracy, area, final_accuracy, kl, reached, summarise
+from fastslow.measuring.statistics import (
+    Curve,
+    Point,
+    Reached,
+    accuracy,
+    area,
+    at_the_end,
+    final_accuracy,
+    kl,
+    reached,
+    summarise,
+)
 from fastslow.runs.reader import evaluation_of, kl_name
 from fastslow.text import markdown_table
 
@@ -249,14 +260,14 @@ def under_both_prompts(runs: Mapping[str, Lines]) -> list[str]:
     ends, needs = [], []
     for label, lines in runs.items():
         last = [evaluation_of(line["curve"][-1]) for line in lines]
-        seed = [_seed_end(line["curve"]) for line in lines]
+        seed = [end for line in lines if (end := _seed_end(line["curve"])) is not None]
         ends.append(
             [
                 label,
                 str(len(lines)),
                 median(final_accuracy(line["curve"]) for line in lines),
                 median(each.kl for each in last),
-                median(seed),
+                median(seed) if seed else "-",
                 median(each.seed_kl for each in last),
             ]
         )
@@ -283,10 +294,10 @@ def under_both_prompts(runs: Mapping[str, Lines]) -> list[str]:
     return [*markdown_table(head, ends), *markdown_table(["option", *to], needs)]
 
 
-def _seed_end(curve: Curve, last: int = 3) -> float:
-    """As `final_accuracy`, under the seed prompt."""
-    found = [evaluation_of(point).seed_accuracy or 0.0 for point in curve[-last:]]
-    return sum(found) / len(found)
+def _seed_end(curve: Curve) -> float | None:
+    """Accuracy at the end under the seed prompt; None where it was not measured."""
+    found = [(point["step"], evaluation_of(point).seed_accuracy) for point in curve]
+    return at_the_end([(step, accuracy) for step, accuracy in found if accuracy is not None])
 
 
 def _seed_rollouts(curve: Curve) -> float | None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from fastslow.errors import ConfigError, positive
 
-EXPERIMENTS = ("compare", "continual", "precision", "ablate")
+EXPERIMENTS = ("compare", "continual", "precision", "ablate", "beyond")
 """The experiments of `worlds.experiments`, named without loading what they are made of."""
 
 

@@ -135,24 +135,27 @@ def _precision(lines: Lines, results: Path) -> list[str]:
     """What weights and arithmetic of fewer bits change, beside the runs of `compare`, which are of float32."""
     both = {"float32": select(plan.read(results, "compare"), task=plan.PRECISE), plan.PRECISION: lines}
     level = sections.level_of(by_method(lines))
-    rows = []
+    ends, needs = [], []
     for precision, found in both.items():
         for method, runs in by_method(found).items():
             if moves_weights(method):
+                which = [precision, NAMES[method], str(len(runs))]
                 at = [reached(run["curve"], level) for run in runs]
-                ends = (median(final_accuracy(run["curve"]) for run in runs), reach(at, lambda p: p.step, 0))
-                rollouts, divergence = reach(at, lambda p: p.rollouts, 0), median(kl(run["curve"][-1]) for run in runs)
-                rows.append(
-                    [precision, NAMES[method], str(len(runs)), *ends, rollouts, divergence, measured(runs, "test")]
+                accuracy, divergence = (
+                    median(final_accuracy(run["curve"]) for run in runs),
+                    median(kl(run["curve"][-1]) for run in runs),
                 )
-    header = ["precision", "method", "seeds", "accuracy at the end", "steps", "rollouts", "KL at the end", "test split"]
+                ends.append([*which, accuracy, divergence, measured(runs, "test")])
+                needs.append([*which, reach(at, lambda p: p.step, 0), reach(at, lambda p: p.rollouts, 0)])
+    which = ["precision", "method", "seeds"]
     return [
         f"## {plan.PRECISION} on {plan.PRECISE}",
         "",
-        f"The same runs with `model.dtype: {plan.PRECISION}`, on a processor with bfloat16 arithmetic. Steps and rollouts are "
-        f"those to {level:.2f}, {sections.SHARE:.0%} of the better method's final accuracy in {plan.PRECISION}.",
+        f"The same runs with `model.dtype: {plan.PRECISION}`, on a processor with bfloat16 arithmetic. The level is "
+        f"{sections.SHARE:.0%} of the better method's final accuracy in {plan.PRECISION}.",
         "",
-        *markdown_table(header, rows),
+        *markdown_table([*which, "accuracy at the end", "KL at the end", "test split"], ends),
+        *markdown_table([*which, f"steps to {level:.2f}", f"rollouts to {level:.2f}"], needs),
     ]
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from textwrap import fill
 
 from fastslow.errors import ConfigError
+from fastslow.resources import resolve_path
 from fastslow.runs.directory import write_atomically
 from fastslow.starter.look import Look
 from fastslow.tasks.sources import is_file_name
@@ -163,12 +164,13 @@ def _training_size(look: Look) -> int:
 
 
 def _completion_tokens(model: str) -> int:
-    """Half of a small model's context; otherwise, or where the model cannot be reached, the usual."""
+    """Half of a small model's context, where it lies on this machine; otherwise the usual."""
     from fastslow.slow.local.loading import context_limit, load_text_config
     from fastslow.slow.settings import ModelConfig
 
     try:
-        limit = context_limit(load_text_config(ModelConfig(name=model)))
+        here = Path(resolve_path(model, "--model")).exists()
+        limit = context_limit(load_text_config(ModelConfig(name=model))) if here else None
     except ConfigError:
         return COMPLETION_TOKENS
     return COMPLETION_TOKENS if limit is None else min(COMPLETION_TOKENS, limit // 2)

@@ -18,7 +18,7 @@ DOCS = (Path(__file__).parents[3] / "docs" / "tasks.md").read_text(encoding="utf
 CONFIGS = [
     yaml.safe_load(block)["task"] for block in re.findall(r"^```yaml\n(.*?)^```", DOCS, re.DOTALL | re.MULTILINE)
 ]
-NEW_TASK, REWARDS = re.findall(r"^```python\n(.*?)^```", DOCS, re.DOTALL | re.MULTILINE)
+NEW_TASK, _, REWARDS = re.findall(r"^```python\n(.*?)^```", DOCS, re.DOTALL | re.MULTILINE)
 
 
 @pytest.fixture(autouse=True)
