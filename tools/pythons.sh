@@ -6,7 +6,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 versions=(3.12 3.13)
 tests=(
-  tests/unit/config/test_config.py tests/unit/config/test_recipes.py tests/unit/deploy/test_prompts.py
+  tests/unit/config/test_config.py tests/unit/deploy/test_prompts.py
   tests/unit/fast/test_pareto.py tests/unit/lab/test_rules.py tests/unit/measuring/test_intervals.py
   tests/unit/runs/test_family.py tests/unit/runs/test_files.py tests/unit/runs/test_metrics.py
   tests/unit/runs/test_refusals.py tests/unit/runs/test_transcripts.py

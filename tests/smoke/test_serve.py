@@ -324,7 +324,9 @@ def test_the_command_says_where_it_is_and_ends_at_ctrl_c(fixtures: None, tmp_pat
         "SERVED_KEY",
         "--trust-code",
     ]
-    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
+    # As a shell starts a job in the background: with SIGINT ignored.
+    ignoring = ["sh", "-c", 'trap "" INT; exec "$@"', "sh", *command]
+    with subprocess.Popen(ignoring, env=environment, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None
             assert select.select([process.stdout], [], [], 600)[0]
@@ -335,8 +337,8 @@ def test_the_command_says_where_it_is_and_ends_at_ctrl_c(fixtures: None, tmp_pat
             )
             assert reply.choices[0].message.content == sampled(prompt_of("even"), EVEN, 7)
             process.send_signal(signal.SIGINT)
-            rest = process.stdout.read()
-            assert process.wait(60) == 0
+            rest, _ = process.communicate(timeout=60)
+            assert process.returncode == 0
         finally:
             process.kill()
     assert rest.endswith("ended\n")

@@ -1,6 +1,9 @@
 """`fastslow export` and `fastslow serve`: their options."""
 
 import argparse
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from fastslow.runs.owner import FLAG
@@ -98,10 +101,22 @@ def _serve(options: argparse.Namespace) -> int:
         device=options.device,
         trust_code=options.trust_code,
     )
-    with server:
+    with server, _ended_by_signals():
         print(f"{server.told()}\nCtrl-C ends it.", flush=True)
         try:
             server.wait()
         except KeyboardInterrupt:
             print("\nended")
     return 0
+
+
+@contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """Inside, Ctrl-C and SIGTERM raise KeyboardInterrupt, also where a shell has started the command with SIGINT ignored."""
+    heard = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.signal(number, signal.default_int_handler) for number in heard}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
