@@ -16,7 +16,7 @@ from fastslow.text import markdown_table
 from fastslow.types import SYSTEM, Prompt
 
 VLLM_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
-"""What vLLM takes as --max-lora-rank. Source: `MaxLoRARanks` in vllm/config/lora.py, 0.32."""
+"""What vLLM takes as --max-lora-rank. Source: `MaxLoRARanks` in vllm/config/lora.py."""
 SEVERAL = (
     " It has several components here, `prompt_NAME.txt`, which the task puts into its messages: see `Task.messages`."
 )
