@@ -87,7 +87,7 @@ def _be_a_copy(connection: socket.socket, copy: "Copy", memory_bytes: int | None
     try:
         copy.serve(connection)
     except (Closed, OSError):
-        pass
+        pass  # whoever asked is gone: there is nobody to tell
     finally:
         os._exit(0)
 
