@@ -15,6 +15,8 @@ from fastslow.text import wrapped
 if TYPE_CHECKING:  # numpy stays out of --help
     from fastslow.experiments.records import Line, Settings
 
+RESULTS = "results.jsonl"
+
 
 def experiment(
     name: str,
@@ -30,10 +32,16 @@ def experiment(
     key: str = "",
     values: Sequence[object] = (),
     report_only: bool = False,
+    results: str | Path | None = None,
+    model_at: str = "",
+    note: str = "",
 ) -> list["Line"]:
     """Run what is missing of an experiment, and write `results.jsonl`, `README.md` and plots into `output`
     (`runs/NAME` where it is not given). Experiments that share an `output` share their runs; each has a page of its own,
     the second one's is `NAME.md`. Returns every part's line.
+
+    `results` is where all but the runs is written, if elsewhere; `model_at` where the config's model lies, if elsewhere than
+    the config says: results of one model are the same wherever it lies. `note` stands behind the page's title.
 
     `overrides` are `key=value` for all runs, `method_overrides` `method:key=value` for those of one method, `second` those
     of the second task of `plasticity`; `key` and `values` are what `ablate` varies.
@@ -41,8 +49,9 @@ def experiment(
     """
     from fastslow.config import load_config, with_overrides
     from fastslow.experiments.about import write_about
+    from fastslow.experiments.parts import Experiment
     from fastslow.experiments.plots import check_plots
-    from fastslow.experiments.runner import Experiment, check_tasks, run_experiment
+    from fastslow.experiments.runner import check_tasks, run_experiment
     from fastslow.experiments.studies import STUDIES, Options
     from fastslow.experiments.watch import LiveWatcher, make_watcher
 
@@ -62,19 +71,22 @@ def experiment(
     study.check(base, options)
     check_plots()
     directory = Path(output) if output is not None else Path("runs") / name
-    made = Experiment(name, base.model_dump(mode="json"), tuple(study.parts(base, options)))
+    pages = directory if results is None else Path(results)
+    made = Experiment(name, base.model_dump(mode="json"), tuple(study.parts(base, options)), str(model_at))
     if report_only:
-        lines = read_lines(directory / "results.jsonl")
+        lines = read_lines(pages / RESULTS)
     else:
         check_tasks(made, directory)
         told = {"about": study.about, "task": base.task.name, "model": base.model.name, "key": key}
-        write_about(directory, name, {what: text for what, text in told.items() if text})
+        write_about(pages, name, {what: text for what, text in told.items() if text})
         watcher = make_watcher()
         with watcher if isinstance(watcher, LiveWatcher) else nullcontext():
-            lines = run_experiment(made, directory, workers=positive("workers", workers), watcher=watcher)
+            lines = run_experiment(
+                made, directory, workers=positive("workers", workers), watcher=watcher, results=pages / RESULTS
+            )
     if not lines:
-        raise ConfigError(f"output: there are no results in {str(directory)!r} yet: leave --report out")
-    _write(f"{name}: {study.about}", lines, study.section(lines, directory, base, options), page_of(name, directory))
+        raise ConfigError(f"output: there are no results in {str(pages)!r} yet: leave --report out")
+    _write(f"{name}: {study.about}{note}", lines, study.section(lines, pages, base, options), page_of(name, pages))
     return lines
 
 

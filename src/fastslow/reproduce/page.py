@@ -1,0 +1,165 @@
+"""docs/results.md and the README's table of claims, written from the stored results alone."""
+
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from textwrap import fill
+from typing import TYPE_CHECKING
+
+from fastslow.measuring.intervals import median_note
+from fastslow.reproduce.claims import CLAIMS, Claim
+from fastslow.reproduce.evidence import (
+    FEW,
+    HELD,
+    LAB,
+    LEAST_SEEDS,
+    NOT_HELD,
+    NOT_RUN,
+    REAL,
+    UNDECIDED,
+    UNTESTABLE,
+    Finding,
+    places,
+)
+from fastslow.reproduce.sections import MODEL_ID, PUBLISHED
+from fastslow.runs.directory import write_atomically
+from fastslow.text import COLUMNS, markdown_table, wrapped
+
+if TYPE_CHECKING:
+    from fastslow.reproduce.sections import Plan
+
+PAGE, README = Path("docs") / "results.md", Path("README.md")
+BEGIN, END = "<!-- claims: begin (fastslow reproduce) -->", "<!-- claims: end -->"
+ORDER = (HELD, NOT_HELD, UNDECIDED, UNTESTABLE, FEW, NOT_RUN)
+MOST_NAMED = 3
+"""So many places are named in a cell of the first table; more are counted."""
+QUICK = (
+    "**This is a quick run**: small runs of few seeds, which show that everything runs from beginning to end. Its numbers and "
+    "verdicts mean nothing."
+)
+SCALE = (
+    "The paper's own domains (HoVer-hard, CodeIO, Physics, Math, the star graph of 500 nodes) with models of 4 and 8 billion "
+    "parameters: what is measured here runs on CPU cores. [Recipes](recipes.md) has a config for each.",
+    "A reflection LM as strong as gpt-5.2: here the lesson proposer adds the verifier's most frequent lesson, or the policy "
+    "itself reflects.",
+    "The cost of a run in H100-hours and dollars.",
+)
+
+
+def write_pages(plan: "Plan") -> list[Path]:
+    """Write the page of what is there, and for the published results the README's table; the files that were written."""
+    published = plan.results == PUBLISHED and PAGE.parent.is_dir()
+    page = PAGE if published else plan.results / "results.md"
+    wanted = {page: results_page(plan.results, page, quick=plan.quick)}
+    if published and README.is_file():
+        wanted[README] = with_claims(README.read_text(encoding="utf-8"), plan.results)
+    for path, text in wanted.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, text)
+    return list(wanted)
+
+
+def results_page(results: Path, page: Path, *, quick: bool = False) -> str:
+    """The whole page. Links are relative to where it lies."""
+    found = [(claim, claim.look(results)) for claim in CLAIMS]
+    seeds = [len(curves) for place in places(results) for curves in place.runs.values() if curves]
+    title = "Results: a quick run" if quick else "Results: the paper's claims, and what was found here"
+    lines = [
+        f"# {title}",
+        "",
+        "<!-- Written by `fastslow reproduce` from the stored results: run it, do not change this page. -->",
+        "",
+        *([QUICK, ""] if quick else []),
+        "Each claim of the paper (arXiv 2605.12484) stands beside what was found here, in the lab and on a real model, task by "
+        f"task. The lab is [a small world](lab.md) with a model of 1.8 M parameters. The real model is {MODEL_ID} with LoRA.",
+        "",
+        *_rules(seeds),
+        "## In short",
+        "",
+        *_short(found, places_named=True),
+        *(line for claim, findings in found for line in _section(claim, findings, page)),
+        "## What could not be tested here",
+        "",
+        *(fill(f"- {text}", COLUMNS, subsequent_indent="  ") for text in SCALE),
+    ]
+    text = "\n".join(wrapped("\n".join(lines).split("\n"))).rstrip() + "\n"
+    # The quick page lies elsewhere: pages of the documentation are named, not linked.
+    return text if page == PAGE else text.replace("](lab.md)", "]").replace("](recipes.md)", "]")
+
+
+def with_claims(readme: str, results: Path) -> str:
+    """The README with its table of claims as the stored results have it. A README without the marks stays as it is."""
+    before, begin, rest = readme.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        return readme
+    table = _short([(claim, claim.look(results)) for claim in CLAIMS], places_named=False)
+    return "\n".join([before + BEGIN, "", *table, END]) + after
+
+
+def _rules(seeds: Sequence[int]) -> list[str]:
+    note = fill(median_note(seeds), COLUMNS - 2)
+    return [
+        f"A verdict is computed: two methods are compared seed by seed, and the median of that has brackets. **{HELD}**: the "
+        f"whole bracket is on the claim's side. **{NOT_HELD}**: the whole bracket is on the other side, or there is no "
+        f"difference. **{UNDECIDED}**: the bracket is on both sides. **{UNTESTABLE}**: the runs cannot say. Fewer than "
+        f"{LEAST_SEEDS} seeds have no verdict, and **{NOT_RUN}** is what it says. Numbers are medians over seeds.",
+        "",
+        note,
+        "",
+    ]
+
+
+def _short(found: Iterable[tuple[Claim, Sequence[Finding]]], *, places_named: bool) -> list[str]:
+    """The table of all claims: how many places of each world have which verdict."""
+    rows = []
+    for claim, findings in found:
+        name = f"[{claim.short}](#{_anchor(claim.name)})" if places_named else claim.short
+        rows.append([name, *(_told(findings, world) for world in (LAB, REAL))])
+    return markdown_table(["claim", "in the lab", "on the real model"], rows)
+
+
+def _told(findings: Sequence[Finding], world: str) -> str:
+    mine = [finding for finding in findings if finding.world == world]
+    told = []
+    for verdict in ORDER:
+        named = [finding.place for finding in mine if finding.verdict == verdict]
+        if named and len(named) == len(mine):
+            return f"**{verdict}**" + (f" on all {len(mine)}" if len(mine) > 1 and verdict != NOT_RUN else "")
+        if named:
+            which = ", ".join(named) if len(named) <= MOST_NAMED else f"{len(named)} of {len(mine)}"
+            told.append(f"**{verdict}**: {which}")
+    return "; ".join(told) or "-"
+
+
+def _section(claim: Claim, findings: Sequence[Finding], page: Path) -> list[str]:
+    paper = [f"The paper: {claim.paper}", ""] if claim.paper else ["Not a claim of the paper.", ""]
+    rows = [
+        [
+            f"{finding.world}: {_linked(finding, page)}",
+            str(finding.seeds or "-"),
+            *finding.cells,
+            f"**{finding.verdict}**" + (f": {finding.why}" if finding.why else ""),
+        ]
+        for finding in findings
+    ]
+    return [
+        f"## {claim.name}",
+        "",
+        *paper,
+        f"Held where this is so. {claim.rule}",
+        "",
+        *markdown_table(["where", "seeds", *claim.columns, "verdict"], rows),
+    ]
+
+
+def _linked(finding: Finding, page: Path) -> str:
+    """The place with a link to its table, where there is one."""
+    if not finding.page.is_file():
+        return finding.place
+    link = Path(os.path.relpath(finding.page, page.parent)).as_posix()
+    return f"[{finding.place}]({link})"
+
+
+def _anchor(heading: str) -> str:
+    return heading.lower().replace(" ", "-")
