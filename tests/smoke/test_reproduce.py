@@ -1,4 +1,4 @@
-"""`fastslow reproduce` for the real model, with a tiny one in its place: rates first, then arms at these rates, pages, resume."""
+"""`fastslow reproduce` for the real model, a tiny one in its place: rates first, then arms at these rates, pages, resume."""
 
 import json
 import shutil

@@ -2,7 +2,6 @@
 
 import argparse
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from textwrap import fill
 from typing import TYPE_CHECKING
@@ -13,6 +12,7 @@ from fastslow.runs.files import read_lines
 from fastslow.text import wrapped
 
 if TYPE_CHECKING:  # numpy stays out of --help
+    from fastslow.experiments.parts import Experiment
     from fastslow.experiments.records import Line, Settings
 
 RESULTS = "results.jsonl"
@@ -48,12 +48,9 @@ def experiment(
     Raises: ConfigError, before any model loads; FastslowError when parts failed, after all the others have ended.
     """
     from fastslow.config import load_config, with_overrides
-    from fastslow.experiments.about import write_about
-    from fastslow.experiments.parts import Experiment
+    from fastslow.experiments import parts
     from fastslow.experiments.plots import check_plots
-    from fastslow.experiments.runner import check_tasks, run_experiment
     from fastslow.experiments.studies import STUDIES, Options
-    from fastslow.experiments.watch import LiveWatcher, make_watcher
 
     if name not in STUDIES:
         raise ConfigError(f"experiment: {name!r} is unknown: take one of {', '.join(STUDIES)}")
@@ -72,22 +69,24 @@ def experiment(
     check_plots()
     directory = Path(output) if output is not None else Path("runs") / name
     pages = directory if results is None else Path(results)
-    made = Experiment(name, base.model_dump(mode="json"), tuple(study.parts(base, options)), str(model_at))
-    if report_only:
-        lines = read_lines(pages / RESULTS)
-    else:
-        check_tasks(made, directory)
-        told = {"about": study.about, "task": base.task.name, "model": base.model.name, "key": key}
-        write_about(pages, name, {what: text for what, text in told.items() if text})
-        watcher = make_watcher()
-        with watcher if isinstance(watcher, LiveWatcher) else nullcontext():
-            lines = run_experiment(
-                made, directory, workers=positive("workers", workers), watcher=watcher, results=pages / RESULTS
-            )
+    made = parts.Experiment(name, base.model_dump(mode="json"), tuple(study.parts(base, options)), str(model_at))
+    told = {"about": study.about, "task": base.task.name, "model": base.model.name, "key": key}
+    lines = read_lines(pages / RESULTS) if report_only else _run_all(made, directory, pages, workers, told)
     if not lines:
         raise ConfigError(f"output: there are no results in {str(pages)!r} yet: leave --report out")
     _write(f"{name}: {study.about}{note}", lines, study.section(lines, pages, base, options), page_of(name, pages))
     return lines
+
+
+def _run_all(made: "Experiment", directory: Path, pages: Path, workers: int, told: Mapping[str, str]) -> list["Line"]:
+    """Run what is missing, its lines in `pages`; what it was told stands beside them."""
+    from fastslow.experiments.about import write_about
+    from fastslow.experiments.runner import check_tasks
+    from fastslow.experiments.watch import run_watched
+
+    check_tasks(made, directory)
+    write_about(pages, made.name, {what: text for what, text in told.items() if text})
+    return run_watched(made, directory, workers=positive("workers", workers), results=pages / RESULTS)
 
 
 def page_of(name: str, directory: Path) -> Path:

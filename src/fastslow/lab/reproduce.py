@@ -1,7 +1,6 @@
 """The lab's experiments (`worlds.py`): what they are made of, and running what is missing, then tables and plots."""
 
 from collections.abc import Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +9,7 @@ from fastslow.errors import ConfigError
 from fastslow.experiments.parts import Experiment
 from fastslow.experiments.plots import check_plots
 from fastslow.experiments.records import Line
-from fastslow.experiments.runner import run_experiment
-from fastslow.experiments.watch import LiveWatcher, make_watcher
+from fastslow.experiments.watch import run_watched
 from fastslow.lab.demo import base_config
 from fastslow.lab.report import write_report
 from fastslow.lab.worlds import FULL, Size, chosen_methods, experiments, results_file, tuning
@@ -59,12 +57,5 @@ def sized_config(size: Size) -> dict[str, Any]:
 
 
 def _run(experiment: Experiment, runs: Path, results: Path, workers: int) -> list[Line]:
-    watcher = make_watcher()
-    with watcher if isinstance(watcher, LiveWatcher) else nullcontext():
-        return run_experiment(
-            experiment,
-            runs / experiment.name,
-            workers=workers,
-            watcher=watcher,
-            results=results_file(results, experiment.name),
-        )
+    file = results_file(results, experiment.name)
+    return run_watched(experiment, runs / experiment.name, workers=workers, results=file)

@@ -185,7 +185,7 @@ def _beyond(seed: int, methods: Methods, size: Size) -> list[Part]:
         part
         for label, (_, method, settings) in BEYOND.items()
         for part in vary(
-            {**task, **methods.get(method, {}), **(distilled if method == "distill" else {})},
+            {**task, **methods.get(method, {}), **(distilled if label == "distilled" else {})},
             [seed],
             method,
             "beyond",
