@@ -110,8 +110,8 @@ def test_reproduce_runs_every_experiment_once_and_reports(
     lengths = {line["part"]: line["totals"]["steps"] for line in compared}
     assert (lengths["amber-fst-0"], lengths["amber-prompt-0"], lengths["second-fst-0"]) == (5, 2, 5)
     page = (tmp_path / "results" / "results.md").read_text(encoding="utf-8")
-    assert page.startswith("# Results: a quick run") and "| lab: [amber](lab/README.md) | 1 |" in page
-    assert "**too few seeds**" in page and "**held**:" not in page.partition("## In short")[2]
+    assert page.startswith("# Results: a quick run") and "| lab: [amber][lab] | 1 |" in page
+    assert "**too few seeds**" in page and "**held**" not in page.partition("## In short")[2]
     capfd.readouterr()
     assert main([*arguments, "--list"]) == 0
     rows = [line.split() for line in capfd.readouterr().out.splitlines() if line.startswith("lab/")]

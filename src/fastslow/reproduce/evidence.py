@@ -105,6 +105,11 @@ def ratio(first: float | None, second: float | None) -> float | None:
     return 0.0 if second is None else first / second if second else 1.0
 
 
+def middle(values: Iterable[float | None], digits: int = 3) -> str:
+    """A median alone, as it stands beside an effect that has brackets. None is never."""
+    return f"{summarise(list(values)).median:.{digits}f}".replace("inf", "never")
+
+
 def number(found: Summary, digits: int = 3) -> str:
     """A median with its brackets, infinity being never."""
     return found.text(digits).replace("inf", "never")

@@ -8,9 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from fastslow.experiments.arms import ARMS
-from fastslow.experiments.tables import median, reach, select
+from fastslow.experiments.records import Line
+from fastslow.experiments.tables import select
 from fastslow.lab import worlds
-from fastslow.measuring.statistics import Curve, Point, Reached, Summary, accuracy, final_accuracy, reached, summarise
+from fastslow.measuring.statistics import Curve, Reached, Summary, accuracy, final_accuracy, reached, summarise
 from fastslow.reproduce.evidence import (
     LAB,
     NOT_RUN,
@@ -23,6 +24,7 @@ from fastslow.reproduce.evidence import (
     differences,
     judged,
     lines_of,
+    middle,
     number,
     pairs,
     places,
@@ -59,9 +61,9 @@ def _untimed(place: Place, level: float) -> str:
     rl = place.curves("rl").values()
     start, end = (summarise([value(curve) for curve in rl]).median for value in (_start, final_accuracy))
     if end - start < STARTS:
-        return f"RL alone gains {end - start:.3f}: there is nothing to compare"
+        return f"RL alone gains {end - start:.3f}"
     if any(_start(curve) >= level for curve in [*rl, *place.curves("fst").values()]):
-        return "the start is at that accuracy already"
+        return "the start is there already"
     return ""
 
 
@@ -82,7 +84,7 @@ def fewer_samples(place: Place) -> Finding:
         return _finding(place, len(place.ends("rl")), [f"{level:.2f}", "-", "-", "-"], UNTESTABLE, why)
     there = _needed(place, level)
     found = _ratios(there, lambda each: each.rollouts)
-    cells = [reach(list(there[arm].values()), lambda each: each.rollouts, 0) for arm in ("fst", "rl")]
+    cells = [middle([_rollouts(each) for each in there[arm].values()], 0) for arm in ("fst", "rl")]
     return _finding(place, found.count, [f"{level:.2f}", *cells, number(found, 2)], judged(found, below=1.0))
 
 
@@ -105,7 +107,7 @@ def above(place: Place, arm: str, other: str) -> Finding:
     if not found.count:
         return _finding(place, 0, ["-", "-", "-"], NOT_RUN)
     return _finding(
-        place, found.count, [median(one.values()), median(two.values()), number(found)], judged(found, above=0.0)
+        place, found.count, [middle(one.values()), middle(two.values()), number(found)], judged(found, above=0.0)
     )
 
 
@@ -117,9 +119,9 @@ def less_drift(place: Place) -> Finding:
     there = _needed(place, level)
     reaching = [(one.kl, two.kl) for one, two in pairs(there["fst"], there["rl"]) if one and two]
     found = summarise([one / two for one, two in reaching if two and not math.isnan(one / two)])
-    own = [reach(list(there[arm].values()), lambda each: each.kl, 3) for arm in ("fst", "rl")]
+    own = [middle([None if each is None else each.kl for each in there[arm].values()], 3) for arm in ("fst", "rl")]
     seed = [value for curve in place.curves("fst").values() if (value := _seed_kl(curve, level)) is not None]
-    cells = [f"{level:.2f}", *own, number(found, 2), median(seed) if seed else "-"]
+    cells = [f"{level:.2f}", *own, number(found, 2), middle(seed) if seed else "-"]
     why = "" if found.count else "no seed has a KL of both at that level"
     return _finding(place, found.count, cells, judged(found, below=1.0) if found.count else UNTESTABLE, why)
 
@@ -140,7 +142,7 @@ def decomposed(place: Place) -> Finding:
     gains = [differences(parts[0], part) for part in parts[1:]]
     if not all(gain.count for gain in gains):
         return _finding(place, 0, ["-"] * 5, NOT_RUN)
-    cells = [*(median(part.values()) for part in parts), *(number(gain) for gain in gains)]
+    cells = [*(middle(part.values()) for part in parts), *(number(gain) for gain in gains)]
     return _finding(place, gains[0].count, cells, together(judged(gain, above=0.0) for gain in gains))
 
 
@@ -150,7 +152,7 @@ def weights_alone(place: Place) -> Finding:
     found = differences(weights, base)
     if not found.count:
         return _finding(place, 0, ["-"] * 3, NOT_RUN)
-    cells = [median(weights.values()), median(base.values()), number(found)]
+    cells = [middle(weights.values()), middle(base.values()), number(found)]
     return _finding(place, found.count, cells, judged(found, above=0.0))
 
 
@@ -160,7 +162,7 @@ def _zero_floor(place: Place) -> Finding | None:
     if any(starts):
         return None
     there = _needed(place, MOVED)
-    cells = [reach(list(there[arm].values()), lambda each: each.rollouts, 0) for arm in ("fst", "rl")]
+    cells = [middle([_rollouts(each) for each in there[arm].values()], 0) for arm in ("fst", "rl")]
     # Where neither moves, FST did not: that counts against the claim.
     found = summarise([ratio(*(_rollouts(each) for each in pair)) for pair in pairs(there["fst"], there["rl"])])
     return _finding(place, found.count, [*cells, number(found, 2)], judged(found, below=1.0))
@@ -196,7 +198,7 @@ def _elsewhere(
     page = results / "lab" / "README.md"
     if not found.count:
         return Finding(LAB, place, page, 0, ("-",) * (3 + len(more)), NOT_RUN)
-    cells = (median(first.values()), median(second.values()), *more, number(found))
+    cells = (middle(first.values()), middle(second.values()), *more, number(found))
     return Finding(LAB, place, page, found.count, cells, judged(found, above=0.0))
 
 
@@ -209,7 +211,7 @@ def second_task(results: Path) -> list[Finding]:
     lines = lines_of(results, "compare")
     after = {label: by_seed(select(lines, after=label), _end) for label in ("fst", "rl", "base")}
     place = f"{worlds.SECOND} after {worlds.FIRST}"
-    base = median(after["base"].values()) if after["base"] else "-"
+    base = middle(after["base"].values()) if after["base"] else "-"
     return [
         _elsewhere(results, place, after["fst"], after["rl"], [base]),
         _untested(results, "no section trains a second task", 4),
@@ -224,7 +226,7 @@ def stream(results: Path) -> list[Finding]:
             method: by_seed(select(lines, method=method), lambda line: _after(line["curve"], number_, task))  # noqa: B023
             for method in ("fst", "rl")
         }
-        found.append(_elsewhere(results, f"{task}, phase {number_}", ends["fst"], ends["rl"], []))
+        found.append(_elsewhere(results, f"{task} in phase {number_}", ends["fst"], ends["rl"], []))
     return [*found, _untested(results, "no section trains a stream", 3)]
 
 
@@ -234,7 +236,7 @@ def _after(curve: Curve, phase: int, task: str) -> float:
     return accuracy(next(point for point in curve if point["step"] == step), f"lab-{task}")
 
 
-def _end(line: Mapping[str, Sequence[Point]]) -> float:
+def _end(line: Line) -> float:
     return final_accuracy(line["curve"])
 
 
@@ -272,7 +274,7 @@ def ablations(results: Path) -> list[Finding]:
     found = []
     for place, key, value, other in ABLATED:
         ends = [by_seed(select(lines, key=key, value=each), _end) for each in (value, other)]
-        found.append(_elsewhere(results, f"{worlds.ABLATED}: {place}", ends[0], ends[1], []))
+        found.append(_elsewhere(results, place, ends[0], ends[1], []))
     return [*found, _untested(results, "no section varies a setting", 3)]
 
 
@@ -289,7 +291,7 @@ def reuse(results: Path) -> list[Finding]:
     page = results / "lab" / "README.md"
     if not found.count:
         return [Finding(LAB, worlds.ABLATED, page, 0, ("-",) * 3, NOT_RUN)]
-    cells = (median(took["on"].values()), median(took["off"].values()), number(found, 2))
+    cells = (middle(took["on"].values()), middle(took["off"].values()), number(found, 2))
     finding = Finding(LAB, worlds.ABLATED, page, found.count, cells, judged(found, below=1.0))
     return [finding, _untested(results, "no section turns it off", 3)]
 
@@ -306,5 +308,5 @@ def orders(results: Path) -> list[Finding]:
     for label, (title, _, _) in worlds.BEYOND.items():
         if label not in ("default", "distilled", "rl"):
             mine = by_seed(select(beyond, value=label), _end)
-            found.append(_elsewhere(results, f"{worlds.ABLATED}: {title}", default, mine, []))
+            found.append(_elsewhere(results, title, default, mine, []))
     return found

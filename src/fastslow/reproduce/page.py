@@ -30,9 +30,10 @@ if TYPE_CHECKING:
 
 PAGE, README = Path("docs") / "results.md", Path("README.md")
 BEGIN, END = "<!-- claims: begin (fastslow reproduce) -->", "<!-- claims: end -->"
+SETTLED = (HELD, NOT_HELD, UNDECIDED)
 ORDER = (HELD, NOT_HELD, UNDECIDED, UNTESTABLE, FEW, NOT_RUN)
-MOST_NAMED = 3
-"""So many places are named in a cell of the first table; more are counted."""
+SHORT = {HELD: "held", NOT_HELD: "not", UNDECIDED: "undecided", UNTESTABLE: "untestable", FEW: FEW, NOT_RUN: "not run"}
+"""Verdicts in the README's table, behind which stands on how many tasks."""
 QUICK = (
     "**This is a quick run**: small runs of few seeds, which show that everything runs from beginning to end. Its numbers and "
     "verdicts mean nothing."
@@ -76,15 +77,19 @@ def results_page(results: Path, page: Path, *, quick: bool = False) -> str:
         *_rules(seeds),
         "## In short",
         "",
-        *_short(found, places_named=True),
+        *_told_in_words(found),
         *(line for claim, findings in found for line in _section(claim, findings, page)),
         "## What could not be tested here",
         "",
-        *(fill(f"- {text}", COLUMNS, subsequent_indent="  ") for text in SCALE),
+        *(_item(text) for text in SCALE),
+        "",
+        *_links([finding for _, findings in found for finding in findings], page),
     ]
     text = "\n".join(wrapped("\n".join(lines).split("\n"))).rstrip() + "\n"
     # The quick page lies elsewhere: pages of the documentation are named, not linked.
-    return text if page == PAGE else text.replace("](lab.md)", "]").replace("](recipes.md)", "]")
+    return (
+        text if page.parent.name == PAGE.parent.name else text.replace("](lab.md)", "]").replace("](recipes.md)", "]")
+    )
 
 
 def with_claims(readme: str, results: Path) -> str:
@@ -93,7 +98,14 @@ def with_claims(readme: str, results: Path) -> str:
     _, end, after = rest.partition(END)
     if not begin or not end:
         return readme
-    table = _short([(claim, claim.look(results)) for claim in CLAIMS], places_named=False)
+    rows = [
+        [
+            claim.short,
+            *(_counted([each for each in claim.look(results) if each.world == world]) for world in (LAB, REAL)),
+        ]
+        for claim in CLAIMS
+    ]
+    table = markdown_table(["claim", "in the lab", "on the real model"], rows)
     return "\n".join([before + BEGIN, "", *table, END]) + after
 
 
@@ -110,36 +122,44 @@ def _rules(seeds: Sequence[int]) -> list[str]:
     ]
 
 
-def _short(found: Iterable[tuple[Claim, Sequence[Finding]]], *, places_named: bool) -> list[str]:
-    """The table of all claims: how many places of each world have which verdict."""
-    rows = []
+def _counted(findings: Sequence[Finding]) -> str:
+    """On how many tasks a claim has which verdict."""
+    found = {verdict: sum(each.verdict == verdict for each in findings) for verdict in ORDER}
+    told = {verdict: count for verdict, count in found.items() if count}
+    if len(told) == 1:
+        ((verdict, count),) = told.items()
+        return f"{SHORT[verdict]} on {f'all {count}' if count > 1 else 'one'}" if verdict in SETTLED else verdict
+    return ", ".join(f"{SHORT[verdict]} {count}" for verdict, count in told.items()) or "-"
+
+
+def _told_in_words(found: Iterable[tuple[Claim, Sequence[Finding]]]) -> list[str]:
+    """Every claim in a line: which places have which verdict."""
+    lines = []
     for claim, findings in found:
-        name = f"[{claim.short}](#{_anchor(claim.name)})" if places_named else claim.short
-        rows.append([name, *(_told(findings, world) for world in (LAB, REAL))])
-    return markdown_table(["claim", "in the lab", "on the real model"], rows)
+        worlds = []
+        for world in (LAB, REAL):
+            mine = [finding for finding in findings if finding.world == world]
+            by_verdict = {verdict: [each.place for each in mine if each.verdict == verdict] for verdict in ORDER}
+            told = [f"**{verdict}** ({', '.join(named)})" for verdict, named in by_verdict.items() if named]
+            only = len(told) == 1 and mine[0].verdict in (NOT_RUN, UNTESTABLE)
+            where = "in the lab" if world == LAB else "on the real model"
+            worlds.append(f"{where} " + (f"**{mine[0].verdict}**" if only else ", ".join(told)))
+        lines.append(_item(f"{claim.name}: {'; '.join(worlds)}."))
+    return [*lines, ""]
 
 
-def _told(findings: Sequence[Finding], world: str) -> str:
-    mine = [finding for finding in findings if finding.world == world]
-    told = []
-    for verdict in ORDER:
-        named = [finding.place for finding in mine if finding.verdict == verdict]
-        if named and len(named) == len(mine):
-            return f"**{verdict}**" + (f" on all {len(mine)}" if len(mine) > 1 and verdict != NOT_RUN else "")
-        if named:
-            which = ", ".join(named) if len(named) <= MOST_NAMED else f"{len(named)} of {len(mine)}"
-            told.append(f"**{verdict}**: {which}")
-    return "; ".join(told) or "-"
+def _item(text: str) -> str:
+    return fill(f"- {text}", COLUMNS, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
 
 
 def _section(claim: Claim, findings: Sequence[Finding], page: Path) -> list[str]:
     paper = [f"The paper: {claim.paper}", ""] if claim.paper else ["Not a claim of the paper.", ""]
     rows = [
         [
-            f"{finding.world}: {_linked(finding, page)}",
+            f"{finding.world}: {_named(finding)}",
             str(finding.seeds or "-"),
             *finding.cells,
-            f"**{finding.verdict}**" + (f": {finding.why}" if finding.why else ""),
+            f"{finding.verdict}: {finding.why}" if finding.why else finding.verdict,
         ]
         for finding in findings
     ]
@@ -153,13 +173,16 @@ def _section(claim: Claim, findings: Sequence[Finding], page: Path) -> list[str]
     ]
 
 
-def _linked(finding: Finding, page: Path) -> str:
+def _named(finding: Finding) -> str:
     """The place with a link to its table, where there is one."""
-    if not finding.page.is_file():
-        return finding.place
-    link = Path(os.path.relpath(finding.page, page.parent)).as_posix()
-    return f"[{finding.place}]({link})"
+    return f"[{finding.place}][{_reference(finding.page)}]" if finding.page.is_file() else finding.place
 
 
-def _anchor(heading: str) -> str:
-    return heading.lower().replace(" ", "-")
+def _reference(page: Path) -> str:
+    """The name of the link to a page: that of the directory it lies in."""
+    return page.parent.name
+
+
+def _links(findings: Iterable[Finding], page: Path) -> list[str]:
+    there = dict.fromkeys(finding.page for finding in findings if finding.page.is_file())
+    return [f"[{_reference(each)}]: {Path(os.path.relpath(each, page.parent)).as_posix()}" for each in there]

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from fastslow.errors import ConfigError, FastslowError
 from fastslow.experiments.arms import ARMS, part_names
@@ -203,7 +204,7 @@ def _real(name: str, about: str, runs: Callable[[Plan], list[str]], run: Callabl
     return Section(f"real_model/{name}", about, runs, file, run, report, run_s, 60, after, True, CONFIGS)
 
 
-def _common(plan: Plan, name: str) -> dict[str, object]:
+def _common(plan: Plan, name: str) -> dict[str, Any]:
     """What every experiment with the real model is told."""
     return {
         "output": plan.runs / "real_model" / name,
