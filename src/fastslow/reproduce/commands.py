@@ -57,7 +57,7 @@ def _run(options: argparse.Namespace) -> int:
 
 def reproduce(sections: "Sequence[Section]", plan: "Plan", *, report_only: bool = False, strict: bool = False) -> int:
     """Run what is missing of the sections, or only write their pages; then the page about the paper's claims. What cannot be
-    run here is skipped with a word; `strict`: it is an error before anything runs.
+    run here is skipped with a word, unless nothing of it is missing; `strict`: it is an error before anything runs.
 
     Raises: ConfigError as said; FastslowError when runs failed.
     """
@@ -66,18 +66,21 @@ def reproduce(sections: "Sequence[Section]", plan: "Plan", *, report_only: bool 
     from fastslow.reproduce.sections import missing_needs
 
     check_plots()
-    wanting = {} if report_only else {each.name: why for each in sections if (why := missing_needs(each, plan))}
-    if strict and wanting:
-        name, why = next(iter(wanting.items()))
-        raise ConfigError(f"{name}: {why}")
+    needs = {each.name: missing_needs(each, plan) for each in sections}
+    complete = {each.name for each in sections if lines_of(each, plan).keys() >= set(each.runs(plan))}
+    for name, why in needs.items() if strict and not report_only else ():
+        if why and name not in complete:
+            raise ConfigError(f"{name}: {why}")
     for section in sections:
-        if section.name in wanting:
-            print(f"{section.name}: skipped: {wanting[section.name]}", flush=True)
-        elif not report_only:
+        why = needs[section.name]
+        if report_only or (why and section.name in complete):
+            if section.file(plan).is_file():
+                section.report(plan)
+        elif why:
+            print(f"{section.name}: skipped: {why}", flush=True)
+        else:
             print(f"{section.name}: {section.about}", flush=True)
             section.run(plan)
-        elif section.file(plan).is_file():
-            section.report(plan)
     for path in write_pages(plan):
         print(f"wrote {path}")
     return 0

@@ -67,7 +67,7 @@ class LoopConfig(Section):
     )
     prompts_per_problem: Positive | None = option(
         None,
-        "M: each problem of a step sees M of the K prompts, G/M rollouts under each; null: all K",
+        "M: a problem sees M of the K prompts, G/M rollouts each; null: all",
         unit="prompts, M",
         more="it divides G, and K then need not. Prompts are dealt in turn: over a run each is used as often as any other.",
     )
