@@ -4,6 +4,7 @@ import time
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
+from fastslow.fast.optimiser import Evaluate, Evolution, Usage
 from fastslow.tasks.base import EpisodeTask, Split, Task
 from fastslow.types import Message, Problem, Prompt, Score
 
@@ -138,3 +139,15 @@ def misbehave(trouble: str) -> Any:
     if trouble == "raise":
         raise RuntimeError("the game crashed")
     return [{"role": "user", "content": "x" * 1_000_000}] if trouble == "flood" else "nonsense"
+
+
+class CountingOptimiser:
+    """A search whose population is `size` different prompts, each with the number of its place behind it."""
+
+    def evolve(
+        self, population: Sequence[Prompt], problems: Sequence[Problem], evaluate: Evaluate, *, size: int, **more: Any
+    ) -> Evolution:
+        """Every prompt is evaluated on every problem."""
+        made = tuple(Prompt.of(f"go {place}") for place in range(size))
+        evaluations = evaluate([(prompt, problem) for prompt in made for problem in problems])
+        return Evolution(made, (), len(evaluations), Usage())

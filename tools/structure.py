@@ -35,6 +35,7 @@ LAYERS = (
     "testing",
     "experiments",
     "lab",
+    "reproduce",
     "starter",
     "report",
     "cli",

@@ -2,7 +2,8 @@
 
     python tools/write_docs.py
 
-docs/config.md and docs/glossary.md are written whole; of docs/run-directory.md the tables between the two marks.
+docs/config.md and docs/glossary.md are written whole; of docs/run-directory.md the tables between the two marks. So are
+docs/results.md and the README's table of claims, from the results in experiments/.
 """
 
 import argparse
@@ -13,11 +14,13 @@ from pathlib import Path
 from textwrap import fill, wrap
 
 from fastslow.config.options import Option, Part, parts
+from fastslow.reproduce.page import results_page, with_claims
 from fastslow.runs.metric import Metric
 from fastslow.runs.metrics import METRICS
 from fastslow.text import markdown_table
 
-DOCS = Path(__file__).parents[1] / "docs"
+ROOT = Path(__file__).parents[1]
+DOCS, README, RESULTS = ROOT / "docs", ROOT / "README.md", ROOT / "experiments"
 COLUMNS = 120
 BEGIN, END = "<!-- metrics: begin (tools/write_docs.py) -->", "<!-- metrics: end -->"
 WRITTEN = "<!-- Written by tools/write_docs.py: change the declarations, not this page. -->"
@@ -115,6 +118,8 @@ def pages() -> dict[Path, str]:
         DOCS / "config.md": config_page(),
         DOCS / "glossary.md": glossary_page(),
         path: before + metric_tables() + after,
+        DOCS / "results.md": results_page(RESULTS, DOCS / "results.md"),
+        README: with_claims(README.read_text(encoding="utf-8"), RESULTS),
     }
 
 

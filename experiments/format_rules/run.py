@@ -14,7 +14,8 @@ from pathlib import Path
 import yaml
 
 from fastslow.experiments.designs import compare
-from fastslow.experiments.runner import Experiment, Measure, run_experiment
+from fastslow.experiments.parts import Experiment, Measure
+from fastslow.experiments.runner import run_experiment
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"

@@ -14,7 +14,8 @@ from fastslow.cli.main import main
 from fastslow.config import Config
 from fastslow.errors import ConfigError
 from fastslow.experiments.designs import plasticity
-from fastslow.experiments.runner import Experiment, Part, run_experiment
+from fastslow.experiments.parts import Experiment, Part
+from fastslow.experiments.runner import run_experiment
 from fastslow.export import export
 from fastslow.loop import train
 from fastslow.measuring.evaluate import evaluate

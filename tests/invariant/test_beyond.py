@@ -3,8 +3,10 @@
 import json
 import math
 import signal
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -12,10 +14,16 @@ from fastslow.config import Config
 from fastslow.loop import train
 from fastslow.measuring.evaluate import evaluate
 from fastslow.training.observer import Observer
+from fastslow.training.session import TrainingSession
+from fastslow.types import Problem, Prompt, Rollout
 
 from runs import metrics_of, record_of, small_config
 
 BARE = {"slow": {"gradient_context": "bare", "bare_member": True}}
+DEALT = {
+    "loop": {"population_size": 4, "prompts_per_problem": 2, "problems_per_step": 4},
+    "fast": {"optimiser": "toy:CountingOptimiser"},
+}
 ROLLOUTS = {"fast": {"scores": "rollouts"}, "loop": {"population_size": 2}}
 
 
@@ -38,7 +46,7 @@ def finished(config: Config, *, interrupted_at: int | None = None) -> Path:
     return train(config, resume=path).run
 
 
-@pytest.mark.parametrize("options", [BARE, ROLLOUTS], ids=["bare", "rollouts"])
+@pytest.mark.parametrize("options", [BARE, ROLLOUTS, DEALT], ids=["bare", "rollouts", "dealt"])
 def test_a_resumed_run_gives_the_same_numbers(options: dict[str, Any], tiny_model_dir: Path, tmp_path: Path) -> None:
     whole = finished(small_config(tiny_model_dir, tmp_path / "whole", **options))
     cut = finished(small_config(tiny_model_dir, tmp_path / "cut", **options), interrupted_at=3)
@@ -91,6 +99,58 @@ def test_a_search_by_rollouts_samples_nothing_and_tries_children_out(tiny_model_
     tried = [line for line in candidates if line["reason"].startswith("on trial")]
     judged = [line for line in candidates if line["hash"] in {t["hash"] for t in tried} and line["scores"]]
     assert tried and judged and {line["cycle"] for line in tried} == {2, 3}
+
+
+class Dealt(TrainingSession):
+    """Keeps each step's population and the (problem, prompt) of every rollout."""
+
+    seen: ClassVar[list[tuple[list[str], list[list[Rollout]]]]] = []
+
+    def roll_out(self, minibatch: Sequence[Problem], population: Sequence[Prompt]) -> list[list[Rollout]]:
+        groups = super().roll_out(minibatch, population)
+        self.seen.append(([prompt.hash for prompt in population], groups))
+        return groups
+
+
+@pytest.mark.parametrize("more", [{}, {"task": {"name": "toy:TalkTask"}}], ids=["one turn", "episodes"])
+def test_each_problem_sees_its_share_of_the_prompts_and_all_are_used_equally(
+    more: dict[str, Any], tiny_model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fastslow.loop.TrainingSession", Dealt)
+    monkeypatch.setattr(Dealt, "seen", [])
+    lines = metrics_of(train(small_config(tiny_model_dir, tmp_path / "run", **{**DEALT, **more})).run)
+    assert len(Dealt.seen) == 6
+    hands = set()
+    for population, groups in Dealt.seen:
+        # 4 problems x 4 rollouts over 4 prompts; 2 prompts a problem, 2 rollouts under each.
+        used = Counter(rollout.prompt_hash for group in groups for rollout in group)
+        assert used == dict.fromkeys(population, 4) and len(used) == 4
+        for group in groups:
+            mine = Counter(rollout.prompt_hash for rollout in group)
+            assert list(mine.values()) == [2, 2] and len({rollout.problem_id for rollout in group}) == 1
+            hands.add(frozenset(mine))
+    assert len(hands) > 2, "who meets whom changes"
+    assert sum(line["rollouts/reused_rl"] for line in lines[1:]) > 0, "rollouts of the search serve what is dealt"
+
+
+def test_all_prompts_a_problem_is_the_default_bit_for_bit(tiny_model_dir: Path, tmp_path: Path) -> None:
+    runs = {
+        name: train(small_config(tiny_model_dir, tmp_path / name, loop={"prompts_per_problem": each})).run
+        for name, each in {"left out": None, "all": 2}.items()
+    }
+    assert record_of(runs["left out"]) == record_of(runs["all"])
+
+
+@pytest.mark.parametrize("method", ["rl", "distill"])
+def test_methods_that_roll_out_under_one_prompt_stay_as_they_are(
+    method: str, tiny_model_dir: Path, tmp_path: Path
+) -> None:
+    options = {"method": method, "distill": {"cycles": 1}, "steps": 4}
+    runs = {
+        name: train(small_config(tiny_model_dir, tmp_path / name, loop={"prompts_per_problem": each}, **options)).run
+        for name, each in {"left out": None, "one": 1}.items()
+    }
+    assert record_of(runs["left out"]) == record_of(runs["one"])
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,6 @@
 """`fastslow lab demo` and `fastslow lab reproduce`, small."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +8,6 @@ import pytest
 
 from fastslow.cli.main import main
 from fastslow.config import load_config
-from fastslow.experiments.runner import Measure
 from fastslow.lab import worlds
 from fastslow.lab.commands import EXPERIMENTS
 from fastslow.lab.demo import Compared, base_config
@@ -20,11 +18,11 @@ from fastslow.runs.reader import read_metrics
 from fastslow.tasks.settings import TaskConfig
 
 SMALL = {
-    "TUNING_SEEDS": (100,), "LEARNING_RATES": {"1e-4": 1e-4, "3e-4": 3e-4}, "COMPARED": ("amber", "hazel"), "STEPS": 5,
-    "ABLATION_STEPS": 5, "SECOND_STEPS": 5, "CYCLES": 2, "STREAM": ("amber", "birch"), "STREAM_STEPS": 10,
+    "LEARNING_RATES": {"1e-4": 1e-4, "3e-4": 3e-4}, "COMPARED": ("amber", "hazel"), "STREAM": ("amber", "birch"),
     "ABLATIONS": {"K": {"1": {"loop.population_size": 1}}},
     "BEYOND": {"default": ("FST as it is", "fst", {}), "bare": ("bare", "fst", {"slow.gradient_context": "bare"}),
-               "distilled": ("distillation", "distill", {"distill.cycles": 1, "steps": 2})},
+               "distilled": ("distillation", "distill", {"distill.cycles": 1})},
+    "ROLLOUTS_A_STEP": 16,
 }  # fmt: skip
 SMALL_RUNS: dict[str, dict[str, Any]] = {
     "loop": {"population_size": 2, "group_size": 4, "problems_per_step": 4},
@@ -32,6 +30,18 @@ SMALL_RUNS: dict[str, dict[str, Any]] = {
     "evaluation": {"problems": 8, "k": 2, "kl_problems": 8},
 }
 """What a run is made of, in place of the lab's own sizes: here it is the commands that are tested."""
+
+
+SMALL_SIZE = worlds.Size(
+    steps=5,
+    second_steps=5,
+    stream_steps=10,
+    ablation_steps=5,
+    cycles=2,
+    tuning_seeds=(100,),
+    settings={f"{section}.{key}": value for section, sizes in SMALL_RUNS.items() for key, value in sizes.items()},
+    options={"test": 8},
+)
 
 
 def small_lab() -> dict[str, Any]:
@@ -67,23 +77,18 @@ def test_the_table_says_who_is_better_and_never_loses_to_anything() -> None:
     assert Compared("x", None, 1.0, 1, smaller_is_better=True).text(None) == "never"
 
 
-def on_few_problems(measure: Measure) -> Measure:
-    options = measure.settings.get("task.options")
-    few = {"task.options.test": 8} if options is None else {"task.options": {**options, "test": 8}}
-    return replace(measure, settings={**measure.settings, **few, "evaluation.k": 1})
-
-
 @pytest.mark.slow
 def test_reproduce_runs_every_experiment_once_and_reports(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     for name, value in SMALL.items():
         monkeypatch.setattr(worlds, name, value)
-    monkeypatch.setattr(worlds, "MEASURES", tuple(map(on_few_problems, worlds.MEASURES)))
-    monkeypatch.setattr("fastslow.lab.reproduce.base_config", small_lab)
-    where = ["--output", str(tmp_path / "runs"), "--results", str(tmp_path / "results"), "--seeds", "1"]
-    assert main(["lab", "reproduce", *where]) == 0
-    report = (tmp_path / "results" / "README.md").read_text(encoding="utf-8")
+    monkeypatch.setattr("fastslow.reproduce.sections.QUICK", SMALL_SIZE)
+    arguments = ["reproduce", "lab", "--quick", "--output", str(tmp_path)]
+    assert main(arguments) == 0
+    results = tmp_path / "results" / "lab"
+    report = (results / "README.md").read_text(encoding="utf-8")
+    assert report.startswith("# The lab: a quick run")
     for expected in (
         "Chosen: FST",
         "### hazel",
@@ -94,19 +99,27 @@ def test_reproduce_runs_every_experiment_once_and_reports(
         "Ablations",
     ):
         assert expected in report, expected
-    pictures = {path.name for path in (tmp_path / "results").glob("*.png")}
+    pictures = {path.name for path in results.glob("*.png")}
     assert pictures == {"compare_amber.png", "compare_hazel.png", "plasticity.png", "continual.png"}
-    files = {path.name: path.read_bytes() for path in (tmp_path / "results").glob("*.jsonl")}
+    files = {path.name: path.read_bytes() for path in results.glob("*.jsonl")}
     tuned = [json.loads(line) for line in files["tune.jsonl"].decode().splitlines()]
-    chosen = worlds.chosen_methods(tuned)
+    chosen = worlds.chosen_methods(tuned, SMALL_SIZE)
     compared = [json.loads(line) for line in files["compare.jsonl"].decode().splitlines()]
     used = {line["settings"]["slow.learning_rate"] for line in compared if line["labels"].get("method") == "fst"}
     assert used == {chosen["fst"]["slow.learning_rate"]}
     lengths = {line["part"]: line["totals"]["steps"] for line in compared}
     assert (lengths["amber-fst-0"], lengths["amber-prompt-0"], lengths["second-fst-0"]) == (5, 2, 5)
-    # Nothing is run again.
-    assert main(["lab", "reproduce", *where]) == 0
-    assert {path.name: path.read_bytes() for path in (tmp_path / "results").glob("*.jsonl")} == files
+    page = (tmp_path / "results" / "results.md").read_text(encoding="utf-8")
+    assert page.startswith("# Results: a quick run") and "| lab: [amber][lab] | 1 |" in page
+    assert "**too few seeds**" in page and "**held**" not in page.partition("## In short")[2]
+    capfd.readouterr()
+    assert main([*arguments, "--list"]) == 0
+    rows = [line.split() for line in capfd.readouterr().out.splitlines() if line.startswith("lab/")]
+    assert [row[0] for row in rows] == [f"lab/{name}" for name in ("tune", *EXPERIMENTS)]
+    assert {row[2] for row in rows} == {"-"}, "nothing is missing"
+    # Nothing is run again, also through the other door.
+    assert main(arguments) == 0
+    assert {path.name: path.read_bytes() for path in results.glob("*.jsonl")} == files
 
 
 def test_the_help_of_reproduce_names_its_experiments(capsys: pytest.CaptureFixture[str]) -> None:

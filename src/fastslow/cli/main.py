@@ -18,6 +18,7 @@ from fastslow.experiments.commands import add_command as add_experiment
 from fastslow.given import check_lent
 from fastslow.lab.commands import add_commands
 from fastslow.report.commands import add_command as add_report
+from fastslow.reproduce.commands import add_command as add_reproduce
 from fastslow.runs.owner import check_trusted
 from fastslow.starter.commands import add_command as add_init
 from fastslow.text import printable
@@ -78,6 +79,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_tasks(commands.add_parser("tasks", help="list tasks, or show problems of one"))
     add_report(commands.add_parser("report", help="one HTML page about runs and experiments, or a live one"))
     add_commands(commands.add_parser("lab", help="a small world with a model of its own: demo, reproduce, pretrain"))
+    add_reproduce(commands.add_parser("reproduce", help="every table of the README and docs/results.md, from nothing"))
     add_docs(commands.add_parser("docs", help="the pages and configs that messages name"))
     add_completion(parser)
     return parser

@@ -11,8 +11,8 @@ from typing import Any
 
 from fastslow.config import Config
 from fastslow.errors import ConfigError
+from fastslow.experiments.parts import Measure, Part
 from fastslow.experiments.records import Line, Settings
-from fastslow.experiments.runner import Measure, Part
 from fastslow.measuring.statistics import Curve
 from fastslow.methods.registry import find_method
 from fastslow.runs import metrics as m
@@ -82,10 +82,16 @@ def arm_parts(
     return [part for seed in seeds for name in arms for part in _parts(config, name, seed, settings)]
 
 
+def part_names(arm: str, seed: int) -> list[str]:
+    """The names of the runs of an arm from a seed, one for each phase."""
+    phases = len(ARMS[arm].phases)
+    return [f"{arm}-{seed}-phase-{number}" for number in range(1, phases)] + [f"{arm}-{seed}"]
+
+
 def _parts(config: Config, name: str, seed: int, settings: Mapping[str, Settings]) -> list[Part]:
     arm, budget = ARMS[name], config.max_rollouts or 0
     made: list[Part] = []
-    for number, phase in enumerate(arm.phases, start=1):
+    for number, (phase, named) in enumerate(zip(arm.phases, part_names(name, seed), strict=True), start=1):
         last = number == len(arm.phases)
         before = made[-1].name if made else None
         own: dict[str, Any] = {
@@ -101,7 +107,7 @@ def _parts(config: Config, name: str, seed: int, settings: Mapping[str, Settings
         }
         made.append(
             Part(
-                f"{name}-{seed}" if last else f"{name}-{seed}-phase-{number}",
+                named,
                 own,
                 {"arm": name, "phase": number, "seed": seed},
                 start=before if phase.weights else None,

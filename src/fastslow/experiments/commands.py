@@ -2,7 +2,6 @@
 
 import argparse
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from textwrap import fill
 from typing import TYPE_CHECKING
@@ -13,7 +12,10 @@ from fastslow.runs.files import read_lines
 from fastslow.text import wrapped
 
 if TYPE_CHECKING:  # numpy stays out of --help
+    from fastslow.experiments.parts import Experiment
     from fastslow.experiments.records import Line, Settings
+
+RESULTS = "results.jsonl"
 
 
 def experiment(
@@ -30,21 +32,25 @@ def experiment(
     key: str = "",
     values: Sequence[object] = (),
     report_only: bool = False,
+    results: str | Path | None = None,
+    model_at: str = "",
+    note: str = "",
 ) -> list["Line"]:
     """Run what is missing of an experiment, and write `results.jsonl`, `README.md` and plots into `output`
     (`runs/NAME` where it is not given). Experiments that share an `output` share their runs; each has a page of its own,
     the second one's is `NAME.md`. Returns every part's line.
+
+    `results` is where all but the runs is written, if elsewhere; `model_at` where the config's model lies, if elsewhere than
+    the config says: results of one model are the same wherever it lies. `note` stands behind the page's title.
 
     `overrides` are `key=value` for all runs, `method_overrides` `method:key=value` for those of one method, `second` those
     of the second task of `plasticity`; `key` and `values` are what `ablate` varies.
     Raises: ConfigError, before any model loads; FastslowError when parts failed, after all the others have ended.
     """
     from fastslow.config import load_config, with_overrides
-    from fastslow.experiments.about import write_about
+    from fastslow.experiments import parts
     from fastslow.experiments.plots import check_plots
-    from fastslow.experiments.runner import Experiment, check_tasks, run_experiment
     from fastslow.experiments.studies import STUDIES, Options
-    from fastslow.experiments.watch import LiveWatcher, make_watcher
 
     if name not in STUDIES:
         raise ConfigError(f"experiment: {name!r} is unknown: take one of {', '.join(STUDIES)}")
@@ -62,20 +68,25 @@ def experiment(
     study.check(base, options)
     check_plots()
     directory = Path(output) if output is not None else Path("runs") / name
-    made = Experiment(name, base.model_dump(mode="json"), tuple(study.parts(base, options)))
-    if report_only:
-        lines = read_lines(directory / "results.jsonl")
-    else:
-        check_tasks(made, directory)
-        told = {"about": study.about, "task": base.task.name, "model": base.model.name, "key": key}
-        write_about(directory, name, {what: text for what, text in told.items() if text})
-        watcher = make_watcher()
-        with watcher if isinstance(watcher, LiveWatcher) else nullcontext():
-            lines = run_experiment(made, directory, workers=positive("workers", workers), watcher=watcher)
+    pages = directory if results is None else Path(results)
+    made = parts.Experiment(name, base.model_dump(mode="json"), tuple(study.parts(base, options)), str(model_at))
+    told = {"about": study.about, "task": base.task.name, "model": base.model.name, "key": key}
+    lines = read_lines(pages / RESULTS) if report_only else _run_all(made, directory, pages, workers, told)
     if not lines:
-        raise ConfigError(f"output: there are no results in {str(directory)!r} yet: leave --report out")
-    _write(f"{name}: {study.about}", lines, study.section(lines, directory, base, options), page_of(name, directory))
+        raise ConfigError(f"output: there are no results in {str(pages)!r} yet: leave --report out")
+    _write(f"{name}: {study.about}{note}", lines, study.section(lines, pages, base, options), page_of(name, pages))
     return lines
+
+
+def _run_all(made: "Experiment", directory: Path, pages: Path, workers: int, told: Mapping[str, str]) -> list["Line"]:
+    """Run what is missing, its lines in `pages`; what it was told stands beside them."""
+    from fastslow.experiments.about import write_about
+    from fastslow.experiments.runner import check_tasks
+    from fastslow.experiments.watch import run_watched
+
+    check_tasks(made, directory)
+    write_about(pages, made.name, {what: text for what, text in told.items() if text})
+    return run_watched(made, directory, workers=positive("workers", workers), results=pages / RESULTS)
 
 
 def page_of(name: str, directory: Path) -> Path:

@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from itertools import product
 
+from fastslow.experiments.parts import Measure, Part
 from fastslow.experiments.records import Settings
-from fastslow.experiments.runner import Measure, Part
 
 
 def compare(

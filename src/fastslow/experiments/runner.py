@@ -5,7 +5,6 @@ the results file the moment it ends; a part that has a line is skipped, one that
 (another part's weights) is waited for.
 """
 
-import hashlib
 import json
 import multiprocessing
 import os
@@ -13,13 +12,14 @@ import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from fastslow.config import Config, apply_override, parse_config
+from fastslow.config import parse_config
 from fastslow.errors import ConfigError, FastslowError, told
-from fastslow.experiments.records import Line, Measured, Outcome, Settings
+from fastslow.experiments.parts import Experiment, Measure, Part, fingerprint_of, located, part_config
+from fastslow.experiments.records import Line, Measured, Outcome
 from fastslow.given import is_placeholder, lend_copies, lent
 from fastslow.runs.directory import RunDirectory
 from fastslow.runs.files import checkpoint_steps, is_run, read_lines
@@ -29,50 +29,6 @@ FAILURES = "failures.jsonl"
 POLL_S = 0.5
 START_METHOD = "spawn"
 """How `multiprocessing` starts a part's process: anew, since torch's threads and a GPU do not survive a fork."""
-
-
-@dataclass(frozen=True)
-class Measure:
-    """An evaluation of a finished part, as `fastslow evaluate` does it; `settings` override the run's own config.
-
-    `prompt` is seed, best, a text, or population: then the mean is that of each problem under its best prompt. None: seed
-    after distillation, otherwise best.
-    """
-
-    name: str
-    settings: Settings = field(default_factory=dict)
-    prompt: str | None = None
-    weights: str = "latest"
-    kl: bool = False
-
-
-@dataclass(frozen=True)
-class Part:
-    """One run. `settings` are dotted keys over the experiment's base config; `start` names the part whose last weights it
-    begins with, `prompt` the one whose best prompt is its seed prompt. `labels` say what the part is in the results (method,
-    seed, task, what was varied).
-    """
-
-    name: str
-    settings: Settings
-    labels: Mapping[str, object] = field(default_factory=dict)
-    start: str | None = None
-    measures: tuple[Measure, ...] = ()
-    prompt: str | None = None
-
-    @property
-    def needs(self) -> tuple[str, ...]:
-        """The parts that must have ended before this one begins."""
-        return tuple(name for name in (self.start, self.prompt) if name is not None)
-
-
-@dataclass(frozen=True)
-class Experiment:
-    """Runs that belong together. `base` is a config as it stands in a YAML file."""
-
-    name: str
-    base: Mapping[str, object]
-    parts: tuple[Part, ...]
 
 
 @dataclass(frozen=True)
@@ -124,18 +80,6 @@ def run_experiment(
     return [known[part.name] for part in experiment.parts]
 
 
-def part_config(experiment: Experiment, part: Part, directory: Path) -> Config:
-    """The config of a part's run. Raises ConfigError with the part's name in front."""
-    tree = json.loads(json.dumps(experiment.base))
-    settings = {**part.settings, "output": str(directory / part.name)}
-    try:
-        for key, value in settings.items():
-            apply_override(tree, f"{key}={json.dumps(value)}")
-        return parse_config(tree)
-    except ConfigError as error:
-        raise ConfigError(f"part {part.name!r}: {error}") from error
-
-
 def check_tasks(experiment: Experiment, directory: Path) -> None:
     """What `fastslow train` checks before it loads a model, for every part; and that there is a test split to measure on.
 
@@ -174,18 +118,11 @@ def _check_known(experiment: Experiment, directory: Path, known: Mapping[str, Li
     """Raises ConfigError where a part that has a line was run with other settings: old results are never passed off as new."""
     for part in experiment.parts:
         line = known.get(part.name)
-        if line and line.get("fingerprint", "") not in ("", fingerprint(part_config(experiment, part, directory))):
+        if line and line.get("fingerprint", "") not in ("", fingerprint_of(experiment, part, directory)):
             raise ConfigError(
                 f"part {part.name!r} has a line in {results} that was run with other settings: give another output, or take "
                 "the line out"
             )
-
-
-def fingerprint(config: Config) -> str:
-    """Of every option that is not at its default: where a run lies and how many threads it has are left out."""
-    # Defaults are left out so that an option that is added later does not make old results look foreign.
-    tree = config.model_dump(mode="json", exclude={"output", "threads", "tracker", "tracking"}, exclude_defaults=True)
-    return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _forget_lost_starts(experiment: Experiment, directory: Path, known: dict[str, Line]) -> None:
@@ -270,7 +207,8 @@ class _Controller:
                 config = part_config(self.experiment, part, self.directory).model_dump(mode="json")
                 # Side by side, runs that each take all cores are slower by far than runs that share them.
                 config["threads"] = config["threads"] or max(1, (os.cpu_count() or 1) // self.workers)
-                self.running[pool.submit(run_part, config, part.measures, start, prompt)] = part
+                measures = tuple(located(measure, self.experiment.moved) for measure in part.measures)
+                self.running[pool.submit(run_part, config, measures, start, prompt)] = part
                 self.todo.remove(part)
 
     def _collect(self, part: Part, future: Future[Outcome]) -> None:
@@ -288,7 +226,7 @@ class _Controller:
             "labels": dict(part.labels),
             "settings": dict(part.settings),
             "start": part.start,
-            "fingerprint": fingerprint(part_config(self.experiment, part, self.directory)),
+            "fingerprint": fingerprint_of(self.experiment, part, self.directory),
         }
         # As it will be read back: lists for tuples.
         self.known[part.name] = json.loads(json.dumps(line | outcome))

@@ -309,14 +309,11 @@ def _seed_rollouts(curve: Curve) -> float | None:
 def rates(methods: ByMethod, key: str) -> list[str]:
     """The search over learning rates: each method's mean accuracy over its runs, which one it takes, and what it cost."""
     labels = list(dict.fromkeys(str(run["labels"]["value"]) for runs in methods.values() for run in runs))
-    rows, chosen = [], {}
+    rows, chosen = [], chosen_rates(methods)
     for method, runs in methods.items():
-        areas = {label: [area(run["curve"]) for run in select(runs, value=label)] for label in labels}
-        chosen[method] = max(
-            (label for label in labels if areas[label]), key=lambda label: summarise(areas[label]).median
-        )
+        areas = [[area(run["curve"]) for run in select(runs, value=label)] for label in labels]
         cost = sum(run["totals"]["sampled"] for run in runs), sum(run["totals"]["seconds"] for run in runs)
-        cells = [median(areas[label]) if areas[label] else "-" for label in labels]
+        cells = [median(values) if values else "-" for values in areas]
         rows.append([NAMES[method], *cells, chosen[method], f"{cost[0]:.0f}", f"{cost[1]:.0f}"])
     flags = " ".join(f"--method-set {method}:{key}={label}" for method, label in chosen.items())
     return [
@@ -327,6 +324,16 @@ def rates(methods: ByMethod, key: str) -> list[str]:
         f"`{flags}`",
         "",
     ]
+
+
+def chosen_rates(methods: ByMethod) -> dict[str, str]:
+    """The learning rate of each method whose runs have the highest median of mean accuracy over sampled rollouts."""
+    chosen = {}
+    for method, runs in methods.items():
+        labels = dict.fromkeys(str(run["labels"]["value"]) for run in runs)
+        areas = {label: [area(run["curve"]) for run in select(runs, value=label)] for label in labels}
+        chosen[method] = max(labels, key=lambda label: summarise(areas[label]).median)
+    return chosen
 
 
 def _searched(run: Line) -> int:

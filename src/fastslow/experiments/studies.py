@@ -13,8 +13,8 @@ from fastslow.experiments import designs, sections
 from fastslow.experiments.arm_tables import arms_section
 from fastslow.experiments.arms import ARMS, arm_parts, check_arms
 from fastslow.experiments.asymptote import fit_asymptote
+from fastslow.experiments.parts import Measure, Part
 from fastslow.experiments.records import Settings
-from fastslow.experiments.runner import Measure, Part
 from fastslow.experiments.tables import NAMES, ByMethod, Lines, by_method, curves, measured, select
 from fastslow.methods.settings import METHODS
 from fastslow.text import markdown_table

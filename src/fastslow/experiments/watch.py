@@ -1,6 +1,7 @@
 """Showing an experiment while it runs: which parts are under way, their last numbers and best prompts, time left."""
 
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 from rich.console import Console, Group
@@ -8,7 +9,9 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from fastslow.experiments.runner import Status
+from fastslow.experiments.parts import Experiment
+from fastslow.experiments.records import Line
+from fastslow.experiments.runner import Status, run_experiment
 from fastslow.runs.metrics import REWARD_MEAN, SAMPLED_TOTAL
 from fastslow.runs.reader import Run, kl_mark
 from fastslow.text import duration, printable
@@ -62,6 +65,13 @@ class LiveWatcher:
             f"{f', {len(status.failed)} failed' if status.failed else ''} | {_left(status)}"
         )
         return Group(table, *texts, Text(summary, style="bold"))
+
+
+def run_watched(experiment: Experiment, directory: Path, *, workers: int, results: Path) -> list[Line]:
+    """`run_experiment`, shown while it runs."""
+    watcher = make_watcher()
+    with watcher if isinstance(watcher, LiveWatcher) else nullcontext():
+        return run_experiment(experiment, directory, workers=workers, watcher=watcher, results=results)
 
 
 def make_watcher() -> "LiveWatcher | PlainWatcher":

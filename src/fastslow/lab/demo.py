@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import yaml
@@ -11,9 +12,10 @@ from rich.table import Table
 from rich.text import Text
 
 from fastslow.errors import ConfigError
+from fastslow.experiments.parts import Experiment, Measure, Part
 from fastslow.experiments.plots import ACCURACY, KL, ROLLOUTS, SECONDS, draw
 from fastslow.experiments.records import Line, Measured
-from fastslow.experiments.runner import Experiment, Measure, Part, run_experiment
+from fastslow.experiments.runner import run_experiment
 from fastslow.experiments.tables import NAMES
 from fastslow.experiments.watch import LiveWatcher, PlainWatcher
 from fastslow.lab.rules import SEED_PROMPT
@@ -61,10 +63,14 @@ def base_config() -> dict[str, Any]:
     return tree
 
 
-def follow(world: str) -> Measure:
-    """How well weights follow the prompt that states another task's rules: what training has not destroyed."""
+def follow(world: str, options: Mapping[str, object] = MappingProxyType({})) -> Measure:
+    """How well weights follow the prompt that states another task's rules: what training has not destroyed.
+
+    `options` are further ones of that task.
+    """
     (prompt,) = right_prompts(WORLDS[world]).values()
-    return Measure(f"follow-{world}", {"task.options": {"world": world}, "evaluation.k": 1}, prompt=prompt.system)
+    settings = {"task.options": {"world": world, **options}, "evaluation.k": 1}
+    return Measure(f"follow-{world}", settings, prompt=prompt.system)
 
 
 def demo_experiment(seed: int, steps: int | None = None) -> Experiment:

@@ -24,19 +24,19 @@ from fastslow.measuring.statistics import area, final_accuracy, kl, reached
 from fastslow.runs.directory import write_atomically
 from fastslow.text import markdown_table, wrapped
 
-HEAD = """# The lab: results
+HEAD = """# The lab: {title}
 
 Written by `fastslow lab reproduce` from the `.jsonl` files beside it. Medians over seeds.
 {brackets}
-The asymptote A has a 95 % interval over seeds. Accuracy is mean@4 on 64 validation problems at temperature 0.6 unless
+The asymptote A has a 95 % interval over seeds. Accuracy is mean@{k} on {problems} validation problems at temperature 0.6 unless
 the text names the test split. Sampled rollouts include the prompt search's. Seconds are training seconds on one core,
 two runs side by side, without evaluations. KL is to the base weights, in nats a token, over the full vocabulary. The
 model has 1.8 M parameters: nothing here is evidence about large models.
 """
 
 
-def write_report(results: Path) -> None:
-    """README.md and the plots, of whatever has been run so far."""
+def write_report(results: Path, size: plan.Size = plan.FULL) -> None:
+    """README.md and the plots, of whatever has been run so far, at this size."""
     sections_of = {
         "tune": _tune,
         "compare": _compare,
@@ -47,38 +47,40 @@ def write_report(results: Path) -> None:
     }
     found = {name: lines for name in sections_of if (lines := plan.read(results, name))}
     counts = [count for lines in found.values() for count in seed_counts(lines)]
-    parts = [HEAD.format(brackets=fill(median_note(counts), 118))]
+    title = "results" if size == plan.FULL else "a quick run, which shows that everything runs and nothing else"
+    k, problems = size.settings.get("evaluation.k", 4), size.settings.get("evaluation.problems", 64)
+    parts = [HEAD.format(title=title, brackets=fill(median_note(counts), 118), k=k, problems=problems)]
     for name, lines in found.items():
-        parts += wrapped(sections_of[name](lines, results))
+        parts += wrapped(sections_of[name](lines, results, size))
     write_atomically(results / "README.md", "\n".join(parts).rstrip() + "\n")
 
 
-def _tune(lines: Lines, results: Path) -> list[str]:
+def _tune(lines: Lines, results: Path, size: plan.Size) -> list[str]:
     rows = []
     for method in ("fst", "rl"):
         runs = {rate: select(lines, method=method, value=rate) for rate in plan.LEARNING_RATES}
         rows.append([NAMES[method], *(median(area(run["curve"], "step") for run in found) for found in runs.values())])
-    rates = _chosen(lines)
+    rates = _chosen(lines, size)
     text = f"Chosen: {', '.join(f'{NAMES[name]} {rate}' for name, rate in rates.items())}." if rates else "Under way."
     return [
         "## The search over learning rates",
         "",
-        f"Mean accuracy over {plan.STEPS} steps on task {plan.TUNED_ON}, seeds {', '.join(map(str, plan.TUNING_SEEDS))}, which "
+        f"Mean accuracy over {size.steps} steps on task {plan.TUNED_ON}, seeds {', '.join(map(str, size.tuning_seeds))}, which "
         f"is not used again. {text}",
         "",
         *markdown_table(["method", *plan.LEARNING_RATES], rows),
     ]
 
 
-def _chosen(lines: Lines) -> dict[str, str]:
-    if len(lines) < len(plan.tuning()):
+def _chosen(lines: Lines, size: plan.Size) -> dict[str, str]:
+    if len(lines) < len(plan.tuning(size)):
         return {}
-    methods = plan.chosen_methods(lines)
+    methods = plan.chosen_methods(lines, size)
     names: dict[object, str] = {rate: name for name, rate in plan.LEARNING_RATES.items()}
     return {method: names[methods[method]["slow.learning_rate"]] for method in ("fst", "rl")}
 
 
-def _compare(lines: Lines, results: Path) -> list[str]:
+def _compare(lines: Lines, results: Path, size: plan.Size) -> list[str]:
     tasks = [task for task in plan.COMPARED if select(lines, task=task)]
     text = ["## FST, RL alone and GEPA alone", ""]
     for task in tasks:
@@ -122,16 +124,16 @@ def _plasticity(lines: Lines, results: Path) -> list[str]:
     return [f"## Plasticity: plain RL on {plan.SECOND}", "", *text]
 
 
-def _continual(lines: Lines, results: Path) -> list[str]:
+def _continual(lines: Lines, results: Path, size: plan.Size) -> list[str]:
     phases = [(f"lab-{task}", task) for task in plan.STREAM]
     return [
-        f"## A stream of tasks, {plan.STREAM_STEPS} steps each, in one uninterrupted run",
+        f"## A stream of tasks, {size.stream_steps} steps each, in one uninterrupted run",
         "",
-        *sections.stream(by_method(lines), phases, plan.STREAM_STEPS, results / "continual.png"),
+        *sections.stream(by_method(lines), phases, size.stream_steps, results / "continual.png"),
     ]
 
 
-def _precision(lines: Lines, results: Path) -> list[str]:
+def _precision(lines: Lines, results: Path, size: plan.Size) -> list[str]:
     """What weights and arithmetic of fewer bits change, beside the runs of `compare`, which are of float32."""
     both = {"float32": select(plan.read(results, "compare"), task=plan.PRECISE), plan.PRECISION: lines}
     level = sections.level_of(by_method(lines))
@@ -159,9 +161,9 @@ def _precision(lines: Lines, results: Path) -> list[str]:
     ]
 
 
-def _ablate(lines: Lines, results: Path) -> list[str]:
+def _ablate(lines: Lines, results: Path, size: plan.Size) -> list[str]:
     return [
-        f"## Ablations of FST on {plan.ABLATED}, {plan.ABLATION_STEPS} steps",
+        f"## Ablations of FST on {plan.ABLATED}, {size.ablation_steps} steps",
         "",
         "One setting at a time; the default is K = 4, T = 5, problem baseline, light recipe, reuse, search when it pays.",
         "",
@@ -169,12 +171,12 @@ def _ablate(lines: Lines, results: Path) -> list[str]:
     ]
 
 
-def _beyond(lines: Lines, results: Path) -> list[str]:
+def _beyond(lines: Lines, results: Path, size: plan.Size) -> list[str]:
     runs = {title: found for label, (title, _, _) in plan.BEYOND.items() if (found := select(lines, value=label))}
     return [
         f"## Beyond the paper, on {plan.ABLATED}",
         "",
-        f"Options of FST over {plan.ABLATION_STEPS} steps, RL alone and distillation at about the same rollouts. FST has the "
+        f"Options of FST over {size.ablation_steps} steps, RL alone and distillation at about the same rollouts. FST has the "
         "learning rate that was searched for it. What trains under the seed prompt has that of RL alone. Own prompt: the best "
         "of the population. Seconds were shared with other work on the machine: rollouts are the axis that compares.",
         "",

@@ -6,39 +6,69 @@ the lesson proposer with a phrase book, no LLM; the model is the lab's.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from fastslow.experiments.designs import compare, continual, plasticity, vary
+from fastslow.experiments.parts import Measure, Part
 from fastslow.experiments.records import Line, Settings
-from fastslow.experiments.runner import Measure, Part
 from fastslow.lab.demo import follow
 from fastslow.lab.tasks import WORLDS
 from fastslow.measuring.statistics import area, summarise
 from fastslow.runs.files import read_lines
 
-TUNED_ON, TUNING_SEEDS = "cedar", (100, 101)
+
+@dataclass(frozen=True)
+class Size:
+    """How much is run: steps of each experiment's runs, and what is smaller than in `lab.yaml` and the task itself.
+
+    `settings` are dotted keys over the config, `options` those of every task.
+    """
+
+    steps: int = 60
+    second_steps: int = 40
+    stream_steps: int = 40
+    ablation_steps: int = 40
+    cycles: int = 12
+    tuning_seeds: tuple[int, ...] = (100, 101)
+    settings: Settings = field(default_factory=dict)
+    options: Settings = field(default_factory=dict)
+
+
+FULL = Size()
+QUICK = Size(
+    steps=10,
+    second_steps=10,
+    stream_steps=10,
+    ablation_steps=10,
+    cycles=2,
+    tuning_seeds=(100,),
+    settings={
+        "loop.problems_per_step": 8,
+        "fast.anchor_problems": 16,
+        "fast.metric_calls": 128,
+        "evaluation.problems": 16,
+        "evaluation.k": 2,
+        "evaluation.kl_problems": 8,
+    },
+    options={"validation": 16, "test": 16},
+)
+"""Goes through every experiment in minutes: a test of the chain, whose numbers mean nothing."""
+
+TUNED_ON = "cedar"
 LEARNING_RATES = {"3e-5": 3e-5, "1e-4": 1e-4, "3e-4": 3e-4, "1e-3": 1e-3}
 COMPARED = ("amber", "birch", "dogwood", "fir", "hazel")
-FIRST, SECOND, SECOND_STEPS = "amber", "birch", 40
+FIRST, SECOND = "amber", "birch"
 STARTS = ("fst", "rl")
 """Plasticity: what the weights have been through on the first task before plain RL on the second."""
 STREAM = ("amber", "elm", "birch")
-STREAM_STEPS = 40
 ABLATED = "amber"
 PRECISE, PRECISION = "amber", "bfloat16"
 """FST and RL alone once more, with weights and arithmetic of another precision than elsewhere, float32."""
-STEPS, ABLATION_STEPS, CYCLES = 60, 40, 12
 FOLLOWED = ("cedar", "ginkgo")
 
-MEASURES = (
-    Measure("test", kl=True),
-    Measure("trained weights, seed prompt", {"evaluation.k": 1}, prompt="seed"),
-    Measure("base weights, best prompt", {"evaluation.k": 1}, weights="base"),
-    *(follow(world) for world in FOLLOWED),
-)
-"""What every compared run is measured by, on the test split."""
 POPULATION = Measure("population", prompt="population")
-"""And where problems come in slices: the whole population, each problem under the prompt that serves it best."""
+"""Where problems come in slices: the whole population, each problem under the prompt that serves it best."""
 
 ABLATIONS: dict[str, dict[str, dict[str, object]]] = {
     "K": {str(k): {"loop.population_size": k} for k in (1, 2, 4, 8)},
@@ -62,83 +92,116 @@ BEYOND: dict[str, tuple[str, str, dict[str, object]]] = {
     "distilled": (
         "distillation",
         "distill",
-        {"distill.cycles": 2, "slow.learning_rate": 3e-4, "max_rollouts": 5632, "steps": 60},
+        {"distill.cycles": 2, "slow.learning_rate": 3e-4},
     ),
     "rl": ("RL alone", "rl", {}),
     "bare": ("gradient under the seed prompt", "fst", BARE),
     "held-out": ("a quarter of the anchors held out", "fst", {"fast.held_out": 0.25}),
-    "bare-sampler": ("the same, ratio to the sampler", "fst", {**BARE, "slow.bare_behaviour": "sampler"}),
+    "bare-sampler": (
+        "gradient under the seed prompt, ratio to the sampler",
+        "fst",
+        {**BARE, "slow.bare_behaviour": "sampler"},
+    ),
+    "two-each": ("each problem under two of the four prompts", "fst", {"loop.prompts_per_problem": 2}),
 }
 """Options of FST that go beyond the paper, and what stands beside them at about the same rollouts: title, method, settings.
 
 All weights are measured under the seed prompt, too. Distillation ends with the rollouts of FST's 40 steps.
 """
 
+ROLLOUTS_A_STEP = 16 * 8
+"""Problems and rollouts of a step in `lab.yaml`."""
 Methods = Mapping[str, Settings]
 
 
-def world(name: str) -> dict[str, object]:
+def world(name: str, size: Size = FULL) -> dict[str, object]:
     """The settings that choose a task of the lab."""
-    return {"task.name": "lab", "task.options": {"world": name}}
+    return {"task.name": "lab", "task.options": {"world": name, **size.options}}
 
 
-def experiments(seeds: int) -> dict[str, Callable[[Methods], list[Part]]]:
+def measures(name: str, size: Size = FULL) -> tuple[Measure, ...]:
+    """What every compared run on a task is measured by, on the test split."""
+    return (
+        Measure("test", kl=True),
+        Measure("trained weights, seed prompt", {"evaluation.k": 1}, prompt="seed"),
+        Measure("base weights, best prompt", {"evaluation.k": 1}, weights="base"),
+        *(follow(other, size.options) for other in FOLLOWED),
+        *((POPULATION,) if len(WORLDS[name].slices) > 1 else ()),
+    )
+
+
+def experiments(seeds: int, size: Size = FULL) -> dict[str, Callable[[Methods], list[Part]]]:
     """Every experiment by name; each makes its parts from what tuning chose."""
     numbers = range(seeds)
     return {
-        "compare": lambda methods: [
-            *compare(
-                {name: {**world(name), "steps": STEPS} for name in COMPARED},
-                numbers,
-                methods,
-                {name: (*MEASURES, POPULATION) if len(WORLDS[name].slices) > 1 else MEASURES for name in COMPARED},
-            ),
-            *plasticity(
-                {**world(SECOND), "steps": SECOND_STEPS},
-                numbers,
-                {method: f"{FIRST}-{method}-{{seed}}" for method in STARTS},
-                methods["rl"],
-            ),
-        ],
+        "compare": lambda methods: _compared(numbers, methods, size),
         "continual": lambda methods: continual(
-            [{"name": "lab", "options": {"world": name}} for name in STREAM],
-            STREAM_STEPS,
+            [{"name": "lab", "options": world(name, size)["task.options"]} for name in STREAM],
+            size.stream_steps,
             numbers,
             {name: {**methods[name], "evaluation.every": 10} for name in ("fst", "rl")},
         ),
         "precision": lambda methods: compare(
-            {PRECISE: {**world(PRECISE), "steps": STEPS, "model.dtype": PRECISION}},
+            {PRECISE: {**world(PRECISE, size), "steps": size.steps, "model.dtype": PRECISION}},
             numbers,
             {name: methods[name] for name in ("fst", "rl")},
-            {PRECISE: MEASURES},
+            {PRECISE: measures(PRECISE, size)},
         ),
         "ablate": lambda methods: [
             part
             for key, values in ABLATIONS.items()
-            for part in vary({**world(ABLATED), **methods["fst"], "steps": ABLATION_STEPS}, numbers, "fst", key, values)
+            for part in vary(
+                {**world(ABLATED, size), **methods["fst"], "steps": size.ablation_steps}, numbers, "fst", key, values
+            )
         ],
-        "beyond": lambda methods: [part for seed in numbers for part in _beyond(seed, methods)],
+        "beyond": lambda methods: [part for seed in numbers for part in _beyond(seed, methods, size)],
     }
 
 
-def _beyond(seed: int, methods: Methods) -> list[Part]:
-    """The options that go beyond the paper from one seed."""
-    task = {**world(ABLATED), "steps": ABLATION_STEPS, "evaluation.seed_prompt": True}
+def _compared(seeds: Sequence[int], methods: Methods, size: Size) -> list[Part]:
+    """The methods side by side, and plain RL on a second task afterwards."""
     return [
-        part
-        for label, (_, method, settings) in BEYOND.items()
-        for part in vary({**task, **methods.get(method, {})}, [seed], method, "beyond", {label: settings})
+        *compare(
+            {name: {**world(name, size), "steps": size.steps} for name in COMPARED},
+            seeds,
+            methods,
+            {name: measures(name, size) for name in COMPARED},
+        ),
+        *plasticity(
+            {**world(SECOND, size), "steps": size.second_steps},
+            seeds,
+            {method: f"{FIRST}-{method}-{{seed}}" for method in STARTS},
+            methods["rl"],
+        ),
     ]
 
 
-def tuning() -> list[Part]:
+def _beyond(seed: int, methods: Methods, size: Size) -> list[Part]:
+    """The options that go beyond the paper from one seed."""
+    task = {**world(ABLATED, size), "steps": size.ablation_steps, "evaluation.seed_prompt": True}
+    # The rollouts of FST's steps and searches, whatever of them the search for a teacher takes.
+    distilled = {"max_rollouts": size.ablation_steps * ROLLOUTS_A_STEP + 512, "steps": size.steps}
+    return [
+        part
+        for label, (_, method, settings) in BEYOND.items()
+        for part in vary(
+            {**task, **methods.get(method, {}), **(distilled if label == "distilled" else {})},
+            [seed],
+            method,
+            "beyond",
+            {label: settings},
+        )
+    ]
+
+
+def tuning(size: Size = FULL) -> list[Part]:
     """The same search over learning rates for FST and for RL alone."""
     values = {name: {"slow.learning_rate": rate} for name, rate in LEARNING_RATES.items()}
-    task = {**world(TUNED_ON), "steps": STEPS}
-    return [part for method in ("fst", "rl") for part in vary(task, TUNING_SEEDS, method, "learning-rate", values)]
+    task = {**world(TUNED_ON, size), "steps": size.steps}
+    return [part for method in ("fst", "rl") for part in vary(task, size.tuning_seeds, method, "learning-rate", values)]
 
 
-def chosen_methods(lines: Sequence[Line]) -> dict[str, dict[str, object]]:
+def chosen_methods(lines: Sequence[Line], size: Size = FULL) -> dict[str, dict[str, object]]:
     """Each method's settings: the learning rate with the best median of mean accuracy over the run."""
     methods: dict[str, dict[str, object]] = {}
     for method in ("fst", "rl"):
@@ -148,7 +211,7 @@ def chosen_methods(lines: Sequence[Line]) -> dict[str, dict[str, object]]:
         }
         best = max(medians, key=lambda name: medians[name])
         methods[method] = {"slow.learning_rate": LEARNING_RATES[best]}
-    methods["prompt"] = {"steps": CYCLES, "evaluation.every": 1, "fast.max_backoff": 0}
+    methods["prompt"] = {"steps": size.cycles, "evaluation.every": 1, "fast.max_backoff": 0}
     return methods
 
 

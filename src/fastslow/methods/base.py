@@ -62,7 +62,9 @@ class Session(Protocol):
         ...
 
     def roll_out(self, minibatch: Sequence[Problem], population: Sequence[Prompt]) -> list[Group]:
-        """One group of G rollouts a problem, G/K under each prompt; from the store where it is fresh enough."""
+        """One group of G rollouts a problem, G/K under each prompt or G/M under each that the problem is dealt
+        (`loop.prompts_per_problem`); from the store where it is fresh enough.
+        """
         ...
 
     def reinforce(self, groups: Sequence[Group]) -> None:
@@ -107,8 +109,9 @@ class Method(ABC):
         return config.loop.population_size
 
     def answering_prompts(self, config: Config) -> int:
-        """Prompts that share a problem's group."""
-        return self.population_size(config)
+        """Prompts that share a problem's group: K, or M where fewer are dealt to each."""
+        population = self.population_size(config)
+        return min(config.loop.prompts_per_problem or population, population)
 
     def searches(self, config: Config) -> bool:
         """Whether prompts are evolved at all."""
@@ -123,7 +126,6 @@ class Method(ABC):
 
         `recorded`: the config of a run that exists, which need not learn anything.
         """
-        population, group = self.population_size(config), config.loop.group_size
         loop = config.loop
         complaint = unused_clip_of_a_known_loss(config.slow) or scaled_against_its_definition(
             config.slow, divide_by_std=loop.divide_by_std, batch_normalisation=loop.batch_normalisation
@@ -136,6 +138,18 @@ class Method(ABC):
             return
         if not recorded and not self.needs_distributions:
             self._check_groups(config)
+        self._check_dealing(config)
+
+    def _check_dealing(self, config: Config) -> None:
+        """Raises ValueError where a problem's group cannot be shared evenly among its prompts."""
+        loop, population, group = config.loop, self.population_size(config), config.loop.group_size
+        each = loop.prompts_per_problem
+        if each is not None and (each > loop.population_size or group % each):
+            raise ValueError(
+                f"loop.prompts_per_problem: M = {each} must be at most loop.population_size, K = {loop.population_size}, and "
+                f"divide loop.group_size, G = {group}: every problem gets G/M rollouts under each of its prompts. Take one of "
+                f"{[m for m in range(1, min(group, loop.population_size) + 1) if group % m == 0]}, or leave it out"
+            )
         if group % self.answering_prompts(config):
             raise ValueError(
                 f"loop.population_size: K = {population} does not divide loop.group_size, G = {group}: every prompt gets G/K "
@@ -155,6 +169,11 @@ class Method(ABC):
                 "loop.reuse_max_age: 0 keeps no rollout that fast.scores: rollouts could score prompts by: set it to "
                 f"loop.steps_per_cycle, {loop.steps_per_cycle}"
             )
+        if self.answering_prompts(config) < self.population_size(config):
+            raise ValueError(
+                f"loop.prompts_per_problem: {loop.prompts_per_problem} leaves no problem that all prompts have answered, and "
+                "fast.scores: rollouts compares prompts on such problems: leave it out, or take fast.scores: anchors"
+            )
         if fast.max_backoff:
             raise ValueError(
                 f"fast.max_backoff: {fast.max_backoff} pauses searches, and with fast.scores: rollouts they sample nothing "
@@ -173,17 +192,20 @@ class Method(ABC):
 
     def _check_groups(self, config: Config) -> None:
         """Raises ValueError for groups of one rollout: its advantage is always 0, so that the weights never move."""
-        population, group = self.population_size(config), config.loop.group_size
+        prompts, group = self.answering_prompts(config), config.loop.group_size
         if group == 1:
             raise ValueError(
                 f"loop.group_size: 1 gives groups of one rollout, whose advantage is always 0: method {config.method!r} would "
                 "never move the weights. Take 2 or more, or method: prompt, which only searches for prompts"
             )
-        if config.loop.baseline == "prompt" and self.searches(config) and group == population:
+        if config.loop.baseline == "prompt" and self.searches(config) and group == prompts:
+            key, letter = (
+                ("population_size", "K") if config.loop.prompts_per_problem is None else ("prompts_per_problem", "M")
+            )
             raise ValueError(
-                f"loop.baseline: 'prompt' compares the G/K rollouts of a problem under one prompt, and loop.group_size, G = "
-                f"{group}, over loop.population_size, K = {population}, leaves one under each, whose advantage is always 0. "
-                f"Raise loop.group_size to {2 * population} or more, lower loop.population_size, or take baseline: problem"
+                f"loop.baseline: 'prompt' compares the G/{letter} rollouts of a problem under one prompt, and loop.group_size, "
+                f"G = {group}, over loop.{key}, {letter} = {prompts}, leaves one under each, whose advantage is always 0. "
+                f"Raise loop.group_size to {2 * prompts} or more, lower loop.{key}, or take baseline: problem"
             )
 
     def prepare(self, config: Config, task: Task) -> Config:
@@ -212,16 +234,21 @@ class Method(ABC):
 
     def of_an_update(self, config: Config) -> list[str]:
         """What one update does, in words; without the optimiser, which is the same for all methods."""
-        return reinforcement(config, self.population_size(config))
+        return reinforcement(config, self.population_size(config), self.answering_prompts(config))
 
 
-def reinforcement(config: Config, population: int) -> list[str]:
+def reinforcement(config: Config, population: int, answering: int) -> list[str]:
     """What one RL step does, in words."""
     loop, slow = config.loop, config.slow
     divided = "divided by the group's deviation" if loop.divide_by_std else "not divided by a deviation"
+    prompts = (
+        f"{population} prompts"
+        if answering == population
+        else f"{answering} of the {population} prompts, dealt in turn"
+    )
     normalised = ", then normalised over the batch" if loop.batch_normalisation else ""
     lines = [
-        f"a step: {rollouts_a_step(config)}, {loop.group_size // population} under each of {population} prompts; one update",
+        f"a step: {rollouts_a_step(config)}, {loop.group_size // answering} under each of {prompts}; one update",
         f"advantage: reward minus the mean of its {loop.baseline}'s group, {divided}{normalised}",
     ]
     if config.sampling.temperature != 1.0:

@@ -1,9 +1,10 @@
 """Rollouts of a run: for RL's groups and for the search's scores, from the store where it is fresh enough."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from fastslow.errors import InfrastructureError
 from fastslow.fast.optimiser import Evaluation
+from fastslow.rollouts.dealing import dealt
 from fastslow.rollouts.play import RolloutRequest, make_rollouts
 from fastslow.runs.metrics import SAMPLE_S
 from fastslow.slow.engine import PolicyEngine, SamplingParams
@@ -24,15 +25,13 @@ class Sampling:
         self.progress = Progress(context)
 
     def groups(self, minibatch: Sequence[Problem], population: Sequence[Prompt]) -> list[Group]:
-        """One group of G rollouts a problem, G/K under each prompt.
+        """One group of G rollouts a problem, G/K under each prompt; or G/M under each of the M that the problem is dealt.
 
         Raises: InfrastructureError where more of them could not be scored than the config allows.
         """
         context, store = self.context, self.context.store
         context.phase("sampling")
-        share = context.config.loop.group_size // len(population)
-        counts = {prompt: population.count(prompt) * share for prompt in population}
-        slots = [(problem, prompt, count) for problem in minibatch for prompt, count in counts.items()]
+        slots = self._slots(minibatch, population)
         version, step = context.engine.policy_version, context.state.step
         reused = [store.take(problem.id, prompt.hash, version, count) for problem, prompt, count in slots]
         requests = [
@@ -47,9 +46,22 @@ class Sampling:
             context.record.count_work(after[0] - before[0], after[1] - before[1])
         context.record.count_rl(sampled, reused)
         context.state.sampled_rl += sum(len(rollouts) for rollouts in sampled)
-        groups = _by_problem(minibatch, [[*old, *new] for old, new in zip(reused, sampled, strict=True)])
+        slot_groups = ([*old, *new] for old, new in zip(reused, sampled, strict=True))
+        groups = _by_problem(minibatch, [problem for problem, _, _ in slots], slot_groups)
         self._check_failures(groups)
         return groups
+
+    def _slots(self, minibatch: Sequence[Problem], population: Sequence[Prompt]) -> list[tuple[Problem, Prompt, int]]:
+        """How many rollouts each problem gets under each prompt, problem after problem."""
+        loop, config = self.context.config.loop, self.context.config
+        each = min(loop.prompts_per_problem or len(population), len(population))
+        share, first = loop.group_size // each, self.context.state.step * loop.problems_per_step
+        hands = dealt(population, each, first, len(minibatch), config.seed)
+        return [
+            (problem, prompt, hand.count(prompt) * share)
+            for problem, hand in zip(minibatch, hands, strict=True)
+            for prompt in dict.fromkeys(hand)
+        ]
 
     def evaluate_pairs(self, pairs: Sequence[tuple[Prompt, Problem]]) -> list[Evaluation]:
         """The fast side's `Evaluate`: one rollout a pair, or what the store knows of it."""
@@ -127,10 +139,11 @@ def _work(engine: PolicyEngine) -> tuple[int, int] | None:
     return None if computed is None or kept is None else (computed, kept)
 
 
-def _by_problem(minibatch: Sequence[Problem], slots: Sequence[Group]) -> list[Group]:
-    """Join the slots of each problem into its one group; slots come problem after problem."""
-    per_problem = len(slots) // len(minibatch)
-    return [
-        [rollout for slot in slots[start : start + per_problem] for rollout in slot]
-        for start in range(0, len(slots), per_problem)
-    ]
+def _by_problem(
+    minibatch: Sequence[Problem], owners: Sequence[Problem], slot_groups: Iterable[Sequence[Rollout]]
+) -> list[Group]:
+    """Join the slots of each problem, whose owners are given, into its one group."""
+    groups: dict[str, Group] = {problem.id: [] for problem in minibatch}
+    for owner, rollouts in zip(owners, slot_groups, strict=True):
+        groups[owner.id] += rollouts
+    return list(groups.values())

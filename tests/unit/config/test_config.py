@@ -72,6 +72,24 @@ def test_the_defaults_are_the_papers() -> None:
             {"loop": {"group_size": 1, "population_size": 1}},
             "loop.group_size: 1 gives groups of one rollout, .* 'fst' would never .* or method: prompt",
         ),
+        (
+            {"loop": {"prompts_per_problem": 3}},
+            "loop.prompts_per_problem: M = 3 must be at most .*, K = 8, and divide loop.group_size, G = 8: .* one of "
+            r"\[1, 2, 4, 8\]",
+        ),
+        (
+            {"loop": {"prompts_per_problem": 4, "population_size": 2}},
+            "M = 4 must be at most .*, K = 2, .* one of .1, 2.",
+        ),
+        ({"loop": {"prompts_per_problem": 0}}, "loop.prompts_per_problem: Input should be greater than 0, got 0"),
+        (
+            {"loop": {"baseline": "prompt", "prompts_per_problem": 8, "group_size": 8, "population_size": 16}},
+            "the G/M rollouts of a problem .* loop.prompts_per_problem, M = 8, leaves one .* Raise loop.group_size to 16",
+        ),
+        (
+            {"loop": {"prompts_per_problem": 4}, "fast": {"scores": "rollouts"}},
+            "loop.prompts_per_problem: 4 leaves no problem that all prompts have answered",
+        ),
         ({"distill": {"cycles": 0}}, "distill.cycles: Input should be greater than 0, got 0"),
         ({"distill": {"promt": "x"}}, "distill.promt: unknown key. Did you mean 'prompt'?"),
     ],

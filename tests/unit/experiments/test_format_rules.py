@@ -6,7 +6,7 @@ from types import ModuleType
 
 import pytest
 
-from fastslow.experiments.runner import part_config
+from fastslow.experiments.parts import part_config
 from fastslow.runs.files import read_lines
 from fastslow.runs.reader import Run
 

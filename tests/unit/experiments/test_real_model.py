@@ -6,7 +6,7 @@ import pytest
 
 from fastslow.config import load_config
 from fastslow.experiments.arms import ARMS, arm_parts, check_arms
-from fastslow.experiments.runner import Experiment, part_config
+from fastslow.experiments.parts import Experiment, part_config
 from fastslow.plan import describe
 from fastslow.training.build import check
 

@@ -9,7 +9,8 @@ import pytest
 from fastslow.errors import ConfigError, FastslowError
 from fastslow.experiments import runner
 from fastslow.experiments.designs import compare, continual, plasticity, vary
-from fastslow.experiments.runner import Experiment, Measure, Part, Status, part_config, run_experiment
+from fastslow.experiments.parts import Experiment, Measure, Part, part_config
+from fastslow.experiments.runner import Status, run_experiment
 from fastslow.runs.files import read_lines
 from fastslow.runs.reader import read_metrics
 
