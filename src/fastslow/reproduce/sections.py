@@ -27,7 +27,7 @@ CONFIGS = Path("experiments") / "real_model"
 PUBLISHED = Path("experiments")
 """Where the results lie that the README and docs/results.md are made from."""
 
-RATES, RATE_SEEDS, RATE_TASK = (5e-5, 1.5e-4, 4.5e-4), 1, ("task.options.answer_format=tags",)
+RATES, RATE_SEEDS, RATE_TASK = (2e-5, 6e-5, 2e-4, 6e-4), 1, ("task.options.answer_format=tags",)
 """The search over learning rates: its values, its seeds, and what makes its task one that is not reported."""
 FIRST = ("fst", "rl", "prompt")
 ORDERS = ("rl-prompt", "prompt-rl", "fst-policy")
