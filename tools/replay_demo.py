@@ -90,6 +90,7 @@ def main() -> int:
     options = parser.parse_args()
     played = schedule(options.demo)
     total = max(part.end for part in played)
+    planned = {part.name: part.run.config.steps for part in played}
     console = Console()
     with tempfile.TemporaryDirectory() as place, LiveWatcher() as watcher:
         folder = Path(place)
@@ -101,7 +102,7 @@ def main() -> int:
                 stand(part, at, folder)
             names = [tuple(part.name for part in some) for some in (running, done)]
             waiting = tuple(part.name for part in played if part.begin > at)
-            watcher(Status("demo", folder, names[0], waiting, names[1], (), at, len(done)))
+            watcher(Status("demo", folder, names[0], waiting, names[1], (), at, len(done), planned))
             time.sleep(options.pause)
     lines = {line["part"]: line for line in read_lines(options.demo / "results.jsonl")}
     report(console, lines, options.demo)

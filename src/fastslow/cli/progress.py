@@ -21,13 +21,12 @@ from rich.text import Text
 
 from fastslow.cli.notebook import NotebookLive, in_notebook
 from fastslow.cli.pace import Pace
+from fastslow.experiments.watch import SILENCE_S
 from fastslow.runs import metrics as m
 from fastslow.runs.reader import Step, kl_mark
 from fastslow.text import duration, printable
 from fastslow.training.interrupts import MESSAGE
 
-SILENCE_S = 30.0
-"""The longest that a log stays without a new line, in seconds."""
 ROWS, PROMPT_LINES, LINES_BESIDE = 8, 6, 4
 GAVE_UP = 130
 
