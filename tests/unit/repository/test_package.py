@@ -1,5 +1,6 @@
 """What people install: the wheel has what its messages name, and its description leads nowhere that is not there."""
 
+import ast
 import re
 import subprocess
 import sys
@@ -43,8 +44,10 @@ def links(markdown: str) -> list[str]:
     """Where the links and pictures of a rendered page lead."""
     found = []
     for block in MarkdownIt("commonmark").enable("table").parse(markdown):
-        for token in block.children or ():
+        for token in (block, *(block.children or ())):
             found += [str(token.attrs[name]) for name in ("href", "src") if name in token.attrs]
+            if token.type in ("html_block", "html_inline"):
+                found += re.findall(r'\b(?:href|src|srcset)="([^"]*)"', token.content)
     return found
 
 
@@ -63,6 +66,8 @@ def test_the_description_has_no_link_that_an_index_cannot_follow(wheel: zipfile.
 def test_links_of_a_page_are_seen() -> None:
     page = "[a](docs/x.md) ![b](y.png) [c][d]\n\n| e |\n|---|\n| [f](z) |\n\n[d]: w.md\n"
     assert links(page) == ["docs/x.md", "y.png", "w.md", "z"]
+    assert links('<p>\n<source srcset="v.png">\n</p>\n') == ["v.png"]
+    assert links('a <img alt="b" src="c.png"> d') == ["c.png"]
 
 
 def test_the_wheel_has_what_its_messages_name(wheel: zipfile.ZipFile) -> None:
@@ -74,6 +79,24 @@ def test_the_wheel_has_what_its_messages_name(wheel: zipfile.ZipFile) -> None:
     assert {"fastslow/py.typed", "fastslow/lab/model/model.safetensors", "fastslow/report/assets/page.html"} <= names
     tracked = subprocess.run(["git", "ls-files", "src/fastslow"], cwd=ROOT, capture_output=True, text=True, check=True)
     assert {name.removeprefix("src/") for name in tracked.stdout.split()} <= names
+
+
+def told(path: Path) -> list[str]:
+    """The texts of a file's code, docstrings left out: what people may be told."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    lone = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    constants = (node for node in ast.walk(tree) if isinstance(node, ast.Constant) and id(node) not in lone)
+    return [node.value for node in constants if isinstance(node.value, str)]
+
+
+def test_no_message_names_a_file_that_only_a_checkout_has(wheel: zipfile.ZipFile) -> None:
+    files = re.compile(r"\b(?:tools|benchmarks|tests|src)/[\w/-]+|\b(?:CONTRIBUTING|LOG|SECURITY|CHANGELOG)\.md")
+    assert files.findall("python tools/x.py, see CONTRIBUTING.md") == ["tools/x", "CONTRIBUTING.md"]
+    assert {path.name: found for path in SOURCES for text in told(path) if (found := files.findall(text))} == {}
+    texts = "".join(text for path in SOURCES for text in told(path))
+    modules = re.findall(r"python -m (fastslow[\w.]*)", texts)
+    assert "fastslow.tasks.codeio_pairs" in modules
+    assert {f"{name.replace('.', '/')}.py" for name in modules} <= set(wheel.namelist())
 
 
 def test_the_extras_that_messages_name_exist_and_a_page_says_what_each_brings(wheel: zipfile.ZipFile) -> None:
