@@ -114,8 +114,9 @@ def film(frames: Sequence[Frame], seconds: float, length: float, last: float, mo
 
 
 def picture(shown: Sequence[tuple[float, Frame]], length: float, title: str) -> str:
-    """The film as SVG. Rows that stand in several frames are written once."""
-    width, height = COLUMNS * WIDTH + 2 * EDGE, ROWS * HEIGHT + 2 * EDGE + BAR
+    """The film as SVG, as high as its fullest frame. Rows that stand in several frames are written once."""
+    filled = max((y + 1 for _, frame in shown for y, row in enumerate(frame.rows) if row), default=1)
+    width, height = COLUMNS * WIDTH + 2 * EDGE, filled * HEIGHT + 2 * EDGE + BAR
     rows: dict[object, int] = {}
     groups, rules = [], []
     for index, (at, frame) in enumerate(shown):

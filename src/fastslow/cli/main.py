@@ -157,24 +157,27 @@ def _evaluate(options: argparse.Namespace) -> int:
     import json
 
     from fastslow.cli import show
+    from fastslow.cli.progress import make_observer
     from fastslow.measuring.evaluate import evaluate
     from fastslow.runs.directory import write_atomically
 
     for name, path in (("--json", options.json), ("--save", options.save)):
         if path is not None and (path.is_dir() or not path.absolute().parent.is_dir()):
             raise ConfigError(f"{name}: {str(path)!r} cannot be written: name a file in a directory that exists")
-    report = evaluate(
-        options.target,
-        config=options.config,
-        overrides=options.set,
-        weights=options.weights,
-        prompt=options.prompt,
-        split=options.split,
-        problems=options.problems,
-        k=options.k,
-        kl=options.kl,
-        trust_code=options.trust_code,
-    )
+    with make_observer() as observer:
+        report = evaluate(
+            options.target,
+            config=options.config,
+            overrides=options.set,
+            weights=options.weights,
+            prompt=options.prompt,
+            split=options.split,
+            problems=options.problems,
+            k=options.k,
+            kl=options.kl,
+            trust_code=options.trust_code,
+            tell=observer.on_event,
+        )
     show.evaluation(report)
     if options.json is not None:
         write_atomically(options.json, json.dumps(report.to_json(), indent=2, ensure_ascii=False) + "\n")

@@ -245,11 +245,13 @@ class LiveObserver(Display):
         room = max(0, self.console.height - LINES_BESIDE)
         prompt = self._prompt(min(PROMPT_LINES, room // 2))
         left = self.pace.seconds_left()
+        # An evaluation alone has no steps.
+        alone = self.at if self.at and not self.pace.total else None
         self.progress.update(
             self.bar,
-            description=f"step {self.pace.step}",
-            completed=self.pace.done,
-            total=self.pace.total or 1,
+            description=self.doing if alone else f"step {self.pace.step}" if self.pace.total else "starting",
+            completed=alone["done"] if alone else self.pace.done,
+            total=alone["total"] if alone else self.pace.total or 1,
             left="" if left is None else f"{duration(left)} left",
         )
         status = Text(self.status(), style="dim", no_wrap=True, overflow="ellipsis")

@@ -78,7 +78,8 @@ class LiveWatcher:
             f"{status.experiment}: {len(status.done)} done, {len(status.running)} running, {len(status.waiting)} waiting"
             f"{f', {len(status.failed)} failed' if status.failed else ''} | {self._left(status)}"
         )
-        return Group(table, *texts, Text(summary, style="bold"))
+        # A head without rows says nothing.
+        return Group(*([table] if status.running else []), *texts, Text(summary, style="bold"))
 
 
 def make_watcher() -> "LiveWatcher | PlainWatcher":

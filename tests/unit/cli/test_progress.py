@@ -127,6 +127,18 @@ def test_no_prompt_pushes_the_bar_off_the_screen(width: int, height: int) -> Non
         assert sum("0.250" in line for line in lines) == 8
 
 
+def test_the_bar_of_an_evaluation_alone_counts_its_completions() -> None:
+    observer = LiveObserver()
+    observer.console = Console(width=90, height=24, force_terminal=True, file=io.StringIO())
+    observer.on_event("phase", {"name": "evaluating under best"})
+    observer.on_event("progress", {"done": 12, "total": 64, "unit": "completions"})
+    observer._render()
+    (bar,) = observer.progress.tasks
+    assert (bar.description, bar.completed, bar.total) == ("evaluating under best", 12, 64)
+    assert observer.status().startswith("evaluating under best: 12/64 completions")
+    observer.close()
+
+
 def test_the_status_says_how_far_a_search_is() -> None:
     observer = PlainObserver()
     observer.on_event("phase", {"name": "evolving"})

@@ -50,5 +50,6 @@ def test_what_was_done_before_is_no_part_of_the_pace(tmp_path: Path) -> None:
         return str(summary).partition(" | ")[2]
 
     assert left(0.0) == "0m00s so far, 2 runs to go"
+    assert len(watcher._render(status(tmp_path, "", "", "fst rl second", 1.0)).renderables) == 1, "no head without rows"
     make_run(tmp_path / "rl", steps=20)
     assert left(10.0) == "0m10s so far, about 0m40s left"

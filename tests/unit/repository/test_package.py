@@ -15,9 +15,11 @@ from markdown_it import MarkdownIt
 from trove_classifiers import classifiers
 
 import fastslow
-from fastslow.cli.docs import find, pages
+from fastslow.cli.docs import find
 from fastslow.cli.main import build_parser, main
+from fastslow.config import load_config
 from fastslow.errors import ConfigError
+from fastslow.resources import pages
 
 ROOT = Path(__file__).parents[3]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -93,7 +95,7 @@ def test_no_message_names_a_file_that_only_a_checkout_has(wheel: zipfile.ZipFile
     files = re.compile(r"\b(?:tools|benchmarks|tests|src)/[\w/-]+|\b(?:CONTRIBUTING|LOG|SECURITY|CHANGELOG)\.md")
     assert files.findall("python tools/x.py, see CONTRIBUTING.md") == ["tools/x", "CONTRIBUTING.md"]
     assert {path.name: found for path in SOURCES for text in told(path) if (found := files.findall(text))} == {}
-    texts = "".join(text for path in SOURCES for text in told(path))
+    texts = "\n".join(text for path in SOURCES for text in told(path))
     modules = re.findall(r"python -m (fastslow[\w.]*)", texts)
     assert "fastslow.tasks.codeio_pairs" in modules
     assert {f"{name.replace('.', '/')}.py" for name in modules} <= set(wheel.namelist())
@@ -158,6 +160,16 @@ def test_pages_are_listed_and_a_name_that_is_none_says_which_come_close(capsys: 
         find("engin")
     with pytest.raises(ConfigError):
         find("../../pyproject.toml")
+
+
+def test_a_config_that_only_the_package_has_is_told_how_to_be_had(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match=r"does not exist: .* fastslow docs configs/paper/math.yaml > math.yaml"):
+        load_config("configs/paper/math.yaml")
+    with pytest.raises(ConfigError, match="does not exist: give the path of a YAML file"):
+        load_config("configs/paper/none.yaml")
 
 
 # -- completion --------------------------------------------------------------------------------------------------------
