@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+from collections.abc import Callable
 from typing import Any
 
 NEW, OLD = "cache", "past_key_values"
@@ -9,7 +10,8 @@ NEW, OLD = "cache", "past_key_values"
 
 def with_cache(model: Any, cache: Any) -> dict[str, Any]:
     """The keyword that hands a model its cache."""
-    return {_argument(type(model.get_base_model() if hasattr(model, "get_base_model") else model)): cache}
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    return {_argument(type(base).forward): cache}
 
 
 def cache_in(output: Any) -> Any:
@@ -19,6 +21,6 @@ def cache_in(output: Any) -> Any:
 
 
 @functools.cache
-def _argument(kind: type) -> str:
+def _argument(forward: Callable[..., Any]) -> str:
     # A decorator that takes the old name as well hides nothing: the signature is that of the function below.
-    return NEW if NEW in inspect.signature(kind.forward).parameters else OLD  # type: ignore[attr-defined]
+    return NEW if NEW in inspect.signature(forward).parameters else OLD
