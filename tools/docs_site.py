@@ -23,7 +23,10 @@ PAGES = {
 """Pages of the repository's root, and where the site has them."""
 LISTED = {".py": "python", ".yaml": "yaml", ".toml": "toml", ".txt": "text", ".sh": "bash", "": "text"}
 """What is shown as a listing, and its language."""
-LINK = re.compile(r"(\]\()([^)\s]+)(\))|^(\[[\w-]+\]: )(\S+)()$", re.MULTILINE)
+LINK = re.compile(
+    r"""(\]\(|<(?:img|source)\b[^>]*?\bsrc(?:set)?=")([^)"\s]+)([)"])|^(\[[\w-]+\]: )(\S+)()$""", re.MULTILINE
+)
+"""A link or a picture of a page, in Markdown or in HTML."""
 FENCE = re.compile(r"(^( *)```.*?^\2```[ ]*$|`[^`\n]+`)", re.DOTALL | re.MULTILINE)
 API = "api.md"
 SHIM, OWN_SHIM = "https://unpkg.com/iframe-worker/shim", "assets/iframe-worker.js"

@@ -30,7 +30,8 @@ WIDTH, HEIGHT = 8.4, 17.0
 """Of a character, in units of the picture."""
 EDGE, BAR = 14.0, 30.0
 SAMPLE_S = 0.2
-BACKGROUND, FOREGROUND = "#16181d", "#d8dade"
+BACKGROUND, FOREGROUND, RIM = "#16181d", "#d8dade", "#3d434c"
+"""The rim tells it from a dark page."""
 COLOURS = {
     "default": FOREGROUND, "black": "#5c6370", "red": "#f2777a", "green": "#7fd08a", "brown": "#e6c067", "blue": "#69b3f5",
     "magenta": "#d58fd2", "cyan": "#5fcfd6", "white": "#f0f0f0",
@@ -114,8 +115,9 @@ def film(frames: Sequence[Frame], seconds: float, length: float, last: float, mo
 
 
 def picture(shown: Sequence[tuple[float, Frame]], length: float, title: str) -> str:
-    """The film as SVG. Rows that stand in several frames are written once."""
-    width, height = COLUMNS * WIDTH + 2 * EDGE, ROWS * HEIGHT + 2 * EDGE + BAR
+    """The film as SVG, as high as its fullest frame. Rows that stand in several frames are written once."""
+    filled = max((y + 1 for _, frame in shown for y, row in enumerate(frame.rows) if row), default=1)
+    width, height = COLUMNS * WIDTH + 2 * EDGE, filled * HEIGHT + 2 * EDGE + BAR
     rows: dict[object, int] = {}
     groups, rules = [], []
     for index, (at, frame) in enumerate(shown):
@@ -144,7 +146,8 @@ def picture(shown: Sequence[tuple[float, Frame]], length: float, title: str) -> 
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:.0f} {height:.0f}" role="img" aria-label="{name}">'
         f"<title>{name}</title><style>{style}{''.join(rules)}</style><defs>{texts}</defs>"
-        f'<rect width="{width:.0f}" height="{height:.0f}" rx="10" fill="{BACKGROUND}"/>{dots}'
+        f'<rect width="{width:.0f}" height="{height:.0f}" rx="10" fill="{BACKGROUND}"/>'
+        f'<rect x="0.5" y="0.5" width="{width - 1:.0f}" height="{height - 1:.0f}" rx="9.5" fill="none" stroke="{RIM}"/>{dots}'
         f'<text x="{width / 2:.0f}" y="21" fill="#8b909a" text-anchor="middle">{name}</text>{"".join(groups)}</svg>\n'
     )
 

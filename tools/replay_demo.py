@@ -22,7 +22,7 @@ from rich.console import Console
 
 from fastslow.experiments.runner import Status
 from fastslow.experiments.watch import LiveWatcher
-from fastslow.lab.demo import demo_experiment, report
+from fastslow.lab.demo import demo_experiment, introduce, report
 from fastslow.runs.directory import write_atomically
 from fastslow.runs.family import populations
 from fastslow.runs.files import CONFIG, METRICS, POPULATION, read_lines
@@ -90,7 +90,9 @@ def main() -> int:
     options = parser.parse_args()
     played = schedule(options.demo)
     total = max(part.end for part in played)
+    planned = {part.name: part.run.config.steps for part in played}
     console = Console()
+    introduce(console)
     with tempfile.TemporaryDirectory() as place, LiveWatcher() as watcher:
         folder = Path(place)
         for moment in range(1, options.moments + 1):
@@ -101,10 +103,10 @@ def main() -> int:
                 stand(part, at, folder)
             names = [tuple(part.name for part in some) for some in (running, done)]
             waiting = tuple(part.name for part in played if part.begin > at)
-            watcher(Status("demo", folder, names[0], waiting, names[1], (), at, len(done)))
+            watcher(Status("demo", folder, names[0], waiting, names[1], (), at, len(done), planned))
             time.sleep(options.pause)
     lines = {line["part"]: line for line in read_lines(options.demo / "results.jsonl")}
-    report(console, lines, options.demo)
+    report(console, {part.name: lines[part.name] for part in demo_experiment(0).parts}, options.demo)
     return 0
 
 

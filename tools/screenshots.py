@@ -3,8 +3,8 @@
     fastslow lab demo --output /tmp/demo
     python tools/screenshots.py /tmp/demo/fst /tmp/demo/rl
 
-docs/images/report.png is the first screen of the runs side by side, light. docs/images/report-dark.png is the first run's
-prompts and samples, dark. Needs a Chromium, playwright and Pillow.
+docs/images/report.png is the first screen of the runs side by side, docs/images/prompts.png the first run's family of
+prompts. Each is there a second time, dark: report-dark.png, prompts-dark.png. Needs a Chromium, playwright and Pillow.
 """
 
 import argparse
@@ -53,11 +53,11 @@ def _shrink(path: Path) -> None:
 
 
 def main() -> int:
-    """Make two pages of the runs, and a picture of each."""
+    """Make two pages of the runs, and two pictures of each."""
     from playwright.sync_api import sync_playwright
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("runs", nargs="+", type=Path, help="run directories; the second picture is of the first")
+    parser.add_argument("runs", nargs="+", type=Path, help="run directories; the prompts are the first one's")
     parser.add_argument("--output", type=Path, default=IMAGES, help="where the pictures go (default: docs/images)")
     options = parser.parse_args()
     program = next(filter(None, map(shutil.which, BROWSERS)), None)
@@ -71,8 +71,9 @@ def main() -> int:
         browser = started.chromium.launch(
             executable_path=program, args=["--no-sandbox", "--disable-gpu"], timeout=120_000
         )
-        shoot(browser, together, options.output / "report.png", "light", None)
-        shoot(browser, alone, options.output / "report-dark.png", "dark", "prompts")
+        for scheme, mark in (("light", ""), ("dark", "-dark")):
+            shoot(browser, together, options.output / f"report{mark}.png", scheme, None)
+            shoot(browser, alone, options.output / f"prompts{mark}.png", scheme, "prompts")
         browser.close()
     return 0
 

@@ -6,6 +6,20 @@ from pathlib import Path
 from fastslow.errors import ConfigError
 
 PREFIX = "package:"
+PACKAGE = Path(__file__).parent
+SHIPPED, CHECKOUT = PACKAGE / "shipped", PACKAGE.parents[1]
+"""Where a wheel has the pages and configs that messages name, and where a checkout has them."""
+KINDS = {"docs": ".md", "configs": ".yaml"}
+
+
+def pages() -> dict[str, Path]:
+    """Every page and config by the name that messages have for it."""
+    root = SHIPPED if SHIPPED.is_dir() else CHECKOUT
+    return {
+        path.relative_to(root).as_posix(): path
+        for folder, suffix in KINDS.items()
+        for path in sorted((root / folder).rglob(f"*{suffix}"))
+    }
 
 
 def resolve_path(name: str, field: str) -> str:

@@ -337,6 +337,22 @@ def test_narrow_light_and_dark(visit: Callable[..., Opened], report: str) -> Non
     assert colour(page) == "rgb(19, 20, 22)"
 
 
+def test_a_long_name_in_a_list_widens_no_page(visit: Callable[..., Opened], tmp_path: Path) -> None:
+    tasks = ("a" * 60, "b" * 60)
+    write_lines(tmp_path / "compare.jsonl", [result_line(task, "fst", 0, [0, 0.5, 0.6]) for task in tasks])
+    write([tmp_path / "compare.jsonl"], tmp_path / "report.html")
+    page = visit((tmp_path / "report.html").as_uri(), width=390).page
+    assert page.locator("#curves-panel").is_visible()
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+def test_the_filters_stand_in_one_row_below_the_search(visit: Callable[..., Opened], report: str) -> None:
+    page = visit(report, width=1400).page
+    bottoms = {name: sum(page.locator(f"#samples-{name}").bounding_box()[key] for key in ("y", "height"))
+               for name in ("text", "reward", "from", "to", "clear")}  # fmt: skip
+    assert bottoms["reward"] == bottoms["from"] == bottoms["to"] == bottoms["clear"] > bottoms["text"]
+
+
 def test_an_experiment_shows_bands_and_tables(visit: Callable[..., Opened], tmp_path: Path) -> None:
     lines = [
         result_line(task, m, seed, [0, 0.5, 0.6 + seed / 10])

@@ -6,11 +6,7 @@ import sys
 from pathlib import Path
 
 from fastslow.errors import ConfigError
-
-PACKAGE = Path(__file__).parents[1]
-SHIPPED, CHECKOUT = PACKAGE / "shipped", PACKAGE.parents[1]
-"""Where a wheel has them, and where a checkout has them."""
-KINDS = {"docs": ".md", "configs": ".yaml"}
+from fastslow.resources import KINDS, pages
 
 
 def add_docs(parser: argparse.ArgumentParser) -> None:
@@ -19,16 +15,6 @@ def add_docs(parser: argparse.ArgumentParser) -> None:
         "name", nargs="?", help="a page or a config as messages name it, such as docs/engine.md or engine"
     )
     parser.set_defaults(run=_docs)
-
-
-def pages() -> dict[str, Path]:
-    """Every page and config by the name that messages have for it."""
-    root = SHIPPED if SHIPPED.is_dir() else CHECKOUT
-    return {
-        path.relative_to(root).as_posix(): path
-        for folder, suffix in KINDS.items()
-        for path in sorted((root / folder).rglob(f"*{suffix}"))
-    }
 
 
 def find(name: str) -> Path:

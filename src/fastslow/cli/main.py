@@ -115,14 +115,17 @@ def _train(options: argparse.Namespace) -> int:
 
         print(describe(config, resume=options.resume))
         return 0
-    from fastslow.cli import summary
     from fastslow.cli.progress import make_observer
-    from fastslow.loop import train
 
     with make_observer(quiet=options.quiet) as observer:
         observer.on_event("phase", {"name": "loading"})
+        # Its imports alone take seconds.
+        from fastslow.loop import train
+
         result = train(config, resume=options.resume, observer=observer)
     if not options.quiet:
+        from fastslow.cli import summary
+
         summary.show(result, observer.repeated)
     if result.interrupted:
         print(f"\nStopped after step {result.steps}; everything is saved. Go on with:\n")
@@ -158,25 +161,31 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
 def _evaluate(options: argparse.Namespace) -> int:
     import json
 
-    from fastslow.cli import show
-    from fastslow.measuring.evaluate import evaluate
-    from fastslow.runs.directory import write_atomically
+    from fastslow.cli.progress import make_observer
 
     for name, path in (("--json", options.json), ("--save", options.save)):
         if path is not None and (path.is_dir() or not path.absolute().parent.is_dir()):
             raise ConfigError(f"{name}: {str(path)!r} cannot be written: name a file in a directory that exists")
-    report = evaluate(
-        options.target,
-        config=options.config,
-        overrides=options.set,
-        weights=options.weights,
-        prompt=options.prompt,
-        split=options.split,
-        problems=options.problems,
-        k=options.k,
-        kl=options.kl,
-        trust_code=options.trust_code,
-    )
+    with make_observer() as observer:
+        observer.on_event("phase", {"name": "loading"})
+        from fastslow.measuring.evaluate import evaluate
+
+        report = evaluate(
+            options.target,
+            config=options.config,
+            overrides=options.set,
+            weights=options.weights,
+            prompt=options.prompt,
+            split=options.split,
+            problems=options.problems,
+            k=options.k,
+            kl=options.kl,
+            trust_code=options.trust_code,
+            tell=observer.on_event,
+        )
+    from fastslow.cli import show
+    from fastslow.runs.directory import write_atomically
+
     show.evaluation(report)
     if options.json is not None:
         write_atomically(options.json, json.dumps(report.to_json(), indent=2, ensure_ascii=False) + "\n")

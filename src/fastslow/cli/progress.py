@@ -21,13 +21,12 @@ from rich.text import Text
 
 from fastslow.cli.notebook import NotebookLive, in_notebook
 from fastslow.cli.pace import Pace
+from fastslow.experiments.watch import SILENCE_S
 from fastslow.runs import metrics as m
 from fastslow.runs.reader import Step, kl_mark
 from fastslow.text import duration, printable
 from fastslow.training.interrupts import MESSAGE
 
-SILENCE_S = 30.0
-"""The longest that a log stays without a new line, in seconds."""
 ROWS, PROMPT_LINES, LINES_BESIDE = 8, 6, 4
 GAVE_UP = 130
 
@@ -246,11 +245,13 @@ class LiveObserver(Display):
         room = max(0, self.console.height - LINES_BESIDE)
         prompt = self._prompt(min(PROMPT_LINES, room // 2))
         left = self.pace.seconds_left()
+        # An evaluation alone has no steps.
+        alone = self.at if self.at and not self.pace.total else None
         self.progress.update(
             self.bar,
-            description=f"step {self.pace.step}",
-            completed=self.pace.done,
-            total=self.pace.total or 1,
+            description=self.doing if alone else f"step {self.pace.step}" if self.pace.total else "starting",
+            completed=alone["done"] if alone else self.pace.done,
+            total=alone["total"] if alone else self.pace.total or 1,
             left="" if left is None else f"{duration(left)} left",
         )
         status = Text(self.status(), style="dim", no_wrap=True, overflow="ellipsis")

@@ -11,7 +11,7 @@ from fastslow.config.options import kinds_of, sections_of
 from fastslow.config.run import Config
 from fastslow.config.yaml_text import read_yaml
 from fastslow.errors import ConfigError
-from fastslow.resources import resolve_path
+from fastslow.resources import pages, resolve_path
 from fastslow.slow.settings import loss_defaults
 from fastslow.text import shortened, shown
 
@@ -22,7 +22,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     """Read a YAML config and apply `key.path=value` overrides. Raises ConfigError with one message per wrong field."""
     path = Path(resolve_path(str(path), "config file"))
     if not path.is_file():
-        raise ConfigError(f"config file {str(path)!r} does not exist: give the path of a YAML file")
+        raise ConfigError(f"config file {str(path)!r} does not exist: {_where_to_find(path)}")
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
@@ -33,6 +33,13 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     for override in overrides:
         apply_override(tree, override)
     return parse_config(tree)
+
+
+def _where_to_find(path: Path) -> str:
+    """What to do about a config that is not there: one that came with the package has to be written out first."""
+    if path.as_posix() not in pages():
+        return "give the path of a YAML file"
+    return f"the package has it, write it out with: fastslow docs {path.as_posix()} > {path.name}"
 
 
 def parse_config(tree: dict[str, object], *, recorded: bool = False) -> Config:

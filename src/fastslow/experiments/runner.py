@@ -12,7 +12,7 @@ import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
@@ -33,7 +33,10 @@ START_METHOD = "spawn"
 
 @dataclass(frozen=True)
 class Status:
-    """What is known while an experiment runs: parts that are under way, waiting, done, failed; `ended` in these `seconds`."""
+    """What is known while an experiment runs: parts that are under way, waiting, done, failed; `ended` in these `seconds`.
+
+    `planned` has the steps of every part.
+    """
 
     experiment: str
     directory: Path
@@ -43,6 +46,7 @@ class Status:
     failed: tuple[str, ...]
     seconds: float
     ended: int
+    planned: Mapping[str, int] = field(default_factory=dict)
 
 
 Watcher = Callable[[Status], None]
@@ -150,6 +154,7 @@ class _Controller:
         self.todo = [part for part in experiment.parts if part.name not in known]
         self.running: dict[Future[Outcome], Part] = {}
         self.failed: dict[str, str] = {}
+        self.planned = {part.name: part_config(experiment, part, directory).steps for part in experiment.parts}
         self.before, self.started = len(known), time.monotonic()
 
     def run(self) -> None:
@@ -181,6 +186,7 @@ class _Controller:
             tuple(self.failed),
             time.monotonic() - self.started,
             len(self.known) - self.before,
+            self.planned,
         )
 
     def _loop(self, pool: Executor) -> None:

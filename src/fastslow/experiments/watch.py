@@ -1,6 +1,8 @@
 """Showing an experiment while it runs: which parts are under way, their last numbers and best prompts, time left."""
 
 import sys
+import time
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -16,20 +18,34 @@ from fastslow.runs.metrics import REWARD_MEAN, SAMPLED_TOTAL
 from fastslow.runs.reader import Run, kl_mark
 from fastslow.text import duration, printable
 
+SILENCE_S = 30.0
+"""The longest that a log stays without a new line, in seconds."""
+
 
 class PlainWatcher:
-    """One line whenever a part ends, for logs and pipes."""
+    """One line whenever a part ends, and one about what runs when nothing was said for long, for logs and pipes."""
 
-    def __init__(self) -> None:
+    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         self.said: set[str] = set()
+        self._left = _TimeLeft()
+        self._now = now
+        self._spoke = now()
 
     def __call__(self, status: Status) -> None:
+        left = self._left(status)
         for name in (*status.done, *status.failed):
             if name not in self.said:
                 self.said.add(name)
                 total = sum(map(len, (status.done, status.failed, status.running, status.waiting)))
-                verdict = "failed" if name in status.failed else _last(status.directory / name)
-                print(f"{status.experiment} {len(self.said)}/{total}: {name}: {verdict} [{_left(status)}]", flush=True)
+                verdict = "failed" if name in status.failed else _last(status.directory / name, "done")
+                self._say(f"{status.experiment} {len(self.said)}/{total}: {name}: {verdict} [{left}]")
+        if status.running and self._now() - self._spoke >= SILENCE_S:
+            under_way = "; ".join(f"{name}: {_last(status.directory / name, 'starting')}" for name in status.running)
+            self._say(f"  {under_way} [{left}]")
+
+    def _say(self, line: str) -> None:
+        self._spoke = self._now()
+        print(line, flush=True)
 
 
 class LiveWatcher:
@@ -39,6 +55,7 @@ class LiveWatcher:
         self.console = Console()
         self.live = Live(console=self.console, refresh_per_second=4)
         self.prompts = prompts
+        self._left = _TimeLeft()
 
     def __enter__(self) -> "LiveWatcher":
         self.live.start()
@@ -62,9 +79,10 @@ class LiveWatcher:
             texts += [Text(f"{name}, best prompt: {printable(' '.join(p.system.split()))}", style="cyan") for p in best]
         summary = (
             f"{status.experiment}: {len(status.done)} done, {len(status.running)} running, {len(status.waiting)} waiting"
-            f"{f', {len(status.failed)} failed' if status.failed else ''} | {_left(status)}"
+            f"{f', {len(status.failed)} failed' if status.failed else ''} | {self._left(status)}"
         )
-        return Group(table, *texts, Text(summary, style="bold"))
+        # A head without rows says nothing.
+        return Group(*([table] if status.running else []), *texts, Text(summary, style="bold"))
 
 
 def run_watched(experiment: Experiment, directory: Path, *, workers: int, results: Path) -> list[Line]:
@@ -103,17 +121,33 @@ def _numbers(path: Path) -> tuple[str, ...]:
     )
 
 
-def _last(run: Path) -> str:
+def _last(run: Path, without: str) -> str:
+    """The last numbers of a run; `without` any, what else there is to say."""
     step, rollouts, accuracy, kl, _, _ = _numbers(run)
-    return f"step {step}, {rollouts} rollouts, accuracy {accuracy}, KL {kl}"
+    return without if step == "-" else f"step {step}, {rollouts} rollouts, accuracy {accuracy}, KL {kl}"
 
 
-def _left(status: Status) -> str:
-    """Time left, by the pace of the parts that ended while we watched."""
-    left = len(status.running) + len(status.waiting)
-    so_far = f"{duration(status.seconds)} so far"
-    if not left:
-        return so_far
-    if not status.ended:
-        return f"{so_far}, {left} runs to go"
-    return f"{so_far}, about {duration(status.seconds / status.ended * left)} left"
+class _TimeLeft:
+    """Time left, by the pace of the steps that were done while we watched: there is an estimate before the first part ends."""
+
+    def __init__(self) -> None:
+        self._first: float | None = None
+
+    def __call__(self, status: Status) -> str:
+        to_go = len(status.running) + len(status.waiting)
+        so_far = f"{duration(status.seconds)} so far"
+        done = _steps_done(status)
+        self._first = done if self._first is None else self._first
+        if not to_go:
+            return so_far
+        if done <= self._first:
+            return f"{so_far}, {to_go} runs to go"
+        rest = max(0.0, sum(status.planned.values()) - done)
+        return f"{so_far}, about {duration(status.seconds / (done - self._first) * rest)} left"
+
+
+def _steps_done(status: Status) -> float:
+    """Of all parts; one that has ended, or failed, has no more of its steps to do."""
+    over = sum(status.planned.get(name, 0) for name in (*status.done, *status.failed))
+    under_way = (Run(status.directory / name).steps for name in status.running)
+    return over + sum(steps[-1].number for steps in under_way if steps)

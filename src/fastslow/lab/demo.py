@@ -109,12 +109,7 @@ def run_demo(directory: Path, *, seed: int = 0, steps: int | None = None, worker
     """Run it, show it, and say what happened."""
     console = Console()
     experiment = demo_experiment(seed, steps)
-    console.print(
-        Text(
-            f"A small model, and a task ({FIRST}) whose rules only the verifier knows. FST and RL alone start from the same "
-            f"weights and the same prompt: “{SEED_PROMPT}”",
-        )
-    )
+    introduce(console)
     if console.is_terminal:
         with LiveWatcher() as watcher:
             lines = run_experiment(experiment, directory, workers=workers, watcher=watcher)
@@ -122,6 +117,16 @@ def run_demo(directory: Path, *, seed: int = 0, steps: int | None = None, worker
         lines = run_experiment(experiment, directory, workers=workers, watcher=PlainWatcher())
     by_part = {line["part"]: line for line in lines}
     report(console, by_part, directory)
+
+
+def introduce(console: Console) -> None:
+    """What is going to be seen."""
+    console.print(
+        Text(
+            f"A small model, and a task ({FIRST}) whose rules only the verifier knows. FST and RL alone start from the same "
+            f"weights and the same prompt: “{SEED_PROMPT}”",
+        )
+    )
 
 
 def report(console: Console, parts: Mapping[str, Line], directory: Path) -> None:

@@ -1,7 +1,7 @@
 """Evaluation after training: any weights (base, a checkpoint, any model) under any prompt (seed, best, population, a text)."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -93,6 +93,7 @@ def evaluate(
     k: int | None = None,
     kl: bool = False,
     trust_code: bool = False,
+    tell: Callable[[str, dict[str, object]], object] | None = None,
 ) -> EvaluationReport:
     """mean@k, best@k and, if asked, the KL to the base.
 
@@ -100,6 +101,7 @@ def evaluate(
     `prompt`: `seed`, `best`, `population`, the hash of a candidate, `@FILE`, a text of more than one word, or a `Prompt`. None:
     what the weights were trained to answer under, `best` of a run, `seed` of a model and after distillation, both after
     training with the gradient under the seed prompt. `trust_code`: code that another user's run names may run.
+    `tell` hears `phase` and `progress` events, as an observer of a run does.
     Raises: ConfigError, before any model loads, for anything that does not exist.
     """
     from fastslow.tasks.registry import build_task
@@ -115,8 +117,11 @@ def evaluate(
     named = _answered_under(settings, run) if prompt is None else [prompt]
     prompts = [found for name in named for found in resolve_prompts(name, task, run)]
     adapter = _checkpoint(run, weights) if run is not None else _adapter(target)
+    tell = tell or (lambda kind, payload: None)
+    tell("phase", {"name": "loading"})
     engine = build_engine(settings, checkpoint=adapter, trains=False)
-    rows = tuple(_measure(engine, task, settings, chosen, label, text, split, k, kl) for label, text in prompts)
+    _watch(engine, tell)
+    rows = tuple(_measure(engine, task, settings, chosen, label, text, split, k, kl, tell) for label, text in prompts)
     sampling = settings.evaluation
     label = weights if run is not None else "model"
     results, chosen_for = [row.result for row in rows], run.by_kind if run is not None else {}
@@ -220,6 +225,13 @@ def _problems(task: Task, split: Split, limit: int | None) -> Sequence[Problem]:
     return problems if limit is None else problems[:limit]
 
 
+def _watch(engine: PolicyEngine, tell: Callable[[str, dict[str, object]], object]) -> None:
+    """Tell of completions, where the sampler does."""
+    sampler: Any = getattr(engine, "sampler", None)
+    if hasattr(sampler, "on_rows"):
+        sampler.on_rows = lambda done, total: tell("progress", {"done": done, "total": total, "unit": "completions"})
+
+
 def _measure(
     engine: PolicyEngine,
     task: Task,
@@ -230,12 +242,15 @@ def _measure(
     split: Split,
     k: int,
     kl: bool,
+    tell: Callable[[str, dict[str, object]], object],
 ) -> EvaluationRow:
+    tell("phase", {"name": f"evaluating under {label}"})
     sampling, seed = settings.evaluation, derive_seed(settings.seed, split)
     params = SamplingParams(settings.sampling.max_tokens, sampling.temperature, sampling.top_p)
     result = evaluate_prompt(engine, task, problems, prompt, k, params, seed, settings.episodes)
     measured = None
     if kl:
+        tell("phase", {"name": f"measuring the KL under {label}"})
         at_one = SamplingParams(settings.sampling.max_tokens)
         measured = kl_to_base(engine, task, problems, prompt, at_one, seed, settings.episodes)
     return EvaluationRow(label, result, measured)

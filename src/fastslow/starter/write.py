@@ -8,13 +8,14 @@ from fastslow.errors import ConfigError
 from fastslow.resources import resolve_path
 from fastslow.runs.directory import write_atomically
 from fastslow.starter.look import Look
-from fastslow.tasks.sources import is_file_name
+from fastslow.tasks.sources import REST, is_file_name
 from fastslow.text import markdown_table, printable, shortened
 
 CONFIG, SCORER, README = "config.yaml", "scorer.py", "README.md"
 COMPLETION_TOKENS = 512
 FEW = 192
 """With fewer problems than a cycle looks ahead at, steps are smaller."""
+MOST_VALIDATED = 100
 
 
 def write_starter(directory: Path, look: Look, *, model: str, subset: str | None = None) -> list[Path]:
@@ -51,7 +52,7 @@ def config_text(directory: Path, look: Look, model: str, subset: str | None = No
     lines = [f"    {key}: {_value(value)}{f'  # {why}' if why else ''}" for key, value, why in options]
     if look.scorer is not None:
         lines.append(f"    # A scorer of your own, with feedback in words:  scorer: {_value(own)}")
-    small = _training_size(look) < FEW
+    small = _problems(look, "train") < FEW
     return "\n".join(
         [
             "# Written by `fastslow init`. Every key is described in docs/config.md; --dry-run explains what it comes to.",
@@ -73,7 +74,7 @@ def config_text(directory: Path, look: Look, model: str, subset: str | None = No
             "  # proposer: {kind: openai, model: NAME, base_url: 'http://localhost:8000/v1'}",
             "evaluation:",
             "  every: 10",
-            "  problems: 100",
+            f"  problems: {min(MOST_VALIDATED, _problems(look, 'validation'))}",
             "",
         ]
     )
@@ -159,8 +160,18 @@ def _about_splits(look: Look) -> str:
     return f"cut from the one {where} of {next(iter(look.sizes.values()))} records, in the order of a hash"
 
 
-def _training_size(look: Look) -> int:
-    return look.sizes.get("train", look.rows) - look.repeated - look.broken
+def _problems(look: Look, split: str) -> int:
+    """How many problems a split has, divided as the config divides the data."""
+    part = look.splits.get(split, 0)
+    if isinstance(part, int):
+        return part
+    if part == REST:
+        held_out = sum(size for size in look.splits.values() if isinstance(size, int))
+        size = look.sizes.get("train", next(iter(look.sizes.values())))
+        return size - look.repeated - look.broken - held_out
+    name, _, span = part.partition("[")
+    first, _, last = span.rstrip("]").partition(":")
+    return int(last or look.sizes[name]) - int(first or 0)
 
 
 def _completion_tokens(model: str) -> int:

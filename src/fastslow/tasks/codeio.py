@@ -2,13 +2,14 @@
 
 reasoning-gym bundles the problems (code and input generators, about 3,000) but no input/output pairs: its own dataset runs
 the bundled code in the training process each time an item is read. This task runs nothing. It reads ready pairs from a
-JSONL file that `python tools/make_codeio_pairs.py FILE` makes once, in limited subprocesses. One line a pair:
+JSONL file that `python -m fastslow.tasks.codeio_pairs FILE` makes once, in limited subprocesses. One line a pair:
 `task_description`, `input_output_spec`, `code_sample`, `input` (an object: the arguments), `output` (any JSON value).
 All pairs of one function go to the same split, so that no split knows another's code.
 """
 
 import hashlib
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -48,7 +49,8 @@ class CodeIOTask(Task):
         path = Path(pairs)
         if not path.is_file():
             raise TaskError(
-                f"task.options.pairs: file {pairs!r} does not exist. Make it once: python tools/make_codeio_pairs.py {pairs}"
+                f"task.options.pairs: file {pairs!r} does not exist. Make it once: python -m fastslow.tasks.codeio_pairs "
+                f"{shlex.quote(pairs)}"
             )
         self._splits = _deal(_read(path), {"test": test, "validation": validation, "train": train}, seed)
 

@@ -19,9 +19,7 @@ Judge = Callable[[list[Problem], list[str]], list[Score | ScoringFailure]]
 
 
 class StreamTask(Task):
-    """Tasks in turn, `steps` RL steps each; `tasks` are {name, options} as in a config, and may come again. The last one
-    goes on for ever.
-    """
+    """Tasks in turn, `steps` RL steps each, the last one for ever; `tasks` are {name, options} as in a config."""
 
     name = "stream"
 

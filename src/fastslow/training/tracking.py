@@ -39,7 +39,9 @@ def make_tracker(config: Config) -> Observer:
     except Exception as error:  # a class of somebody's own may raise whatever it likes
         raise ConfigError(f"{FIELD}: {name!r} cannot be made: {type(error).__name__}: {error}") from error
     if not callable(getattr(made, "on_event", None)):
-        raise ConfigError(f"{FIELD}: {name!r} gave {made!r}, which has no `on_event`: see CONTRIBUTING.md")
+        raise ConfigError(
+            f"{FIELD}: {name!r} gave {made!r}, which has no method `on_event(kind, payload)`: see docs/tracking.md"
+        )
     observer: Observer = made
     return observer
 

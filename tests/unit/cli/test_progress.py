@@ -1,6 +1,8 @@
 import io
 import logging
 import re
+import subprocess
+import sys
 import time
 from typing import Any
 
@@ -125,6 +127,41 @@ def test_no_prompt_pushes_the_bar_off_the_screen(width: int, height: int) -> Non
         assert any(line.startswith("best prompt: Rule 0") for line in lines)
         assert any(line.startswith("... and 55 more lines") for line in lines)
         assert sum("0.250" in line for line in lines) == 8
+
+
+FIRST_EVENT = """
+import sys
+from fastslow.cli import main, progress
+
+class First(progress.WarningsObserver):
+    def on_event(self, kind, payload):
+        print(kind, payload["name"], "torch" in sys.modules)
+        raise KeyboardInterrupt
+
+progress.make_observer = lambda quiet=False: First()
+sys.exit(main.main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize("command", [("train", "package:fastslow.lab/lab.yaml"), ("evaluate", "a-model")])
+def test_something_is_shown_before_what_takes_long_to_import(command: tuple[str, str]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", FIRST_EVENT, *command], capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.stdout == "phase loading False\n", done.stderr
+    assert done.returncode == 130
+
+
+def test_the_bar_of_an_evaluation_alone_counts_its_completions() -> None:
+    observer = LiveObserver()
+    observer.console = Console(width=90, height=24, force_terminal=True, file=io.StringIO())
+    observer.on_event("phase", {"name": "evaluating under best"})
+    observer.on_event("progress", {"done": 12, "total": 64, "unit": "completions"})
+    observer._render()
+    (bar,) = observer.progress.tasks
+    assert (bar.description, bar.completed, bar.total) == ("evaluating under best", 12, 64)
+    assert observer.status().startswith("evaluating under best: 12/64 completions")
+    observer.close()
 
 
 def test_the_status_says_how_far_a_search_is() -> None:

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from fastslow.errors import InfrastructureError
-from fastslow.measuring.evaluate import _problems
+from fastslow.measuring.evaluate import _problems, evaluate
 from fastslow.measuring.evaluation import (
     EvaluationResult,
     by_kind_mean,
@@ -19,6 +19,7 @@ from fastslow.slow.local.engine import LocalEngine
 from fastslow.slow.settings import ModelConfig
 from fastslow.types import Completion, Problem, Prompt, Rollout, Turn
 
+from runs import small_config
 from toy import LettersTask
 
 
@@ -141,3 +142,13 @@ def test_problems_that_are_asked_for_and_not_there_are_told(caplog: pytest.LogCa
     assert "problems: 10000 were asked for, and the validation split of 'letters' has 3" in caplog.text
     caplog.clear()
     assert len(_problems(task, "validation", 2)) == 2 and not caplog.text
+
+
+def test_an_evaluation_says_what_it_does_and_how_far_it_is(tiny_model_dir: Path, tmp_path: Path) -> None:
+    heard: list[tuple[str, dict[str, object]]] = []
+    config = small_config(tiny_model_dir, tmp_path / "run")
+    evaluate(tiny_model_dir, config=config, problems=3, k=2, kl=True, tell=lambda *event: heard.append(event))
+    phases = [payload["name"] for kind, payload in heard if kind == "phase"]
+    assert phases == ["loading", "evaluating under seed", "measuring the KL under seed"]
+    ends = [payload for kind, payload in heard if kind == "progress" and payload["done"] == payload["total"]]
+    assert {"done": 6, "total": 6, "unit": "completions"} in ends

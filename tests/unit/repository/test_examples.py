@@ -80,6 +80,7 @@ PYTHON = {
     "fastslow.train(fastslow.load_config": "train",
     "class ShoutProposer": "proposer",
     "class ShuffleOptimiser": "optimiser",
+    "class MyTracker": "tracker",
     "class Reverse(Task)": "task",
     "class Locks(EpisodeTask)": "episodes",
     "class Safe:": "trl environment",
@@ -205,6 +206,14 @@ def test_a_python_block_runs(
         check_episodes(task, plays=lambda problem: list(problem.data["way"]))
         trained = train_as_shown(read_yaml(next_yaml(block)), tiny_model_dir, tmp_path)
         assert trained.metrics["episodes/turns"] > 1.0
+    elif kind == "tracker":
+        (tmp_path / "my_module.py").write_text(block.text, encoding="utf-8")
+        monkeypatch.syspath_prepend(tmp_path)
+        run = fastslow.train(
+            small_config(tiny_model_dir, tmp_path / "run", steps=2, method="rl", tracker="my_module:MyTracker")
+        ).run
+        lines = (run / "rewards.csv").read_text(encoding="utf-8").splitlines()
+        assert [line.split(",")[0] for line in lines] == ["0", "1", "2"]
     elif kind == "kinds":
         of_kind = namespace["Subjects"].kind_of
         assert [of_kind(None, [{"content": text}]) for text in ("Two joules?", "Two?")] == ["physics", None]

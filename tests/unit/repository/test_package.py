@@ -1,5 +1,6 @@
 """What people install: the wheel has what its messages name, and its description leads nowhere that is not there."""
 
+import ast
 import re
 import subprocess
 import sys
@@ -14,9 +15,11 @@ from markdown_it import MarkdownIt
 from trove_classifiers import classifiers
 
 import fastslow
-from fastslow.cli.docs import find, pages
+from fastslow.cli.docs import find
 from fastslow.cli.main import build_parser, main
+from fastslow.config import load_config
 from fastslow.errors import ConfigError
+from fastslow.resources import pages
 
 ROOT = Path(__file__).parents[3]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -43,8 +46,10 @@ def links(markdown: str) -> list[str]:
     """Where the links and pictures of a rendered page lead."""
     found = []
     for block in MarkdownIt("commonmark").enable("table").parse(markdown):
-        for token in block.children or ():
+        for token in (block, *(block.children or ())):
             found += [str(token.attrs[name]) for name in ("href", "src") if name in token.attrs]
+            if token.type in ("html_block", "html_inline"):
+                found += re.findall(r'\b(?:href|src|srcset)="([^"]*)"', token.content)
     return found
 
 
@@ -63,6 +68,8 @@ def test_the_description_has_no_link_that_an_index_cannot_follow(wheel: zipfile.
 def test_links_of_a_page_are_seen() -> None:
     page = "[a](docs/x.md) ![b](y.png) [c][d]\n\n| e |\n|---|\n| [f](z) |\n\n[d]: w.md\n"
     assert links(page) == ["docs/x.md", "y.png", "w.md", "z"]
+    assert links('<p>\n<source srcset="v.png">\n</p>\n') == ["v.png"]
+    assert links('a <img alt="b" src="c.png"> d') == ["c.png"]
 
 
 def test_the_wheel_has_what_its_messages_name(wheel: zipfile.ZipFile) -> None:
@@ -74,6 +81,24 @@ def test_the_wheel_has_what_its_messages_name(wheel: zipfile.ZipFile) -> None:
     assert {"fastslow/py.typed", "fastslow/lab/model/model.safetensors", "fastslow/report/assets/page.html"} <= names
     tracked = subprocess.run(["git", "ls-files", "src/fastslow"], cwd=ROOT, capture_output=True, text=True, check=True)
     assert {name.removeprefix("src/") for name in tracked.stdout.split()} <= names
+
+
+def told(path: Path) -> list[str]:
+    """The texts of a file's code, docstrings left out: what people may be told."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    lone = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    constants = (node for node in ast.walk(tree) if isinstance(node, ast.Constant) and id(node) not in lone)
+    return [node.value for node in constants if isinstance(node.value, str)]
+
+
+def test_no_message_names_a_file_that_only_a_checkout_has(wheel: zipfile.ZipFile) -> None:
+    files = re.compile(r"\b(?:tools|benchmarks|tests|src)/[\w/-]+|\b(?:CONTRIBUTING|LOG|SECURITY|CHANGELOG)\.md")
+    assert files.findall("python tools/x.py, see CONTRIBUTING.md") == ["tools/x", "CONTRIBUTING.md"]
+    assert {path.name: found for path in SOURCES for text in told(path) if (found := files.findall(text))} == {}
+    texts = "\n".join(text for path in SOURCES for text in told(path))
+    modules = re.findall(r"python -m (fastslow[\w.]*)", texts)
+    assert "fastslow.tasks.codeio_pairs" in modules
+    assert {f"{name.replace('.', '/')}.py" for name in modules} <= set(wheel.namelist())
 
 
 def test_the_extras_that_messages_name_exist_and_a_page_says_what_each_brings(wheel: zipfile.ZipFile) -> None:
@@ -135,6 +160,16 @@ def test_pages_are_listed_and_a_name_that_is_none_says_which_come_close(capsys: 
         find("engin")
     with pytest.raises(ConfigError):
         find("../../pyproject.toml")
+
+
+def test_a_config_that_only_the_package_has_is_told_how_to_be_had(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match=r"does not exist: .* fastslow docs configs/paper/math.yaml > math.yaml"):
+        load_config("configs/paper/math.yaml")
+    with pytest.raises(ConfigError, match="does not exist: give the path of a YAML file"):
+        load_config("configs/paper/none.yaml")
 
 
 # -- completion --------------------------------------------------------------------------------------------------------

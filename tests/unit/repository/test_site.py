@@ -58,6 +58,12 @@ def test_no_font_and_no_search_needs_a_network() -> None:
             "![p](plasticity.png) [d](../../../lab.md)",
             {"experiments/lab/plasticity.png"},
         ),
+        (
+            "README.md",
+            '<source media="(x)" srcset="docs/images/a.png">\n<img alt="b" src="docs/images/report.png">',
+            '<source media="(x)" srcset="docs/images/a.png">\n<img alt="b" src="images/report.png">',
+            set(),
+        ),
         ("docs/recipes.md", "[a](../configs/paper)", "[a](files/configs/paper/index.md)", {"configs/paper"}),
         ("README.md", "[a](experiments/lab)", "[a](files/experiments/lab/README.md)", {"experiments/lab/README.md"}),
         ("README.md", "[a](https://x.org) [b](#c) [d](gone.md)", "[a](https://x.org) [b](#c) [d](gone.md)", set()),

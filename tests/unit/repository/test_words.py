@@ -35,8 +35,10 @@ def undefined_references(text: str) -> list[str]:
 
 
 def dead_links(page: Path) -> list[str]:
-    """Inline links to files that do not exist."""
-    links = re.findall(r"\]\((?!https?:|#)([^)#\s]+)", page.read_text(encoding="utf-8"))
+    """Inline links and pictures that lead to files that do not exist."""
+    text = page.read_text(encoding="utf-8")
+    links = re.findall(r"\]\((?!https?:|#)([^)#\s]+)", text)
+    links += re.findall(r'<(?:img|source)\b[^>]*?\bsrc(?:set)?="(?!https?:)([^"]+)"', text)
     return [link for link in links if not (page.parent / link).exists()]
 
 
@@ -52,6 +54,12 @@ def test_prose_of_written_pages_is_cut_and_tables_are_not() -> None:
 
 def test_a_reference_without_a_definition_is_seen() -> None:
     assert undefined_references("[a][here] and [b][gone]\n\n[here]: x.md") == ["gone"]
+
+
+def test_a_link_and_a_picture_that_lead_nowhere_are_seen(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text('[a](gone.md) [b](page.md)\n<source media="x" srcset="dark.png">\n<img alt="c" src="light.png">\n')
+    assert dead_links(page) == ["gone.md", "dark.png", "light.png"]
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -70,8 +70,10 @@ def test_what_is_written_is_a_run_at_once(
     assert main(["train", "mine/config.yaml", "--dry-run"]) == 0
     monkeypatch.chdir(tmp_path / "mine")  # from wherever it is started
     assert main(["train", "config.yaml", "--dry-run"]) == 0
-    task = build_task(TaskConfig.model_validate(yaml.safe_load(Path("config.yaml").read_text())["task"]))
+    written = yaml.safe_load(Path("config.yaml").read_text())
+    task = build_task(TaskConfig.model_validate(written["task"]))
     assert len(task.problems("train")) >= 9 and task.problems("test")
+    assert written["evaluation"]["problems"] == len(task.problems("validation")), "no more than there are"
 
 
 def test_a_saved_dataset_keeps_its_splits_and_what_stands_in_two_is_dropped(
@@ -84,7 +86,17 @@ def test_a_saved_dataset_keeps_its_splits_and_what_stands_in_two_is_dropped(
     options = yaml.safe_load(Path("mine/config.yaml").read_text())["task"]["options"]
     assert options["splits"] == {"train": "train[:27]", "validation": "train[27:]", "test": "test"}
     assert options["drop_duplicates"] is True
+    assert yaml.safe_load(Path("mine/config.yaml").read_text())["evaluation"]["problems"] == 3
     assert main(["train", "mine/config.yaml", "--dry-run"]) == 0
+
+
+@pytest.mark.parametrize(("rows", "a_step"), [(218, 8), (260, 32)])
+def test_steps_are_smaller_where_few_problems_are_left_to_train_on(rows: int, a_step: int, tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text("".join(json.dumps({"question": f"What is {n} + 1?", "answer": n + 1}) + "\n" for n in range(rows)))
+    assert main(["init", str(tmp_path / "mine"), "--data", str(path)]) == 0
+    written = yaml.safe_load((tmp_path / "mine" / "config.yaml").read_text())
+    assert written["loop"]["problems_per_step"] == a_step, "a tenth each is held out to validate and to test on"
 
 
 def test_the_scorer_that_is_written_says_something(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

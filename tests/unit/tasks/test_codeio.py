@@ -81,7 +81,7 @@ def test_score(pairs, output, completion, reward, feedback):
 
 def test_a_missing_file_names_the_script(tmp_path):
     with pytest.raises(
-        TaskError, match=r"pairs: file '.*none.jsonl' does not exist.*tools/make_codeio_pairs.py .*none"
+        TaskError, match=r"pairs: file '.*none.jsonl' does not exist.*python -m fastslow.tasks.codeio_pairs .*none"
     ):
         CodeIOTask(str(tmp_path / "none.jsonl"))
 

@@ -1,4 +1,7 @@
-"""What reflection may take, before a run begins: calls, tokens and money. Upper bounds, but for calls that are tried again."""
+"""What reflection may take, before a run begins: calls, tokens and money.
+
+Upper bounds, but for calls that are tried again and for replies that bring nothing new: these cost no metric calls.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -34,8 +37,9 @@ class ReflectionEstimate:
         read, written = total * self.input_tokens, total * self.output_tokens
         money = "" if self.usd is None else f": up to {self.usd:.2f} USD"
         return [
-            f"reflection: {self.fewest} to {self.most} calls a cycle, up to {total} in {self.cycles} cycles, retries not "
-            f"counted; a call reads up to about {self.input_tokens} tokens and writes up to {self.output_tokens}",
+            f"reflection: {self.fewest} to {self.most} calls a cycle, up to {total} in {self.cycles} cycles, retries and "
+            f"replies that bring nothing new not counted; a call reads up to about {self.input_tokens} tokens and writes "
+            f"up to {self.output_tokens}",
             f"together up to {read / 1e6:.2f} M tokens read and {written / 1e6:.2f} M written{money} ({self.price})",
         ]
 

@@ -14,6 +14,7 @@ from transformers.cache_utils import CacheLayerMixin
 from fastslow.errors import ConfigError
 from fastslow.slow.local.attention import ACTIVE_POOLS, PrefixPool, additive_mask, attending
 from fastslow.slow.local.forest import Forest, pack_forests
+from fastslow.slow.samplers.cache_names import cache_in, with_cache
 from fastslow.slow.samplers.kept import KeptRow, fill_pool
 
 Tokens = Sequence[int]
@@ -139,7 +140,7 @@ class ForestDecoder:
                 input_ids=ids[:, None],
                 position_ids=torch.tensor(self.lengths, device=self.device)[:, None],
                 attention_mask=torch.zeros(len(tokens), 1, 1, 1, device=self.device, dtype=self.model.dtype),
-                past_key_values=self.cache,
+                **with_cache(self.model, self.cache),
                 use_cache=True,
             )
         finally:
@@ -265,7 +266,7 @@ class PlainDecoder:
         )
         self.computed_tokens += mask.numel()
         rows = torch.tensor(self.context_of, device=self.device)
-        self.cache = getattr(output, "past_key_values", None)
+        self.cache = cache_in(output)
         if self.cache is None:
             raise ConfigError(
                 f"model.name: {type(self.model).__name__} keeps no key-value cache, which sampling needs: take a model "
@@ -283,7 +284,7 @@ class PlainDecoder:
             input_ids=torch.tensor(tokens, device=self.device)[:, None],
             attention_mask=self.mask,
             position_ids=self.positions[:, None],
-            past_key_values=self.cache,
+            **with_cache(self.model, self.cache),
             use_cache=True,
         )
         self.computed_tokens += len(tokens)

@@ -16,6 +16,7 @@ from fastslow.slow.engine import SamplingParams
 from fastslow.slow.local.attention import PrefixPool, additive_mask
 from fastslow.slow.local.cascade import Cascade, PoolGroup, attend_parts, cascading
 from fastslow.slow.local.forest import Forest, pack_forests
+from fastslow.slow.samplers.cache_names import with_cache
 from fastslow.slow.samplers.decoders import POOL_TOKENS, Tokens, kept_row, prefill_pack, visible_nodes
 from fastslow.slow.samplers.drawing import NUCLEUS_CANDIDATES, draw_at_width
 from fastslow.slow.samplers.fused import Fusion
@@ -215,7 +216,7 @@ class StaticDecoder:
                 input_ids=buffers.ids[:rows, None],
                 position_ids=(buffers.lengths[:rows] + buffers.step)[:, None],
                 attention_mask=torch.zeros(rows, 1, 1, 1, device=self.device, dtype=self.model.dtype),
-                past_key_values=self.cache,
+                **with_cache(self.model, self.cache),
                 use_cache=True,
             )
         logits: torch.Tensor = output.logits[:, -1]

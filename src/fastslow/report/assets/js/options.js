@@ -24,7 +24,8 @@ function axis(name, position, more) {
 }
 
 function axisNumber(value) {
-  if (Math.abs(value) >= 10000) return value.toLocaleString("en-US", { notation: "compact", maximumFractionDigits: 1 });
+  // From a thousand on, so that no axis has two kinds of numbers.
+  if (Math.abs(value) >= 1000) return value.toLocaleString("en-US", { notation: "compact", maximumFractionDigits: 2 });
   return String(Number(value.toPrecision(4)));
 }
 

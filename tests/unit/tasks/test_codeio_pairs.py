@@ -1,24 +1,16 @@
-"""The script that makes CodeIO pairs: what it keeps, and what the limits stop."""
+"""The program that makes CodeIO pairs: what it keeps, and what the limits stop."""
 
 import gzip
-import importlib.util
 import json
-from pathlib import Path
+import subprocess
+import sys
 
 import pytest
 
+from fastslow.tasks import codeio_pairs
 from fastslow.tasks.codeio import CodeIOTask
 
-SCRIPT = Path(__file__).parents[3] / "tools" / "make_codeio_pairs.py"
 GENERATOR = "def generate_inputs(rng: Random) -> dict:\n    return {'x': rng.randint(0, 9)}"
-
-
-@pytest.fixture(scope="module")
-def script():
-    spec = importlib.util.spec_from_file_location("make_codeio_pairs", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def function(body: str, generator: str = GENERATOR) -> dict:
@@ -30,13 +22,13 @@ def function(body: str, generator: str = GENERATOR) -> dict:
     }
 
 
-def test_pairs_are_different_inputs_with_their_outputs_and_always_the_same(script):
+def test_pairs_are_different_inputs_with_their_outputs_and_always_the_same():
     double = function("print('noise')\n    return [x, 2.0 * x]")
-    pairs, reason = script.run_function(double, 3)
+    pairs, reason = codeio_pairs.run_function(double, 3)
     assert reason == "ok"
     assert len({given["x"] for given, _ in pairs}) == 3
     assert all(output == [given["x"], 2.0 * given["x"]] for given, output in pairs)
-    assert script.run_function(double, 3) == (pairs, "ok")
+    assert codeio_pairs.run_function(double, 3) == (pairs, "ok")
 
 
 @pytest.mark.parametrize(
@@ -54,32 +46,34 @@ def test_pairs_are_different_inputs_with_their_outputs_and_always_the_same(scrip
         ("return len(bytearray(1 << 30))", "gave no stable JSON output"),
     ],
 )
-def test_what_is_not_kept(script, monkeypatch, body, reason):
-    monkeypatch.setattr(script, "WALL_S", 2)
-    monkeypatch.setattr(script, "LIMITS", {**script.LIMITS, "RLIMIT_AS": 1 << 29})
-    assert script.run_function(function(body), 2) == ([], reason)
+def test_what_is_not_kept(monkeypatch, body, reason):
+    monkeypatch.setattr(codeio_pairs, "WALL_S", 2)
+    monkeypatch.setattr(codeio_pairs, "LIMITS", {**codeio_pairs.LIMITS, "RLIMIT_AS": 1 << 29})
+    assert codeio_pairs.run_function(function(body), 2) == ([], reason)
 
 
-def test_a_busy_loop_hits_the_cpu_limit(script, monkeypatch):
-    monkeypatch.setattr(script, "LIMITS", {**script.LIMITS, "RLIMIT_CPU": 1})
-    assert script.run_function(function("while True: pass"), 2) == ([], "raised or hit a limit")
+def test_a_busy_loop_hits_the_cpu_limit(monkeypatch):
+    monkeypatch.setattr(codeio_pairs, "LIMITS", {**codeio_pairs.LIMITS, "RLIMIT_CPU": 1})
+    assert codeio_pairs.run_function(function("while True: pass"), 2) == ([], "raised or hit a limit")
 
 
-def test_nothing_of_the_environment_is_inherited(script, monkeypatch):
+def test_nothing_of_the_environment_is_inherited(monkeypatch):
     monkeypatch.setenv("SECRET_OF_THE_USER", "1")
     body = "import os; return sorted(name for name in os.environ if not name.startswith('LC_'))"
-    pairs, _ = script.run_function(function(body), 1)
+    pairs, _ = codeio_pairs.run_function(function(body), 1)
     assert pairs[0][1] == ["HOME", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "PYTHONHASHSEED"]
 
 
-def test_the_file_is_what_the_task_reads(script, monkeypatch, tmp_path, capsys):
+def test_the_file_is_what_the_task_reads(monkeypatch, tmp_path, capsys):
     bundled = [function(f"return x + {i}") for i in range(4)]
     bundled += [bundled[0], function("return 'long' * 1000"), function("return 1 / 0")]
     with gzip.open(tmp_path / "bundled.jsonl.gz", "wt", encoding="utf-8") as file:
         file.writelines(json.dumps(one) + "\n" for one in bundled)
-    monkeypatch.setattr(script, "bundled_functions", lambda: script.read_functions(tmp_path / "bundled.jsonl.gz"))
+    monkeypatch.setattr(
+        codeio_pairs, "bundled_functions", lambda: codeio_pairs.read_functions(tmp_path / "bundled.jsonl.gz")
+    )
     output = tmp_path / "data" / "pairs.jsonl"
-    script.main([str(output), "--per-function", "2", "--jobs", "2"])
+    codeio_pairs.main([str(output), "--per-function", "2", "--jobs", "2"])
     shown = capsys.readouterr().out
     assert "8 pairs" in shown
     assert "4 functions: ok" in shown
@@ -87,10 +81,16 @@ def test_the_file_is_what_the_task_reads(script, monkeypatch, tmp_path, capsys):
     assert [path.name for path in output.parent.iterdir()] == ["pairs.jsonl"]
     task = CodeIOTask(str(output), validation=2, test=2)
     assert len(task.problems("train")) == 4
-    assert script.make_pairs(bundled[0], 2, max_chars=10, max_output_chars=1000) == ([], "too long")
+    assert codeio_pairs.make_pairs(bundled[0], 2, max_chars=10, max_output_chars=1000) == ([], "too long")
 
 
-def test_reasoning_gyms_functions_are_found(script):
-    functions = script.bundled_functions()
+def test_reasoning_gyms_functions_are_found():
+    functions = codeio_pairs.bundled_functions()
     assert len(functions) > 2000
     assert {"code_sample", "input_generator", "task_description", "input_output_spec"} <= functions[0].keys()
+
+
+def test_it_is_started_as_messages_say():
+    command = [sys.executable, "-m", "fastslow.tasks.codeio_pairs", "--help"]
+    shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert shown.startswith("usage: python -m fastslow.tasks.codeio_pairs ")

@@ -1,6 +1,6 @@
 """Make the input/output pairs that the task `codeio` reads, once, from reasoning-gym's bundled functions.
 
-    python tools/make_codeio_pairs.py PAIRS.jsonl [--per-function 3] [--functions N] [--jobs N]
+    python -m fastslow.tasks.codeio_pairs PAIRS.jsonl [--per-function 3] [--functions N] [--jobs N]
 
 reasoning-gym bundles about 3,000 functions with input generators, written by an LLM from curated code, and no pairs: they
 must be run. Each function runs in a process of its own: no inherited environment, an empty working directory that is
@@ -147,7 +147,12 @@ def write_pairs(arguments: argparse.Namespace) -> Counter[str]:
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    """Make the file, and say what became of the functions."""
+    parser = argparse.ArgumentParser(
+        prog="python -m fastslow.tasks.codeio_pairs",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("output", type=Path)
     parser.add_argument("--per-function", type=int, default=3, metavar="N")
     parser.add_argument("--functions", type=int, metavar="N", help="only the first N (default: all)")
