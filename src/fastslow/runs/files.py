@@ -6,9 +6,11 @@ goes on.
 
 import json
 import re
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
+from itertools import takewhile
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import IO, Any, TypedDict
 
 from fastslow.config import Config, parse_config
 from fastslow.config.yaml_text import read_yaml
@@ -117,14 +119,20 @@ def read_lines(path: Path, needed: Sequence[str] = ()) -> list[Any]:
     """
     if not path.is_file():
         return []
-    *complete, _torn = path.read_bytes().split(b"\n")
     try:
-        found = [json.loads(line) for line in complete]
+        with path.open("rb") as file:
+            found = [json.loads(line, object_hook=_shared_keys) for line in _whole_lines(file)]
     except (ValueError, RecursionError) as error:
         raise ConfigError(f"{str(path)!r} is broken: {error}") from error
     for number, line in enumerate(found, start=1):
         _check_keys(line, needed, f"{str(path)!r}, line {number}")
     return found
+
+
+def count_lines(path: Path) -> int:
+    """How many records `read_lines` would read, without reading them."""
+    with path.open("rb") as file:
+        return sum(1 for _ in _whole_lines(file))
 
 
 def read_record(path: Path, needed: Sequence[str] = ()) -> dict[str, Any]:
@@ -182,6 +190,16 @@ def _numbered(directory: Path, suffix: str) -> list[Path]:
     """What is named after a step as fastslow names it: step_12, and not step_012, step_old or "step_4 copy"."""
     name = re.compile(rf"step_(0|[1-9][0-9]{{0,17}}){re.escape(suffix)}")
     return [path for path in directory.glob(f"step_*{suffix}") if name.fullmatch(path.name)]
+
+
+def _whole_lines(file: IO[bytes]) -> Iterator[bytes]:
+    """The lines up to the first that has no end: more of it may be written while the others are read."""
+    return (line[:-1] for line in takewhile(lambda line: line.endswith(b"\n"), file))
+
+
+def _shared_keys(found: dict[str, Any]) -> dict[str, Any]:
+    """The same with keys that all lines share: of a long run they take more memory than the values."""
+    return {sys.intern(key): value for key, value in found.items()}
 
 
 def _check_keys(record: object, needed: Sequence[str], where: str) -> None:
