@@ -1,5 +1,6 @@
 """The kept rollouts of a run as rows of the page. A long run has more than fit: they are read one step at a time."""
 
+import json
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,7 +31,7 @@ class Samples:
     """`rows`: the kept rollouts, oldest first, each of the fields of SAMPLE; `left_out` are those that no page has room for.
 
     `texts`: by hash, the components of prompts that are not `known`: no search has the seed prompt of RL alone on record.
-    `size`: bytes that the rows take at least.
+    `size`: bytes that the rows take in the page, about.
     """
 
     known: Collection[str]
@@ -47,7 +48,7 @@ def read_samples(run: Run, known: Collection[str], most: int = BUDGET) -> Sample
     """
     files = sample_files(run.path)
     found, stride = Samples(known), 1
-    kept: dict[int, list[Row]] = {}
+    kept: dict[int, tuple[list[Row], int]] = {}
     for index, path in enumerate(files):
         if index % stride and index < len(files) - 1:
             found.left_out += count_lines(path)
@@ -56,16 +57,16 @@ def read_samples(run: Run, known: Collection[str], most: int = BUDGET) -> Sample
         while found.size > most and len(kept) > 1 and stride < len(files):
             stride *= 2
             for other in [each for each in kept if each % stride and each < len(files) - 1]:
-                found.left_out += len(kept[other])
-                found.size -= _size(kept.pop(other))
-    found.rows = [row for rows in kept.values() for row in rows]
+                rows, size = kept.pop(other)
+                found.left_out, found.size = found.left_out + len(rows), found.size - size
+    found.rows = [row for rows, _ in kept.values() for row in rows]
     shown = {row[SAMPLE.index("prompt")] for row in found.rows}
     found.texts = {hash_: texts for hash_, texts in found.texts.items() if hash_ in shown}
     return found
 
 
-def _rows(run: Run, path: Path, found: Samples) -> list[Row]:
-    """The rows of one step; `found` gets their size and the texts of their prompts."""
+def _rows(run: Run, path: Path, found: Samples) -> tuple[list[Row], int]:
+    """The rows of one step, and their size, which `found` gets as well, beside the texts of their prompts."""
     lines = run.samples_of(path)
     for line in lines:
         if line.get("components") and line.get("prompt") and line["prompt"] not in found.known:
@@ -73,8 +74,9 @@ def _rows(run: Run, path: Path, found: Samples) -> list[Row]:
                 name: clip(text, LONGEST_PROMPT) for name, text in line["components"].items()
             }
     rows = [_row(step_of(path), line) for line in lines]
-    found.size += _size(rows)
-    return rows
+    size = len(json.dumps(rows, ensure_ascii=False))
+    found.size += size
+    return rows, size
 
 
 def _row(step: int, line: SampleLine) -> Row:
@@ -101,10 +103,3 @@ def _said(line: SampleLine) -> list[list[object]] | None:
     if line.get("turns") is None:
         return None
     return [[one.speaker, clip(one.text, LONGEST_TURN), list(one.calls), one.mark] for one in conversation(line)]
-
-
-def _size(value: object) -> int:
-    """Bytes of the texts in a value: JSON takes no fewer."""
-    if isinstance(value, str):
-        return len(value)
-    return sum(map(_size, value)) if isinstance(value, list) else 0

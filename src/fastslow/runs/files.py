@@ -7,6 +7,7 @@ goes on.
 import json
 import re
 import sys
+from codecs import BOM_UTF8
 from collections.abc import Iterator, Sequence
 from itertools import takewhile
 from pathlib import Path
@@ -121,7 +122,7 @@ def read_lines(path: Path, needed: Sequence[str] = ()) -> list[Any]:
         return []
     try:
         with path.open("rb") as file:
-            found = [json.loads(line, object_hook=_shared_keys) for line in _whole_lines(file)]
+            found = [_DECODER.decode(line.decode("utf-8", "surrogatepass")) for line in _whole_lines(file)]
     except (ValueError, RecursionError) as error:
         raise ConfigError(f"{str(path)!r} is broken: {error}") from error
     for number, line in enumerate(found, start=1):
@@ -194,12 +195,15 @@ def _numbered(directory: Path, suffix: str) -> list[Path]:
 
 def _whole_lines(file: IO[bytes]) -> Iterator[bytes]:
     """The lines up to the first that has no end: more of it may be written while the others are read."""
-    return (line[:-1] for line in takewhile(lambda line: line.endswith(b"\n"), file))
+    return (line[:-1].removeprefix(BOM_UTF8) for line in takewhile(lambda line: line.endswith(b"\n"), file))
 
 
 def _shared_keys(found: dict[str, Any]) -> dict[str, Any]:
     """The same with keys that all lines share: of a long run they take more memory than the values."""
     return {sys.intern(key): value for key, value in found.items()}
+
+
+_DECODER = json.JSONDecoder(object_hook=_shared_keys)
 
 
 def _check_keys(record: object, needed: Sequence[str], where: str) -> None:

@@ -36,6 +36,6 @@ def test_a_tree_of_many_prompts_says_what_a_small_one_says(
     show.tree(run)
     plain = capsys.readouterr().out
     assert words(plain) == words(laid_out)
-    assert plain.count("goes on from") == 2 and "* cccc" in plain
+    assert plain.count("goes on from") == 2 and "cccc  mean" in plain
     assert "[/bad]" in plain and "\x1b" not in plain
     assert max(len(line) - len(line.lstrip()) for line in plain.splitlines()) <= 4 * (show.MOST_LEVELS + 1)
