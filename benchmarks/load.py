@@ -244,7 +244,13 @@ def measure_commands(options: argparse.Namespace) -> dict[str, object]:
             rows.append({"command": name, **found, "least": least})
             print(rows[-1], flush=True)
     sizes = {"steps": options.steps, "prompts": options.prompts, "samples": SAMPLES, "rows": options.rows}
-    return {**sizes, "commands": rows}
+    disk = {name: round(bytes_in(run / name) / 1e6, 1) for name in (METRICS, PROMPTS, ROLLOUTS)}
+    return {**sizes, "disk_mb": disk, "commands": rows}
+
+
+def bytes_in(path: Path) -> int:
+    """Bytes of a file, or of all files of a directory."""
+    return sum(each.stat().st_size for each in ([path] if path.is_file() else path.iterdir()))
 
 
 def commands(run: Path, data: Path, html: str) -> dict[str, list[str]]:
@@ -272,6 +278,8 @@ def report(found: dict[str, Any]) -> str:
         f"{found['rows']:,} rows of data:",
         "",
         *markdown_table(header, rows),
+        f"Its lines take {', '.join(f'{size:g} MB ({name})' for name, size in found['disk_mb'].items())} on the disk.",
+        "",
     ]
     memory = found.get("training")
     if memory is not None:

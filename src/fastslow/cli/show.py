@@ -114,7 +114,7 @@ def candidates(path: Path) -> None:
     for line in run.candidates:
         text = " / ".join(line["components"].values()).replace("\n", " / ")
         table.add_row(
-            str(line["id"]),
+            str(line.get("id", "-")),
             str(line["cycle"]),
             _text(line["hash"]),
             _text(line["parent"] or "-"),
@@ -133,7 +133,7 @@ def _plain_candidates(run: Run) -> None:
         text = _preview(" / ".join(line["components"].values()).replace("\n", " / "))
         verdict = "yes" if line["accepted"] else "no"
         print(
-            f"{line['id']:>6} {line['cycle']:>6}  {printable(line['hash']):12}  {printable(line['parent'] or '-'):12}  "
+            f"{line.get('id', '-'):>6} {line['cycle']:>6}  {printable(line['hash']):12}  {printable(line['parent'] or '-'):12}  "
             f"{_score(line['mean']):6}  {verdict:8}  {printable(line['reason'])} | {printable(text)}".replace("\n", " ")
         )
 

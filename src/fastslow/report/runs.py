@@ -144,9 +144,10 @@ def _prompts(
     nodes = {each.hash: _node(each, members.get(each.parent or ""), said.get(each.hash, ())) for each in shown}
     for record in run.members:
         hash_, components = record["hash"], record["components"]
-        lone = Member(hash_, None, 0, components, "", accepted=True, mean=record["mean"])
-        member = members.get(hash_, lone)
-        nodes.setdefault(hash_, _node(member, members.get(member.parent or ""), said.get(hash_, ())))
+        if hash_ not in nodes:
+            lone = Member(hash_, None, 0, components, "", accepted=True, mean=record["mean"])
+            member = members.get(hash_, lone)
+            nodes[hash_] = _node(member, members.get(member.parent or ""), said.get(hash_, ()))
     left_out["prompts"] = sum(hash_ not in nodes for hash_ in members)
     left_out["cycles"] = len({line["cycle"] for line in run.candidates if line["scores"]}) - len(cycles)
     found: Prompts = {

@@ -39,3 +39,14 @@ def test_a_tree_of_many_prompts_says_what_a_small_one_says(
     assert plain.count("goes on from") == 2 and "cccc  mean" in plain
     assert "[/bad]" in plain and "\x1b" not in plain
     assert max(len(line) - len(line.lstrip()) for line in plain.splitlines()) <= 4 * (show.MOST_LEVELS + 1)
+
+
+@pytest.mark.parametrize("most", [1, 1000])
+def test_a_candidate_without_a_number_is_listed_as_well(
+    most: int, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Older runs, and those that a hand has been in, have none."""
+    monkeypatch.setattr(show, "MOST_ROWS", most)
+    lines = [{key: value for key, value in line.items() if key != "id"} for line in DEEP[:3]]
+    show.candidates(make_run(tmp_path / "run", candidates=lines))
+    assert capsys.readouterr().out.count("h1") >= 1

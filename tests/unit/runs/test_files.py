@@ -103,3 +103,12 @@ def test_a_config_that_cannot_be_read_is_told_with_its_path_and_the_reason(conte
 def test_a_config_comes_back_as_it_was_written(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("a: {b: 1}\n")
     assert read_tree(tmp_path / "config.yaml") == {"a": {"b": 1}}
+
+
+def test_a_config_that_is_read_again_is_its_own_and_the_one_that_stands_there(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text("a: {b: 1}\n")
+    read_tree(path)["a"]["b"] = 2
+    assert read_tree(path) == {"a": {"b": 1}}
+    path.write_text("a: {b: 3}\n")
+    assert read_tree(path) == {"a": {"b": 3}}
