@@ -132,8 +132,9 @@ def _plain_candidates(run: Run) -> None:
     for line in run.candidates:
         text = _preview(" / ".join(line["components"].values()).replace("\n", " / "))
         verdict = "yes" if line["accepted"] else "no"
+        hash_, parent = printable(line["hash"]), printable(line["parent"] or "-")
         print(
-            f"{line.get('id', '-'):>6} {line['cycle']:>6}  {printable(line['hash']):12}  {printable(line['parent'] or '-'):12}  "
+            f"{line.get('id', '-'):>6} {line['cycle']:>6}  {hash_:12}  {parent:12}  "
             f"{_score(line['mean']):6}  {verdict:8}  {printable(line['reason'])} | {printable(text)}".replace("\n", " ")
         )
 
