@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any
 
 from fastslow.config import load_config, parse_config
-from fastslow.loop import train
 from fastslow.runs.checksums import changed_files, write_sums
 from fastslow.runs.directory import RunDirectory
 from fastslow.runs.files import METRICS, POPULATION, PROMPTS
@@ -198,6 +197,8 @@ def check(directory: Path) -> None:
 
 def measure_training(work: Path, steps: int, rollouts: int) -> list[dict[str, float]]:
     """The resident memory after each step of a run of the lab's model with so many rollouts a step, in MB."""
+    from fastslow.loop import train  # the tables alone need no torch
+
     options = {
         "model": {"name": "package:fastslow.lab/model"},
         "task": {"name": "lab", "options": {"world": "amber"}},
@@ -278,9 +279,10 @@ def report(found: dict[str, Any]) -> str:
         f"{found['rows']:,} rows of data:",
         "",
         *markdown_table(header, rows),
-        f"Its lines take {', '.join(f'{size:g} MB ({name})' for name, size in found['disk_mb'].items())} on the disk.",
-        "",
     ]
+    if "disk_mb" in found:
+        sizes = ", ".join(f"{size:g} MB ({name})" for name, size in found["disk_mb"].items())
+        lines += [f"Its lines take {sizes} on the disk.", ""]
     memory = found.get("training")
     if memory is not None:
         at = [memory["mb"][step - 1] for step in memory["shown"]]
