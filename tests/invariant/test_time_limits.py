@@ -79,7 +79,7 @@ def settings(output: Path, **more: Any) -> dict[str, Any]:
     tree = config.model_dump(mode="json")
     kept = {key: value for key, value in tree.items() if key not in ("model", "task", "fast")}
     changes: dict[str, Any] = {"evaluation": {"every": 0}, "episodes": {"step_timeout_s": LIMIT_S, "max_turns": 2}}
-    return fastslow.api.objects.merged(kept, {**changes, **more})
+    return merged(kept, {**changes, **more})
 
 
 @pytest.fixture(autouse=True)
@@ -90,8 +90,6 @@ def soon() -> Iterator[None]:
 
 
 def failures(run: Path) -> list[Any]:
-    from fastslow.runs.reader import Run
-
     return [line["failure"] for lines in Run(run).samples.values() for line in lines]
 
 

@@ -75,10 +75,11 @@ class RecordsTask(Task):
             raise ConfigError("task.options: reward_weights and reward_range belong to reward_functions, not to scorer")
         if scorer is not None:
             self._judge = self._make_judge(scorer, answer_format)
-        rows = read_source(data, splits, cut_from, subset, revision)
-        if where:
-            parts = isinstance(rows, dict)
-            rows = {s: matching(r, where) for s, r in rows.items()} if parts else matching(rows, where)
+        rows: Sequence[Row] | Mapping[Split, Sequence[Row]] = read_source(data, splits, cut_from, subset, revision)
+        if where and isinstance(rows, Mapping):
+            rows = {split: matching(part, where) for split, part in rows.items()}
+        elif where:
+            rows = matching(rows, where)
         self._reward_columns: list[str] = []
         self._splits = self._split(rows, splits or {}, drop_duplicates, seed)
         self._check_prompts_and_columns()

@@ -132,7 +132,7 @@ def _open(path: Path) -> IO[str]:
 
 
 def _read_lines(path: Path) -> Rows:
-    numbers, records = array("q"), []
+    numbers, records = array("q"), list[dict[str, Any]]()
     for number, record in read_jsonl(path):
         numbers.append(number)
         records.append(record)

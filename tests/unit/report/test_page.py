@@ -106,7 +106,12 @@ def test_a_large_run_stays_small_and_says_what_it_left_out(tmp_path: Path) -> No
 def test_of_far_too_many_prompts_only_some_are_made_ready(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[str] = []
     real = runs._node
-    monkeypatch.setattr(runs, "_node", lambda member, *rest: made.append(member.hash) or real(member, *rest))
+
+    def node(member: Any, *rest: Any) -> Any:
+        made.append(member.hash)
+        return real(member, *rest)
+
+    monkeypatch.setattr(runs, "_node", node)
     monkeypatch.setattr(runs, "BUDGET", 100_000)
     candidates = [
         candidate("aaaa", None, SEED),
