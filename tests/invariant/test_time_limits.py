@@ -12,6 +12,8 @@ import pytest
 
 import fastslow
 from callers import once
+from fastslow.api.objects import merged
+from fastslow.runs.reader import Run
 from fastslow.tasks.agents.task import AgentTask
 from fastslow.tasks.base import Split, Task
 from fastslow.types import Problem, Score
