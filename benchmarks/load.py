@@ -1,6 +1,9 @@
 """Seconds and memory of each command on a large run and a large data set: both are made here, by a seed.
 
     python benchmarks/load.py --work DIRECTORY [--steps 10000] [--prompts 20000] [--rows 200000]
+    python benchmarks/load.py --work DIRECTORY --before OTHER/src     # an older version beside this one, on the same files
+    python benchmarks/load.py --report                                # the tables of docs/performance.md alone
+    python benchmarks/load.py --work DIRECTORY --train 100            # the memory of a run, step by step
 
 The run has the files of a real one, with a lineage as deep as it has cycles. Seconds are CPU seconds of the command's
 process, the import of its libraries included, so that other work on the machine does not count; memory is its peak.
@@ -16,18 +19,23 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from fastslow.config import load_config, parse_config
-from fastslow.loop import train
 from fastslow.runs.checksums import changed_files, write_sums
 from fastslow.runs.directory import RunDirectory
-from fastslow.runs.files import METRICS, POPULATION, PROMPTS, SAMPLES
+from fastslow.runs.files import METRICS, POPULATION, PROMPTS
+from fastslow.runs.files import SAMPLES as ROLLOUTS
 from fastslow.runs.record import StepRecord
 from fastslow.text import markdown_table
 from fastslow.types import Prompt
 
 RESULTS = Path(__file__).parent / "results"
-ANCHORS, LINES = 16, 24
+ANCHORS, LINES, SAMPLES = 16, 24, 16
+"""Scores of a candidate, lines of its text, and kept rollouts of a step (the default of `rollout_samples`)."""
+MARK = "load"
+DOCUMENT = Path(__file__).resolve().parents[1] / "docs" / "performance.md"
+SOURCE = Path(__file__).resolve().parents[1] / "src"
 
 
 def make_run(path: Path, steps: int, prompts: int, seed: int = 0) -> None:
@@ -93,20 +101,28 @@ def _write_prompts(path: Path, prompts: int, step: int, draw: random.Random) -> 
 
 
 def _write_samples(path: Path, steps: int, prompt: Prompt, draw: random.Random) -> None:
-    (path / SAMPLES).mkdir(exist_ok=True)
+    (path / ROLLOUTS).mkdir(exist_ok=True)
     for step in range(1, steps + 1):
-        line = {
-            "problem": f"p-{step}",
-            "prompt": prompt.hash,
-            "text": f"{draw.getrandbits(256):x}",
-            "reward": draw.random(),
-            "feedback": "",
-            "failure": None,
-            "finish_reason": "stop",
-            "source": "rl",
-            "policy_version": step,
-        }
-        (path / SAMPLES / f"step_{step}.jsonl").write_text(json.dumps(line) + "\n", encoding="utf-8")
+        lines = [_sample(step, number, prompt, draw) for number in range(SAMPLES)]
+        (path / ROLLOUTS / f"step_{step}.jsonl").write_text("".join(lines), encoding="utf-8")
+
+
+def _sample(step: int, number: int, prompt: Prompt, draw: random.Random) -> str:
+    question = f"Problem {step}.{number}: what is {draw.getrandbits(20)} plus {draw.getrandbits(20)}?"
+    line = {
+        "problem": f"p-{step}-{number}",
+        "prompt": prompt.hash,
+        "question": [{"role": "user", "content": question}],
+        "reference": str(draw.getrandbits(21)),
+        "text": f"{draw.getrandbits(256):x}",
+        "reward": draw.random(),
+        "feedback": "Say it in one number.",
+        "failure": None,
+        "finish_reason": "stop",
+        "source": "rl",
+        "policy_version": step,
+    }
+    return json.dumps(line) + "\n"
 
 
 def make_data(path: Path, rows: int, seed: int = 0) -> Path:
@@ -127,17 +143,17 @@ def make_data(path: Path, rows: int, seed: int = 0) -> Path:
     return config
 
 
-def measure(command: Sequence[str], log: Path) -> dict[str, object]:
-    """CPU seconds, wall seconds and peak MB of a command."""
-    begin = time.monotonic()
+def measure(command: Sequence[str], log: Path, source: Path = SOURCE) -> dict[str, object]:
+    """CPU seconds and peak MB of a command, and how it ended, with the package as it lies in a directory."""
+    environment = {**os.environ, "PYTHONPATH": str(source)}
     with log.open("wb") as out:
-        process = subprocess.Popen([sys.executable, "-m", "fastslow", *command], stdout=out, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(
+            [sys.executable, "-m", "fastslow", *command], stdout=out, stderr=subprocess.STDOUT, env=environment
+        )
         _, status, usage = os.wait4(process.pid, 0)
     return {
-        "command": " ".join(command),
         "status": os.waitstatus_to_exitcode(status),
         "cpu_s": round(usage.ru_utime + usage.ru_stime, 2),
-        "wall_s": round(time.monotonic() - begin, 2),
         "peak_mb": round(usage.ru_maxrss / 1024),
         "output_bytes": log.stat().st_size,
     }
@@ -181,6 +197,8 @@ def check(directory: Path) -> None:
 
 def measure_training(work: Path, steps: int, rollouts: int) -> list[dict[str, float]]:
     """The resident memory after each step of a run of the lab's model with so many rollouts a step, in MB."""
+    from fastslow.loop import train  # the tables alone need no torch
+
     options = {
         "model": {"name": "package:fastslow.lab/model"},
         "task": {"name": "lab", "options": {"world": "amber"}},
@@ -209,10 +227,100 @@ def measure_training(work: Path, steps: int, rollouts: int) -> list[dict[str, fl
     return memory
 
 
+def measure_commands(options: argparse.Namespace) -> dict[str, object]:
+    """Every command on the run and on the data, in both versions where there is another one, and on next to nothing."""
+    work, few = options.work, options.work / "few"
+    run, html = work / "run", str(work / "report.html")
+    for path, steps, prompts in ((run, options.steps, options.prompts), (few / "run", 1, 2)):
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            make_run(path, steps, prompts)
+    data, small = make_data(work, options.rows), make_data(few, 300)
+    sources = {"now": SOURCE} if options.before is None else {"before": options.before, "now": SOURCE}
+    rows = []
+    for name, command in commands(run, data, html).items():
+        if options.only in name:
+            found = {version: measure(command, work / "log", source) for version, source in sources.items()}
+            least = measure(commands(few / "run", small, html)[name], work / "log")
+            rows.append({"command": name, **found, "least": least})
+            print(rows[-1], flush=True)
+    sizes = {"steps": options.steps, "prompts": options.prompts, "samples": SAMPLES, "rows": options.rows}
+    disk = {name: round(bytes_in(run / name) / 1e6, 1) for name in (METRICS, PROMPTS, ROLLOUTS)}
+    return {**sizes, "disk_mb": disk, "commands": rows}
+
+
+def bytes_in(path: Path) -> int:
+    """Bytes of a file, or of all files of a directory."""
+    return sum(each.stat().st_size for each in ([path] if path.is_file() else path.iterdir()))
+
+
+def commands(run: Path, data: Path, html: str) -> dict[str, list[str]]:
+    """What is measured."""
+    return {
+        "prompts": ["prompts", str(run)],
+        "prompts --best": ["prompts", str(run), "--best"],
+        "prompts --all": ["prompts", str(run), "--all"],
+        "prompts --tree": ["prompts", str(run), "--tree"],
+        "prompts --rollouts": ["prompts", str(run), "--rollouts"],
+        "report": ["report", str(run), "--output", html],
+        "train --dry-run": ["train", str(data), "--dry-run"],
+    }
+
+
+def report(found: dict[str, Any]) -> str:
+    """The tables of docs/performance.md."""
+    header = ("command", "before: CPU s, MB", "now: CPU s, MB", "of these, start-up")
+    rows = [
+        [f"`{each['command']}`", *(_told(each.get(version)) for version in ("before", "now", "least"))]
+        for each in found["commands"]
+    ]
+    lines = [
+        f"A run of {found['steps']:,} steps with {found['prompts']:,} prompts and {found['samples']} kept rollouts a step, and "
+        f"{found['rows']:,} rows of data:",
+        "",
+        *markdown_table(header, rows),
+    ]
+    if "disk_mb" in found:
+        sizes = ", ".join(f"{size:g} MB ({name})" for name, size in found["disk_mb"].items())
+        lines += [f"Its lines take {sizes} on the disk.", ""]
+    memory = found.get("training")
+    if memory is not None:
+        at = [memory["mb"][step - 1] for step in memory["shown"]]
+        lines += [
+            f"Memory after steps of {memory['rollouts']:,} rollouts each, the lab's model trained:",
+            "",
+            *markdown_table(("step", *map(str, memory["shown"])), [["MB", *(f"{value:,}" for value in at)]]),
+        ]
+    return "\n".join(lines).rstrip()
+
+
+def _told(found: Mapping[str, Any] | None) -> str:
+    if found is None:
+        return "-"
+    return f"{found['cpu_s']:.1f}, {found['peak_mb']}" + ("" if found["status"] == 0 else ", failed")
+
+
+def write_tables(results: Path) -> None:
+    """Put the tables of what was measured into the page."""
+    text = report(json.loads(results.read_text(encoding="utf-8")))
+    begin, end = f"<!-- {MARK}: begin, made by benchmarks/{MARK}.py --report -->", f"<!-- {MARK}: end -->"
+    page = DOCUMENT.read_text(encoding="utf-8")
+    DOCUMENT.write_text(f"{page.split(begin)[0]}{begin}\n\n{text}\n\n{end}{page.split(end)[1]}", encoding="utf-8")
+    print(text)
+
+
+def keep(results: Path, found: Mapping[str, object]) -> None:
+    """Put what was measured beside what the file has."""
+    known = json.loads(results.read_text(encoding="utf-8")) if results.exists() else {}
+    results.write_text(json.dumps({**known, **found}, indent=1) + "\n", encoding="utf-8")
+
+
 def main() -> None:
     """Make the run and the data, run every command, print a table and write it down."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--work", type=Path, required=True)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--report", action="store_true", help="measure nothing; rewrite the tables from the results")
+    parser.add_argument("--work", type=Path, help="a directory for what is made")
+    parser.add_argument("--before", type=Path, metavar="SRC", help="the src/ of another version, measured as well")
     parser.add_argument("--steps", type=int, default=10_000)
     parser.add_argument("--prompts", type=int, default=20_000)
     parser.add_argument("--rows", type=int, default=200_000)
@@ -222,41 +330,22 @@ def main() -> None:
     parser.add_argument("--train", type=int, metavar="STEPS", help="measure only the memory of a run of so many steps")
     parser.add_argument("--rollouts", type=int, default=2000, help="of --train, a step")
     options = parser.parse_args()
-    work = options.work
-    work.mkdir(parents=True, exist_ok=True)
-    if options.checksums or options.train:
-        found: object = measure_checksums(work, options.checksums) if options.checksums else None
-        found = found or measure_training(work, options.train, options.rollouts)
-        print(json.dumps(found))
-        return
-    run = work / "run"
-    if not run.exists():
-        make_run(run, options.steps, options.prompts)
-    data = make_data(work, options.rows)
-    html = str(work / "report.html")
-    commands = {
-        "--help": ["--help"],
-        "prompts": ["prompts", str(run)],
-        "prompts --best": ["prompts", str(run), "--best"],
-        "prompts --all": ["prompts", str(run), "--all"],
-        "prompts --tree": ["prompts", str(run), "--tree"],
-        "prompts --rollouts": ["prompts", str(run), "--rollouts"],
-        "report": ["report", str(run), "--output", html],
-        "train --dry-run": ["train", str(data), "--dry-run"],
-    }
-    rows = []
-    for name, command in commands.items():
-        if options.only in name:
-            rows.append({**measure(command, work / "log"), "command": name})
-            print(rows[-1], flush=True)
-    sizes = {"steps": options.steps, "prompts": options.prompts, "rows": options.rows}
-    options.json.write_text(json.dumps({**sizes, "commands": rows}, indent=1) + "\n", encoding="utf-8")
-    header = ("command", "CPU s", "peak MB", "status")
-    print(
-        "\n".join(
-            markdown_table(header, [[str(row[k]) for k in ("command", "cpu_s", "peak_mb", "status")] for row in rows])
-        )
-    )
+    if not options.report:
+        if options.work is None:
+            parser.error("--work is missing: it names a directory for what is made")
+        options.work.mkdir(parents=True, exist_ok=True)
+        if options.checksums:
+            print(json.dumps(measure_checksums(options.work, options.checksums)))
+            return
+        if options.train:
+            memory = measure_training(options.work, options.train, options.rollouts)
+            shown = sorted({1, 2, *(max(1, options.train * part // 10) for part in (1, 2, 5, 7, 10))})
+            mb = [each["mb"] for each in memory]
+            keep(options.json, {"training": {"rollouts": options.rollouts, "shown": shown, "mb": mb}})
+        else:
+            keep(options.json, measure_commands(options))
+    if options.json == RESULTS / "load.json":
+        write_tables(options.json)
 
 
 if __name__ == "__main__":

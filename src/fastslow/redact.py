@@ -18,6 +18,8 @@ _KEY_FORMATS = re.compile(
     r"|\beyJ[\w-]{10,}\.[\w-]{10,}\.[\w-]*"  # JSON web tokens
     r"|(?<=\b[Bb]earer )[\w.~+/=-]{12,}"
 )
+SHORTEST_KEY = 12
+"""Characters of the shortest text in which there may be one."""
 _URL = re.compile(r"\b[a-z][a-z0-9+.-]*://\S+", re.IGNORECASE)
 _URL_USER = re.compile(r"(?<=://)[^/\s@]+(?=@)")
 _URL_QUERY = re.compile(r"(?i)([?&;][^=&\s]*(?:key|token|secret|passw|credential|auth|sig)[^=&\s]*=)[^&\s#]+")
@@ -42,6 +44,8 @@ _DIRECTION = re.compile("[\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff]")
 
 def redact_text(text: str) -> str:
     """Text without what has the format of a known service's key, and URLs without passwords."""
+    if len(text) < SHORTEST_KEY and "://" not in text:
+        return text
     return _URL.sub(lambda match: _redact_url(match[0]), _KEY_FORMATS.sub(REDACTED, text))
 
 
@@ -67,7 +71,8 @@ def visible(text: str) -> str:
     if text.isprintable():
         return text
     text = _DIRECTION.sub(lambda match: f"⟨U+{ord(match[0]):04X}⟩", text)
-    return "".join(_visible(character) for character in text.replace("\r\n", "\n"))
+    lines = text.replace("\r\n", "\n").split("\n")
+    return "\n".join(line if line.isprintable() else "".join(map(_visible, line)) for line in lines)
 
 
 def _redact_url(url: str) -> str:

@@ -11,7 +11,13 @@ COLUMNS = 120
 
 def printable(text: str) -> str:
     """Text that cannot steer a terminal: control characters of a model's or a verifier's words are replaced."""
-    return "".join(c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text)
+    if text.isprintable():
+        return text
+    return "\n".join(line if line.isprintable() else "".join(map(_printable, line)) for line in text.split("\n"))
+
+
+def _printable(character: str) -> str:
+    return character if character.isprintable() or character == "\t" else "\N{REPLACEMENT CHARACTER}"
 
 
 def storable(text: str) -> str:

@@ -1,7 +1,7 @@
 """What the commands `evaluate` and `prompts` print. Model text is printed as text, never as terminal markup."""
 
 import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from rich import box
@@ -20,7 +20,8 @@ from fastslow.types import Prompt
 
 PREVIEW = 100
 MOST_ROWS, MOST_LEVELS = 1000, 10
-"""Of a table that is laid out by its contents, and of a tree before it goes on in a new one."""
+"""Of a table or a tree that is laid out by its contents, and of a tree before it goes on in a new one."""
+LEGEND = "* in the population. + and - are lines against the parent."
 
 
 def evaluation(report: EvaluationReport) -> None:
@@ -113,7 +114,7 @@ def candidates(path: Path) -> None:
     for line in run.candidates:
         text = " / ".join(line["components"].values()).replace("\n", " / ")
         table.add_row(
-            str(line["id"]),
+            str(line.get("id", "-")),
             str(line["cycle"]),
             _text(line["hash"]),
             _text(line["parent"] or "-"),
@@ -131,8 +132,9 @@ def _plain_candidates(run: Run) -> None:
     for line in run.candidates:
         text = _preview(" / ".join(line["components"].values()).replace("\n", " / "))
         verdict = "yes" if line["accepted"] else "no"
+        hash_, parent = printable(line["hash"]), printable(line["parent"] or "-")
         print(
-            f"{line['id']:>6} {line['cycle']:>6}  {printable(line['hash']):12}  {printable(line['parent'] or '-'):12}  "
+            f"{line.get('id', '-'):>6} {line['cycle']:>6}  {hash_:12}  {parent:12}  "
             f"{_score(line['mean']):6}  {verdict:8}  {printable(line['reason'])} | {printable(text)}".replace("\n", " ")
         )
 
@@ -141,8 +143,12 @@ def tree(path: Path) -> None:
     """The family tree of all prompts, each with what it changed."""
     console, run = Console(), _run(path)
     members = {prompt.hash for prompt in _population(run)}
+    everyone = family(run.candidates)
+    if len(everyone) > MOST_ROWS:
+        _plain_tree(path, roots(everyone), members)
+        return
     top = Tree(_text(str(path), style="bold"))
-    deeper = [member for root in roots(family(run.candidates)) for member in _grow(top, root, members)]
+    deeper = [member for root in roots(everyone) for member in _grow(top, root, members)]
     console.print(top)
     while deeper:
         member = deeper.pop(0)
@@ -150,7 +156,28 @@ def tree(path: Path) -> None:
         top = Tree(_text(f"goes on from {member.parent}", style="bold"))
         deeper = [*_grow(top, member, members), *deeper]
         console.print(top)
-    console.print("* in the population. + and - are lines against the parent.", markup=False)
+    console.print(LEGEND, markup=False)
+
+
+def _plain_tree(path: Path, first: Sequence[Member], population: Collection[str]) -> None:
+    """The same, indented alone, where a tree would take long to lay out."""
+    below: list[tuple[str, Sequence[Member]]] = [(str(path), first)]
+    while below:
+        title, top = below.pop()
+        print(printable(title))
+        waiting, deeper = [(member, 1) for member in reversed(top)], list[tuple[str, Sequence[Member]]]()
+        while waiting:
+            member, level = waiting.pop()
+            indent = "    " * level
+            print(indent + _described(member, population).plain.replace("\n", f"\n{indent}  "))
+            if level < MOST_LEVELS:
+                waiting += [(child, level + 1) for child in reversed(member.children)]
+            elif member.children:
+                print(f"{indent}    {_below(member)}")
+                deeper.append((f"goes on from {member.hash}", member.children))
+        below += reversed(deeper)
+        print()
+    print(LEGEND)
 
 
 def _grow(top: Tree, first: Member, population: Collection[str]) -> list[Member]:
@@ -162,9 +189,13 @@ def _grow(top: Tree, first: Member, population: Collection[str]) -> list[Member]
         if level < MOST_LEVELS:
             waiting += [(branch, child, level + 1) for child in reversed(member.children)]
         elif member.children:
-            branch.add(_text(f"{len(member.children)} that come from {member.hash} stand below", style="dim"))
+            branch.add(_text(_below(member), style="dim"))
             deeper += member.children
     return deeper
+
+
+def _below(member: Member) -> str:
+    return f"{len(member.children)} that come from {member.hash} stand below"
 
 
 def _described(member: Member, population: Collection[str]) -> Text:

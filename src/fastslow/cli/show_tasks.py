@@ -118,7 +118,7 @@ def _print_problem(console: Console, built: Task, problem: Problem, answer: str)
         messages = problem.messages
     for message in messages:
         console.print(_text(f"{message['role']}: {message['content']}"))
-    (score,) = built.score_batch([problem], [answer])
+    (score,) = built.verdicts([problem], [answer])
     console.print(_text(f"to the answer {answer!r}:", style="bold"))
     if isinstance(score, ScoringFailure):
         console.print(_text(f"  it cannot be scored: {score.reason}"))

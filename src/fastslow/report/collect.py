@@ -29,7 +29,7 @@ MOST_PARTS = 24
 
 
 def collect(arguments: Sequence[Path]) -> PageData:
-    """Runs and experiments as the page shows them, whole: `thin.fit` makes them small enough.
+    """Runs and experiments as the page shows them: `thin.fit` makes them small enough.
 
     Raises: ConfigError for a path that is neither, or whose files are broken.
     """
@@ -52,8 +52,9 @@ def _collect(arguments: Sequence[Path]) -> PageData:
     names = short_names(arguments)
     for path, name in zip(arguments, names, strict=True):
         if is_run(path):
-            runs.append(read_run(path, name))
-            notes += [f"{name}: {lost}." for lost in Run(path).losses]
+            run = Run(path)
+            runs.append(read_run(run, name))
+            notes += [f"{name}: {lost}." for lost in run.losses]
             continue
         parts = read_experiment(path) if path.exists() else []
         if not parts:
@@ -61,7 +62,7 @@ def _collect(arguments: Sequence[Path]) -> PageData:
         found += panels(parts, name if len(arguments) > 1 else "")
         beside = path if path.is_dir() else path.parent
         there = list(dict.fromkeys(part["part"] for part in parts if is_run(beside / part["part"])))
-        runs += [{**read_run(beside / part, part), "part": True} for part in there[:MOST_PARTS]]
+        runs += [{**read_run(Run(beside / part), part), "part": True} for part in there[:MOST_PARTS]]
         if len(there) > MOST_PARTS:
             notes.append(
                 f"Prompts, completions and configs of the first {MOST_PARTS} of {len(there)} runs of {name} are shown: "

@@ -101,7 +101,8 @@ class Finding(TypedDict):
 
 class RunData(Prompts):
     """One run. `training`: columns, one value a step: where it stood, and every number of metrics.jsonl by its name.
-    `samples`: rows of the fields of `runs.SAMPLE`; `texts`: of prompts that samples name and `prompts` has not, the components.
+    `samples`: rows of the fields of `samples.SAMPLE`; `texts`: the components of prompts that samples name and `prompts` has
+    not.
 
     `part`: it belongs to an experiment. `left_out`: how much of each kind did not fit the page.
     """
@@ -125,7 +126,7 @@ class RunData(Prompts):
     config: object
     id: NotRequired[str]
     part: NotRequired[bool]
-    left_out: NotRequired[dict[str, int]]
+    left_out: dict[str, int]
 
 
 class Table(TypedDict):

@@ -4,26 +4,23 @@ Seconds are training seconds: evaluations are left out, as in the results of exp
 """
 
 import json
-import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import cast
 
 from fastslow.redact import redact_config
+from fastslow.report.clipping import LONGEST_FEEDBACK, LONGEST_PROMPT, LONGEST_TURN, clip, digits, least_bytes
 from fastslow.report.data import Best, Grid, Number, Point, Prompt, Prompts, RunData, Shown
+from fastslow.report.samples import read_samples
+from fastslow.report.thin import BUDGET, GRIDS, PROMPTS, fewer_values, fitting, most_wanted
 from fastslow.runs import metrics as m
 from fastslow.runs import reader
 from fastslow.runs.family import Member, edits, family, populations, scores_by_cycle, word_edits
-from fastslow.runs.files import SampleLine, read_lines
+from fastslow.runs.files import read_lines
 from fastslow.runs.reader import Evaluation, Run, Step, kl_name, seconds_at
-from fastslow.runs.transcripts import conversation
 
-LONGEST_COMPLETION = 8_000
-LONGEST_FEEDBACK = 2_000
-LONGEST_TURN = 4_000
-LONGEST_QUESTION = 6_000
-LONGEST_PROMPT = 20_000
+LEAST_PROMPT, LEAST_GRID = 150, 40
+"""Bytes of the names and brackets of a prompt and of a table of scores."""
 MOST_REFLECTIONS = 2
 """Of one prompt that are shown: two requests may lead to the same text."""
 REFLECTIONS = "reflections.jsonl"
@@ -32,16 +29,20 @@ PLACES = ("rollouts", "seconds", "usd")
 BY_KIND = "each kind under its own prompt"
 
 
-def read_run(path: Path, name: str) -> RunData:
-    """Everything that the page shows of one run. Raises ConfigError where one of its files is broken."""
-    run = Run(path)
+def read_run(run: Run, name: str) -> RunData:
+    """What the page shows of one run: of what is far more than a page has room for, a part is made, and `left_out` counts the
+    rest. Raises ConfigError where one of its files is broken.
+    """
     config = run.config_tree
     task, model, evaluation = (_section(config, name) for name in ("task", "model", "evaluation"))
     options = redact_config(_section(task, "options"))
-    prompts, spent = _prompts(run), {step.number: step.get(m.USD_TOTAL) for step in run.steps}
+    spent = {step.number: step.get(m.USD_TOTAL) for step in run.steps}
+    members = {member.hash: member for member in family(run.candidates)}
+    samples = read_samples(run, members.keys() | {member["hash"] for member in run.members})
+    prompts, left_out = _prompts(run, members, samples.size, {"samples": samples.left_out})
     return {
         "name": name,
-        "path": str(path),
+        "path": str(run.path),
         "method": _name(config.get("method")),
         "task": _name(task.get("name")),
         "task_options": ", ".join(f"{key}={_short(value)}" for key, value in options.items()),
@@ -57,10 +58,11 @@ def read_run(path: Path, name: str) -> RunData:
         "grids": prompts["grids"],
         "population": prompts["population"],
         "populations": prompts["populations"],
-        "samples": _samples(run),
-        "texts": _other_texts(run, {prompt["hash"] for prompt in prompts["prompts"]}),
+        "samples": samples.rows,
+        "texts": samples.texts,
         "best": _best(run),
         "config": redact_config(config),
+        "left_out": {name: count for name, count in left_out.items() if count},
     }
 
 
@@ -73,20 +75,20 @@ def shown(found: Evaluation) -> Shown:
     if found.accuracy is not None:
         point["accuracy"], point["k"] = float(f"{found.accuracy:.6g}"), str(found.k)
     if found.best is not None:
-        point["best"] = _digits(found.best)
+        point["best"] = digits(found.best)
     tasks = {} if found.by_kind is None else {BY_KIND: found.by_kind}
     for task, value in found.tasks.items():
         tasks |= {task: value} | ({f"{task}/own": found.own[task]} if task in found.own else {})
     if tasks:
-        point["tasks"] = {task: _digits(value) for task, value in tasks.items()}
+        point["tasks"] = {task: digits(value) for task, value in tasks.items()}
     if found.kl is not None:
-        point["kl"], point["kl_name"] = _digits(found.kl), kl_name([found])
+        point["kl"], point["kl_name"] = digits(found.kl), kl_name([found])
     return point
 
 
 def _point(point: reader.Point, usd: object) -> Point:
     at = {"step": point.step, "rollouts": point.rollouts, "seconds": point.seconds}
-    return cast(Point, {**at, **({} if usd is None else {"usd": _digits(usd)}), **shown(point.evaluation)})
+    return cast(Point, {**at, **({} if usd is None else {"usd": digits(usd)}), **shown(point.evaluation)})
 
 
 def _training(steps: Sequence[Step]) -> dict[str, list[Number]]:
@@ -94,18 +96,25 @@ def _training(steps: Sequence[Step]) -> dict[str, list[Number]]:
     files, is None, and so is a zero which only says that a step had no search or no evaluation.
     """
     found = [(step, seconds) for step, seconds in zip(steps, seconds_at(steps), strict=True) if step.number]
-    numbers = [
-        {name: value for name, value in step.values.items() if _is_number(value) and name not in m.gaps(step.values)}
-        for step, _ in found
-    ]
-    names = dict.fromkeys(name for values in numbers for name in values if name not in (m.STEP.name, *PLACES))
+    names: dict[str, None] = {}
+    for step, _ in found:
+        names |= dict.fromkeys(_numbers(step))
+    for name in (m.STEP.name, *PLACES):
+        names.pop(name, None)
+    found = fewer_values(found, len(PLACES) + 1 + len(names))
+    numbers = [_numbers(step) for step, _ in found]
     return {
         "step": [step.number for step, _ in found],
         "rollouts": [step.amount(m.SAMPLED_TOTAL) for step, _ in found],
         "seconds": [seconds for _, seconds in found],
         "usd": [step.get(m.USD_TOTAL) for step, _ in found],
-        **{name: [_digits(values.get(name)) for values in numbers] for name in names},
+        **{name: [digits(values.get(name)) for values in numbers] for name in names},
     }
+
+
+def _numbers(step: Step) -> dict[str, object]:
+    gaps = m.gaps(step.values)
+    return {name: value for name, value in step.values.items() if _is_number(value) and name not in gaps}
 
 
 def _is_number(value: object) -> bool:
@@ -115,25 +124,54 @@ def _is_number(value: object) -> bool:
 # -- prompts -----------------------------------------------------------------------------------------------------------
 
 
-def _prompts(run: Run) -> Prompts:
+def _prompts(
+    run: Run, members: Mapping[str, Member], samples: int, left_out: dict[str, int]
+) -> tuple[Prompts, dict[str, int]]:
     """`prompts`: every candidate once, parents before children, with what happened to it; `grids`: a table of scores for
     each cycle; `population`: hashes, best first. A member that had no search (RL alone) becomes a prompt as well.
+
+    `samples`: bytes that the kept rollouts take at least. What is left out is counted beside `left_out`.
     """
-    members = {member.hash: member for member in family(run.candidates)}
+    shown, cycles = list(members.values()), list(scores_by_cycle(run.candidates).items())
+    population = [record["hash"] for record in run.members]
+    if left_out["samples"] or samples + _least(shown) + _least_of_grids(cycles) > BUDGET:
+        # The page will be thinned whatever else it holds, and no run gets more of it than these shares.
+        shown = most_wanted(
+            shown, lambda each: (each.hash, each.parent, each.accepted), population, int(BUDGET * PROMPTS), _least
+        )
+        cycles = [*fitting(cycles[:-1], int(BUDGET * GRIDS), _least_of_grids), *cycles[-1:]]
     said = _reflections(run)
-    nodes = {
-        hash_: _node(member, members.get(member.parent or ""), said.get(hash_, ())) for hash_, member in members.items()
-    }
+    nodes = {each.hash: _node(each, members.get(each.parent or ""), said.get(each.hash, ())) for each in shown}
     for record in run.members:
         hash_, components = record["hash"], record["components"]
-        lone = Member(hash_, None, 0, components, "", accepted=True, mean=record["mean"])
-        nodes.setdefault(hash_, _node(lone, None))
-    return {
+        if hash_ not in nodes:
+            lone = Member(hash_, None, 0, components, "", accepted=True, mean=record["mean"])
+            member = members.get(hash_, lone)
+            nodes[hash_] = _node(member, members.get(member.parent or ""), said.get(hash_, ()))
+    left_out["prompts"] = sum(hash_ not in nodes for hash_ in members)
+    left_out["cycles"] = len({line["cycle"] for line in run.candidates if line["scores"]}) - len(cycles)
+    found: Prompts = {
         "prompts": list(nodes.values()),
-        "grids": [_grid(cycle, rows) for cycle, rows in scores_by_cycle(run.candidates).items()],
-        "population": [member["hash"] for member in run.members],
+        "grids": [_grid(cycle, rows) for cycle, rows in cycles],
+        "population": population,
         "populations": list(populations(run.candidates).items()),
     }
+    return found, left_out
+
+
+def _least(members: Sequence[Member]) -> int:
+    """Bytes that prompts take in the page at least."""
+    return sum(
+        LEAST_PROMPT
+        + least_bytes(each.components.values(), LONGEST_PROMPT)
+        + least_bytes(each.feedback, LONGEST_FEEDBACK)
+        for each in members
+    )
+
+
+def _least_of_grids(grids: Sequence[tuple[int, Mapping[str, Mapping[str, float]]]]) -> int:
+    """Bytes that tables of scores take in the page at least: a digit and a comma for each."""
+    return sum(LEAST_GRID + sum(2 * len(scores) for scores in rows.values()) for _, rows in grids)
 
 
 def _best(run: Run) -> Best | None:
@@ -142,7 +180,7 @@ def _best(run: Run) -> Best | None:
         return None
     first = run.members[0]
     seed = next((line["components"] for line in run.candidates if line["parent"] is None), first["components"])
-    texts, before = ({n: _clip(text, LONGEST_PROMPT) for n, text in t.items()} for t in (first["components"], seed))
+    texts, before = ({n: clip(text, LONGEST_PROMPT) for n, text in t.items()} for t in (first["components"], seed))
     return {"hash": first["hash"], "components": texts, "seed": before, "edits": _edits(before, texts)}
 
 
@@ -152,7 +190,7 @@ def _reflections(run: Run) -> dict[str, list[tuple[str, str]]]:
     for line in read_lines(run.path / REFLECTIONS):
         child, said, asked = (line.get(name) for name in ("child", "diagnosis", "request"))
         if all(isinstance(text, str) for text in (child, said, asked)):
-            found.setdefault(child, []).append((_clip(said, LONGEST_TURN), _clip(asked, LONGEST_TURN)))
+            found.setdefault(child, []).append((clip(said, LONGEST_TURN), clip(asked, LONGEST_TURN)))
     return {child: pairs[:MOST_REFLECTIONS] for child, pairs in found.items()}
 
 
@@ -164,18 +202,18 @@ def _node(member: Member, parent: Member | None, said: Sequence[tuple[str, str]]
         "components": _texts(member),
         "edits": {} if parent is None else _edits(_texts(parent), _texts(member)),
         "accepted": member.accepted,
-        "mean": _digits(member.mean),
+        "mean": digits(member.mean),
         "scored": len(member.scores),
-        "feedback": [_clip(text, LONGEST_FEEDBACK) for text in member.feedback],
+        "feedback": [clip(text, LONGEST_FEEDBACK) for text in member.feedback],
         "events": [
-            [event.cycle, event.accepted, event.reason, _digits(event.mean), event.count] for event in member.events
+            [event.cycle, event.accepted, event.reason, digits(event.mean), event.count] for event in member.events
         ],
         "reflections": list(said),
     }
 
 
 def _texts(member: Member) -> dict[str, str]:
-    return {name: _clip(text, LONGEST_PROMPT) for name, text in member.components.items()}
+    return {name: clip(text, LONGEST_PROMPT) for name, text in member.components.items()}
 
 
 def _edits(before: Mapping[str, str], after: Mapping[str, str]) -> dict[str, list[list[object]]]:
@@ -202,58 +240,8 @@ def _edits(before: Mapping[str, str], after: Mapping[str, str]) -> dict[str, lis
 
 def _grid(cycle: int, rows: Mapping[str, Mapping[str, float]]) -> Grid:
     problems = list(dict.fromkeys(problem for scores in rows.values() for problem in scores))
-    scores = {hash_: [_digits(row.get(problem)) for problem in problems] for hash_, row in rows.items()}
+    scores = {hash_: [digits(row.get(problem)) for problem in problems] for hash_, row in rows.items()}
     return {"cycle": cycle, "problems": problems, "rows": list(scores.items())}
-
-
-# -- samples -----------------------------------------------------------------------------------------------------------
-
-SAMPLE = (
-    "step", "problem", "prompt", "text", "reward", "feedback", "failure", "finish_reason", "source", "end", "said",
-    "tool_calls", "question", "reference",
-)  # fmt: skip
-
-
-def _samples(run: Run) -> list[list[object]]:
-    """The kept rollouts, oldest first; each a row of the fields of SAMPLE."""
-    rows = []
-    for step, lines in run.samples.items():
-        for line in lines:
-            row = {
-                **line,
-                "step": step,
-                "text": _clip(line["text"], LONGEST_COMPLETION),
-                "reward": _digits(line.get("reward")),
-                "feedback": _clip(line.get("feedback") or "", LONGEST_FEEDBACK),
-                "said": _said(line),
-                "question": _question(line),
-                "reference": _clip(line.get("reference") or "", LONGEST_FEEDBACK) or None,
-            }
-            rows.append([row.get(name) for name in SAMPLE])
-    return rows
-
-
-def _question(line: SampleLine) -> list[list[str]]:
-    """The problem's messages, each a row of speaker and text; [] where an older run did not keep them."""
-    return [[each["role"], _clip(each["content"], LONGEST_QUESTION)] for each in line.get("question") or ()]
-
-
-def _other_texts(run: Run, known: Collection[str]) -> dict[str, dict[str, str]]:
-    """By hash, the prompts of kept rollouts that no search has on record: the seed prompt of RL alone, for example."""
-    lines = [line for kept in run.samples.values() for line in kept]
-    found = {line["prompt"]: line["components"] for line in lines if line.get("components") and line.get("prompt")}
-    return {
-        hash_: {name: _clip(text, LONGEST_PROMPT) for name, text in texts.items()}
-        for hash_, texts in found.items()
-        if hash_ not in known
-    }
-
-
-def _said(line: SampleLine) -> list[list[object]] | None:
-    """What was said in an episode of several turns, each a row of speaker, text, calls and mark."""
-    if line.get("turns") is None:
-        return None
-    return [[one.speaker, _clip(one.text, LONGEST_TURN), list(one.calls), one.mark] for one in conversation(line)]
 
 
 # -- inside ------------------------------------------------------------------------------------------------------------
@@ -272,17 +260,6 @@ def _count(value: object) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
 
 
-def _clip(text: str, longest: int) -> str:
-    return text if len(text) <= longest else f"{text[:longest]} … ({len(text) - longest} more characters)"
-
-
 def _short(value: object) -> str:
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 40 else f"{text[:37]}..."
-
-
-def _digits(value: object) -> Number:
-    """Six significant digits are more than a page can show, and a third of the bytes."""
-    if isinstance(value, float):
-        return float(f"{value:.6g}") if math.isfinite(value) else None
-    return value if isinstance(value, int) else None

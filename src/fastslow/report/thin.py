@@ -1,9 +1,9 @@
 """Keeps a report under its size: curves, prompts, grids of scores and samples are thinned evenly, and the page says so."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
-from fastslow.report.data import PageData, Prompt, RunData, Series
+from fastslow.report.data import PageData, RunData, Series
 from fastslow.report.page import encode
 
 BUDGET = 4_800_000
@@ -20,10 +20,8 @@ T = TypeVar("T")
 
 
 def fit(data: PageData, budget: int = BUDGET) -> PageData:
-    """Thin `data` in place until it is within `budget`; a run's `left_out` counts what went."""
+    """Thin `data` in place until it is within `budget`; a run's `left_out` counts what went, beside what it counts already."""
     runs = data["runs"]
-    for run in runs:
-        run["left_out"] = {}
     _thin_curves(data)
     if _size(data) <= budget:
         return data
@@ -35,7 +33,7 @@ def fit(data: PageData, budget: int = BUDGET) -> PageData:
         _thin_grids(run, int(share * GRIDS))
     left = max(0, room) - sum(_size(run["prompts"]) + _size(run["grids"]) for run in runs)
     for run, allowed in zip(runs, _shares([_size(run["samples"]) for run in runs], left), strict=True):
-        kept = _reduced(run["samples"], allowed)
+        kept = fitting(run["samples"], allowed, _size)
         _note(run, "samples", len(run["samples"]) - len(kept))
         run["samples"] = kept
     return data
@@ -50,45 +48,63 @@ def evenly(items: Sequence[T], count: int) -> list[T]:
     return [items[round(index * (len(items) - 1) / (count - 1))] for index in range(count)]
 
 
+def fewer_values(items: Sequence[T], columns: int) -> list[T]:
+    """The rows of training curves that stay, where all runs have so many columns together."""
+    return evenly(items, max(50, MOST_VALUES // max(1, columns)))
+
+
 def _thin_curves(data: PageData) -> None:
     groups = [series for panel in data["panels"] for series in panel["series"] if "evaluations" in series]
     curves: list[RunData | Series] = [*data["runs"], *groups]
     most = max(50, MOST_POINTS // max(1, len(data["runs"]) + len(groups)))
     for curve in curves:
         curve["evaluations"] = evenly(curve["evaluations"], most)
-    rows = max(50, MOST_VALUES // max(1, sum(len(run["training"]) for run in data["runs"])))
+    count = sum(len(run["training"]) for run in data["runs"])
     for run in data["runs"]:
         columns = run["training"]
-        kept = evenly(range(len(columns["step"])), rows)
+        kept = fewer_values(range(len(columns["step"])), count)
         run["training"] = {name: [values[index] for index in kept] for name, values in columns.items()}
 
 
 def _thin_prompts(run: RunData, allowed: int) -> None:
-    """The population and its ancestors stay longest, then what was accepted; the rest is thinned evenly."""
-    nodes = {node["hash"]: node for node in run["prompts"]}
-    first = _lines(run["population"], nodes)
-    ranks = [
-        [node for node in nodes.values() if node["hash"] in first],
-        [node for node in nodes.values() if node["hash"] not in first and node["accepted"]],
-        [node for node in nodes.values() if node["hash"] not in first and not node["accepted"]],
-    ]
+    kept = most_wanted(
+        run["prompts"], lambda node: (node["hash"], node["parent"], node["accepted"]), run["population"], allowed, _size
+    )
+    _note(run, "prompts", len(run["prompts"]) - len(kept))
+    run["prompts"] = kept
+
+
+def most_wanted(
+    prompts: Sequence[T],
+    facts: Callable[[T], tuple[str, str | None, bool]],
+    population: Sequence[str],
+    allowed: int,
+    size: Callable[[Sequence[T]], int],
+) -> list[T]:
+    """Prompts of at most `allowed` bytes, in their order. The population and its ancestors stay longest, then what was
+    accepted; the rest is thinned evenly. `facts` of a prompt: its hash, its parent's, whether it was accepted.
+    """
+    known = {hash_: (each, parent, accepted) for each in prompts for hash_, parent, accepted in [facts(each)]}
+    first = _lines(population, {hash_: parent for hash_, (_, parent, _) in known.items()})
+    ranks: tuple[list[T], list[T], list[T]] = ([], [], [])
+    for hash_, (each, _, accepted) in known.items():
+        ranks[0 if hash_ in first else 1 if accepted else 2].append(each)
     kept: set[str] = set()
     for rank in ranks:
-        chosen = _reduced(rank, allowed)
-        kept |= {node["hash"] for node in chosen}
-        allowed -= _size(chosen)
-    _note(run, "prompts", len(nodes) - len(kept))
-    run["prompts"] = [node for node in nodes.values() if node["hash"] in kept]
+        chosen = fitting(rank, allowed, size)
+        kept |= {facts(each)[0] for each in chosen}
+        allowed -= size(chosen)
+    return [each for hash_, (each, _, _) in known.items() if hash_ in kept]
 
 
-def _lines(population: Sequence[str], nodes: Mapping[str, Prompt]) -> set[str]:
+def _lines(population: Sequence[str], parents: Mapping[str, str | None]) -> set[str]:
     """The population and everything that it comes from."""
     found: set[str] = set()
     for hash_ in population:
         line: str | None = hash_
-        while line is not None and line in nodes and line not in found:
+        while line is not None and line in parents and line not in found:
             found.add(line)
-            line = nodes[line]["parent"]
+            line = parents[line]
     return found
 
 
@@ -110,12 +126,12 @@ def _thin_grids(run: RunData, allowed: int) -> None:
     run["grids"] = [*kept_grids, last]
 
 
-def _reduced(items: Sequence[T], allowed: int) -> list[T]:
-    """As many of the items as fit, spread evenly."""
-    kept, size = list(items), _size(items)
-    while kept and size > allowed:
-        kept = evenly(items, min(len(kept) - 1, int(len(kept) * max(0, allowed) / size)))
-        size = _size(kept)
+def fitting(items: Sequence[T], allowed: int, size: Callable[[Sequence[T]], int]) -> list[T]:
+    """As many of the items as fit into `allowed` bytes, spread evenly."""
+    kept, taken = list(items), size(items)
+    while kept and taken > allowed:
+        kept = evenly(items, min(len(kept) - 1, int(len(kept) * max(0, allowed) / taken)))
+        taken = size(kept)
     return kept
 
 
@@ -131,7 +147,7 @@ def _shares(sizes: Sequence[int], room: int) -> list[int]:
 
 def _note(run: RunData, name: str, count: int) -> None:
     if count:
-        run["left_out"][name] = count
+        run["left_out"][name] = run["left_out"].get(name, 0) + count
 
 
 def _size(value: object) -> int:

@@ -27,7 +27,7 @@ class Member:
     """One prompt. `parent` is its hash, None where the prompt came from no other; `cycle`, `reason` and `feedback` are those
     that led to it; `mean` and `scores` (by problem) are its last. `accepted` is whether it ever was.
 
-    `changes` against the parent are lines: (sign, text), the sign "+" or "-".
+    `before` are the components of the parent that it is shown under.
     """
 
     hash: str
@@ -41,7 +41,12 @@ class Member:
     feedback: Sequence[str] = ()
     events: list[Event] = field(default_factory=list)
     children: list["Member"] = field(default_factory=list)
-    changes: tuple[tuple[str, str], ...] = ()
+    before: Mapping[str, str] | None = None
+
+    @property
+    def changes(self) -> tuple[tuple[str, str], ...]:
+        """Lines against the parent: (sign, text), the sign "+" or "-"; none without a parent."""
+        return () if self.before is None else changes(self.before, self.components)
 
 
 def family(candidates: Iterable[CandidateLine]) -> list[Member]:
@@ -69,7 +74,7 @@ def family(candidates: Iterable[CandidateLine]) -> list[Member]:
         if member.parent is not None:
             parent = ordered[member.parent]
             parent.children.append(member)
-            member.changes = changes(parent.components, member.components)
+            member.before = parent.components
     return list(ordered.values())
 
 

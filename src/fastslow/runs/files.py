@@ -6,9 +6,14 @@ goes on.
 
 import json
 import re
-from collections.abc import Sequence
+import sys
+from codecs import BOM_UTF8
+from collections.abc import Iterator, Sequence
+from copy import deepcopy
+from functools import lru_cache
+from itertools import takewhile
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import IO, Any, TypedDict
 
 from fastslow.config import Config, parse_config
 from fastslow.config.yaml_text import read_yaml
@@ -117,14 +122,20 @@ def read_lines(path: Path, needed: Sequence[str] = ()) -> list[Any]:
     """
     if not path.is_file():
         return []
-    *complete, _torn = path.read_bytes().split(b"\n")
     try:
-        found = [json.loads(line) for line in complete]
+        with path.open("rb") as file:
+            found = [_DECODER.decode(line.decode("utf-8", "surrogatepass")) for line in _whole_lines(file)]
     except (ValueError, RecursionError) as error:
         raise ConfigError(f"{str(path)!r} is broken: {error}") from error
     for number, line in enumerate(found, start=1):
         _check_keys(line, needed, f"{str(path)!r}, line {number}")
     return found
+
+
+def count_lines(path: Path) -> int:
+    """How many records `read_lines` would read, without reading them."""
+    with path.open("rb") as file:
+        return sum(1 for _ in _whole_lines(file))
 
 
 def read_record(path: Path, needed: Sequence[str] = ()) -> dict[str, Any]:
@@ -152,7 +163,7 @@ def read_config(run: Path) -> Config:
 def read_tree(path: Path) -> dict[str, Any]:
     """The config of a run as it stands in its file. Raises ResumeError where that is broken."""
     try:
-        tree = read_yaml(path.read_text(encoding="utf-8"), repr(str(path)))
+        tree = deepcopy(_parsed(path.read_text(encoding="utf-8"), repr(str(path))))
         fault = None if isinstance(tree, dict) else f"it holds {'nothing' if tree is None else type(tree).__name__}"
     except (OSError, UnicodeDecodeError, ConfigError) as error:
         tree, fault = None, str(error)
@@ -161,6 +172,12 @@ def read_tree(path: Path) -> dict[str, Any]:
     raise ResumeError(
         f"{str(path)!r} is broken: {fault}. A run is read and resumed by its config: put it back from a copy of the run"
     )
+
+
+@lru_cache(maxsize=64)
+def _parsed(text: str, where: str) -> Any:
+    """What a config's text holds. A live page asks again and again, and YAML takes fifty times as long as a copy."""
+    return read_yaml(text, where)
 
 
 def checkpoint_steps(run: Path) -> list[int]:
@@ -182,6 +199,19 @@ def _numbered(directory: Path, suffix: str) -> list[Path]:
     """What is named after a step as fastslow names it: step_12, and not step_012, step_old or "step_4 copy"."""
     name = re.compile(rf"step_(0|[1-9][0-9]{{0,17}}){re.escape(suffix)}")
     return [path for path in directory.glob(f"step_*{suffix}") if name.fullmatch(path.name)]
+
+
+def _whole_lines(file: IO[bytes]) -> Iterator[bytes]:
+    """The lines up to the first that has no end: more of it may be written while the others are read."""
+    return (line[:-1].removeprefix(BOM_UTF8) for line in takewhile(lambda line: line.endswith(b"\n"), file))
+
+
+def _shared_keys(found: dict[str, Any]) -> dict[str, Any]:
+    """The same with keys that all lines share: of a long run they take more memory than the values."""
+    return {sys.intern(key): value for key, value in found.items()}
+
+
+_DECODER = json.JSONDecoder(object_hook=_shared_keys)
 
 
 def _check_keys(record: object, needed: Sequence[str], where: str) -> None:

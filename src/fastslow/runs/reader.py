@@ -9,8 +9,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter
-
 from fastslow.config import Config
 from fastslow.errors import ConfigError
 from fastslow.runs import metrics as m
@@ -36,7 +34,7 @@ from fastslow.runs.files import (
     step_of,
 )
 from fastslow.runs.metric import Merge, Metric
-from fastslow.runs.shapes import check_metrics
+from fastslow.runs.shapes import check_metrics, checked_lines
 from fastslow.types import Prompt
 
 
@@ -309,12 +307,12 @@ class Run:
     @cached_property
     def candidates(self) -> list[CandidateLine]:
         """Every candidate that a cycle proposed or scored, in order."""
-        return _checked(self.path / PROMPTS, CANDIDATE_KEYS, shapes.CANDIDATE)
+        return checked_lines(self.path / PROMPTS, CANDIDATE_KEYS, shapes.CANDIDATE)
 
     @cached_property
     def reflections(self) -> list[ReflectionLine]:
         """What was asked of a reflection LM, in order; empty where none was."""
-        return _checked(self.path / REFLECTIONS, REFLECTION_KEYS, shapes.REFLECTION)
+        return checked_lines(self.path / REFLECTIONS, REFLECTION_KEYS, shapes.REFLECTION)
 
     @cached_property
     def members(self) -> list[MemberRecord]:
@@ -335,7 +333,11 @@ class Run:
     @cached_property
     def samples(self) -> dict[int, list[SampleLine]]:
         """By step, the rollouts that were kept to be read."""
-        return {step_of(path): _checked(path, ("text",), shapes.SAMPLE) for path in sample_files(self.path)}
+        return {step_of(path): self.samples_of(path) for path in sample_files(self.path)}
+
+    def samples_of(self, path: Path) -> list[SampleLine]:
+        """Those of one step: of a long run all of them are too much to hold at once. `path`: a file of `sample_files`."""
+        return checked_lines(path, ("text",), shapes.SAMPLE)
 
     @cached_property
     def checkpoints(self) -> list[int]:
@@ -368,14 +370,6 @@ class Run:
         record = read_record(path, ("population",))
         shapes.check_shape(shapes.POPULATION, record, repr(str(path)))
         return record
-
-
-def _checked(path: Path, needed: Sequence[str], shape: TypeAdapter[Any]) -> list[Any]:
-    """The records of a file of JSON lines, each of the shape that fastslow writes."""
-    lines = read_lines(path, needed)
-    for number, line in enumerate(lines, start=1):
-        shapes.check_shape(shape, line, f"{str(path)!r}, line {number}")
-    return lines
 
 
 def read_metrics(run: str | Path) -> list[dict[str, Any]]:

@@ -1,5 +1,7 @@
 """What the lines and records of a run directory must look like before anything is made of them: they may be anybody's."""
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -7,6 +9,7 @@ from typing_extensions import TypedDict as CheckedDict  # pydantic asks for this
 
 from fastslow.errors import ConfigError
 from fastslow.runs import metrics as m
+from fastslow.runs.files import read_lines
 from fastslow.text import shown
 
 Number = float | None
@@ -93,6 +96,14 @@ def check_shape(shape: TypeAdapter[Any], record: object, where: str) -> None:
         raise ConfigError(
             f"{where}: {place}: {first['msg']}, got {shown(first['input'])}: this is not the file of a run"
         ) from None
+
+
+def checked_lines(path: Path, needed: Sequence[str], shape: TypeAdapter[Any]) -> list[Any]:
+    """The records of a file of JSON lines, each of the shape that fastslow writes."""
+    lines = read_lines(path, needed)
+    for number, line in enumerate(lines, start=1):
+        check_shape(shape, line, f"{str(path)!r}, line {number}")
+    return lines
 
 
 def check_metrics(line: dict[str, Any], where: str) -> None:

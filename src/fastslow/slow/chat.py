@@ -5,8 +5,9 @@ environment said, which come from the difference of two renderings (as in TRL's 
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
+from itertools import islice
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
@@ -19,6 +20,8 @@ from fastslow.types import Message, Tool
 logger = logging.getLogger(__name__)
 
 Tools = Sequence[Tool]
+TOGETHER = 512
+"""Texts that a tokenizer gets at once, where they are many."""
 PROBE = "fastslow-probe"
 PROBE_TOOL = {
     "type": "function",
@@ -64,6 +67,18 @@ class ChatRenderer:
         if disguise is not None:
             return tuple(disguise.markers.as_text(disguise.take_off(text), add_special_tokens=True))
         return tuple(self.tokenizer(text)["input_ids"])
+
+    def count(self, contexts: Iterable[tuple[Sequence[Message], Tools]]) -> Iterator[int]:
+        """How many tokens `encode` makes of each context: tokenizers take many texts at a time in a fraction of the time."""
+        waiting = iter(contexts)
+        while some := list(islice(waiting, TOGETHER)):
+            disguises = [self._disguise(*context) for context in some]
+            texts = [
+                self._text(*context) for context, disguise in zip(some, disguises, strict=True) if disguise is None
+            ]
+            plain = iter(self.tokenizer(texts, add_special_tokens=not self.has_template)["input_ids"] if texts else ())
+            for context, disguise in zip(some, disguises, strict=True):
+                yield len(next(plain) if disguise is None else self.encode(*context))
 
     def extend(
         self, last: TokenSequence, conversation: Sequence[Message], said: Sequence[Message], tools: Tools = ()

@@ -5,8 +5,10 @@ It needs the tokenizer and the model's config alone, so that it can be known bef
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from array import array
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
+from heapq import nlargest
 
 from fastslow.config import Config
 from fastslow.errors import ConfigError
@@ -20,13 +22,16 @@ logger = logging.getLogger(__name__)
 # A prompt is tried with this many of the longest problems: which one is longest may depend on it by a token or two.
 PROBES = 4
 
+Context = tuple[Sequence[Message], Sequence[Tool]]
 Encode = Callable[[Sequence[Message], Sequence[Tool]], tuple[int, ...]]
+Count = Callable[[Iterable[Context]], Iterable[int]]
 
 
 class ContextRoom:
     """What fits into `limit` positions (None: anything) beside `max_tokens` of completion.
 
-    `problems` are all that a run may ask, by split.
+    `problems` are all that a run may ask, by split. `count`: the lengths of what `encode` makes of many contexts, where
+    something does that faster.
     """
 
     def __init__(
@@ -36,9 +41,11 @@ class ContextRoom:
         limit: int | None,
         max_tokens: int,
         problems: Sequence[tuple[Split, Problem]],
+        count: Count | None = None,
     ) -> None:
         self.encode, self.task, self.limit, self.max_tokens = encode, task, limit, max_tokens
         self._problems = problems
+        self._count = count or (lambda contexts: (len(encode(*context)) for context in contexts))
         self._shown: dict[tuple[str, Prompt], tuple[Tool, ...]] = {}
 
     def tokens(self, problem: Problem, prompt: Prompt) -> int:
@@ -79,10 +86,11 @@ class ContextRoom:
         if self.limit is None:
             return
         lengths = self._seed_lengths if prompt == self.task.seed_prompt else self._lengths(prompt)
-        too_long = [entry for entry in lengths if not fits(self.limit, entry[0], self.max_tokens)]
+        too_long = [index for index, tokens in enumerate(lengths) if not fits(self.limit, tokens, self.max_tokens)]
         if not too_long:
             return
-        tokens, split, problem = max(too_long, key=lambda entry: entry[0])
+        longest = max(too_long, key=lambda index: lengths[index])
+        tokens, (split, problem) = lengths[longest], self._problems[longest]
         lower = self.limit - tokens
         ways = [f"lower sampling.max_tokens to {lower}"] if lower > 0 else []
         ways += ["leave such problems out of the task", f"shorten {named}", "take a model with a longer context"]
@@ -100,15 +108,18 @@ class ContextRoom:
     @cached_property
     def _probes(self) -> list[Problem]:
         """The longest problems under the seed prompt, of those that fit there: no prompt is to blame for the others."""
-        fitting = [entry for entry in self._seed_lengths if fits(self.limit, entry[0], self.max_tokens)]
-        return [problem for _, _, problem in sorted(fitting, key=lambda entry: -entry[0])[:PROBES]]
+        lengths = self._seed_lengths
+        fitting = (index for index, tokens in enumerate(lengths) if fits(self.limit, tokens, self.max_tokens))
+        return [self._problems[index][1] for index in nlargest(PROBES, fitting, key=lambda index: lengths[index])]
 
     @cached_property
-    def _seed_lengths(self) -> list[tuple[int, Split, Problem]]:
+    def _seed_lengths(self) -> Sequence[int]:
         return self._lengths(self.task.seed_prompt)
 
-    def _lengths(self, prompt: Prompt) -> list[tuple[int, Split, Problem]]:
-        return [(self.tokens(problem, prompt), split, problem) for split, problem in self._problems]
+    def _lengths(self, prompt: Prompt) -> Sequence[int]:
+        """Tokens of the context of each problem, in their order."""
+        contexts = ((self.task.messages(p, prompt), self._tools(p, prompt)) for _, p in self._problems)
+        return array("q", self._count(contexts))
 
     def _tools(self, problem: Problem, prompt: Prompt) -> tuple[Tool, ...]:
         """The tools of an episode before it starts. Problems of a kind share them, so that one episode of each is made."""
@@ -140,7 +151,7 @@ def context_room(config: Config, task: Task) -> ContextRoom:
         from fastslow.slow.tinker.checks import server_limit
 
         limit = server_limit(config.model, config.tinker, limit)
-    return ContextRoom(renderer.encode, task, limit, config.sampling.max_tokens, _asked(config, task))
+    return ContextRoom(renderer.encode, task, limit, config.sampling.max_tokens, _asked(config, task), renderer.count)
 
 
 def _asked(config: Config, task: Task) -> list[tuple[Split, Problem]]:

@@ -253,6 +253,9 @@ class _Reseeded(Task):
     def optional_components(self) -> Mapping[str, str]:
         return self._task.optional_components
 
+    def limit_scoring(self, timeout_s: float | None) -> None:
+        self._task.limit_scoring(timeout_s)
+
     def problems(self, split: Split) -> Sequence[Problem]:
         return self._task.problems(split)
 

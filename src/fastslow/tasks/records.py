@@ -4,7 +4,9 @@ A split is a file of its own, a named split of the dataset, or a part cut from o
 the question. Everything is read and checked when the task is made, before any model loads.
 """
 
+import contextlib
 import hashlib
+import itertools
 import json
 import logging
 import math
@@ -18,7 +20,7 @@ from fastslow.tasks.formats import get_format
 from fastslow.tasks.reward_functions import RewardFunctions
 from fastslow.tasks.scorers import Scorer, find_scorer, from_function
 from fastslow.tasks.sources import REST, read_source
-from fastslow.tasks.tables import Row, matching, with_choices
+from fastslow.tasks.tables import Row, check_text, matching, with_choices
 from fastslow.types import Message, Problem, Score
 
 # Test comes first, so that another training size leaves the held-out problems as they are.
@@ -73,11 +75,13 @@ class RecordsTask(Task):
             raise ConfigError("task.options: reward_weights and reward_range belong to reward_functions, not to scorer")
         if scorer is not None:
             self._judge = self._make_judge(scorer, answer_format)
-        rows = read_source(data, splits, cut_from, subset, revision)
+        rows: Sequence[Row] | Mapping[Split, Sequence[Row]] = read_source(data, splits, cut_from, subset, revision)
         if where:
-            rows = matching(rows, where) if isinstance(rows, list) else {s: matching(r, where) for s, r in rows.items()}
+            if isinstance(rows, Mapping):
+                rows = {split: matching(part, where) for split, part in rows.items()}
+            else:
+                rows = matching(rows, where)
         self._reward_columns: list[str] = []
-        self._answers: dict[str, str] = {}  # of each question, while the splits are made
         self._splits = self._split(rows, splits or {}, drop_duplicates, seed)
         self._check_prompts_and_columns()
 
@@ -145,67 +149,86 @@ class RecordsTask(Task):
         return lambda problem, completion: found.judge(completion, problem.data["gold"], form)
 
     def _split(
-        self, rows: list[Row] | dict[Split, list[Row]], sizes: Mapping[str, str | int], drop: bool, seed: int
+        self,
+        rows: Sequence[Row] | Mapping[Split, Sequence[Row]],
+        sizes: Mapping[str, str | int],
+        drop: bool,
+        seed: int,
     ) -> dict[Split, list[Problem]]:
-        seen: dict[str, str] = {}
-        if isinstance(rows, list):
-            return cut(self._make_problems(rows, drop, seen), sizes, seed)
-        made = {split: self._make_problems(rows[split], drop, seen) for split in DEALT if split in rows}
-        return {split: made.get(split, []) for split in SPLITS}
+        if not isinstance(rows, Mapping):
+            return cut(self._make_problems([rows], drop)[0], sizes, seed)
+        order = [split for split in DEALT if split in rows]
+        made = self._make_problems([rows[split] for split in order], drop)
+        return {split: made[order.index(split)] if split in order else [] for split in SPLITS}
 
-    def _make_problems(self, rows: Sequence[Row], drop: bool, seen: dict[str, str]) -> list[Problem]:
-        """`seen` says where each question and each id stood first, over all splits."""
-        problems, broken, contrary = [], [], []
-        for where, record in rows:
-            try:
-                problem = self._make_problem(where, record)
-            except TaskError as error:
-                if not self.skip_broken:
-                    raise
-                broken.append(error)
-                continue
-            question = json.dumps(problem.messages, ensure_ascii=False)
-            keys = [question]
-            if self.columns["id"] is not None:
-                keys.append(f"id {problem.id}")
-            repeated = next((key for key in keys if key in seen), None)
-            if repeated is None:
-                seen.update(dict.fromkeys(keys, where))
-                self._answers[question] = self._answer_text(record)
-                problems.append(problem)
-            elif not drop or repeated != question:
-                what = "the question" if repeated == question else f"the id {problem.id.removeprefix(ID)!r}"
-                hint = " Or set drop_duplicates: true to keep the first" if repeated == question else ""
-                raise TaskError(f"{where}: repeats {what} of {seen[repeated]}: every problem must stand once.{hint}")
-            elif self._answers[question] != self._answer_text(record):
-                contrary.append(f"{where} and {seen[repeated]}")
+    def _make_problems(self, sources: Sequence[Sequence[Row]], drop: bool) -> list[list[Problem]]:
+        """The problems of each source. A question, and an id, stands once over all of them."""
+        seen: dict[bytes | str, Problem] = {}
+        made, contrary, first_contrary = list[list[Problem]](), 0, ""
+        for rows in sources:
+            problems, broken = list[Problem](), list[TaskError]()
+            for where, record in rows:
+                try:
+                    question, problem = self._make_problem(where, record)
+                except TaskError as error:
+                    if not self.skip_broken:
+                        raise
+                    broken.append(error)
+                    continue
+                keys: list[bytes | str] = [question] if self.columns["id"] is None else [question, problem.id]
+                repeated = next((key for key in keys if key in seen), None)
+                if repeated is None:
+                    seen.update(dict.fromkeys(keys, problem))
+                    problems.append(problem)
+                elif not drop or repeated != question:
+                    what = "the question" if repeated == question else f"the id {problem.id.removeprefix(ID)!r}"
+                    hint = " Or set drop_duplicates: true to keep the first" if repeated == question else ""
+                    first = self._place(seen[repeated], sources)
+                    raise TaskError(f"{where}: repeats {what} of {first}: every problem must stand once.{hint}")
+                elif self._answer_text(seen[question]) != self._answer_text(problem):
+                    contrary += 1
+                    first_contrary = first_contrary or f"{where} and {self._place(seen[question], sources)}"
+            made.append(problems)
+            self._tell_broken(broken, len(problems), len(rows))
         if contrary:
             logger.warning(
                 "task.options.drop_duplicates: %d repeated questions have another answer than the first, which is kept: %s",
-                len(contrary),
-                contrary[0],
+                contrary,
+                first_contrary,
             )
+        return made
+
+    def _tell_broken(self, broken: Sequence[TaskError], problems: int, records: int) -> None:
         if broken and not problems:
             raise broken[0]
         if broken:
-            logger.warning("task.options.skip_broken: %d of %d records left out: %s", len(broken), len(rows), broken[0])
-        return problems
+            logger.warning("task.options.skip_broken: %d of %d records left out: %s", len(broken), records, broken[0])
 
-    def _answer_text(self, record: Mapping[str, object]) -> str:
+    def _place(self, problem: Problem, sources: Sequence[Sequence[Row]]) -> str:
+        """Where the record of a problem stands. It is looked for when it is asked for, which is when data are refused."""
+        for where, record in itertools.chain(*sources):
+            with contextlib.suppress(TaskError):
+                if self._make_problem(where, record)[1] == problem:
+                    return where
+        return "an earlier record"
+
+    def _answer_text(self, problem: Problem) -> str:
         column = self.columns["answer"]
-        return "" if column is None else repr(record.get(column))
+        return "" if column is None else repr(problem.data["record"].get(column))
 
-    def _make_problem(self, where: str, record: dict[str, object]) -> Problem:
+    def _make_problem(self, where: str, record: dict[str, object]) -> tuple[bytes, Problem]:
+        """A problem, and what its question is told from others by."""
         answer = self.columns["answer"]
         if self.choices is not None and answer is not None:
             self._messages(where, record)  # the options need a question that is one
             record = with_choices(where, record, str(self.columns["prompt"]), self.choices, answer)
         messages = self._messages(where, record)
-        identity = _digest(json.dumps(messages, ensure_ascii=False))[:12]
+        question = hashlib.sha256(json.dumps(messages, ensure_ascii=False).encode()).digest()
+        identity = question.hex()[:12]
         if self.columns["id"] is not None:
             identity = self._name(where, record, "id")
         kind = "" if self.columns["kind"] is None else self._name(where, record, "kind")
-        return Problem(f"{ID}{identity}", messages, self._data(where, record), kind)
+        return question, Problem(f"{ID}{identity}", messages, self._data(where, record), kind)
 
     def _data(self, where: str, record: dict[str, object]) -> dict[str, Any]:
         if self.columns["answer"] is None:
@@ -235,11 +258,13 @@ class RecordsTask(Task):
                 f"{where}: column {self.columns[option]!r} (task.options.{option}) holds {value!r}: a text or a number is "
                 "needed in every record"
             )
+        check_text(where, self.columns[option], str(value))
         return str(value)
 
     def _messages(self, where: str, record: Mapping[str, object]) -> tuple[Message, ...]:
         value = self._value(where, record, "prompt")
         if isinstance(value, str) and value.strip():
+            check_text(where, self.columns["prompt"], value)
             return ({"role": "user", "content": value},)
         if not isinstance(value, list) or not value or not all(_is_message(message) for message in value):
             raise TaskError(
@@ -251,6 +276,7 @@ class RecordsTask(Task):
         if not any(message["role"] == "user" for message in value):
             raise TaskError(f"{where}: column {self.columns['prompt']!r} holds a chat without a message of the user's")
         for number, message in enumerate(value, start=1):
+            check_text(where, self.columns["prompt"], message["content"])
             if message["role"] == "user" and not message["content"].strip():
                 raise TaskError(f"{where}: column {self.columns['prompt']!r}, message {number}: the user says nothing")
             if message.get("tool_calls"):
@@ -327,5 +353,5 @@ def _is_missing(value: object) -> bool:
     return value is None or (isinstance(value, float) and not math.isfinite(value))
 
 
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
+def _digest(text: str) -> bytes:
+    return hashlib.sha256(text.encode()).digest()

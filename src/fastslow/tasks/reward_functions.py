@@ -13,13 +13,13 @@ import asyncio
 import inspect
 import math
 from collections.abc import Callable, Coroutine, Mapping, Sequence, Set
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from fastslow import given
 from fastslow.errors import ConfigError, TaskError
 from fastslow.tasks.base import ScoringFailure, as_number, failure_of
 from fastslow.tasks.formats import shorten
+from fastslow.threads import together
 from fastslow.types import Score
 
 RewardFunction = Callable[..., Any]
@@ -189,6 +189,5 @@ def _wait_for(coroutine: Coroutine[object, object, object]) -> Any:
         asyncio.get_running_loop()
     except RuntimeError:
         return asyncio.run(coroutine)
-    # A notebook has a loop of its own in this thread, and asyncio.run refuses to nest.
-    with ThreadPoolExecutor(max_workers=1) as pool:
-        return pool.submit(asyncio.run, coroutine).result()
+    # A notebook has a loop of its own in this thread, and asyncio.run refuses to nest. A pool would wait for what hangs.
+    return together([lambda: asyncio.run(coroutine)], 1)[0]

@@ -28,7 +28,7 @@ class TaskConfig(Section):
     timeout_s: PositiveNumber | None = option(
         600.0, "for one call of the scorer; the rollout is masked after it; null: no limit", unit="seconds",
         more="A scorer that takes a whole batch has it for the batch, and then for each row alone. Environments have "
-        "`episodes.step_timeout_s`.",
+        "`episodes.step_timeout_s`. In a stream it is for the tasks that set none of their own.",
     )  # fmt: skip
     isolate: Literal["process"] | None = option(
         None, "`process`: scorer and episodes run in processes of their own", unit="a name",

@@ -4,6 +4,8 @@ import csv
 import gzip
 import json
 import re
+import sys
+from array import array
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
@@ -12,7 +14,7 @@ from fastslow import given
 from fastslow.errors import ConfigError, TaskError
 from fastslow.tasks.base import SPLITS, Split
 from fastslow.tasks.formats import unique_keys
-from fastslow.tasks.tables import Row
+from fastslow.tasks.tables import Rows
 from fastslow.text import shown
 
 REST = "rest"
@@ -34,7 +36,7 @@ def read_source(
     cut_from: str,
     subset: str | None,
     revision: str | None = None,
-) -> list[Row] | dict[Split, list[Row]]:
+) -> Rows | dict[Split, Rows]:
     """Rows by split, or one list to be cut: a file for each split, named splits of a dataset, or one source.
 
     Raises ConfigError where `data` and `splits` do not go together.
@@ -70,12 +72,18 @@ def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             if not line.strip():
                 continue
             try:
-                record = json.loads(line, object_pairs_hook=unique_keys)
+                record = json.loads(line, object_pairs_hook=_shared_keys)
             except (ValueError, RecursionError) as error:
                 raise TaskError(f"{path}, line {number}: is not JSON: {error}") from error
             if not isinstance(record, dict):
                 raise TaskError(f"{path}, line {number}: holds {type(record).__name__}: one object a line is needed")
             yield number, record
+
+
+def _shared_keys(pairs: list[tuple[str, object]]) -> dict[str, Any]:
+    """As `unique_keys`, with keys that all records share: of many small ones they take more memory than the values."""
+    found = {sys.intern(name): value for name, value in pairs}
+    return found if len(found) == len(pairs) else unique_keys(pairs)
 
 
 def is_file_name(source: str) -> bool:
@@ -86,7 +94,7 @@ def is_file_name(source: str) -> bool:
     return name.endswith((*JSON_LINES, *DELIMITED, PARQUET)) or Path(source).is_file()
 
 
-def read_file(source: str) -> list[Row]:
+def read_file(source: str) -> Rows:
     """Rows of a file, each with where it stands; of a .csv or .tsv every cell is a text.
 
     Raises TaskError for a file that is missing, broken or empty.
@@ -108,7 +116,7 @@ def read_file(source: str) -> list[Row]:
     return rows
 
 
-def _reader(path: Path) -> Callable[[Path], list[Row]]:
+def _reader(path: Path) -> Callable[[Path], Rows]:
     kind = Path(path.name.removesuffix(GZ)).suffix
     if kind == PARQUET:
         return _read_parquet
@@ -123,11 +131,15 @@ def _open(path: Path) -> IO[str]:
     return path.open(encoding="utf-8-sig")
 
 
-def _read_lines(path: Path) -> list[Row]:
-    return [(f"{path}, line {number}", record) for number, record in read_jsonl(path)]
+def _read_lines(path: Path) -> Rows:
+    numbers, records = array("q"), list[dict[str, Any]]()
+    for number, record in read_jsonl(path):
+        numbers.append(number)
+        records.append(record)
+    return Rows(str(path), "line", records, numbers)
 
 
-def _read_json(path: Path) -> list[Row]:
+def _read_json(path: Path) -> Rows:
     """A list of objects, or an object a line."""
     with _open(path) as file:
         text = file.read()
@@ -140,8 +152,9 @@ def _read_json(path: Path) -> list[Row]:
     return _as_rows(records, str(path), "record")
 
 
-def _read_delimited(path: Path) -> list[Row]:
+def _read_delimited(path: Path) -> Rows:
     csv.field_size_limit(LONGEST_CELL)
+    numbers, records = array("q"), list[dict[str, Any]]()
     with _open(path) as file:
         first = file.readline()
         file.seek(0)
@@ -152,18 +165,21 @@ def _read_delimited(path: Path) -> list[Row]:
             repeated = next((name for name in header if header.count(name) > 1), None)
             if repeated is not None or not all(name.strip() for name in header):
                 raise TaskError(f"{path}: its first line must name every column once, it has {shown(header)}")
-            rows = [(f"{path}, line {reader.line_num}", cells) for cells in reader if cells]
+            for cells in reader:
+                if cells and len(cells) != len(header):
+                    raise TaskError(
+                        f"{path}, line {reader.line_num}: has {len(cells)} cells for {len(header)} columns: quote cells that "
+                        f"hold {delimiter!r}"
+                    )
+                if cells:
+                    numbers.append(reader.line_num)
+                    records.append(dict(zip(header, cells, strict=True)))
         except csv.Error as error:
             raise TaskError(f"{path}, line {reader.line_num}: is no row of a table: {error}") from error
-    for where, cells in rows:
-        if len(cells) != len(header):
-            raise TaskError(
-                f"{where}: has {len(cells)} cells for {len(header)} columns: quote cells that hold {delimiter!r}"
-            )
-    return [(where, dict(zip(header, cells, strict=True))) for where, cells in rows]
+    return Rows(str(path), "line", records, numbers)
 
 
-def _read_parquet(path: Path) -> list[Row]:
+def _read_parquet(path: Path) -> Rows:
     import pyarrow.parquet
 
     try:
@@ -173,16 +189,16 @@ def _read_parquet(path: Path) -> list[Row]:
     return _as_rows(records, str(path), "row")
 
 
-def _as_rows(records: Any, source: str, what: str) -> list[Row]:
+def _as_rows(records: Any, source: str, what: str) -> Rows:
     rows = []
     for index, record in enumerate(records):
         if not isinstance(record, Mapping):
             raise TaskError(f"{source}, {what} {index}: holds {type(record).__name__}: an object is needed")
-        rows.append((f"{source}, {what} {index}", dict(record)))
-    return rows
+        rows.append(dict(record))
+    return Rows(source, what, rows)
 
 
-def _read_all(source: Any) -> list[Row]:
+def _read_all(source: Any) -> Rows:
     """All rows of what stands for one split: a file, a dataset, or an object that was given."""
     return read_file(source) if is_file_name(source) else read_dataset(source, "train")
 
@@ -190,7 +206,7 @@ def _read_all(source: Any) -> list[Row]:
 # -- datasets ----------------------------------------------------------------------------------------------------------
 
 
-def read_dataset(source: str, split: str, subset: str | None = None, revision: str | None = None) -> list[Row]:
+def read_dataset(source: str, split: str, subset: str | None = None, revision: str | None = None) -> Rows:
     """Rows of one split of a Hugging Face dataset: a hub id, a local dataset, what `save_to_disk` wrote, or an object.
 
     `split` may be a slice, as in `train[:90%]`; `revision` is a branch, tag or commit of a hub dataset.

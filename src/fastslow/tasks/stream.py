@@ -46,6 +46,7 @@ class StreamTask(Task):
                 "them away: set seed_prompt in each"
             )
         self._owner = {problem.id: task for task in self._parts for split in SPLITS for problem in task.problems(split)}
+        self._unlimited = [task for task, spec in zip(self.tasks, tasks, strict=True) if "timeout_s" not in spec]
 
     @property
     def seed_prompt(self) -> Prompt:
@@ -77,6 +78,11 @@ class StreamTask(Task):
     def verdicts(self, problems: Sequence[Problem], completions: Sequence[str]) -> list[Score | ScoringFailure]:
         """Each task judges its own problems, within its own limits."""
         return self._by_task(problems, completions, lambda task: task.verdicts)
+
+    def limit_scoring(self, timeout_s: float | None) -> None:
+        """The limit of every task that has none of its own."""
+        for task in self._unlimited:
+            task.limit_scoring(timeout_s)
 
     def _by_task(
         self, problems: Sequence[Problem], completions: Sequence[str], judge: Callable[[Task], Judge]

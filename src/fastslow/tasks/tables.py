@@ -1,10 +1,11 @@
 """Rows of the user's data: choosing some of them, and putting their options under their questions. `sources.py` reads them."""
 
 import string
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, overload
 
 from fastslow.errors import TaskError
+from fastslow.text import storable
 
 LETTERS = string.ascii_uppercase
 
@@ -12,19 +13,51 @@ Row = tuple[str, dict[str, Any]]
 """Where a row stands, in words, and what it holds."""
 
 
-def matching(rows: list[Row], where: Mapping[str, object]) -> list[Row]:
+class Rows(Sequence[Row]):
+    """The rows of one source. Where one stands is put into words when somebody asks: most rows are never spoken of.
+
+    `unit`: what the source counts, a `line` or a `row`; `numbers`: that of each record, from 0 on where it is None.
+    """
+
+    def __init__(
+        self, source: str, unit: str, records: Sequence[dict[str, Any]], numbers: Sequence[int] | None = None
+    ) -> None:
+        self.source, self.unit, self.records = source, unit, records
+        self.numbers = range(len(records)) if numbers is None else numbers
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    @overload
+    def __getitem__(self, index: int) -> Row: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Row]: ...
+
+    def __getitem__(self, index: int | slice) -> Row | Sequence[Row]:
+        if isinstance(index, slice):
+            return Rows(self.source, self.unit, self.records[index], self.numbers[index])
+        return f"{self.source}, {self.unit} {self.numbers[index]}", self.records[index]
+
+
+def matching(rows: Sequence[Row], where: Mapping[str, object]) -> Sequence[Row]:
     """The rows whose columns have the values of `where`; `details.level` is the field `level` of column `details`.
 
     Raises: TaskError where no row has such a column, or none is left.
     """
     for column, value in where.items():
-        found = [(row, *_field(row[1], column)) for row in rows]
-        if rows and not any(present for _, present, _ in found):
+        kept, known = list[Row](), False
+        for row in rows:
+            present, held = _field(row[1], column)
+            known = known or present
+            if held == value and type(held) is type(value):
+                kept.append(row)
+        if rows and not known:
             raise TaskError(
                 f"task.options.where: no record has {column!r}: the columns are {', '.join(rows[0][1])}, and "
                 "'column.field' reaches into one"
             )
-        rows = [row for row, _, held in found if held == value and type(held) is type(value)]
+        rows = kept
         if not rows:
             raise TaskError(f"task.options.where: no record is left where {column} is {value!r}")
     return rows
@@ -37,6 +70,12 @@ def _field(record: Mapping[str, object], column: str) -> tuple[bool, Any]:
             return False, None
         value = value[name]
     return True, value
+
+
+def check_text(where: str, column: str | None, text: str) -> None:
+    """Raises TaskError where a text holds a lone surrogate, which JSON and Python know, and files and tokenizers do not."""
+    if storable(text) != text:
+        raise TaskError(f"{where}: column {column!r} holds half of a character, a lone surrogate: write the whole one")
 
 
 def with_choices(where: str, record: Mapping[str, object], prompt: str, choices: str, answer: str) -> dict[str, Any]:

@@ -25,7 +25,7 @@ def silence(config: Config, task: Task) -> list[str]:
     """
     if not find_method(config.method).searches(config) or has_turns(task):
         return []
-    (score,) = task.score_batch([task.problems("train")[0]], [A_GUESS])
+    (score,) = task.verdicts([task.problems("train")[0]], [A_GUESS])
     if isinstance(score, ScoringFailure):
         return [f"feedback: the scorer broke on the answer {A_GUESS!r}: {score.reason}"]
     lines = score.feedback.splitlines()

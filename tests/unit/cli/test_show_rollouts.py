@@ -37,6 +37,14 @@ def test_rollouts_are_filtered_by_their_end(run: str, end: str, count: int, caps
     assert f"{count} of 4 kept rollouts." in capsys.readouterr().out
 
 
+def test_nothing_of_a_foreign_run_steers_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    steers = "\x1b[31m\x07"
+    line = episode(prompt=steers, problem=steers, end=steers, question=[{"role": steers, "content": steers}])
+    assert main(["prompts", str(make_run(tmp_path / "run", samples={1: [line]})), "--rollouts"]) == 0
+    out = capsys.readouterr().out
+    assert "1 of 1 kept rollouts." in out and not {"\x1b", "\x07"} & set(out)
+
+
 def test_a_wrong_end_and_an_end_without_rollouts_are_named(run: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["prompts", run, "--rollouts", "--end", "tired"]) == 2
     assert "'tired'" in (error := capsys.readouterr().err) and "max_turns" in error

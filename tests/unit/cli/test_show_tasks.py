@@ -89,3 +89,11 @@ def test_a_config_names_its_task(said: Said, tmp_path: Path, monkeypatch: pytest
     code, out = said("my.yaml", "--answer", "-1")
     assert code == 0 and "records: 5 train, 2 validation, 2 test" in out
     assert "system: Count." in out and "reward 0" in out
+
+
+@pytest.mark.parametrize("task", ["OneByOne", "Batches"])
+def test_a_scorer_that_hangs_is_told_of_after_its_time(said: Said, tmp_path: Path, task: str) -> None:
+    config = tmp_path / "my.yaml"
+    config.write_text(f"model: {{name: x}}\ntask: {{name: hostile:{task}, timeout_s: 0.3}}\n", encoding="utf-8")
+    code, out = said(str(config), "--answer", "hang")
+    assert code == 0 and "it cannot be scored: it did not answer within task.timeout_s = 0.3 s" in out

@@ -10,7 +10,7 @@ from fastslow.errors import ConfigError
 from fastslow.experiments.about import write_about
 from fastslow.measuring.intervals import share_interval
 from fastslow.report.collect import collect, short_names
-from fastslow.report.runs import SAMPLE
+from fastslow.report.samples import SAMPLE
 
 from report_runs import CANDIDATES, CHILD, SEED, candidate, make_run, metrics_line, result_line, sample, write_lines
 

@@ -11,9 +11,12 @@ from typing import Any
 import pytest
 
 from fastslow.cli.main import main
+from fastslow.report import runs
 from fastslow.report.collect import collect
 from fastslow.report.page import LIBRARY, asset, encode, render
+from fastslow.report.samples import read_samples
 from fastslow.report.thin import LARGEST, evenly, fit
+from fastslow.runs.reader import Run
 
 from report_runs import HOSTILE, SEED, candidate, make_run, result_line, sample, write_lines
 
@@ -98,6 +101,46 @@ def test_a_large_run_stays_small_and_says_what_it_left_out(tmp_path: Path) -> No
     assert max(after - before for before, after in itertools.pairwise(steps)) <= 2
     assert run["left_out"]["prompts"] > 0
     assert {"aaaa", "bbbb", "cccc"} <= {node["hash"] for node in run["prompts"]}
+
+
+def test_of_far_too_many_prompts_only_some_are_made_ready(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[str] = []
+    real = runs._node
+
+    def node(member: Any, *rest: Any) -> Any:
+        made.append(member.hash)
+        return real(member, *rest)
+
+    monkeypatch.setattr(runs, "_node", node)
+    monkeypatch.setattr(runs, "BUDGET", 100_000)
+    candidates = [
+        candidate("aaaa", None, SEED),
+        candidate("bbbb", "aaaa", {"system": "b"}),
+        *(candidate(f"h{n}", "bbbb", {"system": "x" * 900}, accepted=n % 2 == 0, cycle=n) for n in range(1000)),
+    ]
+    data = collect([make_run(tmp_path / "run", candidates=candidates)])
+    (run,) = data["runs"]
+    assert 20 < len(made) < 60 and {"aaaa", "bbbb", "cccc"} <= set(made)
+    assert run["left_out"]["prompts"] + len(made) == len(candidates) + 1  # cccc was never searched for
+    assert run["left_out"]["cycles"] == 1000 - len(run["grids"]) and run["grids"][-1]["cycle"] == 999
+    (thinner,) = fit(data, budget=len(encode(data)) - 5_000)["runs"]
+    assert len(thinner["prompts"]) < len(made)
+    assert thinner["left_out"]["prompts"] + len(thinner["prompts"]) == len(candidates) + 1
+
+
+def test_of_far_too_many_rollouts_every_second_or_fourth_step_is_read(tmp_path: Path) -> None:
+    lines = {
+        step: [sample(f"{step} {at} " + "x" * 500, components={"system": "s"}) for at in range(4)]
+        for step in range(1, 101)
+    }
+    run = Run(make_run(tmp_path / "run", samples=lines))
+    found = read_samples(run, (), most=70_000)
+    steps = list(dict.fromkeys(row[0] for row in found.rows))
+    assert steps == [*range(1, 98, 4), 100]
+    assert len(found.rows) + found.left_out == 400 and found.size <= 70_000
+    assert list(found.texts) == ["bbbb"] and read_samples(run, {"bbbb"}, most=70_000).texts == {}
+    whole = read_samples(run, (), most=10**9)
+    assert len(whole.rows) == 400 and whole.left_out == 0
 
 
 def test_scores_are_thinned_by_cycle_and_the_last_one_stays(tmp_path: Path) -> None:

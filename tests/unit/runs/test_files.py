@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from fastslow.errors import ConfigError, ResumeError
-from fastslow.runs.files import is_run, read_lines, read_record, read_tree
+from fastslow.runs.files import count_lines, is_run, read_lines, read_record, read_tree
 
 
 def test_a_run_is_where_its_config_is(tmp_path: Path) -> None:
@@ -17,6 +17,21 @@ def test_a_run_is_where_its_config_is(tmp_path: Path) -> None:
 def test_a_file_that_is_not_there_yet_is_empty(tmp_path: Path) -> None:
     assert read_lines(tmp_path / "none", ("step",)) == []
     assert read_record(tmp_path / "none", ("step",)) == {}
+
+
+def test_nothing_behind_a_torn_line_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(b'{"step": 1}\n{"step": 2}\n{"st')
+    assert read_lines(path) == [{"step": 1}, {"step": 2}]
+    assert count_lines(path) == 2
+
+
+def test_lines_share_their_keys(tmp_path: Path) -> None:
+    """10,000 lines with 70 names of their own each would be 40 MB of names."""
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"reward/mean": 1, "in": {"a name": 2}}\n' * 2, encoding="utf-8")
+    first, second = read_lines(path)
+    assert all(a is b for a, b in zip([*first, *first["in"]], [*second, *second["in"]], strict=True))
 
 
 def test_a_whole_line_that_is_no_json_is_an_error_with_the_file(tmp_path: Path) -> None:
@@ -88,3 +103,12 @@ def test_a_config_that_cannot_be_read_is_told_with_its_path_and_the_reason(conte
 def test_a_config_comes_back_as_it_was_written(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("a: {b: 1}\n")
     assert read_tree(tmp_path / "config.yaml") == {"a": {"b": 1}}
+
+
+def test_a_config_that_is_read_again_is_its_own_and_the_one_that_stands_there(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text("a: {b: 1}\n")
+    read_tree(path)["a"]["b"] = 2
+    assert read_tree(path) == {"a": {"b": 1}}
+    path.write_text("a: {b: 3}\n")
+    assert read_tree(path) == {"a": {"b": 3}}

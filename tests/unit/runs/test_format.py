@@ -367,6 +367,15 @@ def test_a_run_is_resumed_from_the_newest_checkpoint_that_holds_its_state(run: R
     run.prune()  # nothing left to take away
 
 
+def test_the_newest_checkpoints_stay_and_only_they_where_a_number_is_given(run: RunDirectory) -> None:
+    for step in (8, 9, 10, 100):
+        checkpoint(run, step)
+        run.prune(resumable=1, kept=2)
+        assert len(in_checkpoints(run)) <= 2
+    assert in_checkpoints(run) == ["step_10", "step_100"]
+    assert [(run.checkpoint_dir(step) / "resume").is_dir() for step in (10, 100)] == [False, True]
+
+
 def test_samples_come_in_the_order_of_the_steps(run: RunDirectory) -> None:
     for step in (10, 9, 100):
         run.write_rollout_samples(step, [rollout(0)], 1)

@@ -51,6 +51,26 @@ def test_a_scorer_that_hangs_costs_its_row(name: str, how: str) -> None:
     assert time.monotonic() - begin < 10.0
 
 
+@pytest.mark.parametrize("isolate", [None, "process"])
+@pytest.mark.parametrize(("own", "limit_s"), [({}, 0.5), ({"timeout_s": 1.0}, 1.0)])
+def test_a_streams_limit_is_that_of_its_tasks_unless_they_have_one(
+    own: dict[str, Any], limit_s: float, isolate: str | None
+) -> None:
+    part = {"name": "hostile:OneByOne", "seed_prompt": "Be brief.", "isolate": isolate, **own}
+    stream = build_task(TaskConfig(name="stream", options={"tasks": [part], "steps": 1}, timeout_s=0.5))
+    problem = stream.problems("train")[0]
+    late = f"it did not answer within task.timeout_s = {limit_s:g} s"
+    assert rewards(stream.verdicts([problem] * 2, ["hang", "a"])) == [late, 0.5]
+
+
+@pytest.mark.parametrize(("own", "limit_s"), [({}, 0.3), ({"timeout_s": 0.4}, 0.4)])
+def test_so_is_that_of_a_task_of_agents(own: dict[str, Any], limit_s: float) -> None:
+    options = {"agent": "callers:once", "problems": {"name": "hostile:OneByOne", **own}}
+    task: Any = build_task(TaskConfig(name="agent", options=options, timeout_s=0.3))
+    found = task.verdict(task.problems("train")[0], "hang")
+    assert found == ScoringFailure(f"it did not answer within task.timeout_s = {limit_s:g} s")
+
+
 def test_one_that_catches_its_interruption_is_interrupted_too() -> None:
     assert rewards(verdicts(made("OneByOne", timeout_s=0.3), "stubborn", "a")) == ["SystemExit: 0", 0.5]
 

@@ -214,6 +214,10 @@ def test_repeated_questions_with_another_answer_are_counted(caplog):
         ([{"question": [{"role": "assistant", "content": "x"}], "answer": 1}], {}, "ends with an assistant message"),
         ([*rows(0, 8), {"question": [{"role": "user", "content": "x"}], "answer": 1}], {}, "holds texts and chats"),
         ([{"question": "a", "answer": "none"}], {}, "line 1: the answer 'none' holds no number"),
+        ([{"question": "a \ud800", "answer": 1}], {}, "line 1: column 'question' holds half of a character"),
+        ([{"question": [{"role": "user", "content": "\udc00"}], "answer": 1}], {}, "'question' holds half of a character"),
+        ([{"question": "a", "answer": 1, "key": "\ud800"}], {"id": "key"}, "column 'key' holds half of a character"),
+        ([{"question": "a", "answer": 1, "key": "\ud800"}], {"kind": "key"}, "column 'key' holds half of a character"),
         (REPEATED, {}, "line 9: repeats the question of a.jsonl, line 3.*drop_duplicates"),
         (
             [*rows(0, 8), {"question": "x", "answer": 3}],

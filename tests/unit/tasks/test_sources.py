@@ -71,6 +71,17 @@ def test_what_is_wrong_with_a_file_is_said(name: str, content: bytes, message: s
         read_file(str(tmp_path / name))
 
 
+def test_where_a_row_stands_is_told_with_blank_lines_counted_and_of_a_part_too(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"a": 1}\n\n{"a": 2}\n{"a": 3}\n')
+    found = read_file(str(tmp_path / "a.jsonl"))
+    assert [where for where, _ in found] == [f"{tmp_path / 'a.jsonl'}, line {number}" for number in (1, 3, 4)]
+    assert list(found[1:]) == list(found)[1:] and len(found) == 3
+    first, second, _ = (row for _, row in found)
+    assert next(iter(first)) is next(iter(second)), (
+        "each record has names of its own: of many that is most of the memory"
+    )
+
+
 @pytest.mark.parametrize(
     ("asked", "numbers"),
     [("train", range(10)), ("train[:30%]", range(3)), ("train[8:]", range(8, 10)), ("train[-1:]", [9]), ("test", [0])],

@@ -1,5 +1,6 @@
 """What is said where the prompt search has nothing to read."""
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,6 @@ import pytest
 import fastslow
 from fastslow.config import parse_config
 from fastslow.plan import describe
-from fastslow.tasks.base import ScoringFailure
 from fastslow.training.feedback import silence
 from fastslow.types import Problem, Score
 
@@ -65,10 +65,32 @@ def test_nothing_is_asked_where_nothing_is_searched() -> None:
     assert silence(config_of(method="rl"), task) == []
 
 
-def test_a_broken_scorer_is_found_before_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    task = SaysTask()
-    monkeypatch.setattr(task, "score_batch", lambda problems, said: [ScoringFailure("ZeroDivisionError: x")])
-    assert "the scorer broke on the answer" in silence(config_of(), task)[0]
+class BrokenTask(LettersTask):
+    """A scorer that divides by zero, or never returns."""
+
+    def __init__(self, hangs: bool) -> None:
+        super().__init__()
+        self.hangs = hangs
+
+    def score(self, problem: Problem, completion: str) -> Score:
+        time.sleep(1e6 if self.hangs else 0)
+        return Score(1 / 0)
+
+
+class BrokenBatches(BrokenTask):
+    """The same, a batch at a time."""
+
+    def score_batch(self, problems: Any, completions: Any) -> Any:
+        return [self.score(*row) for row in zip(problems, completions, strict=True)]
+
+
+@pytest.mark.parametrize("kind", [BrokenTask, BrokenBatches])
+@pytest.mark.parametrize(("hangs", "why"), [(False, "ZeroDivisionError"), (True, "within task.timeout_s = 0.3 s")])
+def test_a_scorer_that_breaks_or_hangs_is_found_before_the_run(kind: Any, hangs: bool, why: str) -> None:
+    task = kind(hangs)
+    task.limit_scoring(0.3)
+    (line,) = silence(config_of(), task)
+    assert "the scorer broke on the answer" in line and why in line
 
 
 def test_a_run_says_it_at_its_first_search_and_its_prompt_stays_clean(tiny_model_dir: Path, tmp_path: Path) -> None:

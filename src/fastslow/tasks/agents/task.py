@@ -58,6 +58,7 @@ class AgentTask(EpisodeTask):
         self.at_once, self.calls_at_once, self.max_request_bytes = at_once, calls_at_once, max_request_bytes
         self.wanted = _wanted(self.agent, self.agent_options)
         self.source = problems if isinstance(problems, Task) else _source(problems)
+        self._limited = not isinstance(problems, Task) and "timeout_s" in problems
 
     @property
     def seed_prompt(self) -> Prompt:
@@ -90,6 +91,12 @@ class AgentTask(EpisodeTask):
     def episode(self, problem: Problem, prompt: Prompt) -> "AgentEpisode":
         """A new run of the agent."""
         return AgentEpisode(self, problem, prompt)
+
+    def limit_scoring(self, timeout_s: float | None) -> None:
+        """Of the scorer that judges what the agent returns, unless the problems' own task has a limit."""
+        super().limit_scoring(timeout_s)
+        if not self._limited:
+            self.source.limit_scoring(timeout_s)
 
     def verdict(self, problem: Problem, value: object) -> Score | ScoringFailure:
         """The score that what the agent returned stands for: a text is judged by the task that the problems are of.

@@ -10,7 +10,7 @@ from fastslow.seeding import derive_seed
 from fastslow.tasks.base import SPLITS, Split
 from fastslow.tasks.records import ROLES, cut
 from fastslow.tasks.sources import read_source
-from fastslow.tasks.tables import Row
+from fastslow.tasks.tables import Row, check_text
 from fastslow.types import Message, Problem
 
 FIRST: Mapping[Split, int] = {"test": 0, "validation": 100_000, "train": 200_000}
@@ -66,7 +66,7 @@ def read_rows(
     """
     rows = read_source(data, splits, cut_from, subset, revision)
     seen: dict[str, int] = {}
-    if isinstance(rows, list):
+    if not isinstance(rows, dict):
         return cut([_problem(name, row, names, seed, seen) for row in rows], splits or {}, seed)
     return {split: [_problem(name, row, names, seed, seen) for row in rows.get(split, [])] for split in SPLITS}
 
@@ -74,7 +74,7 @@ def read_rows(
 def _problem(name: str, row: Row, names: Sequence[str], seed: int, seen: dict[str, int]) -> Problem:
     where, record = row
     text = json.dumps(record, sort_keys=True, ensure_ascii=False, default=str)
-    digest = hashlib.sha256(text.encode()).hexdigest()[:12]
+    digest = hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:12]
     seen[digest] = seen.get(digest, 0) + 1
     identity = digest if seen[digest] == 1 else f"{digest}-{seen[digest]}"
     chosen: Any = record.get("environment") if len(names) > 1 else names[0]
@@ -96,6 +96,8 @@ def _messages(where: str, record: Mapping[str, Any]) -> tuple[Message, ...]:
         )
     if prompt[-1]["role"] != "user":
         raise TaskError(f"{where}: column 'prompt' ends with the role {prompt[-1]['role']!r}: the user must speak last")
+    for message in prompt:
+        check_text(where, "prompt", message["content"])
     return tuple({"role": message["role"], "content": message["content"]} for message in prompt)
 
 

@@ -90,6 +90,10 @@ class IsolatedTask(Task):
             for reply in replies
         ]
 
+    def limit_scoring(self, timeout_s: float | None) -> None:
+        """As `Task.limit_scoring`; the process is ended after it."""
+        self.timeout_s = timeout_s
+
     def verdicts(self, problems: Sequence[Problem], completions: Sequence[str]) -> list[Score | ScoringFailure]:
         """As `Task.verdicts`; the time limit is looked at here, where a process can be ended."""
         return self._verdicts_within(TimeLimit(None, TIMEOUT), problems, completions)

@@ -292,6 +292,8 @@ def test_rows_that_are_wrong_are_named(tmp_path: Path) -> None:
         on_file(tmp_path / "rows.jsonl", TARGETS, environment=two)
     with pytest.raises(TaskError, match=r"line 1: column 'prompt' ends with the role 'assistant'"):
         on_file(tmp_path / "rows.jsonl", [{"prompt": [{"role": "assistant", "content": "x"}], "target": 1}])
+    with pytest.raises(TaskError, match=r"line 1: column 'prompt' holds half of a character"):
+        on_file(tmp_path / "rows.jsonl", [{"prompt": "\ud800", "target": 1}])
 
 
 # -- a run -------------------------------------------------------------------------------------------------------------
