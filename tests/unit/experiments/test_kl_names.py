@@ -35,4 +35,4 @@ def test_tables_and_the_line_of_a_part_name_an_estimate(tmp_path: Path, metric: 
     line = {"step": 1, "rollouts/sampled_total": 8, "val/mean@4": 0.5, metric: 0.25, "reward/mean": 0.5}
     text = json.dumps(line) + "\n" + json.dumps({"step": 2, "rollouts/sampled_total": 16}) + "\n"
     (tmp_path / "run" / "metrics.jsonl").write_text(text, encoding="utf-8")
-    assert last_of_run(tmp_path / "run").endswith("KL 0.250" + name.removeprefix("KL"))
+    assert last_of_run(tmp_path / "run", "-").endswith("KL 0.250" + name.removeprefix("KL"))

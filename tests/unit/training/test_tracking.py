@@ -147,7 +147,7 @@ def test_a_tracker_that_breaks_at_the_start_leaves_the_run_free(tiny_model_dir: 
             r"tracker: the constructor of 'own_tracker:Wanting' wants 'project': give it a default",
         ),
         ("own_tracker:Raising", r"tracker: 'own_tracker:Raising' cannot be made: OSError: no server"),
-        ("own_tracker:Mute", r"tracker: 'own_tracker:Mute' gave .*, which has no `on_event`"),
+        ("own_tracker:Mute", r"tracker: 'own_tracker:Mute' gave .*, which has no method `on_event"),
     ],
 )
 def test_a_tracker_that_cannot_be_meant_is_refused_before_any_model_loads(own: Path, name: str, message: str) -> None:
