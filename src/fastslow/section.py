@@ -3,10 +3,12 @@
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
 
 MOST = 10**9
 """No count of a config is larger: what lies beyond is a slip of the keyboard, and some of it would never end."""
+LARGEST_INTEGER, MOST_LEVELS, LEVELS_OF_SECTIONS = 2**63 - 1, 50, 10
+"""What a config can hold. Options that are free in their form stand in sections: what is written must be readable again."""
 Positive = Annotated[int, Field(gt=0, le=MOST)]
 NonNegative = Annotated[int, Field(ge=0, le=MOST)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -22,6 +24,28 @@ class Section(BaseModel):
     """A part of the config: strict types, finite numbers, no unknown keys."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+    @field_validator("*")
+    @classmethod
+    def _can_be_read_again(cls, value: Any) -> Any:
+        check_readable(value)
+        return value
+
+
+def check_readable(value: Any, level: int = 0) -> None:
+    """Raises ValueError for a value that a run's config file could not give back: too large a number, too many levels."""
+    if level > MOST_LEVELS - LEVELS_OF_SECTIONS:
+        raise ValueError(f"it is nested more than {MOST_LEVELS - LEVELS_OF_SECTIONS} levels deep: no option needs that")
+    if isinstance(value, int) and abs(value) > LARGEST_INTEGER:
+        # Python refuses to write out numbers of thousands of digits.
+        raise ValueError(f"an integer of {value.bit_length()} bits is beyond {LARGEST_INTEGER}: give a smaller one")
+    if isinstance(value, Mapping):
+        for pair in value.items():
+            for part in pair:
+                check_readable(part, level + 1)
+    elif isinstance(value, (list, tuple)):
+        for part in value:
+            check_readable(part, level + 1)
 
 
 def option(

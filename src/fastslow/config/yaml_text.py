@@ -6,6 +6,7 @@ from typing import Any
 import yaml
 
 from fastslow.errors import ConfigError
+from fastslow.section import LARGEST_INTEGER, MOST_LEVELS
 
 
 class _Refused(Exception):
@@ -16,8 +17,7 @@ class _Refused(Exception):
 
 
 # More than any config that a person writes. Aliases count as often as they stand: ten lines can stand for a billion values.
-MOST_VALUES, MOST_LEVELS = 100_000, 50
-LARGEST_INTEGER = 2**63 - 1
+MOST_VALUES = 100_000
 
 
 class _Loader(yaml.SafeLoader):

@@ -1,16 +1,30 @@
 """Configs that are broken, huge or nonsense: each gives one clear error, at once."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from fastslow.config import load_config, parse_config
+from fastslow.config.yaml_text import read_yaml
 from fastslow.errors import ConfigError
 from fastslow.plan import describe
 from fastslow.resources import resolve_path
+from fastslow.runs.config_text import config_text
 from fastslow.runs.directory import RunDirectory
+from fastslow.section import LARGEST_INTEGER
 
 BASE = "model: {name: package:fastslow.lab/model}\ntask: {name: lab, options: {world: amber}}\n"
+
+
+def nested(levels: int) -> list[Any]:
+    """A list in a list, so many times."""
+    value: list[Any] = []
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
 LEVELS = "".join(f"y{i}: &{chr(98 + i)} [{', '.join(['*' + chr(97 + i)] * 9)}]\n" for i in range(9))
 
 
@@ -97,3 +111,30 @@ def test_an_output_below_a_file_is_refused(tmp_path: Path, output: str) -> None:
     with pytest.raises(ConfigError, match="file' is no directory: take another path"):
         RunDirectory(tmp_path / output).check_free()
     RunDirectory(tmp_path / "new" / "run").check_free()
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (2**63, "an integer of 64 bits is beyond"),
+        (-(10**6000), "an integer of 19932 bits is beyond"),
+        ({"deep": [{"deeper": 2**64}]}, "an integer of 65 bits is beyond"),
+        ({2**70: 1}, "an integer of 71 bits is beyond"),
+        (nested(45), "nested more than 40 levels deep"),
+    ],
+    ids=["64 bits", "huge", "inside", "key", "deep"],
+)
+@pytest.mark.parametrize("section", ["model.chat_template_kwargs", "task.options"])
+def test_what_a_run_could_not_read_again_is_refused_from_python(section: str, value: object, message: str) -> None:
+    tree: dict[str, Any] = {"model": {"name": "x"}, "task": {"name": "lab"}}
+    first, last = section.split(".")
+    tree[first][last] = {"key": value}
+    with pytest.raises(ConfigError, match=f"{section}.*{message}"):
+        parse_config(tree)
+
+
+def test_the_largest_integer_goes_through_the_file_of_a_run() -> None:
+    config = parse_config(
+        {"model": {"name": "x"}, "task": {"name": "lab", "options": {"key": LARGEST_INTEGER, "low": -LARGEST_INTEGER}}}
+    )
+    assert read_yaml(config_text(config))["task"]["options"] == config.task.options
