@@ -15,7 +15,19 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1] / "src" / "fastslow"
 PACKAGE = "fastslow"
-GROUND = ("errors", "types", "seeding", "resources", "text", "redact", "section", "given", "extension", "threads")
+GROUND = (
+    "errors",
+    "types",
+    "seeding",
+    "resources",
+    "text",
+    "redact",
+    "quiet",
+    "section",
+    "given",
+    "extension",
+    "threads",
+)
 LAYERS = (
     *GROUND,
     "settings",

@@ -1,11 +1,8 @@
 """The command line. Heavy imports wait until a command needs them."""
 
 import argparse
-import logging
-import os
 import signal
 import sys
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,6 +14,7 @@ from fastslow.errors import ConfigError, FastslowError, told
 from fastslow.experiments.commands import add_command as add_experiment
 from fastslow.given import check_lent
 from fastslow.lab.commands import add_commands
+from fastslow.quiet import quiet_libraries
 from fastslow.report.commands import add_command as add_report
 from fastslow.reproduce.commands import add_command as add_reproduce
 from fastslow.runs.owner import check_trusted
@@ -29,7 +27,7 @@ INTERRUPTED = 130
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point. Errors that fastslow raises on purpose are one message on stderr, and exit code 2."""
     options = build_parser().parse_args(arguments)
-    _quiet_libraries()
+    quiet_libraries()
     try:
         return int(options.run(options))
     except FastslowError as error:
@@ -45,17 +43,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         print("fastslow: stopped at once: what is not in a checkpoint yet is lost", file=sys.stderr)
         return INTERRUPTED
-
-
-def _quiet_libraries() -> None:
-    """Progress bars and deprecation notes of the libraries underneath would tear our own display apart."""
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
-    warnings.filterwarnings("ignore", category=FutureWarning, module=r"transformers\.|peft\.")
-    # Where an installer compiles nothing, their files are compiled at the first import, and say what is odd about them.
-    warnings.filterwarnings("ignore", category=SyntaxWarning, module=r".*site-packages.*")
-    # peft imports it where it is installed, and it tells of kernels that nobody asked for.
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -21,6 +21,7 @@ from fastslow.errors import ConfigError, FastslowError, told
 from fastslow.experiments.parts import Experiment, Measure, Part, fingerprint_of, located, part_config
 from fastslow.experiments.records import Line, Measured, Outcome
 from fastslow.given import is_placeholder, lend_copies, lent
+from fastslow.quiet import quiet_libraries
 from fastslow.runs.directory import RunDirectory
 from fastslow.runs.files import checkpoint_steps, is_run, read_lines
 from fastslow.runs.reader import KEPT_TOTALS, Run
@@ -173,7 +174,8 @@ class _Controller:
         if any(is_placeholder(name) for name in lent()):
             return _Here()
         context = multiprocessing.get_context(START_METHOD)
-        return ProcessPoolExecutor(max_workers=min(self.workers, len(self.todo)), mp_context=context)
+        workers = min(self.workers, len(self.todo))
+        return ProcessPoolExecutor(max_workers=workers, mp_context=context, initializer=quiet_libraries)
 
     def status(self) -> Status:
         """Where every part stands."""

@@ -128,22 +128,27 @@ def _last(run: Path, without: str) -> str:
 
 
 class _TimeLeft:
-    """Time left, by the pace of the steps that were done while we watched: there is an estimate before the first part ends."""
+    """Time left, by the pace of the steps that were done while we watched: there is an estimate before the first part ends.
+
+    The pace counts from when the first of them began: loading is no part of it.
+    """
 
     def __init__(self) -> None:
-        self._first: float | None = None
+        self._began = (0.0, -1.0)
 
     def __call__(self, status: Status) -> str:
         to_go = len(status.running) + len(status.waiting)
         so_far = f"{duration(status.seconds)} so far"
         done = _steps_done(status)
-        self._first = done if self._first is None else self._first
+        if self._began[1] in (-1.0, done):
+            self._began = (status.seconds, done)
         if not to_go:
             return so_far
-        if done <= self._first:
+        seconds, steps = status.seconds - self._began[0], done - self._began[1]
+        if steps <= 0:
             return f"{so_far}, {to_go} runs to go"
         rest = max(0.0, sum(status.planned.values()) - done)
-        return f"{so_far}, about {duration(status.seconds / (done - self._first) * rest)} left"
+        return f"{so_far}, about {duration(seconds / steps * rest)} left"
 
 
 def _steps_done(status: Status) -> float:

@@ -33,11 +33,11 @@ def test_a_pipe_hears_of_what_runs_before_a_part_ends(tmp_path: Path, capsys: py
     assert heard(SILENCE_S + 10, "fst rl", "second") == [], "something was said ten seconds before"
     (line,) = heard(2 * SILENCE_S, "fst rl", "second")
     assert (
-        line == "  fst: step 10, 200 rollouts, accuracy 1.000, KL 0.100; rl: starting [1m00s so far, about 9m00s left]"
+        line == "  fst: step 10, 200 rollouts, accuracy 1.000, KL 0.100; rl: starting [1m00s so far, about 4m30s left]"
     )
     make_run(tmp_path / "fst", steps=40)
     (line,) = heard(2 * SILENCE_S + 1, "rl", "second", "fst")
-    assert line.startswith("demo 1/3: fst: step 40, ") and line.endswith(" [1m01s so far, about 1m32s left]")
+    assert line.startswith("demo 1/3: fst: step 40, ") and line.endswith(" [1m01s so far, about 0m46s left]")
     assert heard(2 * SILENCE_S + 2, "rl", "second", "fst") == [], "no part is told twice"
 
 
