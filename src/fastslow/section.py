@@ -1,5 +1,6 @@
 """What a section of the config is made of. Each section is declared by the component that it configures, in `settings.py`."""
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 
@@ -33,12 +34,16 @@ class Section(BaseModel):
 
 
 def check_readable(value: Any, level: int = 0) -> None:
-    """Raises ValueError for a value that a run's config file could not give back: too large a number, too many levels."""
+    """Raises ValueError for a value that a run's config file could not give back: a number that is too large or not finite,
+    or too many levels.
+    """
     if level > MOST_LEVELS - LEVELS_OF_SECTIONS:
         raise ValueError(f"it is nested more than {MOST_LEVELS - LEVELS_OF_SECTIONS} levels deep: no option needs that")
     if isinstance(value, int) and abs(value) > LARGEST_INTEGER:
         # Python refuses to write out numbers of thousands of digits.
         raise ValueError(f"an integer of {value.bit_length()} bits is beyond {LARGEST_INTEGER}: give a smaller one")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{value} is no finite number: a run's config could not give it back")
     if isinstance(value, Mapping):
         for pair in value.items():
             for part in pair:

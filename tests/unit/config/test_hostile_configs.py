@@ -121,8 +121,10 @@ def test_an_output_below_a_file_is_refused(tmp_path: Path, output: str) -> None:
         ({"deep": [{"deeper": 2**64}]}, "an integer of 65 bits is beyond"),
         ({2**70: 1}, "an integer of 71 bits is beyond"),
         (nested(45), "nested more than 40 levels deep"),
+        (float("inf"), "inf is no finite number"),
+        ([float("nan")], "nan is no finite number"),
     ],
-    ids=["64 bits", "huge", "inside", "key", "deep"],
+    ids=["64 bits", "huge", "inside", "key", "deep", "inf", "nan"],
 )
 @pytest.mark.parametrize("section", ["model.chat_template_kwargs", "task.options"])
 def test_what_a_run_could_not_read_again_is_refused_from_python(section: str, value: object, message: str) -> None:
