@@ -53,9 +53,13 @@ class _Loader(yaml.SafeLoader):
         return number
 
 
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
-)
+class _Dumper(yaml.SafeDumper):
+    """YAML that `_Loader` reads back as it was: a text such as 1e6 gets quotes."""
+
+
+_EXPONENT = re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$")
+for each in (_Loader, _Dumper):
+    each.add_implicit_resolver("tag:yaml.org,2002:float", _EXPONENT, list("-+0123456789"))
 _Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_number)
 _Loader.add_constructor("tag:yaml.org,2002:float", _Loader.construct_number)
 
@@ -78,6 +82,11 @@ def read_yaml(text: str, source: str = "this text") -> Any:
         raise ConfigError(f"{source} is nested more than {MOST_LEVELS} levels deep: no config needs that") from None
     except (yaml.YAMLError, ValueError) as error:
         raise ConfigError(f"{source} is not YAML: {error}") from error
+
+
+def write_yaml(tree: Any) -> str:
+    """The text of plain values, that `read_yaml` gives back as they were, in the order of their keys."""
+    return yaml.dump(tree, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
 
 
 def _check_size(root: yaml.Node) -> None:

@@ -3,9 +3,8 @@
 import platform
 from importlib.metadata import PackageNotFoundError, version
 
-import yaml
-
 from fastslow.config import Config
+from fastslow.config.yaml_text import write_yaml
 from fastslow.given import resume_line
 
 PACKAGES = ("fastslow", "torch", "transformers", "peft", "gepa", "numpy")
@@ -18,7 +17,7 @@ def config_text(config: Config) -> str:
     line = resume_line(tree, config.output)
     head = "" if line is None else f"{OBJECTS}\n#     {line}\n"
     tree["versions"] = {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}}
-    return head + yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)
+    return head + write_yaml(tree)
 
 
 def _version(package: str) -> str | None:

@@ -140,3 +140,13 @@ def test_the_largest_integer_goes_through_the_file_of_a_run() -> None:
         {"model": {"name": "x"}, "task": {"name": "lab", "options": {"key": LARGEST_INTEGER, "low": -LARGEST_INTEGER}}}
     )
     assert read_yaml(config_text(config))["task"]["options"] == config.task.options
+
+
+@pytest.mark.parametrize("text", ["0E0", "1e6", "-3E-7", "1.5e+3", "010", "1:30", "yes", "null", "2026-01-01"])
+def test_a_text_that_looks_like_something_else_goes_through_the_file_of_a_run(text: str) -> None:
+    config = parse_config(
+        {"model": {"name": "x"}, "task": {"name": "lab", "options": {text: text}, "seed_prompt": text}}
+    )
+    tree = read_yaml(config_text(config))
+    assert tree["task"]["options"] == {text: text}
+    assert tree["task"]["seed_prompt"] == text
