@@ -27,7 +27,9 @@ def add_command(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--quick", action="store_true", help="small runs of one seed in runs/quick: a test of the chain"
     )
-    parser.add_argument("--seeds", type=int, help="of every section (default: its own number; with --quick 1)")
+    parser.add_argument(
+        "--seeds", type=int, help="of every section but the searches (default: its own number; with --quick 1)"
+    )
     parser.add_argument("--workers", type=int, default=2, help="runs side by side, one core each (default: 2)")
     parser.add_argument("--model", metavar="DIR", help="where the real model lies (default: where its configs say)")
     parser.add_argument("--output", type=Path, help="where the runs lie (default: runs; with --quick runs/quick)")

@@ -51,7 +51,10 @@ QUICK_RUNS = (
 
 @dataclass(frozen=True)
 class Plan:
-    """What the command was told. `seeds`: of every section, None for its own number. `model`: where the real model lies."""
+    """What the command was told. `model`: where the real model lies.
+
+    `seeds`: of every section but the searches for learning rates, None for its own number.
+    """
 
     runs: Path
     results: Path
@@ -151,7 +154,7 @@ def _real_tune() -> Section:
         experiment(
             "tune",
             CONFIGS / "tags.yaml",
-            seeds=plan.seeds_of(RATE_SEEDS),
+            seeds=RATE_SEEDS,
             methods=("fst", "rl"),
             second=RATE_TASK,
             values=RATES,
@@ -160,7 +163,7 @@ def _real_tune() -> Section:
         )
 
     def runs(plan: Plan) -> list[str]:
-        seeds = range(100, 100 + plan.seeds_of(RATE_SEEDS))
+        seeds = range(100, 100 + RATE_SEEDS)
         return [
             f"slow.learning_rate-{rate:g}-{method}-{seed}"
             for method in ("fst", "rl")

@@ -87,6 +87,8 @@ class Server:
     def call(self, function: Callable[P, T], *arguments: P.args, **keywords: P.kwargs) -> T:
         """The result of an SDK call that blocks."""
         future: Future[T] = Future()
+        # From now on nothing cancels it: a call that was given up may still end, and then has a place for its result.
+        future.set_running_or_notify_cancel()
 
         def run() -> None:
             try:
