@@ -16,6 +16,8 @@ from fastslow.slow.settings import loss_defaults
 from fastslow.text import shortened, shown
 
 LONGEST_MESSAGE = 1000
+MOST_MESSAGES = 12
+"""Of wrong fields: a section that stands at the wrong level has dozens, and one reason."""
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
@@ -45,12 +47,15 @@ def _where_to_find(path: Path) -> str:
 def parse_config(tree: dict[str, object], *, recorded: bool = False) -> Config:
     """A validated config; `recorded` is that of a run that exists, and need not learn anything.
 
-    Raises: ConfigError that names every wrong field, its value and the way out.
+    Raises: ConfigError that names the wrong fields, their values and the way out.
     """
     try:
         return Config.model_validate(tree, context={"recorded": recorded})
     except ValidationError as error:
-        raise ConfigError("\n".join(_explain(detail) for detail in error.errors())) from None
+        messages = [_explain(detail) for detail in error.errors()]
+        if len(messages) > MOST_MESSAGES:
+            messages[MOST_MESSAGES:] = [f"and {len(messages) - MOST_MESSAGES} more"]
+        raise ConfigError("\n".join(messages)) from None
 
 
 def with_overrides(config: Config, overrides: Sequence[str]) -> Config:

@@ -150,3 +150,12 @@ def test_a_text_that_looks_like_something_else_goes_through_the_file_of_a_run(te
     tree = read_yaml(config_text(config))
     assert tree["task"]["options"] == {text: text}
     assert tree["task"]["seed_prompt"] == text
+
+
+def test_a_section_at_the_wrong_level_is_not_told_key_by_key() -> None:
+    section = {f"key_{number}": number for number in range(40)}
+    with pytest.raises(ConfigError) as caught:
+        parse_config({"model": {"name": "x"}, "task": {"name": "lab"}, "episodes": section})
+    lines = str(caught.value).splitlines()
+    assert lines[0].startswith("episodes.key_0: unknown key.")
+    assert len(lines) == 13 and lines[-1] == "and 28 more"
