@@ -17,7 +17,9 @@ from fastslow.tasks.formats import answer_part
 from fastslow.types import Message, Problem, Prompt, Score, Tool
 
 SEED_PROMPT = "You answer questions. There is a calculator that you can use."
-ANSWER_RULE = "Once the result is there, answer with the number."
+# It asks: a small model that is only told the result calls the calculator again, with the result.
+RESULT = "The result is {}. What is the answer to the question?"
+ANSWER_RULE = "Only when the calculator has given a result, answer with that number."
 NO_NUMBER_RULE = "The answer must be a number."
 _NUMBER = re.compile(r"-?\d+(?:,\d{3})*(?:\.\d+)?")
 WORDS = {"*": "times", "+": "plus", "-": "minus"}
@@ -123,7 +125,7 @@ class CalculatorEpisode:
             if expression is None:
                 self.answer = said
                 return ()
-            result = f"Result: {calculate(expression)}"
+            result = RESULT.format(calculate(expression))
         except ValueError as error:
             result = f"The calculator cannot work that out: {error}."
             self.tool_errors.append(result)
