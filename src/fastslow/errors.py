@@ -75,6 +75,23 @@ def told(error: BaseException) -> str:
     return "\n".join([str(error), *getattr(error, "__notes__", [])])
 
 
+def let_stop(error: BaseException) -> None:
+    """Raises again what somebody else's code must not swallow: Ctrl-C. Anything else that it raises is its own failure, be it
+    an Exception or not: `sys.exit`, a cancelled coroutine, a panic of a library in another language.
+    """
+    if isinstance(error, KeyboardInterrupt):
+        raise error
+
+
+def in_words(error: BaseException) -> str:
+    """What an error says, where its class may be anybody's: `str` of it may raise, too."""
+    try:
+        return str(error)
+    except BaseException as second:
+        let_stop(second)
+        return f"(its message cannot be made: {type(second).__name__})"
+
+
 def positive(field: str, value: int) -> int:
     """The value. Raises ConfigError where it is below 1."""
     if value < 1:

@@ -20,7 +20,11 @@ from typing import Any
 from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
 
 from fastslow import given as objects
-from fastslow.errors import ConfigError
+from fastslow.errors import ConfigError, in_words, let_stop
+from fastslow.text import shown
+
+PREFIXES = ("package", "reasoning_gym", "textarena")
+"""Of names that are no import paths, whatever modules of these names there are."""
 
 
 def resolve(name: str, built_in: Mapping[str, str], field: str) -> Any:
@@ -34,12 +38,23 @@ def resolve(name: str, built_in: Mapping[str, str], field: str) -> Any:
     raise ConfigError(f"{field}: {name!r} is unknown. {hint}Known: {', '.join(built_in)}, and package.module:Name")
 
 
+def is_import_path(text: str) -> bool:
+    """Whether `load_object` could import something for this text. What tells code from other texts asks here, so that nothing
+    is imported which it did not see.
+    """
+    module, colon, name = text.rpartition(":")
+    dotted = module not in PREFIXES and all(part.isidentifier() for part in module.split("."))
+    return bool(colon) and name.isidentifier() and (dotted or module.endswith(".py"))
+
+
 def load_object(path: str, field: str) -> Any:
     """The object that `package.module:name` or `path/to/file.py:name` stands for, or that was given under this name; modules in
     the current directory are found as well.
     """
     if objects.is_lent(path) or objects.is_placeholder(path):
         return objects.find(path, field)
+    if not is_import_path(path):
+        raise ConfigError(f"{field}: {shown(path)} is no import path: write it as package.module:name or file.py:name")
     module_name, _, attribute = path.rpartition(":")
     here = str(Path.cwd())
     added = here not in sys.path
@@ -48,8 +63,9 @@ def load_object(path: str, field: str) -> Any:
     try:
         module = _load_file(module_name) if module_name.endswith(".py") else importlib.import_module(module_name)
         return getattr(module, attribute)
-    except (Exception, SystemExit) as error:  # a module may raise whatever it likes while it is imported
-        told = f"it ends the program (sys.exit({error}))" if isinstance(error, SystemExit) else error
+    except BaseException as error:  # a module may raise whatever it likes while it is imported
+        let_stop(error)
+        told = f"it ends the program (sys.exit({error}))" if isinstance(error, SystemExit) else in_words(error)
         raise ConfigError(f"{field}: {path!r} cannot be imported: {told}. Write it as package.module:name") from error
     finally:
         if added:

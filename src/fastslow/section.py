@@ -1,10 +1,15 @@
 """What a section of the config is made of. Each section is declared by the component that it configures, in `settings.py`."""
 
 import math
+import os
+import re
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
+
+from fastslow.text import shown
 
 MOST = 10**9
 """No count of a config is larger: what lies beyond is a slip of the keyboard, and some of it would never end."""
@@ -17,6 +22,8 @@ PositiveNumber = Annotated[float, Field(gt=0.0)]
 NonNegativeNumber = Annotated[float, Field(ge=0.0)]
 FROM_LIST = BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value)
 """For an option that holds a tuple: YAML has lists alone."""
+VARIABLE_NAME = re.compile(r"[A-Z][A-Z0-9]*(_[A-Z0-9]+)+")
+"""What names of environment variables look like, and keys do not."""
 OURS = "ours"
 """The source of what the paper leaves open."""
 
@@ -24,7 +31,7 @@ OURS = "ours"
 class Section(BaseModel):
     """A part of the config: strict types, finite numbers, no unknown keys."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, hide_input_in_errors=True)
 
     @field_validator("*")
     @classmethod
@@ -51,6 +58,50 @@ def check_readable(value: Any, level: int = 0) -> None:
     elif isinstance(value, (list, tuple)):
         for part in value:
             check_readable(part, level + 1)
+
+
+def check_address(url: str) -> str:
+    """A server's address as it is. Raises ValueError for what is none, or may hold a key; what may hold one is not repeated.
+
+    It is looked at when the config is read: what a config holds is written down, also where nobody will ever call there.
+    """
+    try:
+        parts = urlsplit(url)
+        valid = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port is None or parts.port > 0)
+    except ValueError:
+        valid = False
+    if not valid or url != url.strip():
+        what = shown(url) if not set("@?#") & set(url) else "what stands here (not repeated: it may hold a key)"
+        raise ValueError(f"{what} is no address: write it as http://HOST:PORT/v1 or https://HOST/v1")
+    if parts.username or parts.password:
+        raise ValueError(
+            "holds a user name or a password: put the key into an environment variable, and name that in api_key_env"
+        )
+    if parts.query or parts.fragment or url.endswith(("?", "#")):
+        raise ValueError(
+            f"the address at {parts.hostname!r} goes on behind a '?' or '#', where keys often stand (not repeated here): put "
+            "the key into an environment variable, name that in api_key_env, and end the address before it"
+        )
+    return url
+
+
+def check_variable(name: str) -> str:
+    """The name of an environment variable. Raises ValueError for what may be a key, which is repeated nowhere."""
+    if not (VARIABLE_NAME.fullmatch(name) or name in os.environ):
+        raise ValueError(
+            "no environment variable has the name that stands here (it is not repeated, since it may be a key): export the "
+            "key, say as REFLECTION_API_KEY, and write that name here"
+        )
+    return name
+
+
+def _check_variable(name: str, info: ValidationInfo) -> str:
+    # A recorded run may be another machine's, whose variables are not known.
+    return name if info.context and info.context.get("recorded") else check_variable(name)
+
+
+Address = Annotated[str, AfterValidator(check_address)]
+VariableName = Annotated[str, AfterValidator(_check_variable)]
 
 
 def option(

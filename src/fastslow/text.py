@@ -40,7 +40,10 @@ _SHORT.maxlong = 60
 
 def shown(value: object) -> str:
     """A value as an error message repeats it: its `repr`, cut in the middle where it is long, or deep, or holds itself."""
-    return _SHORT.repr(value)
+    try:
+        return _SHORT.repr(value)
+    except Exception:  # an integer of more digits than Python writes down
+        return f"<{type(value).__name__} that cannot be shown>"
 
 
 def shortened(text: str, characters: int) -> str:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from types import FrameType, TracebackType
 from typing import Any, TypeVar
 
-from fastslow.errors import ElsewhereError, LateError
+from fastslow.errors import ElsewhereError, LateError, in_words
 
 T = TypeVar("T")
 Value = TypeVar("Value")
@@ -107,7 +107,7 @@ def _call(index: int, call: Callable[[], Any], finished: "queue.SimpleQueue[tupl
     try:
         outcome = Outcome(call(), seconds=time.perf_counter() - start)
     except BaseException as error:  # somebody else's code may end its thread, or raise what is no Exception
-        told = str(error) if isinstance(error, ElsewhereError) else f"{type(error).__name__}: {error}"
+        told = str(error) if isinstance(error, ElsewhereError) else f"{type(error).__name__}: {in_words(error)}"
         outcome = Outcome(failure=told, seconds=time.perf_counter() - start)
     finished.put((index, outcome))
 

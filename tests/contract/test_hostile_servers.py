@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 
+from fastslow.config import parse_config
 from fastslow.errors import ConfigError, ReflectionError
 from fastslow.fast.optimiser import Candidate, Usage
 from fastslow.fast.proposers.base import Example, Proposal, ProposalRequest, propose_all
-from fastslow.fast.proposers.registry import build_proposer, check_proposer
+from fastslow.fast.proposers.registry import build_proposer
+from fastslow.fast.proposers.secrets import redact
 from fastslow.fast.proposers.settings import ProposerConfig, proposer_config
 from fastslow.runs.directory import RunDirectory
 from fastslow.types import Prompt
@@ -182,18 +184,59 @@ def test_a_key_is_not_cut_in_half_by_a_long_message_nor_are_escape_sequences_rep
     assert "\x1b" not in str(found)
 
 
+def refused(method: str, **proposer: Any) -> str:
+    """What is said of a config with this proposer, also of a run that will never ask it."""
+    fast = {"proposer": {"kind": "openai", "model": "x", "base_url": "http://host/v1", **proposer}}
+    with pytest.raises(ConfigError) as caught:
+        parse_config({"model": {"name": "x"}, "task": {"name": "lab"}, "method": method, "fast": fast})
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("method", ["fst", "rl"])
 @pytest.mark.parametrize("end", ["?key=hunter2hunter2", "?hunter2", "#hunter2"])
-def test_an_address_with_a_query_is_refused_and_not_repeated(kind: str, end: str) -> None:
-    with pytest.raises(ConfigError, match=r"fast\.proposer\.base_url: .*api_key_env") as caught:
-        check_proposer(config(kind, f"http://host/v1{end}"))
-    assert "hunter2" not in str(caught.value)
-    with pytest.raises(ConfigError, match=r"fast\.proposer\.base_url: .* is not an address") as caught:
-        check_proposer(config(kind, f"host/v1{end}"))
-    assert "hunter2" not in str(caught.value)
+def test_an_address_with_a_query_is_refused_and_not_repeated(end: str, method: str) -> None:
+    said = refused(method, base_url=f"http://host/v1{end}")
+    assert said.startswith("fast.proposer.base_url: ") and "api_key_env" in said and "hunter2" not in said
+    said = refused(method, base_url=f"host/v1{end}")
+    assert "is no address" in said and "hunter2" not in said
+    assert "hunter2" not in refused(method, base_url=[f"http://host/v1{end}"])
+    said = refused(method, base_url="http://me:hunter2@host/v1")
+    assert "holds a user name or a password" in said and "hunter2" not in said
 
 
+@pytest.mark.parametrize("method", ["fst", "rl"])
 @pytest.mark.parametrize("pasted", [KEY, "AKIAIOSFODNN7EXAMPLE", "sk_live_abcdefgh", "0123abcdef", "a\0b"])
-def test_a_key_in_the_place_of_its_variables_name_is_not_repeated(kind: str, pasted: str) -> None:
-    with pytest.raises(ConfigError, match="no environment variable has the name that stands here") as caught:
-        check_proposer(config(kind, "http://host/v1", api_key_env=pasted))
-    assert pasted not in str(caught.value)
+def test_a_key_in_the_place_of_its_variables_name_is_not_repeated(method: str, pasted: str) -> None:
+    said = refused(method, api_key_env=pasted)
+    assert "no environment variable has the name that stands here" in said and pasted not in said
+    for wrong in ([pasted], {pasted: 1}):
+        said = refused(method, api_key_env=wrong)
+        assert "fast.proposer.api_key_env" in said and pasted not in said
+
+
+def test_a_key_in_the_place_of_a_section_is_not_repeated() -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_config({"model": {"name": "x"}, "task": {"name": "lab"}, "fast": {"proposer": KEY}})
+    assert "fast.proposer" in str(caught.value) and KEY not in str(caught.value)
+
+
+def test_a_finish_reason_is_a_word_without_the_key(monkeypatch: Any) -> None:
+    monkeypatch.setenv(KEY_ENV, KEY)
+    found = outcome("openai", completion(finish_reason=KEY + "x" * 1_000_000))
+    assert isinstance(found, ReflectionError)
+    assert "sk-test" not in str(found) and len(str(found)) < 300
+
+
+def test_a_key_in_the_usage_is_not_repeated(monkeypatch: Any, caplog: Any) -> None:
+    monkeypatch.setenv(KEY_ENV, KEY)
+    usage = {"prompt_tokens": KEY, "completion_tokens": 1, "total_tokens": 1}
+    with ChatServer([completion(usage=usage)]) as server, caplog.at_level(logging.WARNING, "fastslow"):
+        proposer: Any = build_proposer(config("openai", server.url), None)  # type: ignore[arg-type]
+        proposer.propose(PARENT, "system", [], seed=1)
+    assert "usage.prompt_tokens is a value of type str" in caplog.text and KEY not in caplog.text
+
+
+@pytest.mark.parametrize("key", ["it's-a-\\-key-0123", "ke\x1by-0123456789"])
+def test_a_key_is_blotted_out_as_python_and_json_write_it(key: str) -> None:
+    for text in (key, f"refused: {key!r}", json.dumps({"got": key})):
+        assert "0123" not in redact(text, [key])

@@ -165,6 +165,16 @@ def test_a_dry_run_checks_and_explains_and_writes_nothing(tiny_model_dir: Path, 
     assert "no train problems" in err
 
 
+def test_a_dry_run_steers_no_terminal(tmp_path: Path) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text(
+        'model: {name: package:fastslow.lab/model}\ntask: {name: lab, seed_prompt: {system: x, "skill:a\\e[31m\\u202e": y}}\n'
+    )
+    _, out, err = call("train", config, "--dry-run")
+    said = out + err
+    assert "skill:a" in said and "\x1b" not in said and "\u202e" not in said
+
+
 @pytest.mark.slow
 def test_ctrl_c_finishes_the_step_saves_and_says_how_to_go_on(tiny_model_dir: Path, tmp_path: Path) -> None:
     for name in ("whole", "cut"):

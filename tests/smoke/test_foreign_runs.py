@@ -95,10 +95,49 @@ def test_a_name_that_is_a_file_is_code(name: str, foreign: Path) -> None:
     assert f"tracker: {name!r}" in named_code(read_config(foreign))
 
 
+NO_MODULES = (
+    "attack-x:Task",
+    "1attack:Task",
+    "a b:Task",
+    "mod:sub:Task",
+    " attack:Task",
+    "package:Task",
+    "attack:Task ",
+)
+
+
+@pytest.mark.parametrize("name", NO_MODULES)
+def test_what_is_no_import_path_is_never_imported(name: str, foreign: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    module = name.rpartition(":")[0]
+    (foreign.parent / f"{module}.py").write_text(MODULE.format(place=str(foreign.parent / "it-ran")))
+    for key in ("task", "tracker"):
+        tree = yaml.safe_load((foreign / "config.yaml").read_text())
+        tree["task"], tree["tracker"] = {"name": "toy:LettersTask"}, "none"
+        tree[key] = name if key == "tracker" else {"name": name}
+        (foreign / "config.yaml").write_text(yaml.safe_dump(tree))
+        assert main(["train", "--resume", str(foreign), "--dry-run", "--trust-code"]) == 2
+        assert "import path" in capsys.readouterr().err
+    assert not (foreign.parent / "it-ran").exists()
+
+
+def test_a_foreign_run_sends_no_key_to_a_server_of_its_own(
+    foreign: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SOME_OTHER_KEY", "of-the-user")
+    tree = yaml.safe_load((foreign / "config.yaml").read_text())
+    tree["task"] = {"name": "star_graph"}
+    url = "http://127.0.0.1:9/v1"
+    tree["fast"]["proposer"] = {"kind": "openai", "model": "x", "base_url": url, "api_key_env": "SOME_OTHER_KEY"}
+    (foreign / "config.yaml").write_text(yaml.safe_dump(tree))
+    assert main(["train", "--resume", str(foreign), "--dry-run"]) == 2
+    said = capsys.readouterr().err
+    assert f"fast.proposer.base_url: '{url}'" in said and "fast.proposer.api_key_env: 'SOME_OTHER_KEY'" in said
+
+
 def test_with_the_flag_it_runs_and_is_said(foreign: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         assert main([*COMMANDS["export"](foreign), "--trust-code"]) == 0
-    assert "is not this user's run, and its code runs now: task.name: 'attack:Task'" in caplog.text
+    assert "is not this user's run, and what it names is used now: task.name: 'attack:Task'" in caplog.text
     assert (foreign.parent / "it-ran").exists()
 
 

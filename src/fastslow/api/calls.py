@@ -191,7 +191,7 @@ def _config(
     given = Given({}) if plain else collect_for(Path(str(resume)), objects, settings, config)
     made = config if isinstance(config, Config) and plain else parsed(given, recorded=True)
     if resume is not None:
-        check_trusted(Path(resume), made, trust_code=trust_code)
+        check_trusted(Path(resume), made, trust_code=trust_code, trains=True)
     return made, given
 
 

@@ -94,13 +94,13 @@ def _train(options: argparse.Namespace) -> int:
     if options.resume is not None:
         config = resumed_config(options.resume, options.set)
         check_lent(config.model_dump(mode="json"), options.resume)
-        check_trusted(options.resume, config, trust_code=options.trust_code)
+        check_trusted(options.resume, config, trust_code=options.trust_code, trains=True)
     else:
         config = load_config(options.config, options.set)
     if options.dry_run:
         from fastslow.plan import describe
 
-        print(describe(config, resume=options.resume))
+        print(printable(describe(config, resume=options.resume)))
         return 0
     from fastslow.cli.progress import make_observer
 

@@ -11,11 +11,13 @@ from fastslow.config.options import kinds_of, sections_of
 from fastslow.config.run import Config
 from fastslow.config.yaml_text import read_yaml
 from fastslow.errors import ConfigError
+from fastslow.redact import redact_text
 from fastslow.resources import pages, resolve_path
 from fastslow.slow.settings import loss_defaults
 from fastslow.text import shortened, shown
 
 LONGEST_MESSAGE = 1000
+NOT_REPEATED = ("api_key_env", "base_url")
 MOST_MESSAGES = 12
 """Of wrong fields: a section that stands at the wrong level has dozens, and one reason."""
 
@@ -55,7 +57,7 @@ def parse_config(tree: dict[str, object], *, recorded: bool = False) -> Config:
         messages = [_explain(detail) for detail in error.errors()]
         if len(messages) > MOST_MESSAGES:
             messages[MOST_MESSAGES:] = [f"and {len(messages) - MOST_MESSAGES} more"]
-        raise ConfigError("\n".join(messages)) from None
+        raise ConfigError(redact_text("\n".join(messages))) from None
 
 
 def with_overrides(config: Config, overrides: Sequence[str]) -> Config:
@@ -112,7 +114,10 @@ def _explain(detail: Any) -> str:
         return f"{field}.{name}: {shown(value.get(name))} is unknown: take one of {detail['ctx']['expected_tags']}"
     if kind == "float_type" and isinstance(value, str):
         return f"{field}: {shown(value)} is text to YAML. Write the number with a dot and a sign, for example 1.0e-6"
-    return f"{field}: {detail['msg']}, got {shown(value)}"
+    secret = field.rpartition(".")[2] in NOT_REPEATED
+    return (
+        f"{field}: {detail['msg']}, got {'what is not repeated, since it may hold a key' if secret else shown(value)}"
+    )
 
 
 def _walk(location: Sequence[object]) -> tuple[list[str], type[BaseModel] | None, list[type[BaseModel]]]:

@@ -8,6 +8,7 @@ from fastslow.deploy.server import Defaults, ModelServer
 from fastslow.deploy.settings import AT_ONCE, MAX_REQUEST_BYTES
 from fastslow.deploy.target import find_target
 from fastslow.errors import ConfigError, positive
+from fastslow.section import check_variable
 from fastslow.tasks.agents.endpoint import HOST
 
 MOST_KEY_CHARS = 1000
@@ -71,6 +72,10 @@ def key_of(variable: str | None) -> str | None:
     """The key that an environment variable holds. Raises ConfigError where it holds none."""
     if variable is None:
         return None
+    try:
+        check_variable(variable)
+    except ValueError as error:
+        raise ConfigError(f"--api-key-env: {error}") from None
     key = os.environ.get(variable, "")
     if not key or len(key) > MOST_KEY_CHARS:
         raise ConfigError(f"--api-key-env: the environment variable {variable!r} holds no key: set it")

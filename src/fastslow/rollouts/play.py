@@ -12,6 +12,7 @@ is masked and counted. So is one whose context is too long from the start.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from fastslow.errors import in_words, let_stop
 from fastslow.rollouts.agents import AgentWaves
 from fastslow.rollouts.settings import EpisodesConfig
 from fastslow.rollouts.waves import Live, Waves
@@ -174,9 +175,10 @@ def _open(task: Task, request: RolloutRequest, number: int) -> Live:
     seed = derive_seed(request.seed, "episode", number)
     try:
         return Live(request.problem, task.episode(request.problem, request.prompt), seed)
-    except (Exception, SystemExit) as error:  # an environment's own code
+    except BaseException as error:  # an environment's own code
+        let_stop(error)
         live = Live(request.problem, None, seed)
-        live.fail(f"the environment could not be made: {type(error).__name__}: {error}")
+        live.fail(f"the environment could not be made: {type(error).__name__}: {in_words(error)}")
         return live
 
 

@@ -9,7 +9,6 @@ import hashlib
 import hmac
 import logging
 import os
-import re
 import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -17,6 +16,7 @@ from pathlib import Path
 
 from fastslow.config import Config
 from fastslow.errors import ConfigError
+from fastslow.extension import is_import_path
 from fastslow.runs.files import CONFIG, EXPORT
 from fastslow.text import printable, shown
 
@@ -24,9 +24,6 @@ MARK = ".made-by"
 FLAG = "--trust-code"
 
 logger = logging.getLogger(__name__)
-_OBJECT = re.compile(r"\s*[^\W\d][\w.]*:[^\W\d][\w.]*\s*")
-_IN_FILE = re.compile(r".*\.py:[^\W\d][\w.]*\s*", re.DOTALL)
-_BUILT_IN = ("reasoning_gym:", "package:")
 
 
 def leave_mark(run: Path) -> None:
@@ -51,34 +48,44 @@ def is_own(run: Path) -> bool:
 
 def named_code(config: Config) -> list[str]:
     """The code besides fastslow's own that a config names, each as `key: name`."""
-    found = [f"{key}: {shown(value)}" for key, value in _texts(config.model_dump(mode="json"), "") if _is_object(value)]
+    found = [
+        f"{key}: {shown(value)}" for key, value in _texts(config.model_dump(mode="json"), "") if is_import_path(value)
+    ]
     if config.model.trust_remote_code:
         found.append(f"model.trust_remote_code: the code that comes with {shown(config.model.name)}")
     return found
 
 
-def check_trusted(run: Path, config: Config, *, trust_code: bool) -> None:
-    """Say whose code is about to run, where it is not this user's run.
+def named_servers(config: Config, *, trains: bool) -> list[str]:
+    """The servers that a config names, and the variables whose values they would get. `trains`: reflection is asked, too."""
+    tree = config.model_dump(mode="json")
+    sections = {"fast.proposer": tree["fast"].get("proposer") if trains else None, "tinker": tree["tinker"]}
+    return [
+        f"{name}.{key}: {shown(section[key])}"
+        for name, section in sections.items()
+        if section
+        for key in ("base_url", "api_key_env")
+        if section.get(key) is not None
+    ]
 
-    Raises: ConfigError, before anything is imported, where there is such code and it was not said to be trusted.
+
+def check_trusted(run: Path, config: Config, *, trust_code: bool, trains: bool = False) -> None:
+    """Say whose code is about to run, and what server is about to be asked, where it is not this user's run.
+
+    Raises: ConfigError, before anything is imported, where there is such a thing and it was not said to be trusted.
     """
-    code = named_code(config)
-    if not code or is_own(run):
+    named = [*named_code(config), *named_servers(config, trains=trains)]
+    if not named or is_own(run):
         return
-    named = printable("; ".join(code))
+    words = printable("; ".join(named))
     if not trust_code:
         raise ConfigError(
-            f"{printable(str(run))!r} was not made by this user on this machine, or its config was changed since, and what it "
-            f"names would run here: {named}. Read that code; where you trust it, add {FLAG} (trust_code in Python). `fastslow "
-            "report` and `fastslow prompts` show a run without its code"
+            f"{printable(str(run))!r} was not made by this user on this machine, or its config was changed since. Code that it "
+            f"names would run here, and servers that it names would get what is sent from here, keys included: {words}. "
+            f"Where you trust all of them, add {FLAG} (trust_code in Python). `fastslow report` and `fastslow prompts` show a "
+            "run without its code"
         )
-    logger.warning("%s is not this user's run, and its code runs now: %s", printable(str(run)), named)
-
-
-def _is_object(value: str) -> bool:
-    if _IN_FILE.fullmatch(value):
-        return True
-    return _OBJECT.fullmatch(value) is not None and not value.strip().startswith(_BUILT_IN)
+    logger.warning("%s is not this user's run, and what it names is used now: %s", printable(str(run)), words)
 
 
 def _texts(value: object, key: str) -> Iterator[tuple[str, str]]:

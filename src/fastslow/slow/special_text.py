@@ -29,7 +29,7 @@ class Disguise:
         if isinstance(value, str):
             return self.markers.pattern.sub(lambda found: f"{self._word}{self.markers.index[found[0]]}q", value)
         if isinstance(value, Mapping):
-            return {key: self.put_on(item) for key, item in value.items()}
+            return {self.put_on(key): self.put_on(item) for key, item in value.items()}
         return [self.put_on(item) for item in value] if isinstance(value, list | tuple) else value
 
     def take_off(self, text: str) -> str:
@@ -93,7 +93,8 @@ def _texts(value: object) -> Iterator[str]:
     if isinstance(value, str):
         yield value
     elif isinstance(value, Mapping):
-        for item in value.values():
+        for key, item in value.items():
+            yield from _texts(key)
             yield from _texts(item)
     elif isinstance(value, list | tuple):
         for item in value:

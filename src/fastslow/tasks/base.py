@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from fastslow.errors import ElsewhereError, FastslowError, LateError, TaskError
+from fastslow.errors import ElsewhereError, FastslowError, LateError, TaskError, let_stop
 from fastslow.tasks.components import SKILL, TOOL, Described, descriptions_of, texts_of, with_skills
 from fastslow.tasks.episode import Episode, OneTurn
 from fastslow.tasks.failures import LONGEST_REASON as LONGEST_REASON
@@ -159,7 +159,8 @@ class Task(ABC):
         if not self.scores_alone:
             try:
                 return self._batch(limit, rows)
-            except (Exception, SystemExit) as error:  # a scorer that ends its program must not end this one
+            except BaseException as error:  # a scorer that ends its program must not end this one
+                let_stop(error)
                 if isinstance(error, FastslowError) and not isinstance(error, LateError | ElsewhereError):
                     raise
                 if len(rows) == 1:
@@ -188,7 +189,8 @@ class Task(ABC):
         try:
             asked = functools.partial(self.score, problem, completion)
             score = asked() if limit is None else limit.call(asked)
-        except (Exception, SystemExit) as error:  # a scorer that ends its program must not end this one
+        except BaseException as error:
+            let_stop(error)
             return failure_of(error)
         return check_score(score, problem)
 
@@ -347,7 +349,7 @@ def check_score(score: Score, problem: Problem) -> Score:
             ) from None
     if not 0.0 <= score.reward <= 1.0:
         raise TaskError(
-            f"the scorer returned reward {score.reward!r} for problem {problem.id!r}: rewards lie in [0, 1]"
+            f"the scorer returned reward {shown(score.reward)} for problem {problem.id!r}: rewards lie in [0, 1]"
         )
     feedback = shortened(storable(score.feedback), LONGEST_FEEDBACK)
     return score if feedback == score.feedback else Score(score.reward, feedback)

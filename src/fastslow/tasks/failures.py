@@ -5,7 +5,7 @@ import traceback
 from dataclasses import dataclass
 
 from fastslow import threads
-from fastslow.errors import ElsewhereError, LateError
+from fastslow.errors import ElsewhereError, LateError, in_words
 from fastslow.text import printable, shortened, storable
 
 LONGEST_REASON = 2_000
@@ -23,7 +23,7 @@ class ScoringFailure:
 
 def reason_of(error: BaseException) -> str:
     """An exception of a scorer in words that a file can hold."""
-    told = str(error) if isinstance(error, LateError | ElsewhereError) else f"{type(error).__name__}: {error}"
+    told = str(error) if isinstance(error, LateError | ElsewhereError) else f"{type(error).__name__}: {in_words(error)}"
     return shortened(storable(told), LONGEST_REASON)
 
 

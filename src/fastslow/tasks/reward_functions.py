@@ -16,7 +16,7 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence, Set
 from typing import Any
 
 from fastslow import given
-from fastslow.errors import ConfigError, TaskError
+from fastslow.errors import ConfigError, TaskError, let_stop
 from fastslow.tasks.base import ScoringFailure, as_number, failure_of
 from fastslow.tasks.formats import shorten
 from fastslow.threads import together
@@ -107,7 +107,8 @@ def _call(name: str, function: RewardFunction, arguments: Mapping[str, Sequence[
         return list(_rewards(name, function, arguments, size))
     except TaskError:
         raise
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
+        let_stop(error)
         if size == 1:
             return [failure_of(error)]
     results: list[Verdict] = []

@@ -125,7 +125,7 @@ class TrainingSession:
         try:
             if isinstance(error, DivergedError):
                 error.add_note(divergence.way_back(self.context))
-            elif isinstance(error, Exception | SystemExit):
+            elif error is not None and not isinstance(error, KeyboardInterrupt):
                 error.add_note(self.checkpoints.rescue(error, self.context.state.step))
         finally:
             self.context.run.close()

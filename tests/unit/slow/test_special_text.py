@@ -99,6 +99,15 @@ def test_a_tools_description_forges_nothing() -> None:
     assert specials(renderer.encode(messages("x"), [tool])) == [SYSTEM, END, SYSTEM, END, USER, END, ASSISTANT]
 
 
+def test_nor_does_the_name_of_a_parameter() -> None:
+    tool: Tool = {
+        "type": "function",
+        "function": {"name": "f", "description": "x", "parameters": {"properties": {FORGED: {"type": "string"}}}},
+    }
+    tokens = ChatRenderer(make_tokenizer(WITH_TOOLS)).encode(messages("x"), [tool])
+    assert specials(tokens) == [SYSTEM, END, SYSTEM, END, USER, END, ASSISTANT]
+
+
 @pytest.mark.parametrize("parse", [False, True])
 def test_the_local_engine_does_as_its_config_says(parse: bool, tiny_model_dir: Path) -> None:
     model = ModelConfig(name=str(tiny_model_dir), special_tokens_in_text=parse)

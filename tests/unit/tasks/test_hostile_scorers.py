@@ -1,5 +1,6 @@
 """Scorers that end the program, return what is no score, or say too much: no traceback, and nothing lost."""
 
+import asyncio
 import sys
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,45 @@ def test_a_reward_that_is_none_is_named(reward: Any) -> None:
         score(lambda: Score(reward, ""))
 
 
+def test_a_reward_of_more_digits_than_python_writes_is_named() -> None:
+    with pytest.raises(TaskError, match="<int that cannot be shown> for problem 'p'"):
+        score(lambda: Score(10**5000, ""))
+
+
+class Odd(ValueError):
+    """Its words are none."""
+
+    def __str__(self) -> str:
+        return 7  # type: ignore[return-value]
+
+
+class Ends(ValueError):
+    def __str__(self) -> str:
+        sys.exit(0)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [GeneratorExit(), BaseExceptionGroup("g", [KeyError()]), asyncio.CancelledError(), Odd(), Ends(), SystemExit(0)],
+    ids=lambda error: type(error).__name__,
+)
+def test_whatever_a_scorer_raises_masks_its_rollout(error: BaseException) -> None:
+    def fails() -> Score:
+        raise error
+
+    failed = score(fails)
+    assert isinstance(failed, ScoringFailure)
+    assert failed.reason.startswith(type(error).__name__)
+
+
+def test_ctrl_c_in_a_scorer_is_no_failure_of_the_scorer() -> None:
+    def fails() -> Score:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        score(fails)
+
+
 def test_words_that_no_file_can_hold_are_replaced_and_endless_ones_cut() -> None:
     assert check_score(Score(0.5, "a\ud800b"), PROBLEM).feedback == "a\N{REPLACEMENT CHARACTER}b"
     found = check_score(Score(0.5, "x" * 10_000_000), PROBLEM)
@@ -89,6 +129,13 @@ def test_a_module_that_ends_the_program_cannot_be_imported(tmp_path: Path, monke
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(ConfigError, match=r"task.name: .* cannot be imported: it ends the program \(sys.exit\(0\)\)"):
         load_object("ends_the_program:Task", "task.name")
+
+
+def test_nor_can_one_that_raises_what_is_no_exception(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "raises_oddly.py").write_text("raise GeneratorExit('no more')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ConfigError, match=r"task.name: .* cannot be imported: no more"):
+        load_object("raises_oddly:Task", "task.name")
 
 
 def test_sys_exit_never_ends_a_command_with_status_0(

@@ -5,7 +5,6 @@ The client libraries' own retries are off, so that every attempt is counted here
 
 import math
 import random
-import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -13,7 +12,6 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import partial
 from typing import TypeVar
-from urllib.parse import urlsplit
 
 from fastslow.errors import ConfigError, ReflectionError
 from fastslow.fast.optimiser import Usage
@@ -23,7 +21,7 @@ from fastslow.fast.proposers.replies import BrokenReply
 from fastslow.fast.proposers.secrets import api_key, redact
 from fastslow.fast.proposers.settings import RemoteConfig
 from fastslow.seeding import derive_seed
-from fastslow.text import printable, shortened, shown, storable
+from fastslow.text import printable, shortened, storable
 from fastslow.threads import side_by_side, together
 from fastslow.types import Message
 
@@ -150,15 +148,13 @@ def retry_after(error: Exception) -> float | None:
     except ValueError:
         try:
             seconds = (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds()
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             return None
     return max(0.0, seconds) if math.isfinite(seconds) else None
 
 
 def check_remote(config: RemoteConfig) -> None:
-    """Raises ConfigError for an address that is none, a missing key, a template that lacks a field, or half a price."""
-    if config.base_url is not None:
-        _check_url(config.base_url)
+    """Raises ConfigError for a missing key, a template that lacks a field, or half a price."""
     api_key(config)
     Wording.of(config)
     if (config.usd_per_million_input_tokens is None) != (config.usd_per_million_output_tokens is None):
@@ -174,27 +170,3 @@ def _header(error: Exception, name: str) -> str | None:
         getattr(getattr(error, "response", None), "headers", None),
     )
     return next((str(source[name]) for source in sources if source and name in source), None)
-
-
-def _check_url(url: str) -> None:
-    try:
-        parts = urlsplit(url)
-        valid = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port is None or parts.port > 0)
-    except ValueError:
-        valid = False
-    if not valid or url != url.strip():
-        what = shown(url) if not re.search("[@?#]", url) else "what stands here (not repeated: it may hold a key)"
-        raise ConfigError(
-            f"fast.proposer.base_url: {what} is not an address: write it as http://host:port/v1 or https://host/v1"
-        )
-    if parts.username or parts.password:
-        raise ConfigError(
-            f"fast.proposer.base_url: holds a user or password for {parts.hostname!r}: put the key into an environment "
-            "variable and name that in fast.proposer.api_key_env"
-        )
-    if parts.query or parts.fragment:
-        raise ConfigError(
-            f"fast.proposer.base_url: the address at {parts.hostname!r} goes on behind a '?' or '#', where keys often stand "
-            "(not repeated here): put the key into an environment variable, name that in fast.proposer.api_key_env, and end "
-            "the address before it"
-        )

@@ -12,11 +12,13 @@ from fastslow.fast.optimiser import Usage
 from fastslow.fast.proposers.reflection import Reply
 from fastslow.fast.proposers.secrets import redact
 from fastslow.fast.proposers.settings import RemoteConfig
-from fastslow.text import shown
+from fastslow.text import printable, shortened, shown
 
 MOST_TOKENS = 10**8
 """No call of any model reads or writes that many tokens: more is a mistake, and is not booked."""
 LONG_SECRET = 16
+LONGEST_REASON = 100
+"""Characters of a finish reason that are kept: it is a word."""
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +42,8 @@ class ReplyReader:
         refusal = None
         if any(secret in text for secret in self._echoes):
             text, refusal = redact(text, self._echoes), "the reply repeats a key or another secret of the environment"
+        if finish_reason is not None:
+            finish_reason = shortened(printable(redact(finish_reason, self._echoes)), LONGEST_REASON)
         return Reply(text, finish_reason, self._usage(response, list_price), refusal)
 
     def _usage(self, response: object, list_price: Callable[[], float | None]) -> Usage:
@@ -95,7 +99,9 @@ def _tokens(usage: object, name: str) -> int:
     value = _member(usage, name)
     if value is None:
         return 0
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= MOST_TOKENS:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise BrokenReply(f"usage.{name} is {_kind(value)} instead of a number")
+    if not 0 <= value <= MOST_TOKENS:
         raise BrokenReply(f"usage.{name} is {shown(value)}")
     return int(value)
 

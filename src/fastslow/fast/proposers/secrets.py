@@ -1,5 +1,6 @@
 """The key of a reflection server: where it comes from, and how it stays out of every message and prompt."""
 
+import json
 import os
 import re
 from collections.abc import Sequence
@@ -9,13 +10,12 @@ from fastslow.fast.proposers.settings import RemoteConfig
 
 NO_KEY = "no-key"
 SECRET_NAME = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD)$")
-VARIABLE_NAME = re.compile(r"[A-Z][A-Z0-9]*(_[A-Z0-9]+)+")
-"""What names of environment variables look like, and keys do not."""
 
 
 def redact(text: str, secrets: Sequence[str]) -> str:
-    """The text with every secret blotted out."""
-    for secret in sorted(secrets, key=len, reverse=True):
+    """The text with every secret blotted out, also where a client library repeats it as Python or JSON writes it."""
+    written = {form for secret in secrets for form in (secret, repr(secret)[1:-1], json.dumps(secret)[1:-1])}
+    for secret in sorted(written, key=len, reverse=True):
         text = text.replace(secret, "[secret]")
     return text
 
@@ -34,12 +34,6 @@ def api_key(config: RemoteConfig) -> str | None:
     value = os.environ.get(name, "").strip() if "\0" not in name else ""
     if value:
         return value
-    if not VARIABLE_NAME.fullmatch(name):
-        # A key that was pasted here is repeated nowhere.
-        raise ConfigError(
-            "fast.proposer.api_key_env: no environment variable has the name that stands here (it is not repeated, since it "
-            "may be a key): export the key of the reflection LM, say as REFLECTION_API_KEY, and write that name here"
-        )
     raise ConfigError(
         f"fast.proposer.api_key_env: the environment variable {name!r} is not set: export it with the key of the reflection "
         "LM, or leave api_key_env out for a server without a key"

@@ -5,7 +5,17 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, TypeAdapter, ValidationInfo
 
-from fastslow.section import NonNegative, NonNegativeNumber, Positive, PositiveNumber, Section, drop_foreign, option
+from fastslow.section import (
+    Address,
+    NonNegative,
+    NonNegativeNumber,
+    Positive,
+    PositiveNumber,
+    Section,
+    VariableName,
+    drop_foreign,
+    option,
+)
 
 MODEL_SOURCE = "settings: `litellm`, gpt-5.2; the default `lesson` is ours"
 PRICE = "a price, where LiteLLM does not know it"
@@ -89,8 +99,8 @@ class RemoteConfig(ReflectionConfig):
     """What every proposer that asks a server has."""
 
     model: str | None = option(None, "the reflection LM", unit="a name", source=MODEL_SOURCE)
-    base_url: str | None = option(None, "the server that it is on", unit="address")
-    api_key_env: str | None = option(
+    base_url: Address | None = option(None, "the server that it is on", unit="address")
+    api_key_env: VariableName | None = option(
         None,
         "the environment variable that holds the key",
         unit="name of a variable",

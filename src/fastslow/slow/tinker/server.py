@@ -18,7 +18,6 @@ from urllib.parse import urlsplit
 
 from fastslow.errors import ConfigError, ServerError
 from fastslow.slow.tinker.settings import TinkerConfig
-from fastslow.text import shown
 
 if TYPE_CHECKING:
     from tinker import ServiceClient
@@ -43,7 +42,6 @@ def check_server(config: TinkerConfig, base_model: str) -> None:
     """Raises ConfigError where the SDK, the key or the server is missing, or the server has another model."""
     if find_spec("tinker") is None:
         raise ConfigError("engine: 'tinker' needs the SDK: pip install 'fastslow[tinker]'")
-    _check_address(config.base_url)
     api_key(config)
     _await_server(config)
     models = [model["model_name"] for model in _models(config)]
@@ -174,26 +172,6 @@ def _unpack(file: IO[bytes], directory: Path) -> None:
                 with (directory / name).open("wb") as out:
                     while part := content.read(1 << 20):
                         out.write(part)
-
-
-def _check_address(url: str) -> None:
-    """Raises ConfigError for what is no address, or may hold a key; what may hold one is not repeated."""
-    try:
-        parts = urlsplit(url)
-        valid = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port is None or parts.port > 0)
-    except ValueError:
-        valid = False
-    if not valid or url != url.strip():
-        what = shown(url) if not set("@?#") & set(url) else "what stands here (not repeated: it may hold a key)"
-        raise ConfigError(f"tinker.base_url: {what} is no address: write http://HOST:PORT")
-    if parts.username or parts.password:
-        raise ConfigError("tinker.base_url: holds a user name or a password: keys stand in the environment alone")
-    if parts.query or parts.fragment or url.endswith(("?", "#")):
-        raise ConfigError(
-            f"tinker.base_url: the address at {parts.hostname!r} goes on behind a '?' or '#', where keys often stand (not "
-            "repeated here): put the key into an environment variable, name that in tinker.api_key_env, and end the address "
-            "before it"
-        )
 
 
 def _answers(config: TinkerConfig, timeout_s: float) -> bool:

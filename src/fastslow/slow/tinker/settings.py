@@ -2,20 +2,20 @@
 
 from typing import Literal
 
-from fastslow.section import Positive, PositiveNumber, Section, option
+from fastslow.section import Address, Positive, PositiveNumber, Section, VariableName, option
 
 
 class TinkerConfig(Section):
     """The server of `engine: tinker`. The section may change when a run is resumed."""
 
-    base_url: str = option(meaning="its address, `http://HOST:PORT`", unit="address")
+    base_url: Address = option(meaning="its address, `http://HOST:PORT`", unit="address")
     backend: Literal["hosted", "jax", "fsdp", "megatron"] = option(
         meaning="`hosted`, or SkyRL's `jax`, `fsdp`, `megatron`",
         unit="a name",
         more="It says how the server sums losses and takes thresholds.",
     )
     base_model: str | None = option(None, "what the server calls the model; null: `model.name`", unit="a name")
-    api_key_env: str | None = option(
+    api_key_env: VariableName | None = option(
         None,
         "the environment variable that holds the key",
         unit="name of a variable",

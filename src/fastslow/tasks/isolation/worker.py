@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from fastslow.errors import FastslowError, TaskError
+from fastslow.errors import FastslowError, TaskError, let_stop
 from fastslow.tasks.base import SPLITS, Task, check_score, check_scores
 from fastslow.tasks.episode import Episode
 from fastslow.tasks.failures import ScoringFailure, place_of, reason_of
@@ -43,7 +43,8 @@ def main(descriptor: int, make: Callable[[TaskConfig], Task]) -> None:
         task = make(TaskConfig.model_validate(spec["task"]))
         problems = {problem.id: problem for split in SPLITS for problem in task.problems(split)}
         send(control, {"digest": digest(task)})
-    except (Exception, SystemExit) as error:  # somebody else's constructor
+    except BaseException as error:  # somebody else's constructor
+        let_stop(error)
         send(control, {"error": str(error) if isinstance(error, FastslowError) else reason_of(error)})
         return
     _fork_on_request(control, Copy(task, problems), spec["memory_bytes"])
@@ -135,7 +136,8 @@ class Copy:
                 reply = {"value": getattr(self, f"do_{name}")(*arguments)}
             except TaskError as error:
                 reply = {"task_error": str(error)}
-            except (Exception, SystemExit) as error:
+            except BaseException as error:
+                let_stop(error)
                 reply = {"failure": reason_of(error), "place": place_of(error)}
             if self.episode is not None:
                 reply["calls"] = int(getattr(self.episode, "tool_calls", 0))
@@ -149,7 +151,8 @@ class Copy:
         """The score of one completion."""
         try:
             score = self.task.score(self.problems[problem], completion)
-        except (Exception, SystemExit) as error:
+        except BaseException as error:
+            let_stop(error)
             return {"failure": reason_of(error), "place": place_of(error)}
         return _score_record(check_score(score, self.problems[problem]))
 
