@@ -167,9 +167,9 @@ def test_a_dry_run_checks_and_explains_and_writes_nothing(tiny_model_dir: Path, 
 
 def test_a_dry_run_steers_no_terminal(tmp_path: Path) -> None:
     config = tmp_path / "config.yaml"
-    config.write_text(
-        'model: {name: package:fastslow.lab/model}\ntask: {name: lab, seed_prompt: {system: x, "skill:a\\e[31m\\u202e": y}}\n'
-    )
+    task = {"name": "lab", "seed_prompt": {"system": "x", "skill:a\x1b[31m\u202e": "y"}}
+    model = {"name": "package:fastslow.lab/model"}
+    config.write_text(yaml.safe_dump({"model": model, "task": task, "sampling": {"max_tokens": 24}}))
     _, out, err = call("train", config, "--dry-run")
     said = out + err
     assert "skill:a" in said and "\x1b" not in said and "\u202e" not in said
