@@ -35,8 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     except SystemExit as error:
         # Only code that a config names ends the program so, and with status 0 nobody would see that nothing was done.
-        words = printable(f"code that the config names ended the program: sys.exit({told(error)})")
-        print(f"fastslow: {words}", file=sys.stderr)
+        words = told(error, f"code that the config names ended the program: sys.exit({error})")
+        print(f"fastslow: {printable(words)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         # What is still being tidied up ends without a word when it is pressed once more.

@@ -23,6 +23,7 @@ from fastslow.runs.files import is_run
 from fastslow.runs.owner import check_trusted
 from fastslow.runs.reader import Run
 from fastslow.runs.samples import context_of, sample_line
+from fastslow.runs.weights import checkpoint_of
 from fastslow.seeding import derive_seed
 from fastslow.slow.bare import is_bare
 from fastslow.slow.build import ADAPTER, build_engine
@@ -116,7 +117,7 @@ def evaluate(
     chosen = _problems(task, split, problems)
     named = _answered_under(settings, run) if prompt is None else [prompt]
     prompts = [found for name in named for found in resolve_prompts(name, task, run)]
-    adapter = _checkpoint(run, weights) if run is not None else _adapter(target)
+    adapter = _checkpoint(run, weights, settings.engine) if run is not None else _adapter(target)
     tell = tell or (lambda kind, payload: None)
     tell("phase", {"name": "loading"})
     engine = build_engine(settings, checkpoint=adapter, trains=False)
@@ -197,17 +198,9 @@ def _adapter(target: Path) -> Path | None:
     return target if (target / ADAPTER).is_file() else None
 
 
-def _checkpoint(run: Run, weights: str) -> Path | None:
+def _checkpoint(run: Run, weights: str, engine: str) -> Path | None:
     """The checkpoint's directory; None stands for the base weights."""
-    if weights == "base":
-        return None
-    steps = run.checkpoints
-    known = f"{str(run.path)!r} has {', '.join(f'step_{step}' for step in steps) or 'no checkpoint yet'}, and base"
-    if weights == "latest" and steps:
-        return run.path / "checkpoints" / f"step_{steps[-1]}"
-    if weights not in [f"step_{step}" for step in steps]:
-        raise ConfigError(f"weights: {weights!r} does not exist: {known}")
-    return run.path / "checkpoints" / weights
+    return None if weights == "base" else checkpoint_of(run, weights, engine=engine, others=", and base")
 
 
 def _problems(task: Task, split: Split, limit: int | None) -> Sequence[Problem]:

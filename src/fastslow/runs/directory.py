@@ -41,6 +41,8 @@ from fastslow.text import shown, storable
 from fastslow.types import Prompt, Rollout
 
 APPENDED = (METRICS, PROMPTS, REFLECTIONS)
+LOST = "lost"
+"""What a run had written that began again without a checkpoint."""
 # A scorer that was too slow, or crashed, may get more time or a process of its own.
 RESUMABLE_KEYS = ("steps", "max_rollouts", "tracker", "threads", "task.timeout_s", "task.isolate", "task.memory_gib")
 # A server may come back at another address, and a tracker may be turned on later.
@@ -120,7 +122,13 @@ class RunDirectory:
             self._lock = None
 
     def _take_lock(self) -> None:
-        self._lock = (self.path / ".lock").open("w", encoding="utf-8")
+        try:
+            self._lock = (self.path / ".lock").open("w", encoding="utf-8")
+        except OSError as error:
+            raise ResumeError(
+                f"{str(self.path / '.lock')!r} cannot be opened: {error.strerror}. It is an empty file that says who writes: "
+                "move away what lies there, and make the run a place that this user can write to"
+            ) from error
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -243,10 +251,23 @@ class RunDirectory:
 
     def set_aside(self, checkpoint: Path) -> Path:
         """Take a broken checkpoint out of the way of those that a run goes on with; its new place."""
-        number = 0
-        while (place := checkpoint.with_name(f"broken-{checkpoint.name}{f'.{number}' if number else ''}")).exists():
-            number += 1
-        return checkpoint.rename(place)
+        return checkpoint.rename(_free(checkpoint.with_name(f"broken-{checkpoint.name}")))
+
+    def set_record_aside(self) -> Path:
+        """Take the record of a run that begins again out of the way of the new one; its new place."""
+        place = _free(self.path / LOST)
+        place.mkdir()
+        for name in (
+            LIBRARY,
+            POPULATION,
+            SAMPLES,
+            REFLECTIONS,
+            PROMPTS,
+            METRICS,
+        ):  # a kill leaves the last to say so again
+            if (self.path / name).exists():
+                (self.path / name).rename(place / name)
+        return place
 
     def latest_checkpoint(self) -> Path | None:
         """The newest checkpoint that can be resumed from, or None."""
@@ -270,6 +291,15 @@ class RunDirectory:
         """Sizes in bytes of the files that lines are appended to."""
         return {name: file_size(self.path / name) for name in APPENDED}
 
+    def check_rewind(self, step: int) -> None:
+        """Raises ResumeError where `rewind` to this step would meet what no run has written."""
+        for path in self.samples():
+            if step_of(path) > step and path.is_dir():
+                raise ResumeError(
+                    f"{str(path)!r} is a directory, and resuming would take away what was written after step {step}: move it "
+                    "out of the run"
+                )
+
     def rewind(self, positions: Mapping[str, int] | None, step: int) -> None:
         """Take back what was written after the checkpoint of `step`; everything where `positions` is None."""
         for name in APPENDED:
@@ -283,7 +313,9 @@ class RunDirectory:
                 path.unlink()
         for newer in checkpoint_steps(self.path):
             if positions is None or newer > step:
-                shutil.rmtree(self.checkpoint_dir(newer))
+                place = self.checkpoint_dir(newer)
+                # What a link leads to is not this run's to take away.
+                place.unlink() if place.is_symlink() else shutil.rmtree(place)
         for left in (self.path / "checkpoints").glob(".???-step_*"):  # of saving or pruning that was killed
             shutil.rmtree(left, ignore_errors=True)
         if positions is None:
@@ -350,6 +382,15 @@ def _differences(before: Mapping[str, object], after: Mapping[str, object], pref
         elif old != new:
             keys.append(f"{prefix}{key}")
     return keys
+
+
+def _free(path: Path) -> Path:
+    """A name that is not taken: the path, or with a number behind it."""
+    number, free = 0, path
+    while os.path.lexists(free):
+        number += 1
+        free = path.with_name(f"{path.name}.{number}")
+    return free
 
 
 def _mean(scores: Mapping[str, float]) -> float | None:
