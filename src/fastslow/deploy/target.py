@@ -13,7 +13,7 @@ from fastslow.methods.registry import find_method
 from fastslow.runs.files import EXPORT, is_run, step_of
 from fastslow.runs.owner import check_trusted
 from fastslow.runs.reader import Run
-from fastslow.runs.weights import checkpoint_of
+from fastslow.runs.weights import check_whole, find_weights
 from fastslow.tasks.base import Task
 from fastslow.text import printable
 from fastslow.types import Prompt
@@ -69,8 +69,9 @@ def best_prompt(config: Config, population: list[Prompt]) -> Prompt:
 def _of_run(path: Path, weights: str, trust_code: bool) -> Target:
     run = Run(path)
     config = run.config
-    checkpoint = checkpoint_of(run, weights, engine=config.engine)
+    checkpoint = find_weights(run, weights)
     check_trusted(path, config, trust_code=trust_code)
+    check_whole(run, checkpoint, config.engine)
     population = run.known_population
     bare = find_method(config.method).answers_under_seed_prompt
     prompts = Prompts(best_prompt(config, population), population, {} if bare else run.by_kind, _task(config))

@@ -23,7 +23,7 @@ from fastslow.runs.files import is_run
 from fastslow.runs.owner import check_trusted
 from fastslow.runs.reader import Run
 from fastslow.runs.samples import context_of, sample_line
-from fastslow.runs.weights import checkpoint_of
+from fastslow.runs.weights import check_whole, find_weights
 from fastslow.seeding import derive_seed
 from fastslow.slow.bare import is_bare
 from fastslow.slow.build import ADAPTER, build_engine
@@ -200,7 +200,11 @@ def _adapter(target: Path) -> Path | None:
 
 def _checkpoint(run: Run, weights: str, engine: str) -> Path | None:
     """The checkpoint's directory; None stands for the base weights."""
-    return None if weights == "base" else checkpoint_of(run, weights, engine=engine, others=", and base")
+    if weights == "base":
+        return None
+    found = find_weights(run, weights, ", and base")
+    check_whole(run, found, engine)
+    return found
 
 
 def _problems(task: Task, split: Split, limit: int | None) -> Sequence[Problem]:

@@ -11,25 +11,32 @@ SHOWN = 5
 """Faults that a message names."""
 
 
-def checkpoint_of(run: Run, weights: str, *, engine: str, others: str = "") -> Path:
-    """The checkpoint that `weights` names, `latest` or `step_N`; `engine` is the one that its weights are for.
+def find_weights(run: Run, weights: str, others: str = "") -> Path:
+    """The checkpoint that `weights` names, `latest` or `step_N`; `others` is what else may be named. Raises ConfigError."""
+    known = _checkpoints(run)
+    if known and weights == "latest":
+        return known[-1]
+    for path in known:
+        if weights == path.name:
+            return path
+    there = ", ".join(path.name for path in known) or "no checkpoint yet"
+    raise ConfigError(f"weights: {shown(weights)} does not exist: {printable(str(run.path))!r} has {there}{others}")
 
-    `others` is what else may be named. Raises: ConfigError where there is none, or its weights are not whole.
-    """
-    checkpoints = {path.name: path for path in (run.path / "checkpoints" / f"step_{step}" for step in run.checkpoints)}
-    if weights != "latest" and weights not in checkpoints or not checkpoints:
-        known = ", ".join(checkpoints) or "no checkpoint yet"
-        raise ConfigError(f"weights: {shown(weights)} does not exist: {printable(str(run.path))!r} has {known}{others}")
-    found = [*checkpoints.values()][-1] if weights == "latest" else checkpoints[weights]
-    if faults := _faults(found, engine):
-        others_there = (path for path in reversed(checkpoints.values()) if path != found)
-        other = next((path.name for path in others_there if not _faults(path, engine)), None)
-        way = (
-            f"Take a whole checkpoint, --weights {other}" if other else "No other one is whole: put it back from a copy"
-        )
-        more = f" and {len(faults) - SHOWN} more" if len(faults) > SHOWN else ""
-        raise ConfigError(f"weights: {printable(str(found))!r} is broken: {'; '.join(faults[:SHOWN])}{more}. {way}")
-    return found
+
+def check_whole(run: Run, checkpoint: Path, engine: str) -> None:
+    """Raises ConfigError, with another checkpoint to take, where the weights of one are not whole. `engine`: whose they are."""
+    faults = _faults(checkpoint, engine)
+    if not faults:
+        return
+    others = (path for path in reversed(_checkpoints(run)) if path != checkpoint)
+    whole = next((path.name for path in others if not _faults(path, engine)), None)
+    way = f"Take a whole checkpoint, --weights {whole}" if whole else "No other one is whole: put it back from a copy"
+    more = f" and {len(faults) - SHOWN} more" if len(faults) > SHOWN else ""
+    raise ConfigError(f"weights: {printable(str(checkpoint))!r} is broken: {'; '.join(faults[:SHOWN])}{more}. {way}")
+
+
+def _checkpoints(run: Run) -> list[Path]:
+    return [run.path / "checkpoints" / f"step_{step}" for step in run.checkpoints]
 
 
 def _faults(checkpoint: Path, engine: str) -> list[str]:

@@ -9,7 +9,6 @@ import torch
 from fastslow.errors import ConfigError
 from fastslow.slow.settings import SlowConfig
 
-
 ADAMW = ("exp_avg", "exp_avg_sq")
 
 
