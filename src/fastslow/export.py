@@ -33,9 +33,9 @@ from fastslow.methods.registry import find_method
 from fastslow.runs.checksums import RESUME, SUMS
 from fastslow.runs.directory import write_atomically
 from fastslow.runs.files import read_record, step_of
+from fastslow.runs.needed import check_whole, find_weights, needed_population
 from fastslow.runs.owner import check_trusted, is_own, leave_mark
 from fastslow.runs.reader import Run
-from fastslow.runs.weights import check_whole, find_weights
 from fastslow.text import printable, shown
 from fastslow.types import Prompt
 
@@ -73,7 +73,7 @@ def export(
     config = read.config
     _check_output(output)
     source = find_weights(read, weights)
-    step, population = step_of(source), read.known_population
+    step, population = step_of(source), needed_population(read)
     _check_files(source)
     check_whole(read, source, config.engine)
     _generation_config(source)

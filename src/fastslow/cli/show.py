@@ -14,6 +14,7 @@ from fastslow.errors import ConfigError
 from fastslow.measuring.evaluate import EvaluationReport
 from fastslow.runs import metrics as m
 from fastslow.runs.family import Member, family, roots
+from fastslow.runs.needed import needed_population
 from fastslow.runs.reader import Run, merged
 from fastslow.text import printable, storable
 from fastslow.types import Prompt
@@ -246,7 +247,7 @@ def _run(path: Path) -> Run:
 
 def _population(run: Run) -> list[Prompt]:
     _ = run.config
-    return run.known_population
+    return needed_population(run)
 
 
 def _print_components(console: Console, components: Mapping[str, str]) -> None:

@@ -11,9 +11,9 @@ from fastslow.deploy.weights import adapter_settings
 from fastslow.errors import ConfigError, FastslowError
 from fastslow.methods.registry import find_method
 from fastslow.runs.files import EXPORT, is_run, step_of
+from fastslow.runs.needed import check_whole, find_weights, needed_population
 from fastslow.runs.owner import check_trusted
 from fastslow.runs.reader import Run
-from fastslow.runs.weights import check_whole, find_weights
 from fastslow.tasks.base import Task
 from fastslow.text import printable
 from fastslow.types import Prompt
@@ -72,7 +72,7 @@ def _of_run(path: Path, weights: str, trust_code: bool) -> Target:
     checkpoint = find_weights(run, weights)
     check_trusted(path, config, trust_code=trust_code)
     check_whole(run, checkpoint, config.engine)
-    population = run.known_population
+    population = needed_population(run)
     bare = find_method(config.method).answers_under_seed_prompt
     prompts = Prompts(best_prompt(config, population), population, {} if bare else run.by_kind, _task(config))
     return Target(_name(path), config, checkpoint, step_of(checkpoint), prompts)

@@ -20,10 +20,10 @@ from fastslow.measuring.intervals import Interval
 from fastslow.methods.registry import find_method
 from fastslow.runs.directory import finite
 from fastslow.runs.files import is_run
+from fastslow.runs.needed import check_whole, find_weights
 from fastslow.runs.owner import check_trusted
 from fastslow.runs.reader import Run
 from fastslow.runs.samples import context_of, sample_line
-from fastslow.runs.weights import check_whole, find_weights
 from fastslow.seeding import derive_seed
 from fastslow.slow.bare import is_bare
 from fastslow.slow.build import ADAPTER, build_engine

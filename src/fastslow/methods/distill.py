@@ -11,6 +11,7 @@ from fastslow.config import Config
 from fastslow.errors import ConfigError
 from fastslow.methods.base import Method, Session, rollouts_a_step
 from fastslow.runs.files import is_run
+from fastslow.runs.needed import needed_population
 from fastslow.runs.reader import Run
 from fastslow.tasks.base import Task
 from fastslow.types import Prompt
@@ -145,7 +146,7 @@ def _teacher(named: str | dict[str, str]) -> Prompt:
         return Prompt.of(path.read_text(encoding="utf-8").strip())
     if _is_run(named):
         try:
-            return Run(named).known_population[0]
+            return needed_population(Run(named))[0]
         except ConfigError as error:
             raise ConfigError(f"distill.prompt: {error}") from error
     if len(named.split()) < 2:

@@ -11,6 +11,7 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from itertools import count
 from pathlib import Path
 from typing import IO, Any
 
@@ -23,6 +24,7 @@ from fastslow.runs.config_text import config_text
 from fastslow.runs.files import (
     CONFIG,
     LIBRARY,
+    LOST,
     METRICS,
     POPULATION,
     PROMPTS,
@@ -41,8 +43,6 @@ from fastslow.text import shown, storable
 from fastslow.types import Prompt, Rollout
 
 APPENDED = (METRICS, PROMPTS, REFLECTIONS)
-LOST = "lost"
-"""What a run had written that began again without a checkpoint."""
 # A scorer that was too slow, or crashed, may get more time or a process of its own.
 RESUMABLE_KEYS = ("steps", "max_rollouts", "tracker", "threads", "task.timeout_s", "task.isolate", "task.memory_gib")
 # A server may come back at another address, and a tracker may be turned on later.
@@ -291,15 +291,6 @@ class RunDirectory:
         """Sizes in bytes of the files that lines are appended to."""
         return {name: file_size(self.path / name) for name in APPENDED}
 
-    def check_rewind(self, step: int) -> None:
-        """Raises ResumeError where `rewind` to this step would meet what no run has written."""
-        for path in self.samples():
-            if step_of(path) > step and path.is_dir():
-                raise ResumeError(
-                    f"{str(path)!r} is a directory, and resuming would take away what was written after step {step}: move it "
-                    "out of the run"
-                )
-
     def rewind(self, positions: Mapping[str, int] | None, step: int) -> None:
         """Take back what was written after the checkpoint of `step`; everything where `positions` is None."""
         for name in APPENDED:
@@ -386,11 +377,8 @@ def _differences(before: Mapping[str, object], after: Mapping[str, object], pref
 
 def _free(path: Path) -> Path:
     """A name that is not taken: the path, or with a number behind it."""
-    number, free = 0, path
-    while os.path.lexists(free):
-        number += 1
-        free = path.with_name(f"{path.name}.{number}")
-    return free
+    names = (path.with_name(f"{path.name}{f'.{number}' if number else ''}") for number in count())
+    return next(name for name in names if not os.path.lexists(name))
 
 
 def _mean(scores: Mapping[str, float]) -> float | None:

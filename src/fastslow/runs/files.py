@@ -26,6 +26,8 @@ REFLECTIONS = "reflections.jsonl"
 EXPORT = "fastslow.json"
 """What an exported directory says of itself: `deploy/record.py`."""
 POPULATION, LIBRARY, SAMPLES, TRACKER = "population.json", "library.json", "rollouts", "tracker.json"
+LOST = "lost"
+"""The record of a run that began again because its checkpoints were gone."""
 SHOWN = (CONFIG, METRICS, PROMPTS, POPULATION, f"{SAMPLES}/step_*.jsonl")
 """Patterns of the files that a page about a run is made from."""
 

@@ -326,19 +326,6 @@ class Run:
         return [Prompt.from_dict(member["components"]) for member in self.members]
 
     @property
-    def known_population(self) -> list[Prompt]:
-        """The current population, which has members. Raises ConfigError, with the reason, where it has none."""
-        found = self.population
-        if not found and (self.trained or self.candidates):
-            raise ConfigError(
-                f"{str(self.path / POPULATION)!r} is missing, and the run is beyond its first cycle: put it back from a copy, "
-                f"or go on with the run, which writes it anew: fastslow train --resume {self.path}"
-            )
-        if not found:
-            raise ConfigError(f"{str(self.path)!r} has no population yet: its first cycle has not ended")
-        return found
-
-    @property
     def by_kind(self) -> dict[str, str]:
         """By kind of problems, the hash of the member that is best for it; empty where there is one kind."""
         return dict(self._population.get("by_kind", {}))

@@ -85,7 +85,7 @@ def find_checkpoint(run: RunDirectory, known: Sequence[tuple[Path, str]] = ()) -
     if broken:
         told = "; ".join(f"{path if number == 0 else path.name} {fault}" for number, (path, fault) in enumerate(broken))
         raise ResumeError(f"{told}. {_ways(broken[0][0])}")
-    run.check_rewind(0)
+    _check_samples(run, 0)
     return Found(None, lost=_lost(run.path))
 
 
@@ -114,6 +114,16 @@ def _check_place(checkpoints: Path) -> None:
             f"{str(checkpoints)!r} is no directory, and that is where the checkpoints of a run lie: put them back, or move "
             "away what lies there, and the run begins again"
         )
+
+
+def _check_samples(run: RunDirectory, step: int) -> None:
+    """Raises ResumeError where going back to this step would meet what no run has written."""
+    for path in run.samples():
+        if step_of(path) > step and path.is_dir():
+            raise ResumeError(
+                f"{str(path)!r} is a directory, and resuming would take away what was written after step {step}: move it out "
+                "of the run"
+            )
 
 
 def _lost(run: Path) -> str:
@@ -159,7 +169,7 @@ def _fault(checkpoint: Path, *, local: bool) -> str | None:
 
 def _check_record(run: RunDirectory, checkpoint: Path) -> None:
     loop, _ = read_resume(checkpoint)
-    run.check_rewind(step_of(checkpoint))
+    _check_samples(run, step_of(checkpoint))
     known = {run.path / name: size for name, size in loop["positions"].items()}
     # Checkpoints of earlier versions do not know the lengths of these.
     known |= {run.path / "rollouts" / name: size for name, size in loop.get("rollouts", {}).items()}

@@ -1,14 +1,28 @@
-"""Which checkpoint of a run is meant, and whether its weights are whole: before it is exported, measured or served."""
+"""What of a run must be there before it is shown, measured, exported or served: a population, a checkpoint, whole weights."""
 
 from pathlib import Path
 
 from fastslow.errors import ConfigError
 from fastslow.runs.checksums import changed_files, torn_weights
+from fastslow.runs.files import POPULATION
 from fastslow.runs.reader import Run
 from fastslow.text import printable, shown
+from fastslow.types import Prompt
 
 SHOWN = 5
 """Faults that a message names."""
+
+
+def needed_population(run: Run) -> list[Prompt]:
+    """The current population. Raises ConfigError, with the reason, where there is none."""
+    if run.population:
+        return run.population
+    if run.trained or run.candidates:
+        raise ConfigError(
+            f"{str(run.path / POPULATION)!r} is missing, and the run is beyond its first cycle: put it back from a copy, or go "
+            f"on with the run, which writes it anew: fastslow train --resume {run.path}"
+        )
+    raise ConfigError(f"{str(run.path)!r} has no population yet: its first cycle has not ended")
 
 
 def find_weights(run: Run, weights: str, others: str = "") -> Path:
