@@ -50,6 +50,7 @@ def make_run(path: Path, steps: int, prompts: int, seed: int = 0) -> None:
     run = RunDirectory(path)
     run.create(load_config(config))
     run.close()
+    shutil.copyfile(config, path / "config.yaml")  # an older version knows no options that came later
     _write_metrics(path, steps, draw)
     last = _write_prompts(path, prompts, max(1, steps // max(1, prompts)), draw)
     member = {"hash": last.hash, "components": last.as_dict(), "mean": 0.5}

@@ -70,9 +70,9 @@ class ResumeError(FastslowError, RuntimeError):
     """A run directory cannot be continued as asked."""
 
 
-def told(error: BaseException) -> str:
-    """The message of an error and the notes that were added to it on its way, one a line."""
-    return "\n".join([str(error), *getattr(error, "__notes__", [])])
+def told(error: BaseException, message: str | None = None) -> str:
+    """The message of an error, or another one, and the notes that were added to it on its way, one a line."""
+    return "\n".join([str(error) if message is None else message, *getattr(error, "__notes__", [])])
 
 
 def let_stop(error: BaseException) -> None:

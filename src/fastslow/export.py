@@ -3,8 +3,8 @@
 The directory is one that transformers, PEFT and vLLM load; nothing in it needs fastslow.
 """
 
+import itertools
 import json
-import os
 import re
 import shutil
 import stat
@@ -16,7 +16,7 @@ from fastslow.config import Config
 from fastslow.deploy.card import Card, render
 from fastslow.deploy.hub import check_push, push_directory
 from fastslow.deploy.record import ExportRecord, write_record
-from fastslow.deploy.target import best_prompt, checkpoint_step
+from fastslow.deploy.target import best_prompt
 from fastslow.deploy.weights import (
     ADAPTER,
     ADAPTER_FILES,
@@ -30,14 +30,18 @@ from fastslow.deploy.weights import (
 from fastslow.errors import ConfigError
 from fastslow.given import is_placeholder, named
 from fastslow.methods.registry import find_method
-from fastslow.runs.checksums import SUMS
+from fastslow.runs.checksums import RESUME, SUMS
 from fastslow.runs.directory import write_atomically
+from fastslow.runs.files import read_record, step_of
+from fastslow.runs.needed import check_whole, find_weights, needed_population
 from fastslow.runs.owner import check_trusted, is_own, leave_mark
 from fastslow.runs.reader import Run
 from fastslow.text import printable, shown
 from fastslow.types import Prompt
 
-RESUME = "resume"
+GENERATION = "generation_config.json"
+LONGEST_NAME = 200
+"""Bytes of a component's name: those of a file's name are limited as well."""
 
 
 def export(
@@ -61,18 +65,18 @@ def export(
 
     Of a distilled run the task is asked for its seed prompt, and merging loads the base: `trust_code` says that the code of a
     task or a model may run that another user's run names. Nothing else imports code that a config names.
-    Raises: ConfigError where there is no run, no such checkpoint, or something in `output` already; where the checkpoint
-    holds links, or a prompt has a component whose name is no name of a file. FastslowError where a converter or a hub fails.
+    Raises: ConfigError where there is no run, no such checkpoint, or something in `output` already; where the checkpoint is
+    not whole or holds links, or a prompt has a component whose name is no name of a file. FastslowError where a converter or
+    a hub fails.
     """
     read, output = Run(run), Path(output)
     config = read.config
-    step = checkpoint_step(read, weights)
     _check_output(output)
-    population = read.population
-    if not population:
-        raise ConfigError(f"{str(read.path)!r} has no population yet: its first cycle has not ended")
-    source = read.path / "checkpoints" / f"step_{step}"
+    source = find_weights(read, weights)
+    step, population = step_of(source), needed_population(read)
     _check_files(source)
+    check_whole(read, source, config.engine)
+    _generation_config(source)
     settings = adapter_settings(source)
     converter = _checked_forms(settings, merge=merge, gguf=gguf, push=push)
     bare = find_method(config.method).answers_under_seed_prompt
@@ -149,23 +153,37 @@ def _used(config: Config, lora: bool) -> Config:
 
 
 def _check_files(source: Path) -> None:
-    """Raises ConfigError where something is no plain file: a link would bring what lies elsewhere into the export."""
-    for place, directories, files in os.walk(source):
-        for path in [Path(place), *(Path(place) / name for name in (*directories, *files))]:
-            kind = path.lstat().st_mode
-            if not (stat.S_ISDIR(kind) or stat.S_ISREG(kind)):
-                what = "a symbolic link" if stat.S_ISLNK(kind) else "no plain file"
-                raise ConfigError(
-                    f"{printable(str(path))!r} is {what}: only plain files are exported. Put the file itself in its place"
-                )
+    """Raises ConfigError where something below the run is no plain file: a link would bring what lies elsewhere into the
+    export.
+    """
+    for path in [source.parent, source, *source.rglob("*")]:
+        kind = path.lstat().st_mode
+        if not (stat.S_ISDIR(kind) or stat.S_ISREG(kind)):
+            what = "a symbolic link" if stat.S_ISLNK(kind) else "no plain file"
+            raise ConfigError(
+                f"{printable(str(path))!r} is {what}: only plain files are exported. Put the file itself in its place"
+            )
 
 
 def _check_names(prompt: Prompt) -> None:
     for name in prompt.as_dict():
-        if not re.fullmatch(r"\w[\w .:-]{0,99}", name):
+        if not re.fullmatch(r"\w[\w .:-]*", name) or len(name.encode()) > LONGEST_NAME:
             raise ConfigError(
-                f"the prompt's component {shown(name)} cannot be the name of a file: letters, digits, '_', '-', '.' and ':' can"
+                f"the prompt's component {shown(name)} cannot be the name of a file: letters, digits, '_', '-', '.' and ':' "
+                f"can, up to {LONGEST_NAME} bytes of them"
             )
+
+
+def _prompt_files(prompt: Prompt) -> dict[str, str]:
+    """The name of a file for each component. Not every file system takes the colon of `tool:<name>`, or tells A from a."""
+    files = dict[str, str]()
+    taken = set[str]()
+    for name in prompt.as_dict():
+        stem = name.replace(":", "_")
+        numbers = (f"prompt_{stem}{f'.{number}' if number else ''}.txt" for number in itertools.count())
+        files[name] = next(file for file in numbers if file.casefold() not in taken)
+        taken.add(files[name].casefold())
+    return files if len(files) > 1 else dict.fromkeys(files, "prompt.txt")
 
 
 def _write_prompts(output: Path, best: Prompt, population: list[Prompt], by_kind: Mapping[str, str]) -> None:
@@ -173,10 +191,9 @@ def _write_prompts(output: Path, best: Prompt, population: list[Prompt], by_kind
 
     `by_kind` maps kinds of problems to the hash of the best member for each; empty where there is one kind.
     """
+    files = _prompt_files(best)
     for name, text in best.components:
-        # Not every file system takes the colon of `tool:<name>`.
-        file = "prompt.txt" if len(best.components) == 1 else f"prompt_{name.replace(':', '_')}.txt"
-        write_atomically(output / file, text)
+        write_atomically(output / files[name], text)
     members = [
         {"hash": prompt.hash, "components": prompt.as_dict()}
         | ({"best_for": [kind for kind, hash_ in by_kind.items() if hash_ == prompt.hash]} if by_kind else {})
@@ -190,10 +207,17 @@ def _write_generation_config(output: Path, config: Config) -> None:
 
     The longest completion of training is no part of it: servers would take it as a limit of every request.
     """
-    path = output / "generation_config.json"
-    known: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    known = _generation_config(output)
     sampling = config.evaluation
     drawn: dict[str, Any] = {"do_sample": sampling.temperature > 0}
     if sampling.temperature > 0:
         drawn |= {"temperature": sampling.temperature, "top_p": sampling.top_p}
-    write_atomically(path, json.dumps(known | drawn, indent=2) + "\n")
+    write_atomically(output / GENERATION, json.dumps(known | drawn, indent=2) + "\n")
+
+
+def _generation_config(directory: Path) -> dict[str, Any]:
+    """What lies there already. Raises ConfigError where it is broken."""
+    found = read_record(directory / GENERATION)
+    if not isinstance(found, dict):
+        raise ConfigError(f"{printable(str(directory / GENERATION))!r} is broken: it holds {type(found).__name__}")
+    return found

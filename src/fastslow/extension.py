@@ -21,10 +21,12 @@ from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
 
 from fastslow import given as objects
 from fastslow.errors import ConfigError, in_words, let_stop
-from fastslow.text import shown
+from fastslow.text import shortened, shown
 
 PREFIXES = ("package", "reasoning_gym", "textarena")
 """Of names that are no import paths, whatever modules of these names there are."""
+LONGEST_TOLD = 1000
+"""Characters of what somebody's module says while it is imported."""
 
 
 def resolve(name: str, built_in: Mapping[str, str], field: str) -> Any:
@@ -35,7 +37,7 @@ def resolve(name: str, built_in: Mapping[str, str], field: str) -> Any:
         return load_object(name, field)
     close = difflib.get_close_matches(name, built_in, n=1)
     hint = f"Did you mean {close[0]!r}? " if close else ""
-    raise ConfigError(f"{field}: {name!r} is unknown. {hint}Known: {', '.join(built_in)}, and package.module:Name")
+    raise ConfigError(f"{field}: {shown(name)} is unknown. {hint}Known: {', '.join(built_in)}, and package.module:Name")
 
 
 def is_import_path(text: str) -> bool:
@@ -66,7 +68,9 @@ def load_object(path: str, field: str) -> Any:
     except BaseException as error:  # a module may raise whatever it likes while it is imported
         let_stop(error)
         told = f"it ends the program (sys.exit({error}))" if isinstance(error, SystemExit) else in_words(error)
-        raise ConfigError(f"{field}: {path!r} cannot be imported: {told}. Write it as package.module:name") from error
+        raise ConfigError(
+            f"{field}: {shown(path)} cannot be imported: {shortened(told, LONGEST_TOLD)}. Write it as package.module:name"
+        ) from error
     finally:
         if added:
             sys.path.remove(here)
@@ -79,7 +83,7 @@ def _load_file(name: str) -> ModuleType:
     if known not in sys.modules:
         spec = importlib.util.spec_from_file_location(known, path)
         if spec is None or spec.loader is None or not path.is_file():
-            raise FileNotFoundError(f"there is no file {str(path)!r}")
+            raise FileNotFoundError(f"there is no file {shown(str(path))}")
         module = importlib.util.module_from_spec(spec)
         sys.modules[known] = module
         try:
@@ -104,12 +108,12 @@ def construct(
     if is_made(path, factory):
         if options:
             raise ConfigError(
-                f"{field}.options: {sorted(options)} are for the constructor of {path!r}, which was given as an object: leave "
-                "them out"
+                f"{field}.options: {shown(sorted(options))} are for the constructor of {shown(path)}, which was given as an "
+                "object: leave them out"
             )
         return factory
     if not callable(factory):
-        raise ConfigError(f"{field}.{key}: {path!r} is {factory!r}, which cannot be called")
+        raise ConfigError(f"{field}.{key}: {shown(path)} is {shown(factory)}, which cannot be called")
     wanted = {name: value for name, value in (given or {}).items() if name in inspect.signature(factory).parameters}
     values = {name: value() if inspect.isfunction(value) else value for name, value in wanted.items()}
     return call(factory, path, options, field, key=key, given=values)
@@ -138,7 +142,7 @@ def call(
 ) -> Any:
     """What a factory makes of options, checked against its signature and its annotations. Raises ConfigError."""
     if not callable(factory):
-        raise ConfigError(f"{field}.{key}: {name!r} is {factory!r}, which cannot be called: name a class")
+        raise ConfigError(f"{field}.{key}: {shown(name)} is {shown(factory)}, which cannot be called: name a class")
     given = given or {}
     parameters = inspect.signature(factory).parameters
     known = [parameter for parameter in parameters if parameter not in given]
@@ -147,11 +151,12 @@ def call(
         if option not in known and not takes_any:
             close = difflib.get_close_matches(option, known, n=1)
             hint = f"Did you mean {close[0]!r}? " if close else ""
-            raise ConfigError(f"{field}.options.{option}: unknown for {name!r}. {hint}Known: {', '.join(known)}")
+            where = f"{field}.options.{shortened(str(option), 200)}"
+            raise ConfigError(f"{where}: unknown for {shown(name)}. {hint}Known: {', '.join(known)}")
     for option, parameter in parameters.items():
         named = parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
         if named and parameter.default is parameter.empty and option not in options and option not in given:
-            raise ConfigError(f"{field}.options.{option}: is missing: {field} {name!r} needs it")
+            raise ConfigError(f"{field}.options.{option}: is missing: {field} {shown(name)} needs it")
     _check_types(factory, options, field)
     return factory(**given, **options)
 
@@ -173,4 +178,4 @@ def _check_types(factory: Callable[..., Any], options: Mapping[str, Any], field:
         try:
             adapter.validate_python(value)
         except ValidationError as error:
-            raise ConfigError(f"{field}.options.{option}: {error.errors()[0]['msg']}, got {value!r}") from None
+            raise ConfigError(f"{field}.options.{option}: {error.errors()[0]['msg']}, got {shown(value)}") from None

@@ -1,9 +1,11 @@
 """Files that come with an installed package, named as `package:NAME/PATH`, for example `package:fastslow.lab/model`."""
 
+import os
 from importlib import resources
 from pathlib import Path
 
 from fastslow.errors import ConfigError
+from fastslow.text import shown
 
 PREFIX = "package:"
 PACKAGE = Path(__file__).parent
@@ -28,13 +30,15 @@ def resolve_path(name: str, field: str) -> str:
         return name
     package, _, path = name.removeprefix(PREFIX).partition("/")
     if not path or ".." in path.split("/"):
-        raise ConfigError(f"{field}: {name!r} leads out of the package. Write it as package:NAME/PATH, without '..'")
+        raise ConfigError(
+            f"{field}: {shown(name)} leads out of the package. Write it as package:NAME/PATH, without '..'"
+        )
     try:
         found = Path(str(resources.files(package).joinpath(path)))
-    except (ModuleNotFoundError, ValueError) as error:
+    except (ImportError, OSError, ValueError) as error:
         raise ConfigError(
-            f"{field}: {name!r}: there is no package {package!r}. Write it as package:NAME/PATH"
+            f"{field}: {shown(name)}: there is no package {shown(package)}. Write it as package:NAME/PATH"
         ) from error
-    if not found.exists():
-        raise ConfigError(f"{field}: {name!r}: package {package!r} has no file {path!r}")
+    if not os.path.exists(found):  # unlike Path.exists, also for a name that is too long for any file
+        raise ConfigError(f"{field}: {shown(name)}: package {package!r} has no file {shown(path)}")
     return str(found)

@@ -15,6 +15,8 @@ MOST = 10**9
 """No count of a config is larger: what lies beyond is a slip of the keyboard, and some of it would never end."""
 LARGEST_INTEGER, MOST_LEVELS, LEVELS_OF_SECTIONS = 2**63 - 1, 50, 10
 """What a config can hold. Options that are free in their form stand in sections: what is written must be readable again."""
+LONGEST_PART, LONGEST_PATH = 255, 2000
+"""Bytes of a path: the first is the limit of file systems, and no system takes twice the second."""
 Positive = Annotated[int, Field(gt=0, le=MOST)]
 NonNegative = Annotated[int, Field(ge=0, le=MOST)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -38,6 +40,22 @@ class Section(BaseModel):
     def _can_be_read_again(cls, value: Any) -> Any:
         check_readable(value)
         return value
+
+
+def check_path(name: str) -> str:
+    """The name, which may be looked for as a path. Raises ValueError for one that no file can have: systems refuse to look."""
+    size = len(name.encode("utf-8", "surrogatepass"))
+    if size > LONGEST_PATH or any(
+        len(part.encode("utf-8", "surrogatepass")) > LONGEST_PART for part in name.split("/")
+    ):
+        raise ValueError(
+            f"{shown(name)} is too long for a path: {LONGEST_PART} bytes between two slashes, and {LONGEST_PATH} in all, are "
+            "the most"
+        )
+    return name
+
+
+PathText = Annotated[str, AfterValidator(check_path)]
 
 
 def check_readable(value: Any, level: int = 0) -> None:

@@ -25,7 +25,7 @@ PLACES = {
 }
 
 
-def broken(call: int, error: Exception, then: Callable[..., Any]) -> Callable[..., Any]:
+def broken(call: int, error: BaseException, then: Callable[..., Any]) -> Callable[..., Any]:
     """A function that raises at its `call`-th call, and otherwise does what `then` does."""
     calls = 0
 
@@ -39,7 +39,7 @@ def broken(call: int, error: Exception, then: Callable[..., Any]) -> Callable[..
     return function
 
 
-def break_at(patch: pytest.MonkeyPatch, name: str, call: int, error: Exception) -> None:
+def break_at(patch: pytest.MonkeyPatch, name: str, call: int, error: BaseException) -> None:
     module, *path = name.rsplit(".", 2 if name.rsplit(".", 2)[1][0].isupper() else 1)
     target: Any = __import__(module, fromlist=["_"])
     for part in path[:-1]:
@@ -138,6 +138,19 @@ def test_the_command_line_tells_the_error_and_the_way_back(
     assert "fastslow: the reward is 7" in lines
     assert lines[-1].endswith(f"go on with: fastslow train --resume {run}")
     assert f"{run}/checkpoints/step_1" in lines[-1]
+
+
+def test_code_that_ends_the_program_leaves_a_command_that_can_be_copied(
+    tiny_model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    text = config_text(small_config(tiny_model_dir, run, checkpoint_every=50)).partition("versions:")[0]
+    (tmp_path / "config.yaml").write_text(text, encoding="utf-8")
+    break_at(monkeypatch, PLACES["rollouts"][0], 2, SystemExit(0))
+    assert main(["train", str(tmp_path / "config.yaml"), "--quiet"]) == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert "fastslow: code that the config names ended the program: sys.exit(0)" in lines
+    assert lines[-1].endswith(f"go on with: fastslow train --resume {run}")
 
 
 def test_saving_that_fails_is_not_tried_twice(

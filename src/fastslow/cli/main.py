@@ -15,6 +15,7 @@ from fastslow.experiments.commands import add_command as add_experiment
 from fastslow.given import check_lent
 from fastslow.lab.commands import add_commands
 from fastslow.quiet import quiet_libraries
+from fastslow.redact import redact_text
 from fastslow.report.commands import add_command as add_report
 from fastslow.reproduce.commands import add_command as add_reproduce
 from fastslow.runs.owner import check_trusted
@@ -31,18 +32,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return int(options.run(options))
     except FastslowError as error:
-        print(f"fastslow: {printable(told(error))}", file=sys.stderr)
+        _complain(told(error))
         return 2
     except SystemExit as error:
         # Only code that a config names ends the program so, and with status 0 nobody would see that nothing was done.
-        words = printable(f"code that the config names ended the program: sys.exit({told(error)})")
-        print(f"fastslow: {words}", file=sys.stderr)
+        words = told(error, f"code that the config names ended the program: sys.exit({error})")
+        _complain(words)
         return 1
     except KeyboardInterrupt:
         # What is still being tidied up ends without a word when it is pressed once more.
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         print("fastslow: stopped at once: what is not in a checkpoint yet is lost", file=sys.stderr)
         return INTERRUPTED
+    except Exception:
+        raise  # a mistake of ours: its traceback says where
+    except BaseException as error:  # what somebody else's code raises need be no Exception
+        _complain(told(error, f"code that the config names ended the program: {type(error).__name__}: {error}"))
+        return 1
+
+
+def _complain(words: str) -> None:
+    """Say what is wrong, without what steers a terminal, and without a key that was pasted where it does not belong."""
+    print(f"fastslow: {printable(redact_text(words))}", file=sys.stderr)
 
 
 def build_parser() -> argparse.ArgumentParser:

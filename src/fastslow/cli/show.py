@@ -14,8 +14,9 @@ from fastslow.errors import ConfigError
 from fastslow.measuring.evaluate import EvaluationReport
 from fastslow.runs import metrics as m
 from fastslow.runs.family import Member, family, roots
+from fastslow.runs.needed import needed_population
 from fastslow.runs.reader import Run, merged
-from fastslow.text import printable
+from fastslow.text import printable, storable
 from fastslow.types import Prompt
 
 PREVIEW = 100
@@ -83,7 +84,7 @@ def best_prompt(path: Path) -> None:
     components = prompt.as_dict()
     texts = [text if len(components) == 1 else f"# {name}\n{text}\n" for name, text in components.items()]
     for text in texts:
-        print(printable(text) if sys.stdout.isatty() else text)
+        print(printable(text) if sys.stdout.isatty() else storable(text))
 
 
 def population(path: Path) -> None:
@@ -246,10 +247,7 @@ def _run(path: Path) -> Run:
 
 def _population(run: Run) -> list[Prompt]:
     _ = run.config
-    members = run.population
-    if not members:
-        raise ConfigError(f"{str(run.path)!r} has no population yet: its first cycle has not ended")
-    return members
+    return needed_population(run)
 
 
 def _print_components(console: Console, components: Mapping[str, str]) -> None:

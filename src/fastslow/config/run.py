@@ -16,10 +16,11 @@ from fastslow.fast.settings import AnyOptimiser, GepaConfig
 from fastslow.measuring.settings import EvaluationConfig
 from fastslow.methods.settings import METHODS, DistillConfig
 from fastslow.rollouts.settings import EpisodesConfig
-from fastslow.section import Fraction, NonNegative, Positive, Section, option
+from fastslow.section import Fraction, NonNegative, PathText, Positive, Section, option
 from fastslow.slow.settings import ModelConfig, SamplingConfig, SlowConfig, loss_defaults
 from fastslow.slow.tinker.settings import TinkerConfig
 from fastslow.tasks.settings import TaskConfig
+from fastslow.text import shown
 from fastslow.training.settings import NO_TRACKER, LoopConfig, Tracker, TrackingConfig
 
 ENGINES = ("local", "tinker")
@@ -59,7 +60,7 @@ class Config(Section):
         unit="a name",
         source="the paper's FST, its two baselines, and FST-distill",
     )
-    output: str = option("runs/run", "the run directory; it must not hold a run yet", unit="path")
+    output: PathText = option("runs/run", "the run directory; it must not hold a run yet", unit="path")
     seed: Annotated[int, Field(ge=0, lt=2**63)] = option(0, "drives everything", unit="number")
     steps: Positive = option(
         100,
@@ -120,7 +121,7 @@ class Config(Section):
     @classmethod
     def _a_path(cls, output: str) -> str:
         if not output.strip() or not output.isprintable():
-            raise ValueError(f"{output!r} is no path that one can read and type: take one of printable characters")
+            raise ValueError(f"{shown(output)} is no path that one can read and type: take one of printable characters")
         return output
 
     @model_validator(mode="after")

@@ -7,6 +7,7 @@ import yaml
 
 from fastslow.errors import ConfigError
 from fastslow.section import LARGEST_INTEGER, MOST_LEVELS
+from fastslow.text import shortened, shown
 
 
 class _Refused(Exception):
@@ -36,15 +37,26 @@ class _Loader(yaml.SafeLoader):
                 known = first.setdefault((key.tag, key.value), key)
                 if known is not key:
                     line = known.start_mark.line + 1
-                    raise _Refused(key, f"the key {key.value!r} stands in line {line} already: keep one of the two")
+                    raise _Refused(
+                        key, f"the key {shown(key.value)} stands in line {line} already: keep one of the two"
+                    )
         return super().construct_mapping(node, deep)
 
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep)
+        except (LookupError, TypeError, AttributeError):  # what the library makes of `!!int ""`
+            kind = node.tag.rpartition(":")[2]
+            raise _Refused(
+                node, f"{shown(node.value)} is no {kind}, as its tag !!{kind} says: leave the tag out"
+            ) from None
+
     def construct_number(self, node: yaml.ScalarNode) -> Any:
-        if re.match(r"[-+]?0[0-9_]|.*:", node.value):
+        if re.match(r"[-+]?0[0-9_]|.*:", self.construct_scalar(node)):
             reason = (
                 "is another number to YAML than it looks: write it in plain digits, or in quotes where it is a text"
             )
-            raise _Refused(node, f"{node.value} {reason}")
+            raise _Refused(node, f"{shortened(node.value, 200)} {reason}")
         if not node.tag.endswith("int"):
             return self.construct_yaml_float(node)
         # Binary, octal and hexadecimal digits say less than decimal ones, so this many are too many in any of them.

@@ -10,7 +10,8 @@ from fastslow.deploy.record import read_record
 from fastslow.deploy.weights import adapter_settings
 from fastslow.errors import ConfigError, FastslowError
 from fastslow.methods.registry import find_method
-from fastslow.runs.files import EXPORT, is_run
+from fastslow.runs.files import EXPORT, is_run, step_of
+from fastslow.runs.needed import check_whole, find_weights, needed_population
 from fastslow.runs.owner import check_trusted
 from fastslow.runs.reader import Run
 from fastslow.tasks.base import Task
@@ -57,18 +58,6 @@ def find_target(path: Path, *, weights: str = "latest", trust_code: bool = False
     return Target(_name(path), config, path, record.step, prompts)
 
 
-def checkpoint_step(run: Run, weights: str) -> int:
-    """The step whose checkpoint `weights` names. Raises ConfigError."""
-    steps = run.checkpoints
-    known = ", ".join(f"step_{step}" for step in steps) or "no checkpoint yet"
-    if weights == "latest" and steps:
-        return steps[-1]
-    for step in steps:
-        if weights == f"step_{step}":
-            return step
-    raise ConfigError(f"weights: {weights!r} does not exist: {str(run.path)!r} has {known}")
-
-
 def best_prompt(config: Config, population: list[Prompt]) -> Prompt:
     """What the weights were trained to answer under: after distillation that is the seed prompt, not the teacher's."""
     from fastslow.tasks.registry import build_task
@@ -80,14 +69,13 @@ def best_prompt(config: Config, population: list[Prompt]) -> Prompt:
 def _of_run(path: Path, weights: str, trust_code: bool) -> Target:
     run = Run(path)
     config = run.config
-    step = checkpoint_step(run, weights)
+    checkpoint = find_weights(run, weights)
     check_trusted(path, config, trust_code=trust_code)
-    population = run.population
-    if not population:
-        raise ConfigError(f"{str(path)!r} has no population yet: its first cycle has not ended")
+    check_whole(run, checkpoint, config.engine)
+    population = needed_population(run)
     bare = find_method(config.method).answers_under_seed_prompt
     prompts = Prompts(best_prompt(config, population), population, {} if bare else run.by_kind, _task(config))
-    return Target(_name(path), config, path / "checkpoints" / f"step_{step}", step, prompts)
+    return Target(_name(path), config, checkpoint, step_of(checkpoint), prompts)
 
 
 def _task(config: Config) -> Task | None:

@@ -13,6 +13,7 @@ from fastslow.errors import TaskError
 from fastslow.lab import rules
 from fastslow.lab.rules import RuleSet
 from fastslow.tasks.base import SPLITS, Split, Task
+from fastslow.text import shown
 from fastslow.types import Message, Problem, Prompt, Score
 
 SHORTEST, LONGEST = 4, 7
@@ -145,7 +146,7 @@ class LabTask(RuleTask):
         self, world: str = "amber", train: int = 2048, validation: int = 128, test: int = 256, seed: int = 0
     ) -> None:
         if world not in WORLDS:
-            raise TaskError(f"task.options.world: {world!r} is unknown: take one of {', '.join(WORLDS)}")
+            raise TaskError(f"task.options.world: {shown(world)} is unknown: take one of {', '.join(WORLDS)}")
         super().__init__(WORLDS[world], train=train, validation=validation, test=test, seed=seed)
 
 

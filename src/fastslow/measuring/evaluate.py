@@ -20,6 +20,7 @@ from fastslow.measuring.intervals import Interval
 from fastslow.methods.registry import find_method
 from fastslow.runs.directory import finite
 from fastslow.runs.files import is_run
+from fastslow.runs.needed import check_whole, find_weights
 from fastslow.runs.owner import check_trusted
 from fastslow.runs.reader import Run
 from fastslow.runs.samples import context_of, sample_line
@@ -116,7 +117,7 @@ def evaluate(
     chosen = _problems(task, split, problems)
     named = _answered_under(settings, run) if prompt is None else [prompt]
     prompts = [found for name in named for found in resolve_prompts(name, task, run)]
-    adapter = _checkpoint(run, weights) if run is not None else _adapter(target)
+    adapter = _checkpoint(run, weights, settings.engine) if run is not None else _adapter(target)
     tell = tell or (lambda kind, payload: None)
     tell("phase", {"name": "loading"})
     engine = build_engine(settings, checkpoint=adapter, trains=False)
@@ -197,17 +198,13 @@ def _adapter(target: Path) -> Path | None:
     return target if (target / ADAPTER).is_file() else None
 
 
-def _checkpoint(run: Run, weights: str) -> Path | None:
+def _checkpoint(run: Run, weights: str, engine: str) -> Path | None:
     """The checkpoint's directory; None stands for the base weights."""
     if weights == "base":
         return None
-    steps = run.checkpoints
-    known = f"{str(run.path)!r} has {', '.join(f'step_{step}' for step in steps) or 'no checkpoint yet'}, and base"
-    if weights == "latest" and steps:
-        return run.path / "checkpoints" / f"step_{steps[-1]}"
-    if weights not in [f"step_{step}" for step in steps]:
-        raise ConfigError(f"weights: {weights!r} does not exist: {known}")
-    return run.path / "checkpoints" / weights
+    found = find_weights(run, weights, ", and base")
+    check_whole(run, found, engine)
+    return found
 
 
 def _problems(task: Task, split: Split, limit: int | None) -> Sequence[Problem]:

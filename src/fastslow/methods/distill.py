@@ -11,7 +11,8 @@ from fastslow.config import Config
 from fastslow.errors import ConfigError
 from fastslow.methods.base import Method, Session, rollouts_a_step
 from fastslow.runs.files import is_run
-from fastslow.runs.reader import read_population
+from fastslow.runs.needed import needed_population
+from fastslow.runs.reader import Run
 from fastslow.tasks.base import Task
 from fastslow.types import Prompt
 
@@ -144,10 +145,10 @@ def _teacher(named: str | dict[str, str]) -> Prompt:
             raise ConfigError(f"distill.prompt: the file {str(path)!r} does not exist")
         return Prompt.of(path.read_text(encoding="utf-8").strip())
     if _is_run(named):
-        population = read_population(Path(named))
-        if not population:
-            raise ConfigError(f"distill.prompt: {named!r} has no population yet: its first cycle has not ended")
-        return population[0]
+        try:
+            return needed_population(Run(named))[0]
+        except ConfigError as error:
+            raise ConfigError(f"distill.prompt: {error}") from error
     if len(named.split()) < 2:
         raise ConfigError(
             f"distill.prompt: {named!r} is neither evolve, @FILE, the directory of a run nor a text of several words"

@@ -127,7 +127,11 @@ class _Handler(BaseHTTPRequestHandler):
                 HTTPStatus.MISDIRECTED_REQUEST, "text/plain", f"This server answers to {self.server.url} only.\n"
             )
             return
-        address = urlsplit(self.path)
+        try:
+            address = urlsplit(self.path)
+        except ValueError:  # such as http://[
+            self._reply(HTTPStatus.BAD_REQUEST, "text/plain", "This is no address.\n")
+            return
         if address.path == "/":
             self._reply(HTTPStatus.OK, "text/html", render(self.server.source.latest(), live=True))
         elif address.path == "/data.json":

@@ -104,7 +104,7 @@ class RolloutStore:
         for record in records:
             rollouts = [Rollout.from_json(item) for item in record["rollouts"]]
             key = (rollouts[0].problem_id, rollouts[0].prompt_hash)
-            self._rollouts[key], self._trained[key] = rollouts, record["trained"]
+            self._rollouts[key], self._trained[key] = rollouts, int(record["trained"])
 
     def _is_fresh(self, rollout: Rollout, policy_version: int) -> bool:
         return policy_version - rollout.policy_version <= self.max_age

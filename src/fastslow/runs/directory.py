@@ -11,6 +11,7 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from itertools import count
 from pathlib import Path
 from typing import IO, Any
 
@@ -23,6 +24,7 @@ from fastslow.runs.config_text import config_text
 from fastslow.runs.files import (
     CONFIG,
     LIBRARY,
+    LOST,
     METRICS,
     POPULATION,
     PROMPTS,
@@ -120,7 +122,13 @@ class RunDirectory:
             self._lock = None
 
     def _take_lock(self) -> None:
-        self._lock = (self.path / ".lock").open("w", encoding="utf-8")
+        try:
+            self._lock = (self.path / ".lock").open("w", encoding="utf-8")
+        except OSError as error:
+            raise ResumeError(
+                f"{str(self.path / '.lock')!r} cannot be opened: {error.strerror}. It is an empty file that says who writes: "
+                "move away what lies there, and make the run a place that this user can write to"
+            ) from error
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -243,10 +251,23 @@ class RunDirectory:
 
     def set_aside(self, checkpoint: Path) -> Path:
         """Take a broken checkpoint out of the way of those that a run goes on with; its new place."""
-        number = 0
-        while (place := checkpoint.with_name(f"broken-{checkpoint.name}{f'.{number}' if number else ''}")).exists():
-            number += 1
-        return checkpoint.rename(place)
+        return checkpoint.rename(_free(checkpoint.with_name(f"broken-{checkpoint.name}")))
+
+    def set_record_aside(self) -> Path:
+        """Take the record of a run that begins again out of the way of the new one; its new place."""
+        place = _free(self.path / LOST)
+        place.mkdir()
+        for name in (
+            LIBRARY,
+            POPULATION,
+            SAMPLES,
+            REFLECTIONS,
+            PROMPTS,
+            METRICS,
+        ):  # a kill leaves the last to say so again
+            if (self.path / name).exists():
+                (self.path / name).rename(place / name)
+        return place
 
     def latest_checkpoint(self) -> Path | None:
         """The newest checkpoint that can be resumed from, or None."""
@@ -283,7 +304,9 @@ class RunDirectory:
                 path.unlink()
         for newer in checkpoint_steps(self.path):
             if positions is None or newer > step:
-                shutil.rmtree(self.checkpoint_dir(newer))
+                place = self.checkpoint_dir(newer)
+                # What a link leads to is not this run's to take away.
+                place.unlink() if place.is_symlink() else shutil.rmtree(place)
         for left in (self.path / "checkpoints").glob(".???-step_*"):  # of saving or pruning that was killed
             shutil.rmtree(left, ignore_errors=True)
         if positions is None:
@@ -350,6 +373,12 @@ def _differences(before: Mapping[str, object], after: Mapping[str, object], pref
         elif old != new:
             keys.append(f"{prefix}{key}")
     return keys
+
+
+def _free(path: Path) -> Path:
+    """A name that is not taken: the path, or with a number behind it."""
+    names = (path.with_name(f"{path.name}{f'.{number}' if number else ''}") for number in count())
+    return next(name for name in names if not os.path.lexists(name))
 
 
 def _mean(scores: Mapping[str, float]) -> float | None:

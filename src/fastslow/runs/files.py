@@ -5,6 +5,7 @@ goes on.
 """
 
 import json
+import os
 import re
 import sys
 from codecs import BOM_UTF8
@@ -18,12 +19,15 @@ from typing import IO, Any, TypedDict
 from fastslow.config import Config, parse_config
 from fastslow.config.yaml_text import read_yaml
 from fastslow.errors import ConfigError, ResumeError
+from fastslow.text import shown
 
 CONFIG, METRICS, PROMPTS = "config.yaml", "metrics.jsonl", "prompts.jsonl"
 REFLECTIONS = "reflections.jsonl"
 EXPORT = "fastslow.json"
 """What an exported directory says of itself: `deploy/record.py`."""
 POPULATION, LIBRARY, SAMPLES, TRACKER = "population.json", "library.json", "rollouts", "tracker.json"
+LOST = "lost"
+"""The record of a run that began again because its checkpoints were gone."""
 SHOWN = (CONFIG, METRICS, PROMPTS, POPULATION, f"{SAMPLES}/step_*.jsonl")
 """Patterns of the files that a page about a run is made from."""
 
@@ -112,7 +116,7 @@ CANDIDATE_KEYS = tuple(key for key in CandidateLine.__annotations__ if key != "i
 
 def is_run(path: Path) -> bool:
     """Whether a run lies here."""
-    return (path / CONFIG).is_file()
+    return os.path.isfile(path / CONFIG)  # unlike Path.is_file, also for a name that is too long for any file
 
 
 def read_lines(path: Path, needed: Sequence[str] = ()) -> list[Any]:
@@ -153,8 +157,8 @@ def read_record(path: Path, needed: Sequence[str] = ()) -> dict[str, Any]:
 def read_config(run: Path) -> Config:
     """The config that a run was made with. Raises ResumeError where there is none."""
     path = run / CONFIG
-    if not path.is_file():
-        raise ResumeError(f"{str(run)!r} holds no run: there is no config.yaml in it")
+    if not is_run(run):
+        raise ResumeError(f"{shown(str(run))} holds no run: there is no config.yaml in it")
     tree = read_tree(path)
     tree.pop("versions", None)
     return parse_config(tree, recorded=True)

@@ -16,6 +16,7 @@ from fastslow.errors import ConfigError
 from fastslow.extension import resolve
 from fastslow.slow.engine import LossSettings
 from fastslow.slow.settings import SlowConfig, loss_defaults
+from fastslow.text import shown
 
 if TYPE_CHECKING:
     import torch
@@ -178,7 +179,7 @@ def find_loss(name: str) -> Loss:
     if isinstance(found, Loss):
         return found
     if not callable(found) or isinstance(found, type):
-        raise ConfigError(f"slow.loss: {name!r} is {found!r}: name a function from LossInputs to LossOutput")
+        raise ConfigError(f"slow.loss: {shown(name)} is {shown(found)}: name a function from LossInputs to LossOutput")
     return Loss(found)
 
 

@@ -6,7 +6,16 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from fastslow.section import FROM_LIST, NonNegative, NonNegativeNumber, Positive, PositiveNumber, Section, option
+from fastslow.section import (
+    FROM_LIST,
+    NonNegative,
+    NonNegativeNumber,
+    PathText,
+    Positive,
+    PositiveNumber,
+    Section,
+    option,
+)
 from fastslow.slow.samplers.settings import AnySampler, ForestConfig
 
 LORA_SOURCE = "ours: the paper trains every parameter"
@@ -61,14 +70,14 @@ class LoraConfig(Section):
 class ModelConfig(Section):
     """The policy's model."""
 
-    name: str = option(
+    name: PathText = option(
         meaning="a hub id, a local directory, a `.gguf` file, or `package:NAME/PATH`",
         more="`package:NAME/PATH` is a directory of an installed package. A [PEFT adapter](engine.md#the-local-engine) is a "
         "directory as well.",
         unit="hub id, path or package", source="settings name one for each domain",
     )  # fmt: skip
     revision: str | None = option(None, "of a hub id", unit="branch, tag or commit")
-    tokenizer: str | None = option(None, "another tokenizer than the model's own", unit="hub id or path")
+    tokenizer: PathText | None = option(None, "another tokenizer than the model's own", unit="hub id or path")
     dtype: Literal["float32", "bfloat16"] = option(
         "float32",
         "or `bfloat16`, with float32 master weights",

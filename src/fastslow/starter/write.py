@@ -83,6 +83,8 @@ def config_text(directory: Path, look: Look, model: str, subset: str | None = No
 def scorer_text(look: Look) -> str:
     """A scorer to fill in: it takes the record, and gives a reward and words."""
     answer = look.answer
+    # Within the quotes of a docstring, whatever the names of columns are.
+    columns = printable(", ".join(look.columns)).replace("\\", "\\\\").replace('"', '\\"')
     judged = (
         f'''    right = str(record[{answer!r}]).strip()
     if right in completion:
@@ -95,7 +97,7 @@ def scorer_text(look: Look) -> str:
 
 
 def score(completion, record):
-    """A reward from 0 to 1, and feedback. `record` is a row of the data: {", ".join(look.columns)}.
+    """A reward from 0 to 1, and feedback. `record` is a row of the data: {columns}.
 
     The prompt search reads the feedback, one finding a line. A rule that holds for every problem, in the same words each time,
     can become a line of the prompt. What is about one problem helps a language model that reflects.
@@ -150,7 +152,13 @@ def readme_text(directory: Path, look: Look) -> str:
 
 
 def _value(value: object) -> str:
-    return json.dumps(value, ensure_ascii=False)
+    """A value in one line of YAML. What JSON leaves as it is and YAML does not take, such as a C1 control, is escaped."""
+    text = json.dumps(value, ensure_ascii=False)
+    return text if text.isprintable() else "".join(map(_escaped, text))
+
+
+def _escaped(character: str) -> str:
+    return character if character.isprintable() else f"\\U{ord(character):08x}"
 
 
 def _about_splits(look: Look) -> str:

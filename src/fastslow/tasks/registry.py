@@ -11,6 +11,7 @@ from fastslow.extension import call, load_object
 from fastslow.tasks.base import Task
 from fastslow.tasks.isolation.task import IsolatedTask
 from fastslow.tasks.settings import TaskConfig
+from fastslow.text import shown
 from fastslow.types import Prompt
 
 REASONING_GYM = "reasoning_gym:"
@@ -68,8 +69,8 @@ def _seed_prompt(task: Task, given: Mapping[str, str | None]) -> Prompt:
         unknown = [name for name in given if name not in texts and name not in known]
         if unknown:
             raise ConfigError(
-                f"task.seed_prompt: {unknown[0]!r} is null, and task {task.name!r} has no text of its own for it. It has "
-                f"one for {', '.join(sorted(known))}"
+                f"task.seed_prompt: {shown(unknown[0])} is null, and task {shown(task.name)} has no text of its own for "
+                f"it. It has one for {', '.join(sorted(known))}"
             )
         texts |= {name: known[name] for name in given if name not in texts}
     return Prompt.from_dict(texts)
@@ -108,7 +109,7 @@ def find_factory(name: str) -> Any:
     close = [by_short_name[short] for short in difflib.get_close_matches(name, by_short_name, n=3)]
     hint = f"Did you mean {' or '.join(close)}? " if close else ""
     raise ConfigError(
-        f"task.name: {name!r} is unknown. {hint}Known: {', '.join(BUILT_IN)}, {REASONING_GYM}<generator> and "
+        f"task.name: {shown(name)} is unknown. {hint}Known: {', '.join(BUILT_IN)}, {REASONING_GYM}<generator> and "
         f"package.module:Class; `fastslow tasks` lists them"
     )
 
@@ -125,7 +126,7 @@ def construct_task(factory: Callable[..., object] | Task, name: str, options: Ma
         return factory
     task = call(factory, name, options, "task", key="name")
     if not isinstance(task, Task):
-        raise ConfigError(f"task.name: {name!r} gave {task!r}, which is not a fastslow Task: subclass it")
+        raise ConfigError(f"task.name: {shown(name)} gave {shown(task)}, which is not a fastslow Task: subclass it")
     return task
 
 

@@ -1,21 +1,26 @@
 """What a checkpoint holds for resuming beside the engine's state, and whether the run is still what the checkpoint knows."""
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from fastslow.errors import FastslowError, ResumeError
-from fastslow.runs.checksums import changed_files
+from fastslow.rollouts.store import RolloutStore
+from fastslow.runs.checksums import changed_files, torn_weights
 from fastslow.runs.directory import RunDirectory, file_size
-from fastslow.runs.files import checkpoint_steps
+from fastslow.runs.files import METRICS, checkpoint_steps, count_lines, read_config, step_of
 from fastslow.slow.engine import PolicyEngine
+from fastslow.text import shortened, shown
 from fastslow.training.state import LoopState
 
 LOOP, STORE = "loop.json", "store.jsonl"
 # Missing files that a message names.
 SHOWN = 5
+LONGEST = 500
+"""Characters of a library's words about a broken file."""
 
 
 def write_resume(
@@ -47,26 +52,32 @@ class Found:
 
     checkpoint: Path | None
     broken: tuple[tuple[Path, str], ...] = ()
+    lost: str = ""
+    """What is to be said of a record whose checkpoints are gone."""
 
     @property
     def complaints(self) -> list[str]:
         """What somebody should know, in words."""
-        back = f"the run goes back to {self.checkpoint.name}" if self.checkpoint is not None else ""
-        return [f"{path} {fault}: {back}" for path, fault in self.broken]
+        if self.checkpoint is None:
+            return [self.lost] if self.lost else []
+        return [f"{path} {fault}: the run goes back to {self.checkpoint.name}" for path, fault in self.broken]
 
 
-def find_checkpoint(run: RunDirectory) -> Found:
-    """The newest whole checkpoint of a run. Changes nothing.
+def find_checkpoint(run: RunDirectory, known: Sequence[tuple[Path, str]] = ()) -> Found:
+    """The newest whole checkpoint of a run; `known`: newer ones that turned out broken, and their faults. Changes nothing.
 
     Raises: ResumeError where there are checkpoints and none is whole, or where something else is missing that the newest
     whole one knows of.
     """
-    broken: list[tuple[Path, str]] = []
+    _check_place(run.path / "checkpoints")
+    broken, local = list(known), read_config(run.path).engine == "local"
     for step in reversed(checkpoint_steps(run.path)):
         checkpoint = run.checkpoint_dir(step)
+        if checkpoint in dict(known):
+            continue
         if broken and not (checkpoint / "resume").is_dir():
             continue  # its resume state was taken away when newer ones were whole
-        fault = _fault(checkpoint)
+        fault = _fault(checkpoint, local=local)
         if fault is None:
             _check_record(run, checkpoint)
             return Found(checkpoint, tuple(broken))
@@ -74,30 +85,67 @@ def find_checkpoint(run: RunDirectory) -> Found:
     if broken:
         told = "; ".join(f"{path if number == 0 else path.name} {fault}" for number, (path, fault) in enumerate(broken))
         raise ResumeError(f"{told}. {_ways(broken[0][0])}")
-    return Found(None)
+    _check_samples(run, 0)
+    return Found(None, lost=_lost(run.path))
 
 
-def load(engine: PolicyEngine, checkpoint: Path) -> None:
-    """Load the weights and the engine's state. Raises ResumeError where a checkpoint without checksums turns out broken."""
-    try:
-        engine.load(checkpoint)
-    except (FastslowError, MemoryError):
-        raise
-    except Exception as error:  # whatever a library makes of a broken file
-        if "out of memory" in str(error).lower():
+def load_newest(engine: PolicyEngine, run: RunDirectory, found: Found) -> Found:
+    """Load the weights and the engine's state, of the next whole checkpoint where one without checksums turns out broken.
+
+    Returns where the run goes on. Raises ResumeError where no checkpoint can be loaded.
+    """
+    while found.checkpoint is not None:
+        try:
+            engine.load(found.checkpoint)
+            break
+        except (FastslowError, MemoryError):
             raise
+        except Exception as error:  # whatever a library makes of a broken file
+            if "out of memory" in str(error).lower():
+                raise
+            fault = f"cannot be loaded: {type(error).__name__}: {shortened(str(error), LONGEST)}"
+            found = find_checkpoint(run, (*found.broken, (found.checkpoint, fault)))
+    return found
+
+
+def _check_place(checkpoints: Path) -> None:
+    if os.path.lexists(checkpoints) and not checkpoints.is_dir():
         raise ResumeError(
-            f"{checkpoint} cannot be loaded: {type(error).__name__}: {error}. {_ways(checkpoint)}"
-        ) from error
+            f"{str(checkpoints)!r} is no directory, and that is where the checkpoints of a run lie: put them back, or move "
+            "away what lies there, and the run begins again"
+        )
 
 
-def _fault(checkpoint: Path) -> str | None:
+def _check_samples(run: RunDirectory, step: int) -> None:
+    """Raises ResumeError where going back to this step would meet what no run has written."""
+    for path in run.samples():
+        if step_of(path) > step and path.is_dir():
+            raise ResumeError(
+                f"{str(path)!r} is a directory, and resuming would take away what was written after step {step}: move it out "
+                "of the run"
+            )
+
+
+def _lost(run: Path) -> str:
+    """What is to be said where a run begins again that has steps on record."""
+    steps = (
+        count_lines(run / METRICS) - 1 if (run / METRICS).is_file() else 0
+    )  # the first line is of before the first step
+    if steps < 1:
+        return ""
+    return (
+        f"{run / 'checkpoints'} holds no checkpoint to go on from, and {run / METRICS} has a record of {steps} steps: the run "
+        "begins again at step 0. Where checkpoints were deleted or moved, put them back instead"
+    )
+
+
+def _fault(checkpoint: Path, *, local: bool) -> str | None:
     """What is broken in a checkpoint, in words that follow its name; None where it is whole."""
     if not (checkpoint / "resume").is_dir():
         return "holds no resume state"
     try:
-        loop, _ = read_resume(checkpoint)
-        LoopState.from_json(loop["state"])
+        loop, store = read_resume(checkpoint)
+        after = LoopState.from_json(loop["state"]).step
         positions, size = dict(loop["positions"]), int(loop.get("store_bytes", 0))
         if not all(isinstance(length, int) for length in positions.values()):
             raise TypeError("positions are no numbers")
@@ -105,16 +153,23 @@ def _fault(checkpoint: Path) -> str | None:
         return f"holds no resume state that can be read: {error}"
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         return f"holds no resume state that can be read: {LOOP}: {type(error).__name__}: {error}"
+    if after != step_of(checkpoint):
+        return f"holds the state after step {shown(after)}"
     found = file_size(checkpoint / "resume" / STORE)
     if found < size:
         return f"is broken: resume/{STORE} has {found} bytes of {size}"
-    changed = changed_files(checkpoint)
+    try:
+        RolloutStore(0).restore(store)
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        return f"holds no resume state that can be read: {STORE}: {type(error).__name__}: {error}"
+    changed = changed_files(checkpoint) or torn_weights(checkpoint, needed=local)
     more = f" and {len(changed) - SHOWN} more" if len(changed) > SHOWN else ""
     return f"is broken: {'; '.join(changed[:SHOWN])}{more}" if changed else None
 
 
 def _check_record(run: RunDirectory, checkpoint: Path) -> None:
     loop, _ = read_resume(checkpoint)
+    _check_samples(run, step_of(checkpoint))
     known = {run.path / name: size for name, size in loop["positions"].items()}
     # Checkpoints of earlier versions do not know the lengths of these.
     known |= {run.path / "rollouts" / name: size for name, size in loop.get("rollouts", {}).items()}

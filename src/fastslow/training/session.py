@@ -28,7 +28,7 @@ from fastslow.training.curriculum import Curriculum, union
 from fastslow.training.interrupts import Interrupts
 from fastslow.training.observer import Observer, Observers, SilentObserver
 from fastslow.training.population import Population
-from fastslow.training.resume import Found, load, read_resume
+from fastslow.training.resume import Found, load_newest, read_resume
 from fastslow.training.samples import keep_samples
 from fastslow.training.sampling import Group, Sampling
 from fastslow.training.state import LoopState
@@ -345,11 +345,13 @@ class TrainingSession:
 
     def _restore(self, found: Found) -> None:
         context = self.context
+        found = load_newest(context.engine, context.run, found)
         if found.checkpoint is None:
+            for complaint in found.complaints:
+                context.warn(f"{complaint}. The record is kept in {context.run.set_record_aside()}")
             context.run.rewind(None, 0)
             return
         loop, store = read_resume(found.checkpoint)
-        load(context.engine, found.checkpoint)
         for (broken, _), complaint in zip(found.broken, found.complaints, strict=True):
             context.warn(f"{complaint}; what is left of the other is kept in {context.run.set_aside(broken)}")
         state = context.state = LoopState.from_json(loop["state"])

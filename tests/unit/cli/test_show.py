@@ -1,5 +1,6 @@
 """`fastslow prompts` where a run has very many prompts: the same words, indented, and not laid out by their contents."""
 
+import json
 import re
 from pathlib import Path
 
@@ -50,3 +51,11 @@ def test_a_candidate_without_a_number_is_listed_as_well(
     lines = [{key: value for key, value in line.items() if key != "id"} for line in DEEP[:3]]
     show.candidates(make_run(tmp_path / "run", candidates=lines))
     assert capsys.readouterr().out.count("h1") >= 1
+
+
+def test_the_best_prompt_is_printed_whatever_is_in_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = make_run(tmp_path / "run", candidates=DEEP)
+    member = {"hash": "x", "components": {"system": "a\ud800b"}, "mean": None}
+    (run / "population.json").write_text(json.dumps({"population": [member]}), encoding="utf-8")
+    show.best_prompt(run)
+    assert capsys.readouterr().out.encode() == "a\N{REPLACEMENT CHARACTER}b\n".encode()

@@ -7,7 +7,7 @@ import pytest
 
 from fastslow.config import load_config, parse_config
 from fastslow.config.yaml_text import read_yaml
-from fastslow.errors import ConfigError
+from fastslow.errors import ConfigError, FastslowError
 from fastslow.plan import describe
 from fastslow.resources import resolve_path
 from fastslow.runs.config_text import config_text
@@ -44,6 +44,11 @@ LEVELS = "".join(f"y{i}: &{chr(98 + i)} [{', '.join(['*' + chr(97 + i)] * 9)}]\n
         ("seed: !!python/object/apply:os.getcwd []\n", "is not YAML: could not determine a constructor"),
         ("? [a, b]\n: 3\n", "is not YAML: while constructing a mapping"),
         ("null: 3\n", "None: Keys should be strings"),
+        ('seed: !!int ""\n', "line 1: '' is no int, as its tag !!int says: leave the tag out"),
+        ("steps: 3\nseed: !!int [1]\n", "is not YAML: expected a scalar node, but found sequence"),
+        ('seed: !!bool "maybe"\n', "line 1: 'maybe' is no bool, as its tag !!bool says"),
+        ('seed: !!float "_"\n', "line 1: '_' is no float, as its tag !!float says"),
+        ('task: {seed: !!timestamp "zzz"}\n', "line 1: 'zzz' is no timestamp, as its tag !!timestamp says"),
     ],
     ids=lambda value: value[:24].strip(),
 )
@@ -103,6 +108,42 @@ def test_targets_that_no_layer_has_are_seen_in_a_dry_run(tmp_path: Path) -> None
     config = load_config(path, ["sampling.max_tokens=24", "model.lora={targets: [nope]}", f"output={tmp_path / 'run'}"])
     with pytest.raises(ConfigError, match=r"model.lora.targets: \['nope'\] does not fit this model"):
         describe(config)
+
+
+LONG = "a" * 10_000
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ('steps=!!int ""', "--set 'steps=!!int \"\"', line 1: '' is no int"),
+        (f"model.name={LONG}", "model.name: 'aaa.* is too long for a path: 255 bytes between two slashes"),
+        (f"model.name={'b/' * 2000}", "model.name: 'b/b.* is too long for a path: .* 2000 in all"),
+        (f"model.name=package:fastslow.lab/{LONG}", "model.name: 'package:.* is too long for a path"),
+        (f"model.name=package:fastslow.lab/{'c/' * 900}", "model.name: 'package:.*has no file 'c/c"),
+        (f"model.tokenizer={LONG}", "model.tokenizer: 'aaa.* is too long for a path"),
+        (f"output={LONG}", "output: 'aaa.* is too long for a path"),
+        (f"task.name={LONG}", "task.name: 'aaa.* is unknown"),
+        (f"task.name={LONG}:x", "task.name: 'aaa.* cannot be imported: No module named"),
+        (f"task.name={LONG}.py:x", "task.name: 'aaa.* cannot be imported"),
+        (f"task.name=os:{LONG}", "task.name: 'os:aaa.* cannot be imported: module 'os' has no attribute"),
+        (f"task.options.world={LONG}", "task.options.world: 'aaa.* is unknown"),
+        (f"task.options.{LONG}=1", "task.options.aaa.*: unknown for 'lab'"),
+        (f"slow.freeze=[{LONG}]", "slow.freeze: 'aaa.* is no name of a parameter"),
+        (f"slow.loss={LONG}", "slow.loss: 'aaa.* is unknown"),
+        (f"slow.loss=os:{LONG}", "slow.loss: 'os:aaa.* cannot be imported"),
+        (f"model.lora={{targets: [{LONG}]}}", "model.lora.targets: .*aaa.* does not fit this model"),
+        (f"model.device={LONG}", "model.device: 'aaa.* is not a device"),
+        (f"slow.sampler={{kind: 'a:{LONG}'}}", "slow.sampler.kind: 'a:aaa.* cannot be imported"),
+    ],
+    ids=lambda value: value[:30],
+)
+def test_a_value_that_does_not_end_is_named_and_not_repeated(override: str, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(BASE, encoding="utf-8")
+    with pytest.raises(FastslowError, match=message) as caught:
+        describe(load_config(path, ["sampling.max_tokens=24", f"output={tmp_path / 'run'}", override]))
+    assert len(str(caught.value)) < 2000
 
 
 @pytest.mark.parametrize("output", ["file", "file/run"])

@@ -66,6 +66,14 @@ def test_requests_that_name_another_machine_are_refused(server: Server, host: st
     assert "runs" not in text
 
 
+def test_an_address_that_is_none_is_answered_as_such(server: Server) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", server.server_address[1], timeout=30)
+    connection.putrequest("GET", "http://[", skip_host=True)
+    connection.putheader("Host", f"127.0.0.1:{server.server_address[1]}")
+    connection.endheaders()
+    assert connection.getresponse().status == 400
+
+
 def test_data_come_when_they_are_new(server: Server, run: Path) -> None:
     first = json.loads(get(server, "/data.json")[1])
     assert get(server, f"/data.json?mark={first['mark']}")[0].status == 204

@@ -1,5 +1,6 @@
 """`fastslow init`: what it sees in a dataset, and that what it writes works."""
 
+import csv
 import json
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,10 @@ import pytest
 import yaml
 
 from fastslow.cli.main import main
+from fastslow.config import load_config
 from fastslow.extension import load_object
 from fastslow.starter.look import guess_scorer, look
+from fastslow.starter.write import write_starter
 from fastslow.tasks.registry import build_task
 from fastslow.tasks.settings import TaskConfig
 
@@ -97,6 +100,23 @@ def test_steps_are_smaller_where_few_problems_are_left_to_train_on(rows: int, a_
     assert main(["init", str(tmp_path / "mine"), "--data", str(path)]) == 0
     written = yaml.safe_load((tmp_path / "mine" / "config.yaml").read_text())
     assert written["loop"]["problems_per_step"] == a_step, "a tenth each is held out to validate and to test on"
+
+
+@pytest.mark.parametrize(
+    "odd",
+    ["\x9b", "\x85", "\u2028", "\ufeff", "\x7f", '"', '"""', "\\", "\\N{x", "#", ": ", "\N{GRINNING FACE}\x9b", "\t"],
+    ids=ascii,
+)
+def test_columns_of_any_name_are_written_so_that_they_are_read_back(odd: str, tmp_path: Path) -> None:
+    path, made = tmp_path / "a.csv", tmp_path / "new"
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerows([[f"question{odd}s", f"answer{odd}s"], *([f"What is {n} + 1?", n + 1] for n in range(30))])
+    found = look(str(path), prompt=f"question{odd}s", answer=f"answer{odd}s")
+    write_starter(made, found, model="package:fastslow.lab/model")
+    options = load_config(made / "config.yaml").task.options
+    assert (options["prompt"], options["answer"]) == (f"question{odd}s", f"answer{odd}s")
+    assert load_object(f"{made / 'scorer.py'}:score", "scorer")("3", {f"answer{odd}s": 3})[0] == 1.0
 
 
 def test_the_scorer_that_is_written_says_something(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -83,14 +83,21 @@ class Odd(ValueError):
         return 7  # type: ignore[return-value]
 
 
-class Ends(ValueError):
+class EndsInItsWords(ValueError):
     def __str__(self) -> str:
         sys.exit(0)
 
 
 @pytest.mark.parametrize(
     "error",
-    [GeneratorExit(), BaseExceptionGroup("g", [KeyError()]), asyncio.CancelledError(), Odd(), Ends(), SystemExit(0)],
+    [
+        GeneratorExit(),
+        BaseExceptionGroup("g", [KeyError()]),
+        asyncio.CancelledError(),
+        Odd(),
+        EndsInItsWords(),
+        SystemExit(0),
+    ],
     ids=lambda error: type(error).__name__,
 )
 def test_whatever_a_scorer_raises_masks_its_rollout(error: BaseException) -> None:
@@ -138,15 +145,19 @@ def test_nor_can_one_that_raises_what_is_no_exception(tmp_path: Path, monkeypatc
         load_object("raises_oddly:Task", "task.name")
 
 
-def test_sys_exit_never_ends_a_command_with_status_0(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("statement", "named"), [("sys.exit(0)", "sys.exit(0)"), ("raise GeneratorExit('x')", "GeneratorExit: x")]
+)
+def test_no_code_of_a_config_ends_a_command_with_status_0(
+    statement: str, named: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "ends_when_made.py").write_text("import sys\nclass Task:\n    def __init__(self): sys.exit(0)\n")
+    (tmp_path / "ends_when_made.py").write_text(f"import sys\nclass Task:\n    def __init__(self): {statement}\n")
+    monkeypatch.delitem(sys.modules, "ends_when_made", raising=False)
     monkeypatch.syspath_prepend(tmp_path)
     config = tmp_path / "config.yaml"
     config.write_text("model: {name: package:fastslow.lab/model}\ntask: {name: 'ends_when_made:Task'}\n")
     assert main(["train", str(config), "--dry-run"]) == 1
-    assert "code that the config names ended the program: sys.exit(0)" in capsys.readouterr().err
+    assert f"code that the config names ended the program: {named}" in capsys.readouterr().err
 
 
 class Ends(LettersTask):

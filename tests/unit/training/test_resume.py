@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import resource
 import shutil
 import signal
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from fastslow.cli.main import main
 from fastslow.errors import ResumeError
@@ -86,7 +88,27 @@ def alone(change: Callable[[Path], None]) -> Callable[[Path], None]:
     return both
 
 
+def unlisted(change: Callable[[Path], None]) -> Callable[[Path], None]:
+    """Of a checkpoint without checksums."""
+
+    def both(run: Path) -> None:
+        (run / SUMS).unlink()
+        change(run)
+
+    return both
+
+
+def foreign_optimizer(run: Path) -> None:
+    path = run / "checkpoints" / "step_3" / "resume" / "optimizer.safetensors"
+    save_file({f"other/{name.partition('/')[2]}": value for name, value in load_file(path).items()}, path)
+
+
+def foreign_steps(run: Path) -> None:
+    rewrite("checkpoints/step_3/resume/optimizer.json", '{"nobody.weight": 3}')(run)
+
+
 STORE = "checkpoints/step_3/resume/store.jsonl"
+SUMS = "checkpoints/step_3/SHA256SUMS"
 
 
 @pytest.mark.parametrize(
@@ -151,9 +173,87 @@ def test_a_run_of_an_earlier_version_is_resumed(cut: Path, tiny_model_dir: Path,
     assert got == expected
 
 
-def test_a_run_without_any_checkpoint_begins_again(cut: Path, tiny_model_dir: Path, runs: Path) -> None:
+def test_a_run_without_any_checkpoint_begins_again_says_so_and_keeps_its_record(
+    cut: Path, tiny_model_dir: Path, runs: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
     shutil.rmtree(cut / "checkpoints")
+    (cut / "lost").mkdir()  # of an earlier time
+    names = ("metrics.jsonl", "prompts.jsonl", "population.json", "rollouts/step_3.jsonl")
+    before = {name: (cut / name).read_bytes() for name in names}
+    assert main(["train", "--resume", str(cut), "--dry-run"]) == 0
+    told = f"checkpoints holds no checkpoint to go on from, and {cut / 'metrics.jsonl'} has a record of 3 steps"
+    assert told in capsys.readouterr().out
+    assert {name: (cut / name).read_bytes() for name in names} == before
     train(small_config(tiny_model_dir, cut), resume=cut)
+    assert told in caplog.text and f"The record is kept in {cut / 'lost.1'}" in caplog.text
+    assert {name: (cut / "lost.1" / name).read_bytes() for name in names} == before
+    assert record_of(cut) == record_of(runs / "whole")
+
+
+@pytest.mark.parametrize("lines", [0, 1])
+def test_a_run_that_was_killed_before_its_first_step_begins_again_without_a_word(
+    cut: Path, tiny_model_dir: Path, lines: int
+) -> None:
+    shutil.rmtree(cut / "checkpoints")
+    kept = (cut / "metrics.jsonl").read_bytes().splitlines(keepends=True)[:lines]
+    (cut / "metrics.jsonl").write_bytes(b"".join(kept))
+    assert find_checkpoint(RunDirectory(cut)).complaints == []
+
+
+def no_place(run: Path) -> None:
+    shutil.rmtree(run / "checkpoints")
+    (run / "checkpoints").write_text("", encoding="utf-8")
+
+
+def no_file(name: str) -> Callable[[Path], None]:
+    return lambda run: (run / name).mkdir()
+
+
+def no_lock(run: Path) -> None:
+    (run / ".lock").unlink()
+    (run / ".lock").mkdir()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (no_place, "checkpoints' is no directory, .* put them back, or move away what lies there"),
+        (no_file("rollouts/step_5.jsonl"), "step_5.jsonl' is a directory, .* move it out of the run"),
+        (no_lock, ".lock' cannot be opened: Is a directory.* move away what lies there"),
+    ],
+)
+def test_what_no_run_has_written_is_refused_before_anything_is_changed(
+    cut: Path, tiny_model_dir: Path, change: Callable[[Path], None], message: str
+) -> None:
+    change(cut)
+    with (cut / "metrics.jsonl").open("ab") as file:
+        file.write(b'{"step": 4}\n')
+    before = {path: path.read_bytes() for path in cut.rglob("*") if path.is_file()}
+    with pytest.raises(ResumeError, match=message):
+        train(small_config(tiny_model_dir, cut), resume=cut)
+    assert {path: path.read_bytes() for path in cut.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize(
+    ("target", "message"), [("step_2", "holds the state after step 2"), ("step_3", "holds the state after step 3")]
+)
+def test_a_checkpoint_under_the_name_of_another_step_is_broken(cut: Path, target: str, message: str) -> None:
+    (cut / "checkpoints" / "step_4").symlink_to(cut / "checkpoints" / target)
+    found = find_checkpoint(RunDirectory(cut))
+    assert found.checkpoint == cut / "checkpoints" / "step_3"
+    assert found.broken == ((cut / "checkpoints" / "step_4", message),)
+
+
+def test_a_link_in_the_place_of_a_newer_checkpoint_goes_and_what_it_leads_to_stays(
+    cut: Path, tiny_model_dir: Path, runs: Path
+) -> None:
+    shutil.rmtree(cut / "checkpoints" / "step_3" / "resume")
+    elsewhere = cut.with_name("elsewhere")
+    (cut / "checkpoints" / "step_3").rename(elsewhere)
+    (cut / "checkpoints" / "step_3").symlink_to(elsewhere)
+    shutil.copytree(cut / "checkpoints" / "step_2", cut / "checkpoints" / "step_4")  # broken: it is of another step
+    train(small_config(tiny_model_dir, cut), resume=cut)
+    assert (elsewhere / "model.safetensors").is_file()
     assert record_of(cut) == record_of(runs / "whole")
 
 
@@ -172,6 +272,16 @@ def test_a_run_without_any_checkpoint_begins_again(cut: Path, tiny_model_dir: Pa
         flip("checkpoints/step_3/resume/optimizer.safetensors"),
         flip("checkpoints/step_3/model.safetensors"),
         remove("checkpoints/step_3/model.safetensors"),
+        rewrite(SUMS, ""),
+        rewrite(SUMS, f"{'0' * 64}  {'a' * 5000}\n"),
+        rewrite(SUMS, f"{'0' * 64}  a\0b\n"),
+        rewrite("checkpoints/step_3/resume/more.json", "{}"),
+        unlisted(rewrite(STORE, '{"a": 1}\n')),
+        unlisted(rewrite(STORE, '[["a"]]\n')),
+        unlisted(rewrite(STORE, '{"trained": 0, "rollouts": []}\n')),
+        unlisted(rewrite(STORE, '{"trained": 0, "rollouts": [{"problem_id": 1}]}\n')),
+        unlisted(remove("checkpoints/step_3/model.safetensors")),
+        unlisted(shorten("checkpoints/step_3/model.safetensors", 5000)),
     ],
 )
 def test_a_broken_checkpoint_is_seen_and_the_one_before_is_found(cut: Path, change: Callable[[Path], None]) -> None:
@@ -213,11 +323,34 @@ def test_resume_files_that_a_kill_left_are_taken_away_and_a_checkpoint_without_c
     assert sorted(left) == ["step_2", "step_3"]
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (foreign_optimizer, "ValueError: .* are no moments of parameter 0"),
+        (foreign_steps, "ValueError: the optimiser's state is of other parameters, such as 'nobody.weight'"),
+        (rewrite("checkpoints/step_3/resume/engine.json", '{"other": 1}'), "KeyError: 'policy_version'"),
+        (shorten("checkpoints/step_3/resume/optimizer.safetensors", 100), "SafetensorError: "),
+    ],
+)
+def test_a_checkpoint_without_checksums_that_cannot_be_loaded_is_set_aside_for_the_one_before(
+    cut: Path,
+    tiny_model_dir: Path,
+    runs: Path,
+    change: Callable[[Path], None],
+    message: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    unlisted(change)(cut)
+    train(small_config(tiny_model_dir, cut), resume=cut)
+    assert re.search(f"step_3 cannot be loaded: {message}.*: the run goes back to step_2", caplog.text)
+    assert (cut / "checkpoints" / "broken-step_3" / "model.safetensors").is_file()
+    assert record_of(cut) == record_of(runs / "whole")
+
+
 def test_weights_without_checksums_that_cannot_be_loaded_cost_nothing_of_the_record(
     cut: Path, tiny_model_dir: Path
 ) -> None:
-    (cut / "checkpoints" / "step_3" / "SHA256SUMS").unlink()
-    shorten("checkpoints/step_3/resume/optimizer.safetensors", 100)(cut)
+    alone(unlisted(shorten("checkpoints/step_3/resume/optimizer.safetensors", 100)))(cut)
     before = record_of(cut)
     with pytest.raises(ResumeError, match="step_3 cannot be loaded: SafetensorError"):
         train(small_config(tiny_model_dir, cut), resume=cut)

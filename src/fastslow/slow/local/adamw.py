@@ -13,6 +13,7 @@ from fastslow.errors import DivergedError
 from fastslow.slow.finite import check_finite, non_finite_tensor
 from fastslow.slow.local.moments import embeddings_of, make_adamw, moments_of, restore_moments
 from fastslow.slow.settings import SlowConfig
+from fastslow.text import shown
 
 
 class MasterAdamW:
@@ -90,6 +91,8 @@ class MasterAdamW:
         tensors = load_file(directory / "optimizer.safetensors")
         steps: dict[str, float] = json.loads((directory / "optimizer.json").read_text(encoding="utf-8"))
         check_finite(tensors, f"the weights and moments in {str(directory / 'optimizer.safetensors')!r}")
+        if foreign := sorted(steps.keys() - self.masters.keys()):
+            raise ValueError(f"the optimiser's state is of other parameters, such as {shown(foreign[0])}")
         self.discard()
         self.adam.state.clear()
         moments: dict[str, dict[str, torch.Tensor]] = defaultdict(dict)

@@ -38,7 +38,7 @@ class LocalCheckpoints:
         self._load_weights(directory)
         self.learner.optimiser.load(state)
         record = json.loads((state / "engine.json").read_text(encoding="utf-8"))
-        self.learner.policy_version = record["policy_version"]
+        self.learner.policy_version = int(record["policy_version"])
 
     def _load_weights(self, directory: Path) -> None:
         policy = self.policy

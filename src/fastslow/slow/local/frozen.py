@@ -13,6 +13,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from fastslow.errors import ConfigError
 from fastslow.slow.local import loading
 from fastslow.slow.settings import ModelConfig
+from fastslow.text import shown
 
 
 def empty_model(config: ModelConfig, dtype: torch.dtype | None = None) -> Any:
@@ -59,7 +60,7 @@ def frozen_parameters(model: Any, patterns: Sequence[str]) -> list[torch.nn.Para
         if not any(fnmatchcase(name, pattern) for name in names):
             close = difflib.get_close_matches(pattern, names, n=3, cutoff=0.4) or names[:3]
             raise ConfigError(
-                f"slow.freeze: {pattern!r} is no name of a parameter, and no pattern of one. Near it: {', '.join(close)}"
+                f"slow.freeze: {shown(pattern)} is no name of a parameter, and no pattern of one. Near it: {', '.join(close)}"
             )
     aliases: dict[int, list[str]] = defaultdict(list)
     by_id = {}

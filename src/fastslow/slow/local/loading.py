@@ -26,6 +26,7 @@ from fastslow.resources import PREFIX, resolve_path
 from fastslow.slow.finite import check_finite
 from fastslow.slow.local import lora
 from fastslow.slow.settings import ModelConfig
+from fastslow.text import shown
 
 logger = logging.getLogger(__name__)
 
@@ -37,11 +38,13 @@ def pick_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise ConfigError(f"model.device: {name!r} is not a device: use auto, cpu or cuda") from error
+        raise ConfigError(f"model.device: {shown(name)} is not a device: use auto, cpu or cuda") from error
     if device.type not in ("cpu", "cuda"):
-        raise ConfigError(f"model.device: {name!r} is not supported: use auto, cpu or cuda")
+        raise ConfigError(f"model.device: {shown(name)} is not supported: use auto, cpu or cuda")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ConfigError(f"model.device: {name!r} is asked for, but no such CUDA device is there: use auto or cpu")
+        raise ConfigError(
+            f"model.device: {shown(name)} is asked for, but no such CUDA device is there: use auto or cpu"
+        )
     return device
 
 

@@ -26,6 +26,7 @@ from fastslow.errors import ConfigError
 from fastslow.slow.finite import check_finite
 from fastslow.slow.local.adapter_files import CONFIG
 from fastslow.slow.settings import LoraConfig, ModelConfig
+from fastslow.text import shortened, shown
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -123,7 +124,9 @@ def add_lora(model: "PreTrainedModel", config: LoraConfig, seed: int) -> "PeftMo
     try:
         return get_peft_model(model, settings).eval()
     except ValueError as error:
-        raise ConfigError(f"model.lora.targets: {config.targets!r} does not fit this model: {error}") from error
+        raise ConfigError(
+            f"model.lora.targets: {shown(config.targets)} does not fit this model: {shortened(str(error), 500)}"
+        ) from error
 
 
 def continue_lora(model: "PreTrainedModel", config: LoraConfig, adapter: Adapter, seed: int) -> "PeftModel":
@@ -141,7 +144,7 @@ def continue_lora(model: "PreTrainedModel", config: LoraConfig, adapter: Adapter
     if set(saved) != set(wanted):
         raise _other(
             adapter,
-            f"model.lora.targets: {config.targets!r} names the layers {_layers(wanted)} ({len(wanted)} matrices)",
+            f"model.lora.targets: {shown(config.targets)} names the layers {_layers(wanted)} ({len(wanted)} matrices)",
             f"{_layers(saved)} ({len(saved)} matrices)",
         )
     set_peft_model_state_dict(policy, saved)

@@ -9,6 +9,8 @@ import torch
 from fastslow.errors import ConfigError
 from fastslow.slow.settings import SlowConfig
 
+ADAMW = ("exp_avg", "exp_avg_sq")
+
 
 def check_optimiser(slow: SlowConfig, device: torch.device) -> None:
     """Raises ConfigError where 8-bit moments are asked for without a GPU, or without bitsandbytes."""
@@ -67,8 +69,10 @@ def restore_moments(
     step: float,
     moments: Mapping[str, torch.Tensor],
 ) -> None:
-    """Give parameter number `index` the state that `moments_of` gave."""
+    """Give parameter number `index` the state that `moments_of` gave. Raises ValueError where these are no moments of it."""
     if isinstance(adam, torch.optim.AdamW):
+        if {name: value.shape for name, value in moments.items()} != dict.fromkeys(ADAMW, master.shape):
+            raise ValueError(f"{sorted(moments)} are no moments of parameter {index}")
         adam.state[master] = {"step": torch.tensor(step), **{k: v.to(master.device) for k, v in moments.items()}}
         return
     # The library allocates, since its tensors may lie in paged memory.

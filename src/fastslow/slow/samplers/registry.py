@@ -9,6 +9,7 @@ from fastslow.slow.samplers.forest import ForestSampler
 from fastslow.slow.samplers.settings import AnySampler, OwnSamplerConfig, VllmConfig
 from fastslow.slow.samplers.vllm import VllmSampler, check_vllm
 from fastslow.slow.settings import ModelConfig
+from fastslow.text import shown
 
 
 def check_sampler(config: AnySampler, model: ModelConfig) -> None:
@@ -16,7 +17,9 @@ def check_sampler(config: AnySampler, model: ModelConfig) -> None:
     if isinstance(config, VllmConfig):
         check_vllm(config, device_of(model))
     elif isinstance(config, OwnSamplerConfig) and not can_make(config.kind, "slow.sampler.kind"):
-        raise ConfigError(f"slow.sampler.kind: {config.kind!r} cannot be called: name a class with `sample` and `sync`")
+        raise ConfigError(
+            f"slow.sampler.kind: {shown(config.kind)} cannot be called: name a class with `sample` and `sync`"
+        )
 
 
 def build_sampler(config: AnySampler, policy: LocalPolicy) -> Sampler:
@@ -26,5 +29,5 @@ def build_sampler(config: AnySampler, policy: LocalPolicy) -> Sampler:
     if not isinstance(config, OwnSamplerConfig):
         return ForestSampler(policy)
     made: Sampler = construct(config.kind, config.options, "slow.sampler", key="kind", given={"policy": policy})
-    check_protocol(made, Sampler, f"slow.sampler.kind: {config.kind!r}")
+    check_protocol(made, Sampler, f"slow.sampler.kind: {shown(config.kind)}")
     return made
