@@ -62,6 +62,10 @@ class ReflectionError(FastslowError, RuntimeError):
         self.reflection = reflection
 
 
+class Interruption(BaseException):
+    """Ends a call that takes too long. Code that catches every Exception does not catch it."""
+
+
 class StorageError(FastslowError, OSError):
     """A run cannot be written down: the disk is full or read-only, or a limit on files is reached. What was saved stays."""
 
@@ -76,10 +80,10 @@ def told(error: BaseException, message: str | None = None) -> str:
 
 
 def let_stop(error: BaseException) -> None:
-    """Raises again what somebody else's code must not swallow: Ctrl-C. Anything else that it raises is its own failure, be it
-    an Exception or not: `sys.exit`, a cancelled coroutine, a panic of a library in another language.
+    """Raises again what is no failure of the code that raised it: Ctrl-C, and the end of its time. Anything else is, be it an
+    Exception or not: `sys.exit`, a cancelled coroutine, a panic of a library in another language.
     """
-    if isinstance(error, KeyboardInterrupt):
+    if isinstance(error, KeyboardInterrupt | Interruption):
         raise error
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from types import FrameType, TracebackType
 from typing import Any, TypeVar
 
-from fastslow.errors import ElsewhereError, LateError, in_words
+from fastslow.errors import ElsewhereError, Interruption, LateError, in_words
 
 T = TypeVar("T")
 Value = TypeVar("Value")
@@ -112,10 +112,6 @@ def _call(index: int, call: Callable[[], Any], finished: "queue.SimpleQueue[tupl
     finished.put((index, outcome))
 
 
-class _Interruption(BaseException):
-    """Ends a call that takes too long. Code that catches every Exception does not catch it."""
-
-
 class TimeLimit:
     """Calls one after the other, each for at most `timeout_s` (None: as long as it takes). Use it as a context manager.
 
@@ -157,7 +153,7 @@ class TimeLimit:
         self._running = True
         try:
             return function()
-        except _Interruption as interruption:
+        except Interruption as interruption:
             raise self._late().with_traceback(interruption.__traceback__) from None
         finally:
             self._running = False
@@ -200,4 +196,4 @@ class TimeLimit:
         # The call that the signal was for may have ended, and another one begun.
         if self._running and self._due == self._number:
             self._due = 0
-            raise _Interruption
+            raise Interruption
