@@ -126,12 +126,18 @@ def test_where_saving_fails_too_the_first_error_is_the_one_that_is_told(
     assert checkpoint_steps(run) == []
 
 
+def config_file(model: Path, directory: Path) -> Path:
+    """A config.yaml in the directory; the run that it makes."""
+    run = directory / "run"
+    text = config_text(small_config(model, run, checkpoint_every=50)).partition("versions:")[0]
+    (directory / "config.yaml").write_text(text, encoding="utf-8")
+    return run
+
+
 def test_the_command_line_tells_the_error_and_the_way_back(
     tiny_model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run = tmp_path / "run"
-    text = config_text(small_config(tiny_model_dir, run, checkpoint_every=50)).partition("versions:")[0]
-    (tmp_path / "config.yaml").write_text(text, encoding="utf-8")
+    run = config_file(tiny_model_dir, tmp_path)
     break_at(monkeypatch, PLACES["rollouts"][0], 2, TaskError("the reward is 7"))
     assert main(["train", str(tmp_path / "config.yaml"), "--quiet"]) == 2
     lines = capsys.readouterr().err.splitlines()
@@ -143,9 +149,7 @@ def test_the_command_line_tells_the_error_and_the_way_back(
 def test_code_that_ends_the_program_leaves_a_command_that_can_be_copied(
     tiny_model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run = tmp_path / "run"
-    text = config_text(small_config(tiny_model_dir, run, checkpoint_every=50)).partition("versions:")[0]
-    (tmp_path / "config.yaml").write_text(text, encoding="utf-8")
+    run = config_file(tiny_model_dir, tmp_path)
     break_at(monkeypatch, PLACES["rollouts"][0], 2, SystemExit(0))
     assert main(["train", str(tmp_path / "config.yaml"), "--quiet"]) == 1
     lines = capsys.readouterr().err.splitlines()

@@ -257,14 +257,8 @@ class RunDirectory:
         """Take the record of a run that begins again out of the way of the new one; its new place."""
         place = _free(self.path / LOST)
         place.mkdir()
-        for name in (
-            LIBRARY,
-            POPULATION,
-            SAMPLES,
-            REFLECTIONS,
-            PROMPTS,
-            METRICS,
-        ):  # a kill leaves the last to say so again
+        # The metrics go last: after a kill in between they still say that there is a record.
+        for name in (LIBRARY, POPULATION, SAMPLES, REFLECTIONS, PROMPTS, METRICS):
             if (self.path / name).exists():
                 (self.path / name).rename(place / name)
         return place
