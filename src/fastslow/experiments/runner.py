@@ -287,7 +287,7 @@ def run_part(
     outcome: dict[str, object] = {"interrupted": result.interrupted}
     if not result.interrupted:
         outcome |= summarise(output)
-        outcome["measures"] = {measure.name: _measured(output, measure) for measure in measures}
+        outcome["measures"] = _all_measured(output, measures)
         for step in checkpoint_steps(output):
             shutil.rmtree(output / "checkpoints" / f"step_{step}" / "resume", ignore_errors=True)
     return cast(Outcome, outcome)
@@ -303,6 +303,23 @@ def summarise(run: Path) -> dict[str, Any]:
         "totals": {name: totals[name] for name in KEPT_TOTALS},
         "prompt": population[0].system if population else None,
     }
+
+
+def _all_measured(run: Path, measures: Sequence[Measure]) -> dict[str, Measured]:
+    """By name. RL alone answers under the seed prompt: what would be measured twice is measured once."""
+    found: dict[str, Measured] = {}
+    for measure in measures:
+        asked = _asked(run, measure)
+        same = next((other.name for other in measures if other.name in found and _asked(run, other) == asked), None)
+        found[measure.name] = found[same] if same is not None else _measured(run, measure)
+    return found
+
+
+def _asked(run: Path, measure: Measure) -> tuple[object, ...]:
+    """What decides a measurement's result; of `best` the text, where the settings tell that of `seed`."""
+    seed, population = measure.settings.get("task.seed_prompt"), Run(run).population
+    is_seed = measure.prompt == "best" and population and population[0].as_dict() == seed
+    return "seed" if is_seed else measure.prompt, measure.weights, measure.kl, measure.settings
 
 
 def _measured(run: Path, measure: Measure) -> Measured:

@@ -193,7 +193,7 @@ def _real_task(task: str, arms: Mapping[str, int]) -> Section:
             for name in part_names(arm, seed)
         ]
 
-    return _real(task, f"the real model: {', '.join(arms)} on {task}", runs, run, 1200)
+    return _real(task, f"the real model: {', '.join(arms)} on {task}", runs, run, 480)
 
 
 def _real(name: str, about: str, runs: Callable[[Plan], list[str]], run: Callable[..., None], run_s: float) -> Section:

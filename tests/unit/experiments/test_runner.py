@@ -65,6 +65,35 @@ def test_a_part_that_was_cut_is_resumed(tiny_model_dir: Path, tmp_path: Path) ->
     assert [drop_times(point) for point in line["curve"]] == [drop_times(point) for point in expected["curve"]]
 
 
+def test_what_is_asked_twice_of_a_run_is_measured_once(
+    tiny_model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from fastslow.measuring import evaluate as module
+
+    measured: list[Any] = []
+    real = module.evaluate
+
+    def counted(target: Path, **asked: Any) -> Any:
+        measured.append(asked["prompt"])
+        return real(target, **asked)
+
+    monkeypatch.setattr(module, "evaluate", counted)
+    told = {"task.seed_prompt": {"system": "Answer with one letter."}}
+    own, seed = (Measure(name, told, prompt=name) for name in ("best", "seed"))
+    elsewhere = Measure("more", {**told, "evaluation.k": 3}, prompt="seed")
+    part = Part("rl", {"method": "rl", "steps": 1, "task.seed_prompt": told["task.seed_prompt"]})
+    run = experiment(tiny_model_dir, part)
+    tree = part_config(run, part, tmp_path).model_dump(mode="json")
+    found: Any = runner.run_part(tree, (own, seed, elsewhere), None)["measures"]
+    assert measured == ["best", "seed"] and list(found) == ["best", "seed", "more"]
+    alone: Any = runner.run_part({**tree, "output": str(tmp_path / "alone")}, (seed,), None)["measures"]
+    assert found["seed"] == found["best"] == {**alone["seed"], "label": "best"}
+    found = runner.run_part({**tree, **{"output": str(tmp_path / "other"), "method": "prompt"}}, (own, seed), None)[
+        "measures"
+    ]
+    assert found["best"]["prompt"] != found["seed"]["prompt"]
+
+
 def drop_times(point: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in point.items() if name != "seconds"}
 
