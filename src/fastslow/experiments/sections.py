@@ -256,42 +256,39 @@ LEVEL, SEED_LEVEL = 0.9, 0.5
 
 
 def under_both_prompts(runs: Mapping[str, Lines]) -> list[str]:
-    """One row for every label: where its runs ended under their best and under the seed prompt, and the rollouts to a level."""
-    ends, needs = [], []
+    """Three tables with a row for every label: where its runs ended under their best prompt and the rollouts to a level, the
+    same under the seed prompt, and what it cost.
+    """
+    own, bare, costs = [], [], []
     for label, lines in runs.items():
         last = [evaluation_of(line["curve"][-1]) for line in lines]
         seed = [end for line in lines if (end := _seed_end(line["curve"])) is not None]
-        ends.append(
+        at_level = [reached(line["curve"], LEVEL) for line in lines]
+        seed_level = [_seed_rollouts(line["curve"]) for line in lines]
+        accuracy = median(final_accuracy(line["curve"]) for line in lines)
+        own.append([label, accuracy, median(each.kl for each in last), reach(at_level, lambda p: p.rollouts, 0)])
+        bare.append(
+            [
+                label,
+                median(seed) if seed else "-",
+                median(each.seed_kl for each in last),
+                median(seed_level, 0) if any(seed_level) else "never",
+            ]
+        )
+        costs.append(
             [
                 label,
                 str(len(lines)),
-                median(final_accuracy(line["curve"]) for line in lines),
-                median(each.kl for each in last),
-                median(seed) if seed else "-",
-                median(each.seed_kl for each in last),
-            ]
-        )
-        own = [reached(line["curve"], LEVEL) for line in lines]
-        bare = [_seed_rollouts(line["curve"]) for line in lines]
-        needs.append(
-            [
-                label,
-                reach(own, lambda p: p.rollouts, 0),
-                median(bare, 0) if any(bare) else "never",
                 median((line["totals"]["sampled"] for line in lines), 0),
                 median((_searched(line) for line in lines), 0),
                 median((line["totals"]["seconds"] for line in lines), 1),
             ]
         )
-    head = ["option", "seeds", "accuracy, own prompt", "KL, own prompt", "accuracy, seed prompt", "KL, seed prompt"]
-    to = [
-        f"rollouts to {LEVEL}, own prompt",
-        f"to {SEED_LEVEL}, seed prompt",
-        "rollouts in all",
-        "of the search",
-        "seconds",
+    return [
+        *markdown_table(["own prompt", "accuracy", "KL", f"rollouts to {LEVEL}"], own),
+        *markdown_table(["seed prompt", "accuracy", "KL", f"rollouts to {SEED_LEVEL}"], bare),
+        *markdown_table(["cost", "seeds", "rollouts in all", "of the search", "seconds"], costs),
     ]
-    return [*markdown_table(head, ends), *markdown_table(["option", *to], needs)]
 
 
 def _seed_end(curve: Curve) -> float | None:

@@ -177,8 +177,9 @@ def _beyond(lines: Lines, results: Path, size: plan.Size) -> list[str]:
         f"## Beyond the paper, on {plan.ABLATED}",
         "",
         f"Options of FST over {size.ablation_steps} steps, RL alone and distillation at about the same rollouts. FST has the "
-        "learning rate that was searched for it. What trains under the seed prompt has that of RL alone. Own prompt: the best "
-        "of the population. Seconds were shared with other work on the machine: rollouts are the axis that compares.",
+        "learning rate that was searched for it. What trains under the seed prompt has that of RL alone. Bare gradient: under "
+        "the seed prompt. Own prompt: the best of the population. Seconds were shared with other work on the machine: "
+        "rollouts are the axis that compares.",
         "",
         *sections.under_both_prompts(runs),
     ]

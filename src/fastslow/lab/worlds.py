@@ -87,7 +87,7 @@ ABLATIONS: dict[str, dict[str, dict[str, object]]] = {
 BARE: dict[str, object] = {"slow.gradient_context": "bare", "slow.learning_rate": 3e-4}
 BEYOND: dict[str, tuple[str, str, dict[str, object]]] = {
     "default": ("FST as it is", "fst", {}),
-    "bare-member": ("gradient under the seed prompt, which is a member", "fst", {**BARE, "slow.bare_member": True}),
+    "bare-member": ("bare gradient, seed prompt a member", "fst", {**BARE, "slow.bare_member": True}),
     "rollouts": ("RL's rollouts score prompts", "fst", {"fast.scores": "rollouts", "fast.max_backoff": 0}),
     "distilled": (
         "distillation",
@@ -95,14 +95,14 @@ BEYOND: dict[str, tuple[str, str, dict[str, object]]] = {
         {"distill.cycles": 2, "slow.learning_rate": 3e-4},
     ),
     "rl": ("RL alone", "rl", {}),
-    "bare": ("gradient under the seed prompt", "fst", BARE),
-    "held-out": ("a quarter of the anchors held out", "fst", {"fast.held_out": 0.25}),
+    "bare": ("bare gradient", "fst", BARE),
+    "held-out": ("quarter of the anchors held out", "fst", {"fast.held_out": 0.25}),
     "bare-sampler": (
-        "gradient under the seed prompt, ratio to the sampler",
+        "bare gradient, ratio to the sampler",
         "fst",
         {**BARE, "slow.bare_behaviour": "sampler"},
     ),
-    "two-each": ("each problem under two of the four prompts", "fst", {"loop.prompts_per_problem": 2}),
+    "two-each": ("two of the four prompts a problem", "fst", {"loop.prompts_per_problem": 2}),
 }
 """Options of FST that go beyond the paper, and what stands beside them at about the same rollouts: title, method, settings.
 

@@ -175,7 +175,10 @@ def _section(claim: Claim, findings: Sequence[Finding], page: Path) -> list[str]
 
 def _named(finding: Finding) -> str:
     """The place with a link to its table, where there is one."""
-    return f"[{finding.place}][{_reference(finding.page)}]" if finding.page.is_file() else finding.place
+    if not finding.page.is_file():
+        return finding.place
+    name = _reference(finding.page)
+    return f"[{name}]" if name == finding.place else f"[{finding.place}][{name}]"
 
 
 def _reference(page: Path) -> str:

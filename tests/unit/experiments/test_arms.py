@@ -92,9 +92,12 @@ def test_the_tables_by_hand(text: str, row: str) -> None:
 
 def test_options_are_compared_under_both_prompts() -> None:
     rows = under_both_prompts({"as it is": FST})
-    assert "| as it is | 2 | 0.900 | 0.100 | 0.300 | 0.200 |" in rows
     # 0.9 under the own prompt at 200 rollouts, 0.5 under the seed prompt at 200.
-    assert "| as it is | 200 | 200 | 200 | 10 | 10.0 |" in rows
+    assert [row for row in rows if "as it is" in row] == [
+        "| as it is | 0.900 | 0.100 | 200 |",
+        "| as it is | 0.300 | 0.200 | 200 |",
+        "| as it is | 2 | 200 | 10 | 10.0 |",
+    ]
 
 
 def test_the_rate_with_the_highest_mean_accuracy_is_chosen_and_the_search_has_a_cost() -> None:
