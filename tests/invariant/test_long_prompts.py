@@ -200,7 +200,7 @@ def test_where_a_prompt_leaves_no_room_for_validation_it_is_said_and_the_run_goe
     def never_fits(*unused: Any) -> None:
         raise TooLongError("sampling.max_tokens: too long")
 
-    monkeypatch.setattr("fastslow.measuring.validation.evaluate_prompt", never_fits)
+    monkeypatch.setattr("fastslow.measuring.validation.evaluate_prompts", never_fits)
     result = train(small_config(small_model, tmp_path / "run", method="rl", steps=3))
     assert result.steps == 3
     assert told(TooLongError("a")) == "a"

@@ -9,7 +9,7 @@ import pytest
 from fastslow.errors import InfrastructureError
 from fastslow.loop import train
 from fastslow.measuring.evaluate import evaluate
-from fastslow.measuring.evaluation import evaluate_prompt
+from fastslow.measuring.evaluation import evaluate_prompts
 from fastslow.runs.reader import Run, read_candidates, read_population
 
 from runs import metrics_of, record_of, small_config
@@ -97,10 +97,10 @@ def test_the_same_weights_under_the_same_prompt_are_measured_once(
     measured: list[str] = []
 
     def counted(*arguments: Any) -> Any:
-        measured.append(arguments[3].hash)
-        return evaluate_prompt(*arguments)
+        measured.extend(prompt.hash for prompt in arguments[3])
+        return evaluate_prompts(*arguments)
 
-    monkeypatch.setattr("fastslow.measuring.validation.evaluate_prompt", counted)
+    monkeypatch.setattr("fastslow.measuring.validation.evaluate_prompts", counted)
     train(small_config(tiny_model_dir, tmp_path / "prompt", method="prompt", steps=3, evaluation={"every": 1}))
     lines = metrics_of(tmp_path / "prompt")
     assert all("val/mean@2" in line and "kl/base" in line for line in lines)
@@ -184,7 +184,7 @@ def test_a_run_that_breaks_while_it_starts_gives_its_lock_back(
         raise MemoryError("no memory")
 
     with monkeypatch.context() as patch:
-        patch.setattr("fastslow.measuring.validation.evaluate_prompt", out_of_memory)
+        patch.setattr("fastslow.measuring.validation.evaluate_prompts", out_of_memory)
         listener = Listener()
         with pytest.raises(MemoryError):
             train(small_config(tiny_model_dir, tmp_path / "run"), observer=listener)

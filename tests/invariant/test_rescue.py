@@ -20,7 +20,7 @@ PLACES = {
     "search": ("fastslow.fast.gepa.optimiser.GepaOptimiser.evolve", 2, 2),
     "rollouts": ("fastslow.training.session.TrainingSession.roll_out", 3, 2),
     "update": ("fastslow.slow.local.learner.LocalLearner._backward", 4, 3),
-    "evaluation": ("fastslow.measuring.validation.evaluate_prompt", 2, 3),
+    "evaluation": ("fastslow.measuring.validation.evaluate_prompts", 2, 3),
     "log": ("fastslow.runs.directory.RunDirectory.append_metrics", 5, 4),
 }
 

@@ -141,7 +141,9 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--weights", default="latest", help="of a run: base, latest, or step_N (default: latest)")
     parser.add_argument(
         "--prompt",
-        help="seed, best, population, @FILE or a text (default: best; a model, and after distillation: seed)",
+        action="append",
+        help="seed, best, population, @FILE or a text; several times for several (default: best; a model, and after "
+        "distillation: seed)",
     )
     parser.add_argument("--split", default="validation", choices=["train", "validation", "test"])
     parser.add_argument("--problems", type=int, help="how many problems (default: all of the split)")

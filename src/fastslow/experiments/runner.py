@@ -12,7 +12,7 @@ import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -306,40 +306,40 @@ def summarise(run: Path) -> dict[str, Any]:
 
 
 def _all_measured(run: Path, measures: Sequence[Measure]) -> dict[str, Measured]:
-    """By name. RL alone answers under the seed prompt: what would be measured twice is measured once."""
+    """By name. What differs in its prompt alone is measured together."""
     found: dict[str, Measured] = {}
     for measure in measures:
-        asked = _asked(run, measure)
-        same = next((other.name for other in measures if other.name in found and _asked(run, other) == asked), None)
-        found[measure.name] = found[same] if same is not None else _measured(run, measure)
-    return found
+        if measure.name not in found:
+            found |= _measured(run, [other for other in measures if other == measure or _go_together(measure, other)])
+    return {measure.name: found[measure.name] for measure in measures}
 
 
-def _asked(run: Path, measure: Measure) -> tuple[object, ...]:
-    """What decides a measurement's result; of `best` the text, where the settings tell that of `seed`."""
-    seed, population = measure.settings.get("task.seed_prompt"), Run(run).population
-    is_seed = measure.prompt == "best" and population and population[0].as_dict() == seed
-    return "seed" if is_seed else measure.prompt, measure.weights, measure.kl, measure.settings
+def _go_together(one: Measure, other: Measure) -> bool:
+    """Each has one row, and the same weights, settings and KL."""
+    single = {one.prompt, other.prompt} <= {"best", "seed"}
+    return single and replace(one, name="", prompt=None) == replace(other, name="", prompt=None)
 
 
-def _measured(run: Path, measure: Measure) -> Measured:
+def _measured(run: Path, measures: Sequence[Measure]) -> dict[str, Measured]:
     from fastslow.measuring.evaluate import evaluate
 
-    overrides = [f"{key}={json.dumps(value)}" for key, value in measure.settings.items()]
+    first = measures[0]
     report = evaluate(
         run,
-        overrides=overrides,
-        weights=measure.weights,
-        prompt=measure.prompt,
+        overrides=[f"{key}={json.dumps(value)}" for key, value in first.settings.items()],
+        weights=first.weights,
+        prompt=first.prompt if len(measures) == 1 else [measure.prompt or "best" for measure in measures],
         split="test",
-        kl=measure.kl,
+        kl=first.kl,
     )
-    found = report.to_json()
     # A line keeps figures: thousands of rewards would bury them.
-    row = cast(Measured, {name: value for name, value in found["rows"][0].items() if name != "scores"})
+    rows = [
+        cast(Measured, {name: value for name, value in row.items() if name != "scores"})
+        for row in report.to_json()["rows"]
+    ]
     if report.complementary is not None:
-        members = [each["mean"] for each in found["rows"]]
-        row |= {"mean": report.complementary[0], "mean_interval": report.complementary[1], "members": members}
+        whole = {"mean": report.complementary[0], "mean_interval": report.complementary[1]}
+        rows[0] |= cast(Measured, whole | {"members": [row["mean"] for row in rows]})
     if report.by_kind is not None:
-        row |= {"by_kind": report.by_kind[0], "by_kind_interval": report.by_kind[1]}
-    return row
+        rows[0] |= {"by_kind": report.by_kind[0], "by_kind_interval": report.by_kind[1]}
+    return {measure.name: row for measure, row in zip(measures, rows, strict=False)}

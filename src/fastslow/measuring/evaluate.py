@@ -13,7 +13,7 @@ from fastslow.measuring.evaluation import (
     KlResult,
     by_kind_mean,
     complementary_mean,
-    evaluate_prompt,
+    evaluate_prompts,
     kl_to_base,
 )
 from fastslow.measuring.intervals import Interval
@@ -88,7 +88,7 @@ def evaluate(
     config: str | Path | Config | None = None,
     overrides: Sequence[str] = (),
     weights: str = "latest",
-    prompt: str | Prompt | None = None,
+    prompt: str | Prompt | Sequence[str | Prompt] | None = None,
     split: Split = "validation",
     problems: int | None = None,
     k: int | None = None,
@@ -99,9 +99,10 @@ def evaluate(
     """mean@k, best@k and, if asked, the KL to the base.
 
     `target` is a run directory, or a model (then `config` names the task). `weights` of a run: `base`, `latest`, `step_N`.
-    `prompt`: `seed`, `best`, `population`, the hash of a candidate, `@FILE`, a text of more than one word, or a `Prompt`. None:
-    what the weights were trained to answer under, `best` of a run, `seed` of a model and after distillation, both after
-    training with the gradient under the seed prompt. `trust_code`: code that another user's run names may run.
+    `prompt`: `seed`, `best`, `population`, the hash of a candidate, `@FILE`, a text of more than one word, a `Prompt`, or a
+    sequence of such, which has a row for each; all are sampled together. None: what the weights were trained to answer under,
+    `best` of a run, `seed` of a model and after distillation, both after training with the gradient under the seed prompt.
+    `trust_code`: code that another user's run names may run.
     `tell` hears `phase` and `progress` events, as an observer of a run does.
     Raises: ConfigError, before any model loads, for anything that does not exist.
     """
@@ -115,14 +116,18 @@ def evaluate(
     task = build_task(settings.task)
     k = positive("k", k if k is not None else settings.evaluation.k)
     chosen = _problems(task, split, problems)
-    named = _answered_under(settings, run) if prompt is None else [prompt]
+    named = (
+        _answered_under(settings, run) if prompt is None else [prompt] if isinstance(prompt, (str, Prompt)) else prompt
+    )
+    if not named:
+        raise ConfigError("prompt: the sequence is empty: give at least one, or leave it out")
     prompts = [found for name in named for found in resolve_prompts(name, task, run)]
     adapter = _checkpoint(run, weights, settings.engine) if run is not None else _adapter(target)
     tell = tell or (lambda kind, payload: None)
     tell("phase", {"name": "loading"})
     engine = build_engine(settings, checkpoint=adapter, trains=False)
     _watch(engine, tell)
-    rows = tuple(_measure(engine, task, settings, chosen, label, text, split, k, kl, tell) for label, text in prompts)
+    rows = _measure(engine, task, settings, chosen, prompts, split, k, kl, tell)
     sampling = settings.evaluation
     label = weights if run is not None else "model"
     results, chosen_for = [row.result for row in rows], run.by_kind if run is not None else {}
@@ -136,7 +141,7 @@ def evaluate(
         settings.seed,
         rows,
         complementary_mean(results) if len(named) == 1 else None,
-        by_kind_mean(results, chosen_for, chosen) if prompt == "population" and chosen_for else None,
+        by_kind_mean(results, chosen_for, chosen) if list(named) == ["population"] and chosen_for else None,
         tuple((problem, reference_of(task, problem)) for problem in chosen),
     )
 
@@ -234,23 +239,26 @@ def _measure(
     task: Task,
     settings: Config,
     problems: Sequence[Problem],
-    label: str,
-    prompt: Prompt,
+    labelled: Sequence[tuple[str, Prompt]],
     split: Split,
     k: int,
     kl: bool,
     tell: Callable[[str, dict[str, object]], object],
-) -> EvaluationRow:
-    tell("phase", {"name": f"evaluating under {label}"})
+) -> tuple[EvaluationRow, ...]:
+    """A row for each prompt; all are sampled together, and prompts that are equal once."""
+    prompts = list(dict.fromkeys(prompt for _, prompt in labelled))
+    under = labelled[0][0] if len(labelled) == 1 else f"{len(labelled)} prompts"
+    tell("phase", {"name": f"evaluating under {under}"})
     sampling, seed = settings.evaluation, derive_seed(settings.seed, split)
     params = SamplingParams(settings.sampling.max_tokens, sampling.temperature, sampling.top_p)
-    result = evaluate_prompt(engine, task, problems, prompt, k, params, seed, settings.episodes)
-    measured = None
+    results = evaluate_prompts(engine, task, problems, prompts, k, params, seed, settings.episodes)
+    measured: Sequence[KlResult | None] = [None] * len(prompts)
     if kl:
-        tell("phase", {"name": f"measuring the KL under {label}"})
+        tell("phase", {"name": f"measuring the KL under {under}"})
         at_one = SamplingParams(settings.sampling.max_tokens)
-        measured = kl_to_base(engine, task, problems, prompt, at_one, seed, settings.episodes)
-    return EvaluationRow(label, result, measured)
+        measured = kl_to_base(engine, task, problems, prompts, at_one, seed, settings.episodes)
+    found = dict(zip(prompts, zip(results, measured, strict=True), strict=True))
+    return tuple(EvaluationRow(label, *found[prompt]) for label, prompt in labelled)
 
 
 def _row_to_json(row: EvaluationRow) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import numpy as np
 
 from fastslow.errors import InfrastructureError
 from fastslow.measuring.intervals import Interval, mean_interval, ratio_interval
-from fastslow.rollouts.play import DEFAULTS, RolloutRequest, make_rollouts, play
+from fastslow.rollouts.play import DEFAULTS, Played, RolloutRequest, make_rollouts, play
 from fastslow.rollouts.settings import EpisodesConfig
 from fastslow.runs.metric import Metric
 from fastslow.runs.metrics import KL, KL_ESTIMATE
@@ -80,12 +80,34 @@ def evaluate_prompt(
     seed: int,
     episodes: EpisodesConfig = DEFAULTS,
 ) -> EvaluationResult:
-    """mean@k and best@k of the current weights under one prompt.
+    """As `evaluate_prompts`, of one prompt."""
+    return evaluate_prompts(engine, task, problems, [prompt], k, params, seed, episodes)[0]
 
-    Raises: InfrastructureError when every rollout was masked, since there is nothing to report then.
+
+def evaluate_prompts(
+    engine: PolicyEngine,
+    task: Task,
+    problems: Sequence[Problem],
+    prompts: Sequence[Prompt],
+    k: int,
+    params: SamplingParams,
+    seed: int,
+    episodes: EpisodesConfig = DEFAULTS,
+) -> list[EvaluationResult]:
+    """mean@k and best@k of the current weights under each prompt, in order.
+
+    They are sampled together: a step of decoding costs a few rows nearly what it costs many.
+    Raises: InfrastructureError when every rollout of a prompt was masked, since there is nothing to report then.
     """
-    requests = [RolloutRequest(p, prompt, k, derive_seed(seed, "evaluate", p.id)) for p in problems]
+    requests = [
+        RolloutRequest(p, prompt, k, derive_seed(seed, "evaluate", p.id)) for prompt in prompts for p in problems
+    ]
     groups = make_rollouts(engine, task, requests, params, "rl", episodes=episodes)
+    size = len(problems)
+    return [_result(prompt, groups[n * size : (n + 1) * size], k) for n, prompt in enumerate(prompts)]
+
+
+def _result(prompt: Prompt, groups: Sequence[Sequence[Rollout]], k: int) -> EvaluationResult:
     rewards = [[r.reward for r in group if r.reward is not None] for group in groups]
     scored = [group for group in rewards if group]
     rollouts = tuple(rollout for group in groups for rollout in group)
@@ -173,25 +195,30 @@ def kl_to_base(
     engine: PolicyEngine,
     task: Task,
     problems: Sequence[Problem],
-    prompt: Prompt,
+    prompts: Sequence[Prompt],
     params: SamplingParams,
     seed: int,
     episodes: EpisodesConfig = DEFAULTS,
-) -> KlResult:
-    """Token-level KL between the current and the base policy under the same context.
+) -> list[KlResult]:
+    """Token-level KL between the current and the base policy under the same context, for each prompt.
 
     One episode a problem is drawn from the current policy (give `params` at temperature 1); at each position that it sampled
     the divergence is taken over the full vocabulary, or estimated where the engine cannot do that. What an environment that
     failed left of its episode counts as well: rewards are no part of this.
-    Source: arXiv 2605.12484 section 4.3. Raises: InfrastructureError where nothing could be sampled.
+    Source: arXiv 2605.12484 section 4.3. Raises: InfrastructureError where nothing could be sampled under a prompt.
     """
-    requests = [RolloutRequest(p, prompt, 1, derive_seed(seed, "kl", p.id)) for p in problems]
+    requests = [RolloutRequest(p, prompt, 1, derive_seed(seed, "kl", p.id)) for prompt in prompts for p in problems]
     played = [group[0] for group in play(engine, task, requests, params, episodes=episodes, scored=False)]
     turns = [[TokenSequence(t.context_tokens, t.completion.tokens) for t in one.turns] for one in played]
     divergences = iter(engine.kl_to_base([sequence for sequences in turns for sequence in sequences]))
     by_problem = [[value for _ in sequences for value in next(divergences)] for sequences in turns]
+    size = len(problems)
+    parts = [slice(n * size, (n + 1) * size) for n in range(len(prompts))]
+    return [_kl_result(by_problem[part], played[part], seed, exact=engine.kl_is_exact) for part in parts]
+
+
+def _kl_result(by_problem: Sequence[Sequence[float]], played: Sequence[Played], seed: int, *, exact: bool) -> KlResult:
     sums, counts = [sum(values) for values in by_problem if values], [len(values) for values in by_problem if values]
     if not counts:
         raise InfrastructureError(f"no episode of the KL's problems sampled anything. The first: {played[0].failure}")
-    interval = ratio_interval(sums, counts, seed=seed)
-    return KlResult(sum(sums) / sum(counts), interval, sum(counts), engine.kl_is_exact)
+    return KlResult(sum(sums) / sum(counts), ratio_interval(sums, counts, seed=seed), sum(counts), exact)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from fastslow.config import Config
-from fastslow.measuring.evaluation import evaluate_prompt, kl_to_base
+from fastslow.measuring.evaluation import evaluate_prompt, evaluate_prompts, kl_to_base
 from fastslow.methods.registry import find_method
 from fastslow.runs import metrics as m
 from fastslow.seeding import derive_seed
@@ -43,7 +43,9 @@ class Validation:
         mean = m.VAL_MEAN.key(k=k)
         bare = self.method.answers_under_seed_prompt
         prompt = self.task.seed_prompt if bare else population[0]
-        values = dict(self._once(current, prompt))
+        under_seed = self.config.evaluation.seed_prompt or is_bare(self.config.slow)
+        own, *seed = self._once(current, prompt, *([self.task.seed_prompt] if under_seed else []))
+        values = dict(own)
         problems = self.problems(current)
         if len({problem.kind for problem in problems}) > 1 and not bare:
             members = {each.hash: each for each in population}
@@ -51,47 +53,51 @@ class Validation:
             same = set(prompts.values()) == {prompt}
             by_kind_mean = values[mean] if same else self._by_kind(current, problems, prompts)
             values[m.VAL_BY_KIND.key(k=k)] = by_kind_mean
-        if self.config.evaluation.seed_prompt or is_bare(self.config.slow):
-            values |= self._under_seed_prompt(current, k)
+        for under in seed:
+            values |= self._as_of_the_seed_prompt(under, k)
         if len(self.task.parts) > 1:
             for part in self.task.parts:
-                values[m.VAL_TASK.key(k=k, task=part.name)] = self._once(part, prompt)[mean]
-                if part.name in library and part.name != current.name:
-                    own = Prompt.from_dict(library[part.name][0])
-                    values[m.VAL_TASK_OWN.key(k=k, task=part.name)] = self._once(part, own)[mean]
+                remembered = library[part.name][:1] if part.name in library and part.name != current.name else ()
+                here, *found = self._once(part, prompt, *map(Prompt.from_dict, remembered))
+                values[m.VAL_TASK.key(k=k, task=part.name)] = here[mean]
+                values |= {m.VAL_TASK_OWN.key(k=k, task=part.name): each[mean] for each in found}
         return values
 
-    def _under_seed_prompt(self, task: Task, k: int) -> dict[str, float]:
-        """mean@k and KL of the task's own prompt; the same numbers where that is what is measured anyway."""
-        found = self._once(task, self.task.seed_prompt)
+    def _as_of_the_seed_prompt(self, found: Mapping[str, float], k: int) -> dict[str, float]:
+        """mean@k and KL by their names under the task's own prompt."""
         kept = {m.VAL_MEAN.key(k=k): m.VAL_SEED.key(k=k), m.KL.name: m.KL_SEED.name}
         kept[m.KL_ESTIMATE.name] = m.KL_SEED_ESTIMATE.name
         return {kept[name]: value for name, value in found.items() if name in kept}
 
-    def _once(self, task: Task, prompt: Prompt) -> dict[str, float]:
-        key = (self.engine.policy_version, prompt.hash, task.name)
-        values = self._measured.get(key) or self._validate(task, prompt)
+    def _once(self, task: Task, *prompts: Prompt) -> list[dict[str, float]]:
+        """Of each prompt, measured together, but for what was measured under these weights already."""
+        keys = {prompt: (self.engine.policy_version, prompt.hash, task.name) for prompt in prompts}
+        found = {prompt: self._measured[key] for prompt, key in keys.items() if key in self._measured}
+        new = [prompt for prompt in keys if prompt not in found]
+        found |= zip(new, self._validate(task, new) if new else (), strict=True)
         # What could not be scored now may be scored the next time.
-        if not values[m.VAL_MASKED.name]:
-            self._measured[key] = values
-        return values
+        self._measured |= {keys[prompt]: found[prompt] for prompt in new if not found[prompt][m.VAL_MASKED.name]}
+        return [found[prompt] for prompt in prompts]
 
-    def _validate(self, task: Task, prompt: Prompt) -> dict[str, float]:
+    def _validate(self, task: Task, prompts: Sequence[Prompt]) -> list[dict[str, float]]:
         settings, problems = self.config.evaluation, self.problems(task)
         episodes = self.config.episodes
-        result = evaluate_prompt(self.engine, task, problems, prompt, settings.k, self._params, self.seed, episodes)
-        values: dict[str, float] = {
-            m.VAL_MEAN.key(k=settings.k): result.mean,
-            m.VAL_BEST.key(k=settings.k): result.best,
-            m.VAL_MASKED.name: result.masked,
-        }
-        if settings.kl_problems:
-            some, frozen = problems[: settings.kl_problems], not self.method.moves_weights
-            at_one = SamplingParams(self.config.sampling.max_tokens)
-            measured = None if frozen else kl_to_base(self.engine, task, some, prompt, at_one, self.seed, episodes)
-            metric = m.KL if measured is None else measured.metric
-            values[metric.name] = 0.0 if measured is None else measured.mean
-        return values
+        results = evaluate_prompts(self.engine, task, problems, prompts, settings.k, self._params, self.seed, episodes)
+        found: list[dict[str, float]] = [
+            {
+                m.VAL_MEAN.key(k=settings.k): result.mean,
+                m.VAL_BEST.key(k=settings.k): result.best,
+                m.VAL_MASKED.name: result.masked,
+            }
+            for result in results
+        ]
+        if settings.kl_problems and self.method.moves_weights:
+            some, at_one = problems[: settings.kl_problems], SamplingParams(self.config.sampling.max_tokens)
+            measured = kl_to_base(self.engine, task, some, prompts, at_one, self.seed, episodes)
+            found = [values | {kl.metric.name: kl.mean} for values, kl in zip(found, measured, strict=True)]
+        elif settings.kl_problems:
+            found = [values | {m.KL.name: 0.0} for values in found]
+        return found
 
     def _by_kind(self, task: Task, problems: Sequence[Problem], prompts: Mapping[str, Prompt]) -> float:
         k, results = self.config.evaluation.k, []

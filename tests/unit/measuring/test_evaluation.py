@@ -1,10 +1,12 @@
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from fastslow.errors import InfrastructureError
+from fastslow.errors import ConfigError, InfrastructureError
+from fastslow.loop import train
 from fastslow.measuring.evaluate import _problems, evaluate
 from fastslow.measuring.evaluation import (
     EvaluationResult,
@@ -131,9 +133,40 @@ def test_choosing_a_prompt_for_a_problem_does_not_reward_luck() -> None:
 
 def test_the_base_has_no_distance_to_itself(engine: LocalEngine) -> None:
     task = LettersTask()
-    measured = kl_to_base(engine, task, task.problems("validation"), task.seed_prompt, SamplingParams(6), 0)
+    (measured,) = kl_to_base(engine, task, task.problems("validation"), [task.seed_prompt], SamplingParams(6), 0)
     assert measured.mean == 0.0
     assert measured.tokens > 0
+
+
+def texts(result: EvaluationResult) -> list[str]:
+    return [rollout.turns[-1].text for rollout in result.rollouts]
+
+
+def test_prompts_that_are_measured_together_have_what_each_has_alone(
+    tiny_model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result = train(small_config(tiny_model_dir, tmp_path / "run", method="rl", steps=2))
+    other, calls, sample = Prompt.of("Write one letter."), [0], LocalEngine.sample
+
+    def counted(*arguments: Any) -> Any:
+        calls[0] += 1
+        return sample(*arguments)
+
+    monkeypatch.setattr(LocalEngine, "sample", counted)
+    together = evaluate(result.run, prompt=["seed", other, "seed", "best"], kl=True)
+    # Of mean@k and of the KL one each: every prompt's first wave is every other's.
+    assert calls == [2]
+    assert [row.label for row in together.rows] == ["seed", "given", "seed", "best"]
+    assert together.complementary is None
+    alone = [evaluate(result.run, prompt=prompt, kl=True).rows[0] for prompt in ("seed", other)]
+    for row, expected in zip(together.rows, (alone[0], alone[1], alone[0], alone[0]), strict=True):
+        assert texts(row.result) == texts(expected.result) and row.result.mean == expected.result.mean
+        assert row.kl is not None and expected.kl is not None
+        # Sums of products of other shapes are rounded otherwise.
+        assert row.kl.mean == pytest.approx(expected.kl.mean, rel=1e-4) and row.kl.tokens == expected.kl.tokens
+    assert texts(alone[0].result) != texts(alone[1].result)
+    with pytest.raises(ConfigError, match="prompt: the sequence is empty"):
+        evaluate(result.run, prompt=[])
 
 
 def test_problems_that_are_asked_for_and_not_there_are_told(caplog: pytest.LogCaptureFixture) -> None:
