@@ -59,6 +59,10 @@ ARMS: Mapping[str, Arm] = {
     "distill": Arm("FST-distill", (Phase("distill"),)),
 }
 """Every arm by name. GEPA gets a quarter of the rollouts where RL has the rest: it hardly moves after its first cycles."""
+MOST_CYCLES = 40
+"""Of GEPA under frozen weights. It then finds hardly a pair of prompt and problem that it has not sampled, and would go on for
+hundreds of cycles of one rollout each without another prompt.
+"""
 
 
 def check_arms(config: Config) -> None:
@@ -96,8 +100,7 @@ def _parts(config: Config, name: str, seed: int, settings: Mapping[str, Settings
         before = made[-1].name if made else None
         own: dict[str, Any] = {
             "evaluation.seed_prompt": True,
-            # A step of GEPA alone is a whole cycle.
-            **({} if find_method(phase.method).moves_weights else {"evaluation.every": _cycles(config)}),
+            **({} if find_method(phase.method).moves_weights else _of_cycles(config)),
             **settings.get(phase.method, {}),
             **phase.settings,
             **(settings.get(name, {}) if name != phase.method else {}),
@@ -118,9 +121,10 @@ def _parts(config: Config, name: str, seed: int, settings: Mapping[str, Settings
     return made
 
 
-def _cycles(config: Config) -> int:
-    """Cycles of GEPA alone between two evaluations."""
-    return max(1, config.evaluation.every // config.loop.steps_per_cycle)
+def _of_cycles(config: Config) -> dict[str, Any]:
+    """A step of GEPA alone is a whole cycle."""
+    every = max(1, config.evaluation.every // config.loop.steps_per_cycle)
+    return {"evaluation.every": every, "steps": min(config.steps, MOST_CYCLES)}
 
 
 def _measures(config: Config) -> tuple[Measure, ...]:

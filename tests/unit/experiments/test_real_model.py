@@ -27,6 +27,9 @@ def test_each_config_is_explained_and_each_of_its_arms_holds(path: Path, tiny_mo
         check(part)
     assert made["fst-policy-0"].fast.proposer.kind == "policy"
     assert made["prompt-rl-0"].slow.learning_rate == 1e-4 != made["fst-0"].slow.learning_rate
+    cycles = {name: part.steps for name, part in made.items() if part.method == "prompt"}
+    assert cycles == {"prompt-0": 40, "rl-prompt-0": 40, "prompt-rl-0-phase-1": 40}
+    assert {part.steps for name, part in made.items() if name not in cycles} == {config.steps} != {40}
     for name, arm in ARMS.items():
         spent = [made[part.name].max_rollouts or 0 for part in parts if part.labels["arm"] == name]
         assert len(spent) == len(arm.phases) and sum(spent) == config.max_rollouts
