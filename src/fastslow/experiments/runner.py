@@ -33,10 +33,27 @@ START_METHOD = "spawn"
 
 
 @dataclass(frozen=True)
+class Planned:
+    """What ends a part: its steps, or its budget of sampled rollouts, whichever comes first."""
+
+    steps: int
+    rollouts: int | None = None
+
+    @property
+    def work(self) -> int:
+        """How large the part is among those of its experiment: rollouts where it has a budget of them, steps otherwise."""
+        return self.rollouts or self.steps
+
+    def done(self, steps: int, rollouts: float) -> float:
+        """How much of the work is done after so many steps and rollouts."""
+        return self.work * min(1.0, max(steps / self.steps, rollouts / self.rollouts if self.rollouts else 0.0))
+
+
+@dataclass(frozen=True)
 class Status:
     """What is known while an experiment runs: parts that are under way, waiting, done, failed; `ended` in these `seconds`.
 
-    `planned` has the steps of every part.
+    `planned` says what ends every part.
     """
 
     experiment: str
@@ -47,7 +64,7 @@ class Status:
     failed: tuple[str, ...]
     seconds: float
     ended: int
-    planned: Mapping[str, int] = field(default_factory=dict)
+    planned: Mapping[str, Planned] = field(default_factory=dict)
 
 
 Watcher = Callable[[Status], None]
@@ -155,7 +172,8 @@ class _Controller:
         self.todo = [part for part in experiment.parts if part.name not in known]
         self.running: dict[Future[Outcome], Part] = {}
         self.failed: dict[str, str] = {}
-        self.planned = {part.name: part_config(experiment, part, directory).steps for part in experiment.parts}
+        configs = {part.name: part_config(experiment, part, directory) for part in experiment.parts}
+        self.planned = {name: Planned(config.steps, config.max_rollouts) for name, config in configs.items()}
         self.before, self.started = len(known), time.monotonic()
 
     def run(self) -> None:

@@ -128,7 +128,7 @@ def _last(run: Path, without: str) -> str:
 
 
 class _TimeLeft:
-    """Time left, by the pace of the steps that were done while we watched: there is an estimate before the first part ends.
+    """Time left, by the pace of what was done while we watched: there is an estimate before the first part ends.
 
     The pace counts from when the first of them began: loading is no part of it.
     """
@@ -139,20 +139,24 @@ class _TimeLeft:
     def __call__(self, status: Status) -> str:
         to_go = len(status.running) + len(status.waiting)
         so_far = f"{duration(status.seconds)} so far"
-        done = _steps_done(status)
+        done = _work_done(status)
         if self._began[1] in (-1.0, done):
             self._began = (status.seconds, done)
         if not to_go:
             return so_far
-        seconds, steps = status.seconds - self._began[0], done - self._began[1]
-        if steps <= 0:
+        seconds, since = status.seconds - self._began[0], done - self._began[1]
+        if since <= 0:
             return f"{so_far}, {to_go} runs to go"
-        rest = max(0.0, sum(status.planned.values()) - done)
-        return f"{so_far}, about {duration(seconds / steps * rest)} left"
+        rest = max(0.0, sum(each.work for each in status.planned.values()) - done)
+        return f"{so_far}, about {duration(seconds / since * rest)} left"
 
 
-def _steps_done(status: Status) -> float:
-    """Of all parts; one that has ended, or failed, has no more of its steps to do."""
-    over = sum(status.planned.get(name, 0) for name in (*status.done, *status.failed))
-    under_way = (Run(status.directory / name).steps for name in status.running)
-    return over + sum(steps[-1].number for steps in under_way if steps)
+def _work_done(status: Status) -> float:
+    """Of all parts; one that has ended, or failed, has no more to do."""
+    done = 0.0
+    for name, planned in status.planned.items():
+        if name in status.done or name in status.failed:
+            done += planned.work
+        elif name in status.running and (steps := Run(status.directory / name).steps):
+            done += planned.done(steps[-1].number, steps[-1].get(SAMPLED_TOTAL) or 0)
+    return done
