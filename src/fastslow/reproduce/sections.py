@@ -27,8 +27,10 @@ CONFIGS = Path("experiments") / "real_model"
 PUBLISHED = Path("experiments")
 """Where the results lie that the README and docs/results.md are made from."""
 
-RATES, RATE_SEEDS, RATE_TASK = (2e-5, 6e-5, 2e-4, 6e-4), 1, ("task.options.answer_format=tags",)
-"""The search over learning rates: its values, its seeds, and what makes its task one that is not reported."""
+RATES: Mapping[float, int] = {2e-5: 1, 6e-5: 3, 2e-4: 3, 6e-4: 1}
+"""The search over learning rates: how many seeds each has. Where one seed could not tell two apart, both got three."""
+RATE_TASK = ("task.options.answer_format=tags",)
+"""What makes the search's task one that is not reported."""
 FIRST = ("fst", "rl", "prompt")
 ORDERS = ("rl-prompt", "prompt-rl", "fst-policy")
 OPTIONS = ("fst-bare", "fst-rollouts", "distill")
@@ -149,26 +151,29 @@ def real_results(results: Path, task: str) -> Path:
     return results / "real_model" / "results" / task
 
 
+def _rates(plan: Plan) -> Mapping[float, int]:
+    """The rates that are searched, and how many seeds each has."""
+    return dict.fromkeys(RATES, 1) if plan.quick else RATES
+
+
 def _real_tune() -> Section:
     def run(plan: Plan, *, report_only: bool = False) -> None:
+        settings: dict[str, Any] = {"methods": ("fst", "rl"), "second": RATE_TASK, **_common(plan, TUNE)}
+        rates = _rates(plan)
+        for seeds in () if report_only else sorted(set(rates.values())):
+            values = [rate for rate, count in rates.items() if count >= seeds]
+            experiment("tune", CONFIGS / "tags.yaml", seeds=seeds, values=values, **settings)
+        # One page of all rates, however many seeds each has.
         experiment(
-            "tune",
-            CONFIGS / "tags.yaml",
-            seeds=RATE_SEEDS,
-            methods=("fst", "rl"),
-            second=RATE_TASK,
-            values=RATES,
-            report_only=report_only,
-            **_common(plan, TUNE),
+            "tune", CONFIGS / "tags.yaml", seeds=max(rates.values()), values=list(rates), report_only=True, **settings
         )
 
     def runs(plan: Plan) -> list[str]:
-        seeds = range(100, 100 + RATE_SEEDS)
         return [
             f"slow.learning_rate-{rate:g}-{method}-{seed}"
             for method in ("fst", "rl")
-            for seed in seeds
-            for rate in RATES
+            for rate, seeds in _rates(plan).items()
+            for seed in range(100, 100 + seeds)
         ]
 
     return _real(TUNE, "the real model: the search over learning rates, on a task that is not reported", runs, run, 600)
