@@ -305,7 +305,7 @@ def _seed_rollouts(curve: Curve) -> float | None:
 
 def rates(methods: ByMethod, key: str) -> list[str]:
     """The search over learning rates: each method's mean accuracy over its runs, which one it takes, and what it cost."""
-    labels = list(dict.fromkeys(str(run["labels"]["value"]) for runs in methods.values() for run in runs))
+    labels = sorted({str(run["labels"]["value"]) for runs in methods.values() for run in runs}, key=float)
     rows, chosen = [], chosen_rates(methods)
     for method, runs in methods.items():
         areas = [[area(run["curve"]) for run in select(runs, value=label)] for label in labels]
