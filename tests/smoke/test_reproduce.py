@@ -41,7 +41,7 @@ def test_a_task_of_the_real_model_is_tuned_run_and_reported_once(
     assert all(line["settings"]["slow.learning_rate"] in RATES for part, line in lines.items() if "phase-1" not in part)
     page = (file.parent / "README.md").read_text(encoding="utf-8")
     assert "| GEPA, then RL | 1 |" in page and str(model) not in page
-    assert "| real model: [json][json] | 1 |" in (results / "results.md").read_text("utf-8")
+    assert "| real model: [json] | 1 |" in (results / "results.md").read_text("utf-8")
     # The model moves: what has been run stands.
     capfd.readouterr()
     moved = shutil.move(model, tmp_path / "moved")

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
-from fastslow.experiments.arms import ARMS, OWN, SEED, arm_curves, last_lines
+from fastslow.experiments.arms import ARMS, MOST_CYCLES, OWN, SEED, arm_curves, last_lines
 from fastslow.experiments.plots import ACCURACY, KL, ROLLOUTS, draw
 from fastslow.experiments.records import Line, Measured
 from fastslow.experiments.tables import Lines, median, reach, reaching
@@ -32,8 +32,9 @@ def arms_section(lines: Lines, arms: Sequence[str], budget: int, picture: Path) 
         picture,
     )
     return [
-        f"Every arm has {budget} sampled rollouts, the search's and reflection's included, and the same seeds. Own prompt: the "
-        "best of the arm's last population; seed prompt: the task's.",
+        f"Every arm has a budget of {budget} sampled rollouts, the search's and reflection's included, and the same seeds. "
+        f"GEPA under frozen weights ends after {MOST_CYCLES} cycles as well. Own prompt: the best of the arm's last "
+        "population; seed prompt: the task's.",
         "",
         *_ends(lines, curves),
         *_levels(curves, SHARE * best),

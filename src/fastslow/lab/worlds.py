@@ -87,7 +87,7 @@ ABLATIONS: dict[str, dict[str, dict[str, object]]] = {
 BARE: dict[str, object] = {"slow.gradient_context": "bare", "slow.learning_rate": 3e-4}
 BEYOND: dict[str, tuple[str, str, dict[str, object]]] = {
     "default": ("FST as it is", "fst", {}),
-    "bare-member": ("bare gradient, seed prompt a member", "fst", {**BARE, "slow.bare_member": True}),
+    "bare-member": ("bare gradient (seed prompt a member)", "fst", {**BARE, "slow.bare_member": True}),
     "rollouts": ("RL's rollouts score prompts", "fst", {"fast.scores": "rollouts", "fast.max_backoff": 0}),
     "distilled": (
         "distillation",
@@ -98,7 +98,7 @@ BEYOND: dict[str, tuple[str, str, dict[str, object]]] = {
     "bare": ("bare gradient", "fst", BARE),
     "held-out": ("quarter of the anchors held out", "fst", {"fast.held_out": 0.25}),
     "bare-sampler": (
-        "bare gradient, ratio to the sampler",
+        "bare gradient (ratio to the sampler)",
         "fst",
         {**BARE, "slow.bare_behaviour": "sampler"},
     ),
