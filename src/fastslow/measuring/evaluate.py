@@ -116,11 +116,7 @@ def evaluate(
     task = build_task(settings.task)
     k = positive("k", k if k is not None else settings.evaluation.k)
     chosen = _problems(task, split, problems)
-    named = (
-        _answered_under(settings, run) if prompt is None else [prompt] if isinstance(prompt, (str, Prompt)) else prompt
-    )
-    if not named:
-        raise ConfigError("prompt: the sequence is empty: give at least one, or leave it out")
+    named = _named(prompt, settings, run)
     prompts = [found for name in named for found in resolve_prompts(name, task, run)]
     adapter = _checkpoint(run, weights, settings.engine) if run is not None else _adapter(target)
     tell = tell or (lambda kind, payload: None)
@@ -175,6 +171,18 @@ def resolve_prompts(prompt: str | Prompt, task: Task, run: Run | None) -> list[t
 
 
 # -- inside ------------------------------------------------------------------------------------------------------------
+
+
+def _named(
+    prompt: str | Prompt | Sequence[str | Prompt] | None, settings: Config, run: Run | None
+) -> Sequence[str | Prompt]:
+    if prompt is None:
+        return _answered_under(settings, run)
+    if isinstance(prompt, (str, Prompt)):
+        return [prompt]
+    if not prompt:
+        raise ConfigError("prompt: the sequence is empty: give at least one, or leave it out")
+    return prompt
 
 
 def _answered_under(settings: Config, run: Run | None) -> list[str]:
