@@ -29,6 +29,7 @@ def test_a_task_of_the_real_model_is_tuned_run_and_reported_once(
     monkeypatch.setattr(sections, "RATE_TASK", ("task.options.train=11",))
     monkeypatch.setattr(sections, "QUICK_RUNS", ("max_rollouts=30",))
     monkeypatch.setattr(sections, "TASKS", {"json": {"fst": 2, "rl": 2, "prompt-rl": 1}})
+    monkeypatch.setattr(sections, "AT_HIGHER", {})
     arguments = ["reproduce", "real_model", "--quick", "--seeds", "1", "--workers", "1"]
     model = shutil.copytree(tiny_model_dir, tmp_path / "elsewhere")
     assert main([*arguments, "--model", str(model)]) == 0

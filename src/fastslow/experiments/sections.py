@@ -22,12 +22,14 @@ from fastslow.experiments.tables import (
     spent_by,
 )
 from fastslow.measuring.statistics import (
+    CHOSEN_BY,
     Curve,
     Point,
     Reached,
     accuracy,
     area,
     at_the_end,
+    chosen_rate,
     final_accuracy,
     kl,
     reached,
@@ -314,8 +316,7 @@ def rates(methods: ByMethod, key: str) -> list[str]:
         rows.append([NAMES[method], *cells, chosen[method], f"{cost[0]:.0f}", f"{cost[1]:.0f}"])
     flags = " ".join(f"--method-set {method}:{key}={label}" for method, label in chosen.items())
     return [
-        "Mean accuracy over the sampled rollouts of a run. Chosen: the rate with the highest median. The task and the "
-        "seeds are not reported.",
+        f"Mean accuracy over the sampled rollouts of a run. Chosen: {CHOSEN_BY}. The task and the seeds are not reported.",
         "",
         *markdown_table(["method", *labels, "chosen", "rollouts of the search", "its seconds"], rows),
         f"`{flags}`",
@@ -324,12 +325,12 @@ def rates(methods: ByMethod, key: str) -> list[str]:
 
 
 def chosen_rates(methods: ByMethod) -> dict[str, str]:
-    """The learning rate of each method whose runs have the highest median of mean accuracy over sampled rollouts."""
+    """Each method's learning rate, by `chosen_rate`, as its runs are labelled."""
     chosen = {}
     for method, runs in methods.items():
-        labels = dict.fromkeys(str(run["labels"]["value"]) for run in runs)
-        areas = {label: [area(run["curve"]) for run in select(runs, value=label)] for label in labels}
-        chosen[method] = max(labels, key=lambda label: summarise(areas[label]).median)
+        labels = {float(label): label for label in (str(run["labels"]["value"]) for run in runs)}
+        areas = {rate: [area(run["curve"]) for run in select(runs, value=label)] for rate, label in labels.items()}
+        chosen[method] = labels[chosen_rate(areas)]
     return chosen
 
 

@@ -61,7 +61,8 @@ def _tune(lines: Lines, results: Path, size: plan.Size) -> list[str]:
         runs = {rate: select(lines, method=method, value=rate) for rate in plan.LEARNING_RATES}
         rows.append([NAMES[method], *(median(area(run["curve"], "step") for run in found) for found in runs.values())])
     rates = _chosen(lines, size)
-    text = f"Chosen: {', '.join(f'{NAMES[name]} {rate}' for name, rate in rates.items())}." if rates else "Under way."
+    found = ", ".join(f"{NAMES[name]} {rate}" for name, rate in rates.items())
+    text = f"Chosen: {found}, by the rule of `fastslow experiment tune`." if rates else "Under way."
     return [
         "## The search over learning rates",
         "",

@@ -14,7 +14,7 @@ from fastslow.experiments.parts import Measure, Part
 from fastslow.experiments.records import Line, Settings
 from fastslow.lab.demo import follow
 from fastslow.lab.tasks import WORLDS
-from fastslow.measuring.statistics import area, summarise
+from fastslow.measuring.statistics import area, chosen_rate
 from fastslow.runs.files import read_lines
 
 
@@ -202,15 +202,14 @@ def tuning(size: Size = FULL) -> list[Part]:
 
 
 def chosen_methods(lines: Sequence[Line], size: Size = FULL) -> dict[str, dict[str, object]]:
-    """Each method's settings: the learning rate with the best median of mean accuracy over the run."""
+    """Each method's settings: the learning rate that the search takes by mean accuracy over the run (`chosen_rate`)."""
     methods: dict[str, dict[str, object]] = {}
     for method in ("fst", "rl"):
-        medians = {
-            name: summarise([area(line["curve"], "step") for line in lines if _is(line, method, name)]).median
-            for name in LEARNING_RATES
+        areas = {
+            rate: [area(line["curve"], "step") for line in lines if _is(line, method, name)]
+            for name, rate in LEARNING_RATES.items()
         }
-        best = max(medians, key=lambda name: medians[name])
-        methods[method] = {"slow.learning_rate": LEARNING_RATES[best]}
+        methods[method] = {"slow.learning_rate": chosen_rate(areas)}
     methods["prompt"] = {"steps": size.cycles, "evaluation.every": 1, "fast.max_backoff": 0}
     return methods
 

@@ -134,3 +134,17 @@ def summarise(values: Sequence[float | None]) -> Summary:
     # The mean of two infinite neighbours is infinite.
     median = (ordered[(size - 1) // 2] + ordered[size // 2]) / 2
     return Summary(median, ordered[rank - 1], ordered[-rank], size)
+
+
+CHOSEN_BY = "the lowest rate whose median lies within the bracket of the highest one"
+
+
+def chosen_rate(areas: Mapping[float, Sequence[float]]) -> float:
+    """The learning rate that a search takes: the lowest one that it cannot tell from the best, since a lower one drifts less.
+
+    `areas` maps each rate to a measure of its runs, one per seed. A rate counts as no worse than the one with the highest
+    median where its own median is not below that one's interval. With one seed the best alone qualifies.
+    """
+    found = {rate: summarise(values) for rate, values in areas.items() if values}
+    best = max(found.values(), key=lambda summary: summary.median)
+    return min(rate for rate, summary in found.items() if summary.median >= best.low)

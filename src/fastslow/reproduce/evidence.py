@@ -11,7 +11,7 @@ from fastslow.experiments.records import Line
 from fastslow.experiments.tables import Lines, select
 from fastslow.lab import worlds
 from fastslow.measuring.statistics import Curve, Summary, final_accuracy, summarise
-from fastslow.reproduce.sections import FIRST, TASKS, real_results
+from fastslow.reproduce.sections import AT_HIGHER, FIRST, HIGHER, TASKS, real_results
 from fastslow.runs.files import read_lines
 
 T = TypeVar("T")
@@ -125,7 +125,15 @@ def places(results: Path) -> list[Place]:
     found = [_lab_place(task, select(compared, task=task), lab, FIRST) for task in worlds.COMPARED]
     half = f"{worlds.PRECISE} in {worlds.PRECISION}"
     found.append(_lab_place(half, select(precise, task=worlds.PRECISE), lab, ("fst", "rl")))
-    return found + [_real_place(task, results) for task in TASKS]
+    return found + [_real_place(task, results, tuple(arms)) for task, arms in TASKS.items()]
+
+
+def at_both_rates(results: Path) -> list[tuple[Place, Place]]:
+    """The real model's tasks that were run at the higher learning rate as well: at the one that is taken, and at that one."""
+    return [
+        (_real_place(task, results, tuple(arms)), _real_place(f"{task}_{HIGHER}", results, tuple(arms)))
+        for task, arms in AT_HIGHER.items()
+    ]
 
 
 def lines_of(results: Path, name: str) -> Lines:
@@ -150,7 +158,7 @@ def _lab_place(task: str, lines: Lines, lab: Path, planned: tuple[str, ...]) -> 
     return Place(LAB, task, lab / "README.md", planned, runs, tested)
 
 
-def _real_place(task: str, results: Path) -> Place:
+def _real_place(task: str, results: Path, planned: tuple[str, ...]) -> Place:
     directory = real_results(results, task)
     lines = list({line["part"]: line for line in read_lines(directory / RESULTS)}.values())
     tested = {}
@@ -159,7 +167,7 @@ def _real_place(task: str, results: Path) -> Place:
         tested[arm] = {what: _measured(mine, name) for what, name in {"both": OWN, "weights": SEED}.items()}
     # What the prompts alone bring is what GEPA alone brings from the same seed.
     tested["fst"]["prompt"] = tested["prompt"]["both"]
-    return Place(REAL, task, directory / "README.md", tuple(TASKS[task]), arm_curves(lines, list(ARMS)), tested)
+    return Place(REAL, task, directory / "README.md", planned, arm_curves(lines, list(ARMS)), tested)
 
 
 def _measured(lines: Sequence[Line], name: str) -> dict[int, float]:

@@ -20,6 +20,7 @@ from fastslow.reproduce.evidence import (
     UNTESTABLE,
     Finding,
     Place,
+    at_both_rates,
     by_seed,
     differences,
     judged,
@@ -37,6 +38,10 @@ SHARE, MATCHED, MOVED = 0.95, 0.9, 0.1
 """Of an accuracy at the end: the level that methods are timed to, and the one that drift is compared at; and the accuracy at
 which a zero floor is left.
 """
+ZERO_FLOORS = ("json", "tool_protocol", "star_graph")
+"""Tasks of the real model that are planned as such."""
+LOW_FLOORS = ("boxed",)
+"""Tasks that the base model solves now and then, more rarely than a small validation set shows."""
 
 
 def _finding(place: Place, seeds: int, cells: Sequence[str], verdict: str, why: str = "") -> Finding:
@@ -159,7 +164,7 @@ def weights_alone(place: Place) -> Finding:
 def _zero_floor(place: Place) -> Finding | None:
     """None where the floor is not zero."""
     starts = [_start(curve) for arm in ("fst", "rl") for curve in place.curves(arm).values()]
-    if any(starts):
+    if any(starts) or place.task in LOW_FLOORS:
         return None
     there = _needed(place, MOVED)
     cells = [middle([_rollouts(each) for each in there[arm].values()], 0) for arm in ("fst", "rl")]
@@ -178,7 +183,7 @@ def zero_floors(results: Path) -> list[Finding]:
     for place in places(results):
         if place.curves("fst") and place.curves("rl"):
             found += [each] if (each := _zero_floor(place)) else []
-        elif place.task in ("json", "star_graph"):
+        elif place.task in ZERO_FLOORS:
             found.append(_finding(place, 0, ["-"] * 3, NOT_RUN))
     return found
 
@@ -309,4 +314,22 @@ def orders(results: Path) -> list[Finding]:
         if label not in ("default", "distilled", "rl"):
             mine = by_seed(select(beyond, value=label), _end)
             found.append(_elsewhere(results, title, default, mine, []))
+    return found
+
+
+def learning_rates(results: Path) -> list[Finding]:
+    """The learning rate that is taken, less the higher one that the search could not tell from it."""
+    found = []
+    for taken, higher in at_both_rates(results):
+        for arm in higher.planned:
+            here = f"{taken.task}: {ARMS[arm].title}"
+            one, two = taken.test(arm), higher.test(arm)
+            gap = differences(one, two)
+            if not gap.count:
+                found.append(Finding(REAL, here, taken.page, 0, ("-",) * 3, NOT_RUN))
+                continue
+            cells = (middle(one.values()), middle(two.values()), number(gap))
+            moves = any([*one.values(), *two.values()])
+            verdict = judged(gap, above=0.0) if moves else UNTESTABLE
+            found.append(Finding(REAL, here, higher.page, gap.count, cells, verdict))
     return found

@@ -32,7 +32,14 @@ PAGE, README = Path("docs") / "results.md", Path("README.md")
 BEGIN, END = "<!-- claims: begin (fastslow reproduce) -->", "<!-- claims: end -->"
 SETTLED = (HELD, NOT_HELD, UNDECIDED)
 ORDER = (HELD, NOT_HELD, UNDECIDED, UNTESTABLE, FEW, NOT_RUN)
-SHORT = {HELD: "held", NOT_HELD: "not", UNDECIDED: "undecided", UNTESTABLE: "untestable", FEW: FEW, NOT_RUN: "not run"}
+SHORT = {
+    HELD: "held",
+    NOT_HELD: "not",
+    UNDECIDED: "undecided",
+    UNTESTABLE: "untestable",
+    FEW: "few",
+    NOT_RUN: "not run",
+}
 """Verdicts in the README's table, behind which stands on how many tasks."""
 QUICK = (
     "**This is a quick run**: small runs of few seeds, which show that everything runs from beginning to end. Its numbers and "
@@ -139,6 +146,8 @@ def _told_in_words(found: Iterable[tuple[Claim, Sequence[Finding]]]) -> list[str
         worlds = []
         for world in (LAB, REAL):
             mine = [finding for finding in findings if finding.world == world]
+            if not mine:
+                continue
             by_verdict = {verdict: [each.place for each in mine if each.verdict == verdict] for verdict in ORDER}
             told = [f"**{verdict}** ({', '.join(named)})" for verdict, named in by_verdict.items() if named]
             only = len(told) == 1 and mine[0].verdict in (NOT_RUN, UNTESTABLE)

@@ -43,6 +43,14 @@ TASKS: Mapping[str, Mapping[str, int]] = {
     "star_graph": dict.fromkeys(FIRST, 3),
 }
 """The real model's tasks: how many seeds each arm has."""
+HIGHER = "2e-4"
+"""The rate with the highest median of the search, which cannot be told from the lower one that is taken."""
+AT_HIGHER: Mapping[str, Mapping[str, int]] = {
+    "json": {"fst": 5, "rl": 5},
+    "boxed": {"fst": 3, "rl": 3},
+    "tool_protocol": {"fst": 2, "rl": 2},
+}
+"""What was run at that rate as well, and is kept apart: the arms and their seeds by task."""
 QUICK_RUNS = (
     "max_rollouts=64", "loop.problems_per_step=4", "loop.steps_per_cycle=2", "fast.metric_calls=24",
     "fast.anchor_problems=8", "distill.cycles=1", "evaluation.problems=4", "evaluation.kl_problems=2",
@@ -107,6 +115,7 @@ def sections() -> tuple[Section, ...]:
         _lab("beyond", "the lab: options that go beyond the paper", 5, 40),
         _real_tune(),
         *(_real_task(task, arms) for task, arms in TASKS.items()),
+        *(_real_task(task, arms, HIGHER) for task, arms in AT_HIGHER.items()),
         _format_rules(),
     )
 
@@ -179,26 +188,29 @@ def _real_tune() -> Section:
     return _real(TUNE, "the real model: the search over learning rates, on a task that is not reported", runs, run, 600)
 
 
-def _real_task(task: str, arms: Mapping[str, int]) -> Section:
+def _real_task(task: str, arms: Mapping[str, int], rate: str = "") -> Section:
+    """The arms of a task, at the learning rates of the search, or all at one `rate`."""
+    config, name = CONFIGS / f"{task}.yaml", f"{task}_{rate}" if rate else task
+
     def run(plan: Plan, *, report_only: bool = False) -> None:
-        rates = chosen_rates(by_method(read_lines(real_results(plan.results, TUNE) / RESULTS)))
-        config = CONFIGS / f"{task}.yaml"
-        settings = [f"{method}:slow.learning_rate={rate}" for method, rate in rates.items()]
+        searched = chosen_rates(by_method(read_lines(real_results(plan.results, TUNE) / RESULTS)))
+        settings = [f"{method}:slow.learning_rate={rate or found}" for method, found in searched.items()]
         for seeds in () if report_only else sorted({plan.seeds_of(count) for count in arms.values()}, reverse=True):
             chosen = [arm for arm, count in arms.items() if plan.seeds_of(count) == seeds]
-            experiment("arms", config, seeds=seeds, methods=chosen, method_overrides=settings, **_common(plan, task))
+            experiment("arms", config, seeds=seeds, methods=chosen, method_overrides=settings, **_common(plan, name))
         # One page of all arms, however many seeds each has.
-        experiment("arms", config, methods=list(ARMS), report_only=True, **_common(plan, task))
+        experiment("arms", config, methods=list(ARMS), report_only=True, **_common(plan, name))
 
     def runs(plan: Plan) -> list[str]:
         return [
-            name
+            part
             for arm, count in arms.items()
             for seed in range(plan.seeds_of(count))
-            for name in part_names(arm, seed)
+            for part in part_names(arm, seed)
         ]
 
-    return _real(task, f"the real model: {', '.join(arms)} on {task}", runs, run, 480)
+    about = f"the real model: {', '.join(arms)} on {task}"
+    return _real(name, f"{about} at {rate}, kept apart" if rate else about, runs, run, 480)
 
 
 def _real(name: str, about: str, runs: Callable[[Plan], list[str]], run: Callable[..., None], run_s: float) -> Section:

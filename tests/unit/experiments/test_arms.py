@@ -100,7 +100,7 @@ def test_options_are_compared_under_both_prompts() -> None:
     ]
 
 
-def test_the_rate_with_the_highest_mean_accuracy_is_chosen_and_the_search_has_a_cost() -> None:
+def test_the_best_rate_is_chosen_where_the_search_can_tell_and_it_has_a_cost() -> None:
     lines = []
     for label, own in (("1e-4", 0.4), ("1e-3", 0.9)):
         for seed in (100, 101):

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from fastslow.experiments.tables import by_method, ratios, seed_counts
-from fastslow.measuring.statistics import accuracy, area, at_the_end, final_accuracy, reached, summarise
+from fastslow.measuring.statistics import accuracy, area, at_the_end, chosen_rate, final_accuracy, reached, summarise
 
 CURVE = [
     {"step": 0, "rollouts": 0, "seconds": 0.0, "val/mean@4": 0.0, "kl/base": 0.0},
@@ -61,3 +61,20 @@ def test_how_many_seeds_there_are_and_how_many_a_ratio_is_of() -> None:
     assert seed_counts(runs) == [4, 4]
     (line, _) = ratios(by_method(runs), 0.8)
     assert line.endswith("(0 where RL alone never got there; 3 of 4 seeds, since neither got there on the others).")
+
+
+@pytest.mark.parametrize(
+    ("lower", "chosen"),
+    [
+        ([0.46, 0.46, 0.46], 1e-4),  # Within the best one's 0.41 to 0.48.
+        ([0.20, 0.41, 0.50], 1e-4),  # On its edge: the median counts, not the runs.
+        ([0.40, 0.40, 0.60], 1e-3),  # Below it, whatever its best run.
+        ([0.49, 0.50, 0.50], 1e-4),  # It is the best itself.
+    ],
+)
+def test_of_rates_that_a_search_cannot_tell_apart_the_lowest_is_taken(lower: list[float], chosen: float) -> None:
+    assert chosen_rate({1e-2: [0.3, 0.3, 0.3], 1e-3: [0.41, 0.47, 0.48], 1e-4: lower}) == chosen
+
+
+def test_with_one_seed_the_best_rate_is_taken_however_close_another_is() -> None:
+    assert chosen_rate({1e-4: [0.46], 1e-3: [0.47], 1e-5: []}) == 1e-3

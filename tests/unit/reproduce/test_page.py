@@ -122,7 +122,30 @@ def test_parts_are_compared_with_both(results: Path) -> None:
 
 
 def test_only_floors_of_zero_count_as_such(results: Path) -> None:
-    assert verdicts(results, "Out of a zero floor") == {"fir": "held", "json": "held", "star_graph": "not run yet"}
+    assert verdicts(results, "Out of a zero floor") == {
+        "fir": "held", "json": "held", "tool_protocol": "not run yet", "star_graph": "not run yet",
+    }  # fmt: skip
+
+
+def test_a_floor_that_a_small_validation_set_does_not_show_is_not_zero(tmp_path: Path) -> None:
+    write(tmp_path / "real_model" / "results" / "boxed" / "results.jsonl", arms())
+    assert "boxed" not in verdicts(tmp_path, "Out of a zero floor")
+    assert verdicts(tmp_path, "Fewer samples")["boxed"] == "held", "it is there all the same"
+
+
+def test_runs_at_the_higher_learning_rate_are_compared_with_the_others_alone(results: Path) -> None:
+    name = "The lower of two learning rates"
+    assert verdicts(results, name)["json: FST"] == "not run yet"
+    before = [finding for claim in CLAIMS if claim.name != name for finding in claim.look(results)]
+    higher = arms()
+    for each in higher:
+        fst = each["labels"]["arm"] == "fst"
+        each["measures"]["own prompt"]["mean"] = 0.25 if fst else 0.7
+    write(results / "real_model" / "results" / "json_2e-4" / "results.jsonl", higher)
+    found = of(results, name)
+    assert found["json: FST"].cells == ("0.500", "0.250", "0.250 (all 3 alike)")
+    assert (found["json: FST"].verdict, found["json: RL alone"].verdict) == ("held", "did not hold")
+    assert before == [finding for claim in CLAIMS if claim.name != name for finding in claim.look(results)]
 
 
 def test_two_seeds_have_no_verdict(tmp_path: Path) -> None:
@@ -192,6 +215,7 @@ def test_the_page_has_every_claim_and_links_what_is_there(results: Path) -> None
     assert "| real model: json | 3 |" in page, "no link to a page that is not there"
     words = " ".join(page.split())
     assert "in the lab **held** (amber, fir), **undecided** (birch), **not run yet** (dogwood, hazel, amber in" in words
+    assert "- The lower of two learning rates: on the real model **not run yet**." in words, "the lab has no such runs"
     assert max(map(len, page.splitlines())) <= 120
     assert "quick" not in page.partition("\n")[0]
 

@@ -15,7 +15,18 @@ from fastslow.lab import worlds
 from fastslow.lab.demo import base_config
 from fastslow.lab.reproduce import sized_config
 from fastslow.reproduce.commands import time_left
-from fastslow.reproduce.sections import MODEL_ID, RATES, TASKS, Plan, Section, chosen, missing_needs, sections
+from fastslow.reproduce.sections import (
+    AT_HIGHER,
+    HIGHER,
+    MODEL_ID,
+    RATES,
+    TASKS,
+    Plan,
+    Section,
+    chosen,
+    missing_needs,
+    sections,
+)
 from fastslow.runs.files import read_lines
 
 ROOT = Path(__file__).parents[3]
@@ -62,6 +73,12 @@ def test_the_listed_runs_are_those_of_the_experiments(plan: Plan) -> None:
             part for arm, count in arms.items() for part in arm_parts(config, [arm], range(plan.seeds_of(count)), {})
         ]
         assert [part.name for part in parts] == listed[f"real_model/{task}"]
+    for task, arms in AT_HIGHER.items():
+        # At most what is there at the rate that is taken, to be compared with it seed by seed.
+        assert set(listed[f"real_model/{task}_{HIGHER}"]) <= set(listed[f"real_model/{task}"]) and arms.keys() == {
+            "fst",
+            "rl",
+        }
 
 
 def test_there_is_a_config_for_each_task_and_each_is_known_to_the_list() -> None:
