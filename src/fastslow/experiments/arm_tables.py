@@ -39,6 +39,7 @@ def arms_section(lines: Lines, arms: Sequence[str], budget: int, picture: Path) 
         *_ends(lines, curves),
         *_levels(curves, SHARE * best),
         *_paired(lines, curves),
+        *_costs(lines, curves),
         *_drift(curves, best),
         f"![arms]({picture.name})",
         "",
@@ -68,6 +69,37 @@ def _levels(curves: Curves, level: float) -> list[str]:
         cells = [reach(at, lambda p: p.rollouts, 0), reach(at, lambda p: p.seconds, 1)]
         rows.append([ARMS[name].title, reaching(at), *cells])
     return markdown_table([f"to {level:.2f}, own prompt", "seeds that reach it", "rollouts", "seconds"], rows)
+
+
+COSTS = {
+    "sampled": "rollouts",
+    "evolve_s": "prompt search",
+    "sample_s": "sampling",
+    "update_s": "update",
+    "seconds": "all",
+}
+"""What a whole arm took, all phases together."""
+
+
+def _costs(lines: Lines, curves: Curves) -> list[str]:
+    """What the seconds went into."""
+    rows = []
+    for name, runs in curves.items():
+        mine = [line for line in lines if line["labels"].get("arm") == name]
+        cells = []
+        for cost in COSTS:
+            spent = dict.fromkeys(runs, 0.0)
+            for line in mine:
+                seed = int(str(line["labels"]["seed"]))
+                if seed in spent:
+                    spent[seed] += line["totals"][cost]
+            cells.append(median(spent.values(), 0))
+        rows.append([ARMS[name].title, *cells])
+    return [
+        "Whole runs: sampled rollouts, and the training seconds that each part took.",
+        "",
+        *markdown_table(["arm", *COSTS.values()], rows),
+    ]
 
 
 def _paired(lines: Lines, curves: Curves) -> list[str]:

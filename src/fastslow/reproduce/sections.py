@@ -194,6 +194,8 @@ def _real_task(task: str, arms: Mapping[str, int], rate: str = "") -> Section:
 
     def run(plan: Plan, *, report_only: bool = False) -> None:
         searched = chosen_rates(by_method(read_lines(real_results(plan.results, TUNE) / RESULTS)))
+        # Distillation moves the same weights over the same data as FST: it has no search of its own.
+        searched["distill"] = searched["fst"]
         settings = [f"{method}:slow.learning_rate={rate or found}" for method, found in searched.items()]
         for seeds in () if report_only else sorted({plan.seeds_of(count) for count in arms.values()}, reverse=True):
             chosen = [arm for arm, count in arms.items() if plan.seeds_of(count) == seeds]

@@ -23,6 +23,7 @@ def line(
 ) -> Line:
     last = curve[-1]
     totals = {"steps": last["step"], "sampled": last["rollouts"], "seconds": last["seconds"], "sampled_gepa": 10}
+    totals |= {"evolve_s": 1.0, "sample_s": last["seconds"] - 3.0, "update_s": 2.0}
     measures = {
         "own prompt": {"mean": tested[0], "mean_interval": [0, 1], "kl": {"mean": 0.125}},
         "seed prompt": {"mean": tested[1], "mean_interval": [0, 1], "kl": {"mean": 0.5}},
@@ -81,6 +82,8 @@ def text(tmp_path_factory: pytest.TempPathFactory) -> str:
         "| RL, then GEPA | 0 of 1 | never | never |",
         # Seed 0 alone is paired: 0.5 - 0.75, and 0.5 - 0.25.
         "| RL, then GEPA | 1 | -0.250 | 0.000 | 0.250 | 0.000 |",
+        # Both phases together: 150 and 50 rollouts, 10 and 1 seconds, with 1 of the search and 2 of the update in each.
+        "| RL, then GEPA | 200 | 2 | 5 | 4 | 11 |",
         # Half, three quarters and nine tenths of 0.9: own, and under the seed prompt, which reaches 0.5 at the end.
         "| FST | 0.100 | 0.100 | 0.100 | 0.200 | never | never |",
         "| RL, then GEPA | 0.300 | - | never | 0.200 | never | never |",
