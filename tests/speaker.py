@@ -1,16 +1,18 @@
 """An engine that says what it is told in each turn, with a real chat template: for episodes of several turns."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from fastslow.rollouts.play import RolloutRequest, make_rollouts
 from fastslow.rollouts.settings import EpisodesConfig
 from fastslow.slow.chat import ChatRenderer
 from fastslow.slow.engine import SampleRequest, SamplingParams
+from fastslow.tasks.agents.task import AgentTask
 from fastslow.tasks.base import Task
 from fastslow.types import Completion, Rollout
 
 from tiny import make_tokenizer
+from toy import LettersTask
 
 STRIPS = (
     "{% for message in messages %}<|{{ message.role }}|>"
@@ -53,3 +55,11 @@ def roll(engine: Any, task: Task, n: int = 1, problems: int = 1, **settings: Any
     options = {name: settings.pop(name) for name in ("context_limit",) if name in settings}
     limits = EpisodesConfig(**settings)
     return make_rollouts(engine, task, requests, SamplingParams(8), "rl", episodes=limits, **options)
+
+
+def play(agent: Callable[..., Any], engine: Speaker | None = None, **options: Any) -> Rollout:
+    """One rollout of an agent."""
+    names = ("max_turns", "max_tokens", "max_message_chars", "step_timeout_s", "context_limit")
+    settings = {name: options.pop(name) for name in names if name in options}
+    ((rollout,),) = roll(engine or Speaker("a"), AgentTask(agent, LettersTask(), **options), **settings)
+    return rollout
