@@ -38,18 +38,27 @@ def evaluation(report: EvaluationReport) -> None:
     )
     with_kl = any(row.kl is not None for row in report.rows)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
-    for title in ("prompt", "hash", f"mean@{first.k}", f"best@{first.k}", *["KL to base"] * with_kl, "tokens"):
+    for title in (
+        "prompt",
+        "hash",
+        f"mean@{first.k}",
+        f"best@{first.k}",
+        *["KL to base", "a completion"] * with_kl,
+        "tokens",
+    ):
         table.add_column(title, no_wrap=True)
     for row in report.rows:
         result = row.result
-        kl = "-" if row.kl is None else f"{row.kl.mean:.4f}\n{_interval(row.kl.interval, 4)}"
+        kl = ["-", "-"]
+        if row.kl is not None:
+            kl = [f"{row.kl.mean:.4f}\n{_interval(row.kl.interval, 4)}", f"{row.kl.per_completion:.3f}"]
         best = f"{result.best:.3f}\n{_interval(result.best_interval)}" if result.best_problems else "-"
         table.add_row(
             _text(row.label),
             result.prompt.hash,
             f"{result.mean:.3f}\n{_interval(result.mean_interval)}",
             best,
-            *[kl] * with_kl,
+            *kl[: 2 * with_kl],
             f"{result.completion_tokens:.1f}",
         )
     console.print(table)
@@ -67,7 +76,7 @@ def evaluation(report: EvaluationReport) -> None:
     if with_kl:
         exact = all(row.kl is None or row.kl.exact for row in report.rows)
         how = "" if exact else ", estimated from the sampled tokens"
-        console.print(f"KL to the base policy in nats a token{how}.", markup=False)
+        console.print(f"KL to the base policy in nats a token, then in nats a completion{how}.", markup=False)
     if cut := sum(result.cut_off for result in results):
         console.print(f"{cut} rollouts were cut off at the token limit.")
     if masked := sum(result.masked for result in results):

@@ -8,7 +8,7 @@ from fastslow.experiments.arms import ARMS, MOST_CYCLES, OWN, SEED, arm_curves, 
 from fastslow.experiments.plots import ACCURACY, KL, ROLLOUTS, draw
 from fastslow.experiments.records import Line, Measured
 from fastslow.experiments.tables import Lines, median, reach, reaching
-from fastslow.measuring.statistics import Curve, Point, accuracy, final_accuracy, kl, reached, summarise
+from fastslow.measuring.statistics import Curve, Point, accuracy, final_accuracy, reached, summarise
 from fastslow.runs.reader import evaluation_of
 from fastslow.text import markdown_table
 
@@ -17,6 +17,8 @@ SHARES = (0.5, 0.75, 0.9)
 SHARE = 0.95
 
 Curves = Mapping[str, Mapping[int, Curve]]
+Measurements = Mapping[str, Measured]
+Figure = Callable[[Measured], float]
 
 
 def arms_section(lines: Lines, arms: Sequence[str], budget: int, picture: Path) -> list[str]:
@@ -47,19 +49,22 @@ def arms_section(lines: Lines, arms: Sequence[str], budget: int, picture: Path) 
 
 
 def _ends(lines: Lines, curves: Curves) -> list[str]:
-    rows = []
+    rows, drifts = [], []
     for name, runs in curves.items():
         last = [line for seed, line in last_lines(lines, name).items() if seed in runs]
-        rows.append(
-            [
-                ARMS[name].title,
-                str(len(runs)),
-                median(final_accuracy(curve) for curve in runs.values()),
-                *(_tested(last, measure, figure) for measure in (OWN, SEED) for figure in (_mean, _kl)),
-            ]
+        title, seeds = ARMS[name].title, str(len(runs))
+        at_the_end = median(final_accuracy(curve) for curve in runs.values())
+        rows.append([title, seeds, at_the_end, *(_tested(last, measure, _mean) for measure in (OWN, SEED))])
+        drifts.append(
+            [title, *(_tested(last, measure, figure) for measure in (OWN, SEED) for figure in DRIFTS.values())]
         )
-    columns = [f"{what}, {name}" for name in (OWN, SEED) for what in ("test", "KL")]
-    return markdown_table(["arm", "seeds", "validation at the end", *columns], rows)
+    return [
+        *markdown_table(["arm", "seeds", "validation at the end", f"test, {OWN}", f"test, {SEED}"], rows),
+        "KL to the base on the test split. A mean over tokens is larger where answers are short: their sum over a completion "
+        "says how far whole answers have moved.",
+        "",
+        *markdown_table(["arm", *(f"{unit}, {name}" for name in (OWN, SEED) for unit in DRIFTS)], drifts),
+    ]
 
 
 def _levels(curves: Curves, level: float) -> list[str]:
@@ -105,42 +110,44 @@ def _costs(lines: Lines, curves: Curves) -> list[str]:
 def _paired(lines: Lines, curves: Curves) -> list[str]:
     """Each arm against the first one, seed by seed: differences of accuracy and of KL on the test split."""
     first, *others = curves
-    base, rows = last_lines(lines, first), []
+    base, rows, drifts = last_lines(lines, first), [], []
     for name in others:
         other = last_lines(lines, name)
         shared = [seed for seed in curves[name] if seed in base and seed in other and seed in curves[first]]
-        cells = [
-            median(
-                figure(other[seed]["measures"][measure]) - figure(base[seed]["measures"][measure]) for seed in shared
-            )
-            for measure in (OWN, SEED)
-            for figure in (_mean, _kl)
-        ]
-        rows.append([ARMS[name].title, str(len(shared)), *cells])
+        both = [(other[seed]["measures"], base[seed]["measures"]) for seed in shared]
+        title, seeds = ARMS[name].title, str(len(shared))
+        rows.append([title, seeds, *(_gap(both, measure, _mean) for measure in (OWN, SEED))])
+        drifts.append([title, *(_gap(both, measure, figure) for measure in (OWN, SEED) for figure in DRIFTS.values())])
     if not rows:
         return []
-    title = ARMS[first].title
     return [
-        f"Less {title}, seed by seed, on the test split:",
+        f"Less {ARMS[first].title}, seed by seed, on the test split:",
         "",
-        *markdown_table(["arm", "seeds", f"accuracy, {OWN}", f"KL, {OWN}", f"accuracy, {SEED}", f"KL, {SEED}"], rows),
+        *markdown_table(["arm", "seeds", f"accuracy, {OWN}", f"accuracy, {SEED}"], rows),
+        *markdown_table(["arm", *(f"{unit}, {name}" for name in (OWN, SEED) for unit in DRIFTS)], drifts),
     ]
+
+
+def _gap(both: Sequence[tuple[Measurements, Measurements]], measure: str, figure: Figure) -> str:
+    return median(figure(one[measure]) - figure(two[measure]) for one, two in both)
 
 
 def _drift(curves: Curves, best: float) -> list[str]:
     """KL where an accuracy was first reached, under the own prompt and under the seed prompt."""
     levels = [share * best for share in SHARES]
-    rows = []
-    for name, runs in curves.items():
-        own = [_kl_at(runs.values(), level, accuracy, kl) for level in levels]
-        seed = [_kl_at(runs.values(), level, _seed_accuracy, _seed_kl) for level in levels]
-        rows.append([ARMS[name].title, *own, *seed])
-    head = [f"{prompt}, {level:.2f}" for prompt in (OWN, SEED) for level in levels]
+    head = ["arm", *(f"{prompt}, {level:.2f}" for prompt in (OWN, SEED) for level in levels)]
+    tables = []
+    for unit, (own, seed) in ON_CURVES.items():
+        rows = []
+        for name, runs in curves.items():
+            cells = [_kl_at(runs.values(), level, accuracy, own) for level in levels]
+            rows.append([ARMS[name].title, *cells, *(_kl_at(runs.values(), at, _seed_accuracy, seed) for at in levels)])
+        tables += [f"In nats {unit}:", "", *markdown_table(head, rows)]
     return [
-        "KL to the base, in nats a token, at the first evaluation that reaches an accuracy under the same prompt. Never: half "
-        "of the seeds or more do not reach it. A dash: not measured, since a second phase measures from its own start.",
+        "KL to the base at the first evaluation that reaches an accuracy under the same prompt. Never: half of the seeds or "
+        "more do not reach it. A dash: not measured; a second phase measures from its own start.",
         "",
-        *markdown_table(["arm", *head], rows),
+        *tables,
     ]
 
 
@@ -161,12 +168,24 @@ def _seed_accuracy(point: Point) -> float:
     return -math.inf if value is None else float(value)
 
 
-def _seed_kl(point: Point) -> float:
-    value = evaluation_of(point).seed_kl
-    return math.nan if value is None else float(value)
+def _point(name: str) -> Callable[[Point], float]:
+    """A KL of an evaluation; NaN where it was not measured."""
+
+    def value(point: Point) -> float:
+        found = getattr(evaluation_of(point), name)
+        return math.nan if found is None else float(found)
+
+    return value
 
 
-def _tested(lines: Sequence[Line], measure: str, figure: Callable[[Measured], float]) -> str:
+ON_CURVES = {
+    "a token": (_point("kl"), _point("seed_kl")),
+    "a completion": (_point("kl_completion"), _point("seed_kl_completion")),
+}
+"""The KL of an evaluation under the own prompt and under the seed prompt, by its unit."""
+
+
+def _tested(lines: Sequence[Line], measure: str, figure: Figure) -> str:
     values = [figure(line["measures"][measure]) for line in lines if measure in line["measures"]]
     return "-" if not values or any(math.isnan(value) for value in values) else median(values)
 
@@ -178,3 +197,18 @@ def _mean(measured: Measured) -> float:
 def _kl(measured: Measured) -> float:
     found = measured.get("kl")
     return math.nan if found is None else float(found["mean"])
+
+
+def _kl_completion(measured: Measured) -> float:
+    """Results of before it was measured have the tokens of a completion a problem."""
+    found = measured.get("kl")
+    if found is None:
+        return math.nan
+    each = (
+        found["per_completion"] if "per_completion" in found else found["mean"] * found["tokens"] / measured["problems"]
+    )
+    return float(each)
+
+
+DRIFTS: Mapping[str, Figure] = {"a token": _kl, "a completion": _kl_completion}
+"""The KL of a measurement on the test split, by its unit."""

@@ -185,7 +185,7 @@ def _as_of_the_arm(phase: Phase, point: dict[str, float]) -> dict[str, float]:
     if phase.weights:
         point |= {name: math.nan for name in point if m.is_evaluation(name) and name.startswith(f"{m.KL.group}/")}
     if phase.prompt:
-        foreign = (m.VAL_SEED, m.KL_SEED, m.KL_SEED_ESTIMATE)
+        foreign = (m.VAL_SEED, m.KL_SEED, m.KL_SEED_ESTIMATE, m.KL_SEED_COMPLETION)
         return {name: value for name, value in point.items() if (f := m.find(name)) is None or f.metric not in foreign}
     return point
 

@@ -19,6 +19,7 @@ class Measured(TypedDict):
 
     mean: float
     mean_interval: Interval
+    problems: NotRequired[int]
     best: NotRequired[float]
     kl: NotRequired[Mapping[str, Any] | None]
     by_kind: NotRequired[float]

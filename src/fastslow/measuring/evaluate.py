@@ -277,5 +277,5 @@ def _row_to_json(row: EvaluationRow) -> dict[str, Any]:
         "prompt": {"hash": prompt.hash, "components": prompt.as_dict()},
         **result,
         "scores": row.result.scores,
-        "kl": asdict(row.kl) if row.kl is not None else None,
+        "kl": {**asdict(row.kl), "per_completion": row.kl.per_completion} if row.kl is not None else None,
     }

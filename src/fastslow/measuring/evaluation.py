@@ -57,12 +57,19 @@ class KlResult:
     """KL(current || base) in nats a token, mean over tokens, with a 95 % interval over problems.
 
     `exact`: at each token over the full vocabulary; otherwise estimated from the sampled tokens' log-probabilities.
+    `completions`: how many the `tokens` are of; episodes, where a task has several turns.
     """
 
     mean: float
     interval: Interval
     tokens: int
     exact: bool = True
+    completions: int = 1
+
+    @property
+    def per_completion(self) -> float:
+        """Nats a completion: the divergence of whole answers, which does not depend on how many tokens an answer has."""
+        return self.mean * self.tokens / self.completions
 
     @property
     def metric(self) -> Metric:
@@ -221,4 +228,4 @@ def _kl_result(by_problem: Sequence[Sequence[float]], played: Sequence[Played], 
     sums, counts = [sum(values) for values in by_problem if values], [len(values) for values in by_problem if values]
     if not counts:
         raise InfrastructureError(f"no episode of the KL's problems sampled anything. The first: {played[0].failure}")
-    return KlResult(sum(sums) / sum(counts), ratio_interval(sums, counts, seed=seed), sum(counts), exact)
+    return KlResult(sum(sums) / sum(counts), ratio_interval(sums, counts, seed=seed), sum(counts), exact, len(counts))

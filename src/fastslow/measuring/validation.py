@@ -66,7 +66,7 @@ class Validation:
     def _as_of_the_seed_prompt(self, found: Mapping[str, float], k: int) -> dict[str, float]:
         """mean@k and KL by their names under the task's own prompt."""
         kept = {m.VAL_MEAN.key(k=k): m.VAL_SEED.key(k=k), m.KL.name: m.KL_SEED.name}
-        kept[m.KL_ESTIMATE.name] = m.KL_SEED_ESTIMATE.name
+        kept |= {m.KL_ESTIMATE.name: m.KL_SEED_ESTIMATE.name, m.KL_COMPLETION.name: m.KL_SEED_COMPLETION.name}
         return {kept[name]: value for name, value in found.items() if name in kept}
 
     def _once(self, task: Task, *prompts: Prompt) -> list[dict[str, float]]:
@@ -94,9 +94,10 @@ class Validation:
         if settings.kl_problems and self.method.moves_weights:
             some, at_one = problems[: settings.kl_problems], SamplingParams(self.config.sampling.max_tokens)
             measured = kl_to_base(self.engine, task, some, prompts, at_one, self.seed, episodes)
-            found = [values | {kl.metric.name: kl.mean} for values, kl in zip(found, measured, strict=True)]
+            drifts = [{kl.metric.name: kl.mean, m.KL_COMPLETION.name: kl.per_completion} for kl in measured]
+            found = [values | drift for values, drift in zip(found, drifts, strict=True)]
         elif settings.kl_problems:
-            found = [values | {m.KL.name: 0.0} for values in found]
+            found = [values | {m.KL.name: 0.0, m.KL_COMPLETION.name: 0.0} for values in found]
         return found
 
     def _by_kind(self, task: Task, problems: Sequence[Problem], prompts: Mapping[str, Prompt]) -> float:

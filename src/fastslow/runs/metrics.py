@@ -287,6 +287,13 @@ KL_ESTIMATE = Metric(
     "kl/base_estimate", NATS, "the same with `engine: tinker`, from the sampled tokens alone", "ours: an estimate of 4.3",
     more="It is a Monte-Carlo estimate from their log-probabilities.",
 )  # fmt: skip
+KL_COMPLETION = Metric(
+    "kl/base_completion", "nats a completion", "`kl/base` or its estimate, summed over a completion", "ours",
+    more="Of tasks of several turns: over an episode. A mean over tokens is larger where answers are short, this sum is not.",
+)  # fmt: skip
+KL_SEED_COMPLETION = Metric(
+    "kl/seed_prompt/base_completion", "nats a completion", "the same under the task's seed prompt", "ours"
+)
 KL_SEED = Metric(
     "kl/seed_prompt/base",
     NATS,

@@ -45,7 +45,8 @@ class Evaluation:
     `accuracy` is mean@k, `best` best@k, `by_kind` mean@k with each kind of problems under its own prompt. Of a stream,
     `tasks` has mean@k of each task, `own` that of earlier tasks under the prompt that was kept for them. `kl` is that to
     the base in nats a token, over the full vocabulary or, where `kl_is_estimate`, estimated from the sampled tokens.
-    `seed_accuracy` and `seed_kl` are the same under the task's seed prompt.
+    `kl_completion` is its sum over a completion. `seed_accuracy`, `seed_kl` and `seed_kl_completion` are the same under the
+    task's seed prompt.
     """
 
     k: int | None = None
@@ -58,6 +59,8 @@ class Evaluation:
     kl_is_estimate: bool = False
     seed_accuracy: float | None = None
     seed_kl: float | None = None
+    kl_completion: float | None = None
+    seed_kl_completion: float | None = None
 
 
 def evaluation_of(values: Mapping[str, Any]) -> Evaluation:
@@ -86,6 +89,8 @@ def evaluation_of(values: Mapping[str, Any]) -> Evaluation:
         m.KL not in plain and m.KL_ESTIMATE in plain,
         plain.get(m.VAL_SEED),
         plain.get(m.KL_SEED, plain.get(m.KL_SEED_ESTIMATE)),
+        plain.get(m.KL_COMPLETION),
+        plain.get(m.KL_SEED_COMPLETION),
     )
 
 

@@ -1,6 +1,7 @@
 """Arms by hand: one curve of two phases, the levels, the pairs by seed, the KL at one accuracy under each prompt."""
 
 import math
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -15,6 +16,7 @@ def point(step: int, rollouts: int, own: float, seed: float, kl: float = 0.1, se
     return {
         "step": step, "rollouts": rollouts, "seconds": float(step), "val/mean@4": own, "val/seed_prompt/mean@4": seed,
         "kl/base": kl, "kl/seed_prompt/base": seed_kl,
+        "kl/base_completion": 8 * kl, "kl/seed_prompt/base_completion": 20 * seed_kl,
     }  # fmt: skip
 
 
@@ -25,8 +27,8 @@ def line(
     totals = {"steps": last["step"], "sampled": last["rollouts"], "seconds": last["seconds"], "sampled_gepa": 10}
     totals |= {"evolve_s": 1.0, "sample_s": last["seconds"] - 3.0, "update_s": 2.0}
     measures = {
-        "own prompt": {"mean": tested[0], "mean_interval": [0, 1], "kl": {"mean": 0.125}},
-        "seed prompt": {"mean": tested[1], "mean_interval": [0, 1], "kl": {"mean": 0.5}},
+        "own prompt": {"mean": tested[0], "mean_interval": [0, 1], "problems": 2, "kl": {"mean": 0.125, "tokens": 16}},
+        "seed prompt": {"mean": tested[1], "mean_interval": [0, 1], "problems": 2, "kl": {"mean": 0.5, "tokens": 40}},
     }
     made: Any = {
         "part": f"{arm}-{seed}-{phase}", "labels": {"arm": arm, "phase": phase, "seed": seed}, "settings": {}, "start": None,
@@ -74,23 +76,38 @@ def text(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.mark.parametrize(
     "row",
     [
-        # The end: the last evaluations after the start, three at most; the test split and the KL under both prompts.
-        "| FST | 2 | 0.900 | 0.812 | 0.125 | 0.250 | 0.500 |",
-        "| RL, then GEPA | 1 | 0.625 | 0.500 | 0.125 | 0.500 | 0.500 |",
+        # The end: the last evaluations after the start, three at most; the test split under both prompts.
+        "| FST | 2 | 0.900 | 0.812 | 0.250 |",
+        "| RL, then GEPA | 1 | 0.625 | 0.500 | 0.500 |",
+        # The KL there, a token and a completion of 8 and of 20 tokens.
+        "| FST | 0.125 | 1.000 | 0.500 | 10.000 |",
         # 95 % of 0.9.
         "| FST | 2 of 2 | 200 | 10.0 |",
         "| RL, then GEPA | 0 of 1 | never | never |",
         # Seed 0 alone is paired: 0.5 - 0.75, and 0.5 - 0.25.
-        "| RL, then GEPA | 1 | -0.250 | 0.000 | 0.250 | 0.000 |",
+        "| RL, then GEPA | 1 | -0.250 | 0.250 |",
+        "| RL, then GEPA | 0.000 | 0.000 | 0.000 | 0.000 |",
         # Both phases together: 150 and 50 rollouts, 10 and 1 seconds, with 1 of the search and 2 of the update in each.
         "| RL, then GEPA | 200 | 2 | 5 | 4 | 11 |",
         # Half, three quarters and nine tenths of 0.9: own, and under the seed prompt, which reaches 0.5 at the end.
         "| FST | 0.100 | 0.100 | 0.100 | 0.200 | never | never |",
         "| RL, then GEPA | 0.300 | - | never | 0.200 | never | never |",
+        "| FST | 0.800 | 0.800 | 0.800 | 4.000 | never | never |",
     ],
 )
 def test_the_tables_by_hand(text: str, row: str) -> None:
     assert row in text
+
+
+def test_the_kl_of_a_completion_is_taken_as_measured_where_it_was(tmp_path: Path) -> None:
+    made = line("fst", 0, RISE)
+    kl = made["measures"]["own prompt"]["kl"]
+    made["measures"]["own prompt"]["kl"] = {**kl, "per_completion": 3.0} if kl else None
+    before = line("fst", 1, [{key: value for key, value in each.items() if "completion" not in key} for each in RISE])
+    text = "\n".join(arms_section([made], ["fst"], 200, tmp_path / "arms.png"))
+    assert "| FST | 0.125 | 3.000 | 0.500 | 10.000 |" in text
+    text = "\n".join(arms_section([before], ["fst"], 200, tmp_path / "arms.png"))
+    assert "| FST | - | - | - | - | never | never |" in text, "curves of before have no such figure"
 
 
 def test_options_are_compared_under_both_prompts() -> None:

@@ -1,4 +1,5 @@
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from fastslow.measuring.evaluation import (
     expected_best,
     kl_to_base,
 )
-from fastslow.slow.engine import SamplingParams
+from fastslow.slow.engine import SamplingParams, TokenSequence
 from fastslow.slow.local.engine import LocalEngine
 from fastslow.slow.settings import ModelConfig
 from fastslow.types import Completion, Problem, Prompt, Rollout, Turn
@@ -134,8 +135,26 @@ def test_choosing_a_prompt_for_a_problem_does_not_reward_luck() -> None:
 def test_the_base_has_no_distance_to_itself(engine: LocalEngine) -> None:
     task = LettersTask()
     (measured,) = kl_to_base(engine, task, task.problems("validation"), [task.seed_prompt], SamplingParams(6), 0)
-    assert measured.mean == 0.0
+    assert measured.mean == measured.per_completion == 0.0
     assert measured.tokens > 0
+
+
+def test_the_drift_of_a_completion_is_the_sum_over_its_tokens(
+    engine: LocalEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task, sums = LettersTask(), []
+
+    def kl(sequences: Sequence[TokenSequence]) -> list[list[float]]:
+        rows = [[0.25 + at for at in range(len(each.completion_tokens))] for each in sequences]
+        sums.extend(map(sum, rows))
+        return rows
+
+    monkeypatch.setattr(engine, "kl_to_base", kl)
+    problems = task.problems("validation")
+    (measured,) = kl_to_base(engine, task, problems, [task.seed_prompt], SamplingParams(6), 0)
+    assert measured.completions == len(sums) == len(problems)
+    assert measured.per_completion == pytest.approx(np.mean(sums))
+    assert measured.mean == pytest.approx(np.sum(sums) / measured.tokens) and measured.per_completion > measured.mean
 
 
 def texts(result: EvaluationResult) -> list[str]:

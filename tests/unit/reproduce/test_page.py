@@ -112,6 +112,20 @@ def test_drift_is_compared_at_one_accuracy(results: Path) -> None:
     # FST at its first evaluation, 0.01; RL alone at its second, 0.2.
     assert found["amber"].cells[1:4] == ("0.010", "0.200", "0.05 (all 3 alike)")
     assert (found["amber"].verdict, found["json"].verdict) == ("held", "did not hold")
+    assert found["amber"].cells[4] == "-", "not measured"
+
+
+def test_the_drift_of_whole_answers_stands_beside_that_of_tokens(results: Path) -> None:
+    lines = arms()
+    for each in lines:
+        tokens = 4 if each["labels"]["arm"] == "fst" else 24
+        for point in each["curve"]:
+            point["kl/base_completion"] = tokens * point["kl/base"]
+    write(results / "real_model" / "results" / "json" / "results.jsonl", lines)
+    found = of(results, "Less drift at matched accuracy")["json"]
+    # A token: 0.3 against 0.2; a completion: 1.2 against 4.8.
+    assert found.cells[1:5] == ("0.300", "0.200", "1.50 (all 3 alike)", "0.25 (all 3 alike)")
+    assert found.verdict == "did not hold", "the paper's claim is of tokens"
 
 
 def test_parts_are_compared_with_both(results: Path) -> None:

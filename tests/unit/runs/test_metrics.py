@@ -76,6 +76,7 @@ def test_what_runs_write_is_declared_and_what_is_declared_is_written() -> None:
     beyond.evolution(Evolution((), (), 0, Usage(), info={"overfitted": 1}))
     # As tests/invariant/test_beyond.py sees it in a run; the estimate is that of a server.
     seed_prompt = {"val/seed_prompt/mean@4": 1.0, "kl/seed_prompt/base": 0.0, "kl/seed_prompt/base_estimate": 0.0}
+    seed_prompt["kl/seed_prompt/base_completion"] = 0.0
     lines = [*recorded_lines(), begun, estimated, own_loss, episodes, work.values, beyond.values, seed_prompt]
     assert undeclared(lines) == []
     written = {found.metric for line in lines for key in line if (found := find(key)) is not None}
