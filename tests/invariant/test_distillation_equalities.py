@@ -184,7 +184,7 @@ def test_the_first_steps_are_those_of_prompts_alone_and_then_the_population_stay
     train(distill_config(tiny_model_dir, tmp_path / "distill", **EVOLVED))
     train(small_config(tiny_model_dir, tmp_path / "prompt", method="prompt", steps=2))
     lines, alone = metrics_of(tmp_path / "distill"), metrics_of(tmp_path / "prompt")
-    measured = ("val/mean@2", "val/best@2", "val/masked", "kl/base")
+    measured = ("val/mean@2", "val/best@2", "val/masked", "kl/base", "kl/base_completion")
     for line in (*lines, *alone):
         for name in measured:
             line.pop(name, None)
