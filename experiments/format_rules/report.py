@@ -29,7 +29,8 @@ ABOUT = (
 )
 TEST = (
     "Test split, after training. Brackets are 95 % intervals over problems. Those of the KL are the percentile bootstrap's. "
-    "Those of the rewards are made from the standard error that the stored evaluations tell. KL in nats a token."
+    "Those of the rewards are made from the standard error that the stored evaluations tell. KL in nats a "
+    "token, then in nats a completion, and the tokens of a completion."
 )
 
 
@@ -64,10 +65,12 @@ def tested(lines: Sequence[Line]) -> list[str]:
             drift = "-" if found is None else f"{found['mean']:.3f} {bracket(found['interval'])}"
             mean = f"{row['mean']:.3f} {bracket(row['mean_interval'])}"
             best = f"{row['best']:.3f} {bracket(row['best_interval'])}"
-            rows.append(
-                [", seed ".join(of(line)), name.replace(" weights", "").replace(" prompt", ""), mean, best, drift]
-            )
-    header = ["run", "weights, prompt", "mean@4", "best@4", "KL to base"]
+            # One completion a problem.
+            whole = "-" if found is None else f"{found['mean'] * found['tokens'] / row['problems']:.1f}"
+            tokens = "-" if found is None else f"{found['tokens'] / row['problems']:.1f}"
+            what = name.replace(" weights", "").replace(" prompt", "")
+            rows.append([", seed ".join(of(line)), what, mean, best, drift, whole, tokens])
+    header = ["run", "weights, prompt", "mean@4", "best@4", "KL to base", "a completion", "tokens"]
     return [*wrapped([TEST]), "", *markdown_table(header, rows)] if rows else []
 
 
