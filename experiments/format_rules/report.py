@@ -69,8 +69,8 @@ def tested(lines: Sequence[Line]) -> list[str]:
             whole = "-" if found is None else f"{found['mean'] * found['tokens'] / row['problems']:.1f}"
             tokens = "-" if found is None else f"{found['tokens'] / row['problems']:.1f}"
             what = name.replace(" weights", "").replace(" prompt", "")
-            rows.append([", seed ".join(of(line)), what, mean, best, drift, whole, tokens])
-    header = ["run", "weights, prompt", "mean@4", "best@4", "KL to base", "a completion", "tokens"]
+            rows.append([" ".join(of(line)), what, mean, best, drift, whole, tokens])
+    header = ["run, seed", "weights, prompt", "mean@4", "best@4", "KL to base", "a completion", "tokens"]
     return [*wrapped([TEST]), "", *markdown_table(header, rows)] if rows else []
 
 
