@@ -43,6 +43,8 @@ TASKS: Mapping[str, Mapping[str, int]] = {
     "star_graph": dict.fromkeys(FIRST, 3),
 }
 """The real model's tasks: how many seeds each arm has."""
+SHORT_REFLECTIONS = "fst-policy:fast.proposer.max_tokens=256"
+"""Prompts here have a line or two. A model of this size may go on to the default of 4096 tokens, which takes minutes."""
 HIGHER = "2e-4"
 """The rate with the highest median of the search, which cannot be told from the lower one that is taken."""
 AT_HIGHER: Mapping[str, Mapping[str, int]] = {
@@ -197,6 +199,7 @@ def _real_task(task: str, arms: Mapping[str, int], rate: str = "") -> Section:
         # Distillation moves the same weights over the same data as FST: it has no search of its own.
         searched["distill"] = searched["fst"]
         settings = [f"{method}:slow.learning_rate={rate or found}" for method, found in searched.items()]
+        settings.append(SHORT_REFLECTIONS)
         for seeds in () if report_only else sorted({plan.seeds_of(count) for count in arms.values()}, reverse=True):
             chosen = [arm for arm, count in arms.items() if plan.seeds_of(count) == seeds]
             experiment("arms", config, seeds=seeds, methods=chosen, method_overrides=settings, **_common(plan, name))
