@@ -199,10 +199,12 @@ def _real_task(task: str, arms: Mapping[str, int], rate: str = "") -> Section:
         # Distillation moves the same weights over the same data as FST: it has no search of its own.
         searched["distill"] = searched["fst"]
         settings = [f"{method}:slow.learning_rate={rate or found}" for method, found in searched.items()]
-        settings.append(SHORT_REFLECTIONS)
         for seeds in () if report_only else sorted({plan.seeds_of(count) for count in arms.values()}, reverse=True):
             chosen = [arm for arm, count in arms.items() if plan.seeds_of(count) == seeds]
-            experiment("arms", config, seeds=seeds, methods=chosen, method_overrides=settings, **_common(plan, name))
+            own = [each for each in (SHORT_REFLECTIONS,) if each.partition(":")[0] in chosen]
+            experiment(
+                "arms", config, seeds=seeds, methods=chosen, method_overrides=[*settings, *own], **_common(plan, name)
+            )
         # One page of all arms, however many seeds each has.
         experiment("arms", config, methods=list(ARMS), report_only=True, **_common(plan, name))
 
