@@ -31,6 +31,7 @@ def metrics_line(step: int, *, evaluate: bool = True) -> dict[str, Any]:
             "val/mean@4": min(1.0, 0.05 + 0.15 * step),
             "val/best@4": min(1.0, 0.2 + 0.15 * step),
             "kl/base": 0.01 * step,
+            "kl/base_completion": 0.5 * step,
         }
     return line
 
@@ -122,6 +123,7 @@ def result_line(task: str, method: str, seed: int, accuracies: Sequence[float]) 
             "val/mean@4": value,
             "val/best@4": value,
             "kl/base": 0.1 * at,
+            "kl/base_completion": 3.0 * at,
         }
         for at, value in enumerate(accuracies)
     ]

@@ -96,6 +96,29 @@ def test_charts_have_marks_names_and_switch_their_axis(visit: Callable[..., Open
     assert "100" in axis.text_content()
 
 
+def test_drift_is_shown_a_token_or_a_completion(visit: Callable[..., Opened], report: str, tmp_path: Path) -> None:
+    page = visit(report).page
+    charts = [page.locator(f"#{chart} svg") for chart in ("chart-kl", "chart-drift")]
+    assert all("nats a token" in chart.text_content() for chart in charts)
+    page.get_by_role("radio", name="A completion").check(force=True)
+    assert all("nats a completion" in chart.text_content() for chart in charts)
+    page.locator("#chart-kl-button").click()
+    assert page.locator("#chart-kl ~ div table tbody tr").nth(5).text_content() == "first1002.500"
+    assert (
+        page.locator(".figures div", has_text="the same, nats a completion").first.locator("dd").text_content()
+        == "2.50"
+    )
+
+    older = make_run(tmp_path / "older")
+    lines = [{k: v for k, v in metrics_line(at).items() if k != "kl/base_completion"} for at in range(3)]
+    write_lines(older / "metrics.jsonl", lines)
+    write([older], tmp_path / "older.html")
+    page = visit((tmp_path / "older.html").as_uri()).page
+    assert "nats a token" in page.locator("#chart-kl svg").text_content()
+    assert not page.get_by_role("radio", name="A completion").is_visible()
+    assert page.locator(".figures div", has_text="nats a completion").count() == 0
+
+
 def test_a_series_can_be_hidden_and_a_chart_read_as_a_table(visit: Callable[..., Opened], report: str) -> None:
     page = visit(report).page
     rows = page.locator("#chart-accuracy ~ div table tbody tr")

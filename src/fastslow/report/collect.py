@@ -194,6 +194,7 @@ def headline(run: RunData) -> Headline:
         "interval": end,
         "interval_note": f"{of_last}; 95 % interval over {counted} validation problems" if counted and used else None,
         "kl": measured["kl"] if measured else None,
+        "kl_completion": measured.get("kl_completion") if measured else None,
         "verdict": _verdict(run, _accuracy(before), after, (start, end)) + _by_kind(last),
     }
     return {**found, "kl_name": measured["kl_name"]} if measured else found

@@ -7,13 +7,16 @@ Number = int | float | None
 
 
 class Shown(TypedDict, total=False):
-    """One evaluation; what was not measured is not there. `accuracy` is mean@k, `best` best@k, `kl` in nats a token."""
+    """One evaluation; what was not measured is not there. `accuracy` is mean@k, `best` best@k, `kl` in nats a token,
+    `kl_completion` in nats a completion.
+    """
 
     accuracy: float
     k: str
     best: Number
     tasks: dict[str, Number]
     kl: Number
+    kl_completion: Number
     kl_name: str
 
 
@@ -30,6 +33,8 @@ class Point(Shown, total=False):
     best_high: float
     kl_low: float
     kl_high: float
+    kl_completion_low: float
+    kl_completion_high: float
 
 
 class Prompt(TypedDict):
@@ -80,6 +85,7 @@ class Headline(TypedDict):
     before_interval: NotRequired[tuple[float, float] | None]
     after_step: NotRequired[Number]
     kl: NotRequired[Number]
+    kl_completion: NotRequired[Number]
     kl_name: NotRequired[str]
 
 

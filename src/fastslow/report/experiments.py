@@ -139,6 +139,7 @@ def _series(labels: Group, parts: Sequence[Part], name: str) -> Series:
     rows = [[_point(point) for point in part["curve"]] for part in parts]
     length = min(map(len, rows))
     finals = summarise(_finals(parts))
+    last = [row[-1] for row in rows if row]
     return {
         "name": name,
         "method": dict(labels).get("method")
@@ -150,7 +151,8 @@ def _series(labels: Group, parts: Sequence[Part], name: str) -> Series:
             "before": _median([row[0].get("accuracy") for row in rows if row and row[0]["step"] == 0]),
             "after": None if finals.count == 0 else finals.median,
             "interval": (finals.low, finals.high) if finals.count >= 3 and not finals.alike else None,
-            "kl": _median([_evaluation(part["curve"][-1]).get("kl") for part in parts if part["curve"]]),
+            "kl": _median([point.get("kl") for point in last]),
+            "kl_completion": _median([point.get("kl_completion") for point in last]),
             "interval_note": _interval_note(finals, len(parts)),
             "verdict": None,
         },
@@ -174,13 +176,16 @@ def _point(point: Mapping[str, Any]) -> Point:
     return cast(Point, {**at, **_evaluation(point)})
 
 
+WITH_BANDS = ("accuracy", "best", "kl", "kl_completion")
+
+
 def _median_point(points: Sequence[Point]) -> Point:
     merged: dict[str, object] = {}
-    for name in ("step", "rollouts", "seconds", "accuracy", "best", "kl"):
+    for name in ("step", "rollouts", "seconds", *WITH_BANDS):
         values = [value for point in points if (value := cast(float | None, point.get(name))) is not None]
         if len(values) == len(points):
             merged[name] = _median(values)
-            if name in ("accuracy", "best", "kl") and len(values) > 1:
+            if name in WITH_BANDS and len(values) > 1:
                 merged[f"{name}_low"], merged[f"{name}_high"] = min(values), max(values)
     tasks = [point["tasks"] for point in points if point.get("tasks")]
     if "kl" in merged:

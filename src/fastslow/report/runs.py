@@ -83,6 +83,8 @@ def shown(found: Evaluation) -> Shown:
         point["tasks"] = {task: digits(value) for task, value in tasks.items()}
     if found.kl is not None:
         point["kl"], point["kl_name"] = digits(found.kl), kl_name([found])
+    if found.kl_completion is not None:
+        point["kl_completion"] = digits(found.kl_completion)
     return point
 
 

@@ -298,6 +298,27 @@ def test_a_part_without_accuracies_is_no_error(tmp_path: Path) -> None:
     assert panel["table"]["rows"][0][2:4] == ["-", "never"]
 
 
+def test_the_kl_of_whole_answers_is_told_beside_that_of_a_token(tmp_path: Path) -> None:
+    """A mean over tokens is larger where answers are short. Runs of older versions have no sum over a completion."""
+    made, older = make_run(tmp_path / "run", steps=2), make_run(tmp_path / "older", steps=2)
+    lines = [metrics_line(step) for step in range(3)]
+    write_lines(
+        older / "metrics.jsonl", [{k: v for k, v in line.items() if k != "kl/base_completion"} for line in lines]
+    )
+    found = collect([made, older])
+    assert [point.get("kl_completion") for point in found["runs"][0]["evaluations"]] == [0.0, 0.5, 1.0]
+    assert [series["headline"]["kl_completion"] for series in found["panels"][0]["series"]] == [1.0, None]
+    assert "kl_completion" not in found["runs"][1]["evaluations"][-1]
+
+    parts = [result_line("t", "fst", seed, [0.0, 0.5]) for seed in range(2)]
+    parts[1]["curve"][1]["kl/base_completion"] = 5.0
+    write_lines(tmp_path / "results.jsonl", parts)
+    (series,) = collect([tmp_path / "results.jsonl"])["panels"][0]["series"]
+    last = series["evaluations"][-1]
+    assert [last[f"kl_completion{band}"] for band in ("", "_low", "_high")] == [4.0, 3.0, 5.0]
+    assert series["headline"]["kl_completion"] == 4.0
+
+
 def test_an_estimated_kl_is_shown_and_called_an_estimate(tmp_path: Path) -> None:
     """A server gives an estimate, under a name of its own in metrics.jsonl."""
 

@@ -1,15 +1,18 @@
 // 2. Curves, any logged metric, and where the time and the money went.
 
 const AXES = { step: "RL steps", rollouts: "sampled rollouts, the search's included", seconds: "training seconds", usd: "USD for reflection" };
+const DRIFTS = { kl: "nats a token", kl_completion: "nats a completion" };
+const DRIFT_NAMES = [["kl", "A token"], ["kl_completion", "A completion"]];
 const AXIS_NAMES = [["rollouts", "Rollouts"], ["seconds", "Seconds"], ["usd", "USD"], ["step", "Steps"]];
 
 function curvesSection(root) {
-  const state = { panel: 0, axis: "rollouts", task: "", hidden: new Set(), hiddenParts: new Set() };
+  const state = { panel: 0, axis: "rollouts", drift: "kl", task: "", hidden: new Set(), hiddenParts: new Set() };
   let data = null;
   const redraw = () => update(data);
   const panel = select("curves-panel", "Comparison", (value) => { state.panel = Number(value); redraw(); });
   const task = select("curves-task", "Accuracy on", (value) => { state.task = value; redraw(); });
   const axes = segments("axis", "Cost on the horizontal axis", AXIS_NAMES, state.axis, (value) => { state.axis = value; redraw(); });
+  const drift = segments("drift", "KL of", DRIFT_NAMES, state.drift, (value) => { state.drift = value; redraw(); });
   const keys = h("div");
   const any = metricPart();
   const figures = {
@@ -17,7 +20,7 @@ function curvesSection(root) {
     entropy: figure("chart-entropy"), time: figure("chart-time"), rollouts: figure("chart-rollouts"),
   };
   const costs = h("div");
-  root.append(sectionHead("curves", "Learning curves and costs"), h("div", { class: "controls" }, panel, task, axes), h("div", { class: "controls" }, keys),
+  root.append(sectionHead("curves", "Learning curves and costs"), h("div", { class: "controls" }, panel, task, axes, drift), h("div", { class: "controls" }, keys),
     h("div", { class: "charts" }, ["accuracy", "kl", "drift", "reward", "entropy"].map((name) => figures[name]), any.element, figures.time, figures.rollouts), costs);
   const toggle = (set) => (name) => { if (!set.delete(name)) set.add(name); redraw(); };
 
@@ -32,6 +35,9 @@ function curvesSection(root) {
     const paid = all.some((series) => series.evaluations.some((point) => point.usd));
     axes.show("usd", paid);
     if (state.axis === "usd" && !paid) { state.axis = "rollouts"; axes.set("rollouts"); }
+    // A token's mean is larger where answers are short; runs of older versions have no sum over a completion.
+    drift.hidden = !all.some((series) => series.evaluations.some((point) => known(point.kl_completion)));
+    if (drift.hidden) { state.drift = "kl"; drift.set("kl"); }
     panel.update(data.panels.map((each, index) => [String(index), each.title]), String(state.panel));
     task.update([["", "all validation problems, mean@k"], ["best", "all validation problems, best@k"], ...tasks.map((name) => [name, name])], state.task);
     const focused = keyOfFocus(root);
@@ -78,7 +84,7 @@ function lineSpecs(visible, state, budgets) {
   const steps = (name) => visible.map((series) => ({ ...like(series), data: stepsOf(series, name, state.axis) }));
   const drift = visible.map((series) => ({
     ...like(series),
-    data: series.evaluations.filter((point) => known(point.kl) && known(point.accuracy)).map((point) => [point.kl, point.accuracy]),
+    data: series.evaluations.filter((point) => known(point[state.drift]) && known(point.accuracy)).map((point) => [point[state.drift], point.accuracy]),
   }));
   const estimated = visible.filter((series) => series.evaluations.some((point) => point.kl_name && point.kl_name !== "KL"));
   const how = !estimated.length ? "over the full vocabulary" : `estimated from sampled tokens${estimated.length === visible.length ? "" : ` for ${estimated.map((series) => series.name).join(", ")}, over the full vocabulary for the others`}`;
@@ -88,8 +94,8 @@ function lineSpecs(visible, state, budgets) {
   const bands = visible.some((series) => series.count > 1) ? " Lines are medians over seeds, bands go from the lowest to the highest." : "";
   return {
     accuracy: { title: "Validation accuracy against what it cost", note: `Under the best prompt of that moment.${bands}`, x, y: "accuracy", xMin: 0, yMin: 0, yMax: 1, series: accuracy },
-    kl: { title: "KL to the base model", note: `On validation problems, ${how}.`, x, y: "nats a token", xMin: 0, yMin: 0, series: lines((point) => point.kl, "kl") },
-    drift: { title: "Accuracy against drift", note: "One point an evaluation: up is better, left is closer to the base model.", x: `KL to base${estimated.length ? " (estimate)" : ""}, nats a token`, y: "accuracy", xMin: 0, yMin: 0, yMax: 1, scatter: true, series: drift },
+    kl: { title: "KL to the base model", note: `On validation problems, ${how}.`, x, y: DRIFTS[state.drift], xMin: 0, yMin: 0, series: lines((point) => point[state.drift], state.drift) },
+    drift: { title: "Accuracy against drift", note: "One point an evaluation: up is better, left is closer to the base model.", x: `KL to base${estimated.length ? " (estimate)" : ""}, ${DRIFTS[state.drift]}`, y: "accuracy", xMin: 0, yMin: 0, yMax: 1, scatter: true, series: drift },
     reward: { title: "Training reward", note: "Mean over a step's rollouts.", x, y: "reward", xMin: 0, yMin: 0, yMax: 1, series: steps("reward/mean") },
     entropy: { title: "Entropy", note: "Of the policy at completion positions.", x, y: "nats", xMin: 0, yMin: 0, series: steps("slow/entropy") },
   };

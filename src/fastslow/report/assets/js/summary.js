@@ -107,7 +107,9 @@ function cardName({ name, method }) {
 function figures(series, whole) {
   const { totals, headline } = series;
   const items = [
-    [`${headline.kl_name || "KL"} to base, nats a token`, headline.kl === null || headline.kl === undefined ? "–" : number(headline.kl, 3)], ["sampled rollouts", number(totals.sampled)],
+    [`${headline.kl_name || "KL"} to base, nats a token`, known(headline.kl) ? number(headline.kl, 3) : "–"],
+    ...(known(headline.kl_completion) ? [["the same, nats a completion", number(headline.kl_completion, 2)]] : []),
+    ["sampled rollouts", number(totals.sampled)],
     ["training time", duration(totals.seconds)],
     ...(whole ? [["for the prompt search", number(totals.sampled_gepa + (totals.sampled_reflection || 0))], ["rollouts reused", number(totals.reused)], ["reflection", dollars(totals.usd)]] : []),
   ];
