@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fastslow.measuring.intervals import median_rank
-from fastslow.runs.reader import evaluation_of
+from fastslow.runs.reader import Evaluation, evaluation_of
 
 Point = Mapping[str, float]
 """One evaluation during training: `step`, `rollouts`, `seconds`, and the metrics that were measured."""
@@ -16,12 +16,17 @@ Curve = Sequence[Point]
 
 @dataclass(frozen=True)
 class Reached:
-    """The first evaluation at or above a threshold. `kl` in nats a token."""
+    """The first evaluation at or above a threshold."""
 
     step: int
     rollouts: int
     seconds: float
-    kl: float
+    evaluation: Evaluation
+
+    @property
+    def kl(self) -> float:
+        """The KL to the base there, in nats a token; NaN where it was not measured."""
+        return math.nan if self.evaluation.kl is None else float(self.evaluation.kl)
 
 
 @dataclass(frozen=True)
@@ -76,7 +81,7 @@ def reached(curve: Curve, threshold: float) -> Reached | None:
     """When a threshold was first reached; None where it never was."""
     for point in curve:
         if accuracy(point) >= threshold:
-            return Reached(int(point["step"]), int(point["rollouts"]), point["seconds"], kl(point))
+            return Reached(int(point["step"]), int(point["rollouts"]), point["seconds"], evaluation_of(point))
     return None
 
 

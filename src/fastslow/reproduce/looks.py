@@ -32,7 +32,6 @@ from fastslow.reproduce.evidence import (
     ratio,
     together,
 )
-from fastslow.runs.reader import Evaluation, evaluation_of
 
 SHARE, MATCHED, MOVED = 0.95, 0.9, 0.1
 """Of an accuracy at the end: the level that methods are timed to, and the one that drift is compared at; and the accuracy at
@@ -122,11 +121,12 @@ def less_drift(place: Place) -> Finding:
     if why := _untimed(place, level):
         return _finding(place, len(place.ends("rl")), [f"{level:.2f}", *["-"] * 5], UNTESTABLE, why)
     there = _needed(place, level)
-    reaching = [(one.kl, two.kl) for one, two in pairs(there["fst"], there["rl"]) if one and two]
-    found = summarise([one / two for one, two in reaching if two and not math.isnan(one / two)])
+    reaching = [(one, two) for one, two in pairs(there["fst"], there["rl"]) if one and two]
+    found = summarise([one.kl / two.kl for one, two in reaching if two.kl and not math.isnan(one.kl / two.kl)])
     own = [middle([None if each is None else each.kl for each in there[arm].values()], 3) for arm in ("fst", "rl")]
-    seed = [each.seed_kl for each in _there(place, "fst", level).values() if each and each.seed_kl is not None]
-    whole = summarise(_whole_answers(place, level))
+    at_seed = [each.evaluation.seed_kl for each in there["fst"].values() if each]
+    seed = [each for each in at_seed if each is not None]
+    whole = summarise(_whole_answers(reaching))
     cells = [
         f"{level:.2f}",
         *own,
@@ -138,20 +138,10 @@ def less_drift(place: Place) -> Finding:
     return _finding(place, found.count, cells, judged(found, below=1.0) if found.count else UNTESTABLE, why)
 
 
-def _whole_answers(place: Place, level: float) -> list[float]:
-    """FST over RL alone: the KL summed over a completion where both first reach a level, where it was measured."""
-    both = pairs(*(_there(place, arm, level) for arm in ("fst", "rl")))
-    found = [(one.kl_completion, two.kl_completion) for one, two in both if one and two]
+def _whole_answers(reaching: Sequence[tuple[Reached, Reached]]) -> list[float]:
+    """FST over RL alone: the KL summed over a completion, where it was measured."""
+    found = [(one.evaluation.kl_completion, two.evaluation.kl_completion) for one, two in reaching]
     return [one / two for one, two in found if one is not None and two]
-
-
-def _there(place: Place, arm: str, level: float) -> dict[int, Evaluation | None]:
-    """The evaluation of each seed that first reaches a level under the own prompt."""
-    reaching = {
-        seed: next((point for point in curve if accuracy(point) >= level), None)
-        for seed, curve in place.curves(arm).items()
-    }
-    return {seed: None if point is None else evaluation_of(point) for seed, point in reaching.items()}
 
 
 # -- what is in the weights, and what only a prompt can find -------------------------------------------------------------
