@@ -7,7 +7,7 @@ import json
 import re
 import shlex
 import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -120,6 +120,24 @@ def tree_of(model: Path) -> dict[str, Any]:
     return small_config(model, Path("runs/my-run"), steps=2).model_dump(mode="json", exclude_defaults=True)
 
 
+@dataclass(frozen=True)
+class Ran:
+    """A Python block that was run in `folder`, and the names that it left."""
+
+    block: Block
+    names: Mapping[str, Any]
+    model: Path
+    folder: Path
+
+    def save(self, name: str) -> None:
+        """Keep the block as a module, as a user does who names it in a config."""
+        (self.folder / f"{name}.py").write_text(self.block.text, encoding="utf-8")
+
+    def train(self, **settings: Any) -> Any:
+        """Two steps on the tiny model."""
+        return fastslow.train(small_config(self.model, self.folder / "run", steps=2, **settings))
+
+
 @pytest.mark.parametrize("block", of("python"), ids=str)
 def test_a_python_block_runs(
     block: Block, tiny_model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -127,104 +145,149 @@ def test_a_python_block_runs(
     kind = how(block)
     assert kind, f"{block}: nothing here says how to run this block: add it to PYTHON"
     monkeypatch.chdir(tmp_path)
-    namespace: dict[str, Any] = {"__name__": "example"}
-    if kind in ("train", "experiment"):
-        write_config(tiny_model_dir, tmp_path / "my.yaml")
-        # The page's numbers are those of a real run; here a handful of steps on a tiny model.
-        for big, small in (('"steps=50"', '"steps=2"'), ("seeds=5, workers=2", "seeds=1, workers=1")):
-            namespace["changed"] = block.text.replace(big, small)
-            block = Block(block.page, block.language, namespace["changed"], block.line)
-    if kind == "trl half":
-        compile(block.text, str(block), "exec")
-        if find_spec("trl") is None:
-            return
-    if kind in ("trl half", "from trl"):
-        run_from_trl(block, tiny_model_dir)
+    monkeypatch.syspath_prepend(tmp_path)
+    if kind in WHOLE:
+        WHOLE[kind](block, tiny_model_dir, tmp_path)
         return
-    if kind == "goes on":
-        return  # with the block that it goes on from
-    if kind == "loop":
-        run_loop(block, tiny_model_dir, tmp_path / "run")
-        return
-    if kind == "serve":
-        fastslow.train(small_config(tiny_model_dir, tmp_path / "run", steps=2, method="rl", evaluation={"every": 0}))
-        assert main(["export", str(tmp_path / "run"), str(tmp_path / "my-model")]) == 0
-    exec(compile(block.text, str(block), "exec"), namespace)
-    if kind == "train":
-        assert namespace["result"].steps == 2
-    elif kind == "experiment":
-        assert any("fst" in str(line) for line in namespace["lines"])
-    elif kind == "proposer":
-        check_proposer(namespace["ShoutProposer"]())
-    elif kind == "optimiser":
-        check_optimiser(namespace["ShuffleOptimiser"])
-    elif kind == "task":
-        made = (namespace["Reverse"](train=20) for _ in range(2))
-        check_task(next(made), again=next(made), right=lambda problem: problem.data["answer"])
-    elif kind == "episodes":
-        made = (namespace["Locks"]() for _ in range(2))
-        check_task(next(made), again=next(made))
-        check_episodes(namespace["Locks"](), plays=lambda problem: ["12", "000", problem.data["code"]])
-        (tmp_path / "my_game.py").write_text(block.text, encoding="utf-8")
-        monkeypatch.syspath_prepend(tmp_path)
-        trained = fastslow.train(
-            small_config(tiny_model_dir, tmp_path / "run", steps=2, task={"name": "my_game:Locks"}, method="rl")
-        )
-        assert trained.metrics["episodes/turns"] > 1.0
-    elif kind == "trl environment":
-        (tmp_path / "my_safe.py").write_text(block.text, encoding="utf-8")
-        options = {"environment": "my_safe:Safe", "train": 12, "validation": 4}
-        trained = fastslow.train(
-            small_config(
-                tiny_model_dir, tmp_path / "run", steps=2, task={"name": "environment", "options": options}, method="rl"
-            )
-        )
-        assert trained.metrics["episodes/turns"] >= 1.0
-        made = (build_task(TaskConfig(name="environment", options=options)) for _ in range(2))
-        check_task(next(made), again=next(made))
-    elif kind == "text environment":
-        (tmp_path / "my_countdown.py").write_text(block.text, encoding="utf-8")
-        rows = [
-            json.dumps({"prompt": f"Count down from {2 + i % 2}. This is try {i}.", "from": 2 + i % 2})
-            for i in range(30)
-        ]
-        (tmp_path / "countdown.jsonl").write_text("\n".join(rows), encoding="utf-8")
-        config = TaskConfig.model_validate(read_yaml(next_yaml(block))["task"])
-        check_task(build_task(config), again=build_task(config))
-        check_episodes(build_task(config), plays=lambda problem: ["3", "2", "1"][-problem.data["row"]["from"] :])
-    elif kind == "agent":
-        check_and_train_agent(namespace["open_lock"], block, tiny_model_dir, tmp_path)
-    elif kind == "tutorial of data":
-        shown = read_yaml(next_yaml(block))
-        assert build_task(TaskConfig.model_validate(shown["task"])).problems("train")
-        assert train_as_shown(shown, tiny_model_dir, tmp_path).steps == 2
-    elif kind == "tutorial of environments":
-        (tmp_path / "doors.py").write_text(block.text, encoding="utf-8")
-        monkeypatch.syspath_prepend(tmp_path)
-        task = namespace["DoorsTask"]()
-        check_task(task, again=namespace["DoorsTask"]())
-        check_episodes(task, plays=lambda problem: list(problem.data["way"]))
-        trained = train_as_shown(read_yaml(next_yaml(block)), tiny_model_dir, tmp_path)
-        assert trained.metrics["episodes/turns"] > 1.0
-    elif kind == "tracker":
-        (tmp_path / "my_module.py").write_text(block.text, encoding="utf-8")
-        monkeypatch.syspath_prepend(tmp_path)
-        run = fastslow.train(
-            small_config(tiny_model_dir, tmp_path / "run", steps=2, method="rl", tracker="my_module:MyTracker")
-        ).run
-        lines = (run / "rewards.csv").read_text(encoding="utf-8").splitlines()
-        assert [line.split(",")[0] for line in lines] == ["0", "1", "2"]
-    elif kind == "kinds":
-        of_kind = namespace["Subjects"].kind_of
-        assert [of_kind(None, [{"content": text}]) for text in ("Two joules?", "Two?")] == ["physics", None]
-    elif kind == "serve":
-        assert namespace["reply"].system_fingerprint.startswith("step_2-")
-    elif kind == "rewards":
-        said = [[{"role": "assistant", "content": "4, please"}]]
-        assert namespace["matches"](said, ["4"]) == [1.0]
+    ran = run_block(block, kind, tiny_model_dir, tmp_path)
+    if kind in CHECKS:
+        CHECKS[kind](ran)
     else:
         # tests/invariant/test_own_slow_side.py trains with the loss, the sampler and the engine of the page.
-        assert callable(namespace[kind])
+        assert callable(ran.names[kind])
+
+
+def run_block(block: Block, kind: str, model: Path, folder: Path) -> Ran:
+    """Run a block as it stands; where it trains, a handful of steps on a tiny model."""
+    text = block.text
+    if kind in ("train", "experiment"):
+        write_config(model, folder / "my.yaml")
+        for big, small in (('"steps=50"', '"steps=2"'), ("seeds=5, workers=2", "seeds=1, workers=1")):
+            text = text.replace(big, small)
+    if kind == "serve":
+        fastslow.train(small_config(model, folder / "run", steps=2, method="rl", evaluation={"every": 0}))
+        assert main(["export", str(folder / "run"), str(folder / "my-model")]) == 0
+    names: dict[str, Any] = {"__name__": "example"}
+    exec(compile(text, str(block), "exec"), names)
+    return Ran(block, names, model, folder)
+
+
+# -- what is checked of a block that was run ------------------------------------------------------------------------------
+
+
+def trained_two_steps(ran: Ran) -> None:
+    assert ran.names["result"].steps == 2
+
+
+def has_lines_of_fst(ran: Ran) -> None:
+    assert any("fst" in str(line) for line in ran.names["lines"])
+
+
+def is_a_proposer(ran: Ran) -> None:
+    check_proposer(ran.names["ShoutProposer"]())
+
+
+def is_an_optimiser(ran: Ran) -> None:
+    check_optimiser(ran.names["ShuffleOptimiser"])
+
+
+def is_a_task(ran: Ran) -> None:
+    made = (ran.names["Reverse"](train=20) for _ in range(2))
+    check_task(next(made), again=next(made), right=lambda problem: problem.data["answer"])
+
+
+def has_episodes(ran: Ran) -> None:
+    made = (ran.names["Locks"]() for _ in range(2))
+    check_task(next(made), again=next(made))
+    check_episodes(ran.names["Locks"](), plays=lambda problem: ["12", "000", problem.data["code"]])
+    ran.save("my_game")
+    trained = ran.train(task={"name": "my_game:Locks"}, method="rl")
+    assert trained.metrics["episodes/turns"] > 1.0
+
+
+def is_a_trl_environment(ran: Ran) -> None:
+    ran.save("my_safe")
+    options = {"environment": "my_safe:Safe", "train": 12, "validation": 4}
+    trained = ran.train(task={"name": "environment", "options": options}, method="rl")
+    assert trained.metrics["episodes/turns"] >= 1.0
+    made = (build_task(TaskConfig(name="environment", options=options)) for _ in range(2))
+    check_task(next(made), again=next(made))
+
+
+def is_a_text_environment(ran: Ran) -> None:
+    ran.save("my_countdown")
+    starts = [2 + i % 2 for i in range(30)]
+    rows = [
+        json.dumps({"prompt": f"Count down from {start}. This is try {i}.", "from": start})
+        for i, start in enumerate(starts)
+    ]
+    (ran.folder / "countdown.jsonl").write_text("\n".join(rows), encoding="utf-8")
+    config = TaskConfig.model_validate(read_yaml(next_yaml(ran.block))["task"])
+    check_task(build_task(config), again=build_task(config))
+    check_episodes(build_task(config), plays=lambda problem: ["3", "2", "1"][-problem.data["row"]["from"] :])
+
+
+def is_an_agent(ran: Ran) -> None:
+    check_and_train_agent(ran.names["open_lock"], ran.block, ran.model, ran.folder)
+
+
+def is_the_tutorial_of_data(ran: Ran) -> None:
+    shown = read_yaml(next_yaml(ran.block))
+    assert build_task(TaskConfig.model_validate(shown["task"])).problems("train")
+    assert train_as_shown(shown, ran.model, ran.folder).steps == 2
+
+
+def is_the_tutorial_of_environments(ran: Ran) -> None:
+    ran.save("doors")
+    task = ran.names["DoorsTask"]()
+    check_task(task, again=ran.names["DoorsTask"]())
+    check_episodes(task, plays=lambda problem: list(problem.data["way"]))
+    trained = train_as_shown(read_yaml(next_yaml(ran.block)), ran.model, ran.folder)
+    assert trained.metrics["episodes/turns"] > 1.0
+
+
+def is_a_tracker(ran: Ran) -> None:
+    ran.save("my_module")
+    run = ran.train(method="rl", tracker="my_module:MyTracker").run
+    lines = (run / "rewards.csv").read_text(encoding="utf-8").splitlines()
+    assert [line.split(",")[0] for line in lines] == ["0", "1", "2"]
+
+
+def has_kinds(ran: Ran) -> None:
+    of_kind = ran.names["Subjects"].kind_of
+    assert [of_kind(None, [{"content": text}]) for text in ("Two joules?", "Two?")] == ["physics", None]
+
+
+def was_served(ran: Ran) -> None:
+    assert ran.names["reply"].system_fingerprint.startswith("step_2-")
+
+
+def is_a_reward_function(ran: Ran) -> None:
+    said = [[{"role": "assistant", "content": "4, please"}]]
+    assert ran.names["matches"](said, ["4"]) == [1.0]
+
+
+CHECKS: Mapping[str, Callable[[Ran], None]] = {
+    "train": trained_two_steps,
+    "experiment": has_lines_of_fst,
+    "proposer": is_a_proposer,
+    "optimiser": is_an_optimiser,
+    "task": is_a_task,
+    "episodes": has_episodes,
+    "trl environment": is_a_trl_environment,
+    "text environment": is_a_text_environment,
+    "agent": is_an_agent,
+    "tutorial of data": is_the_tutorial_of_data,
+    "tutorial of environments": is_the_tutorial_of_environments,
+    "tracker": is_a_tracker,
+    "kinds": has_kinds,
+    "serve": was_served,
+    "rewards": is_a_reward_function,
+}
+"""By how a block is run."""
+
+
+# -- blocks that are more than can be run as they stand -------------------------------------------------------------------
 
 
 def train_as_shown(shown: Mapping[str, Any], model: Path, folder: Path) -> Any:
@@ -257,7 +320,7 @@ SMALLER = {
 """What a block of docs/from-trl.md has for a real run, and what takes its place on a tiny model."""
 
 
-def run_from_trl(block: Block, model: Path) -> None:
+def run_from_trl(block: Block, model: Path, _: Path) -> None:
     """A run as the page has it, and what the page does with it afterwards."""
     Path("sums.jsonl").write_text(
         "".join(json.dumps({"prompt": f"{n} + 1", "answer": str(n + 1)}) + "\n" for n in range(30)), encoding="utf-8"
@@ -296,14 +359,30 @@ def write_config(model: Path, path: Path) -> None:
     path.write_text(yaml.safe_dump(tree_of(model)), encoding="utf-8")
 
 
-def run_loop(block: Block, model: Path, output: Path) -> None:
+def run_loop(block: Block, model: Path, folder: Path) -> None:
     """README's loop is the method's own, statement by statement, and that method runs."""
     source = ast.parse(textwrap.dedent(inspect.getsource(FastSlow.train)))
     shown = [ast.dump(node) for node in ast.parse(block.text).body]
     function: Any = source.body[0]
     real = [ast.dump(node) for node in function.body if not isinstance(node, ast.Expr)]
     assert shown == real[: len(shown)]
-    assert fastslow.train(small_config(model, output, steps=2)).steps == 2
+    assert fastslow.train(small_config(model, folder / "run", steps=2)).steps == 2
+
+
+def run_trl_half(block: Block, model: Path, folder: Path) -> None:
+    """The half of the page that is TRL's own: run where TRL is installed."""
+    compile(block.text, str(block), "exec")
+    if find_spec("trl") is not None:
+        run_from_trl(block, model, folder)
+
+
+WHOLE: Mapping[str, Callable[[Block, Path, Path], None]] = {
+    "trl half": run_trl_half,
+    "from trl": run_from_trl,
+    "goes on": lambda block, model, folder: None,  # with the block that it goes on from
+    "loop": run_loop,
+}
+"""Blocks that are run in a way of their own."""
 
 
 @pytest.mark.parametrize("block", of("yaml"), ids=str)
