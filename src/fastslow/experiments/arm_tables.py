@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from fastslow.experiments.arms import ARMS, MOST_CYCLES, OWN, SEED, arm_curves, last_lines
-from fastslow.experiments.plots import ACCURACY, KL, ROLLOUTS, draw
+from fastslow.experiments.plots import ACCURACY, KL, KL_COMPLETION, ROLLOUTS, draw
 from fastslow.experiments.records import Line, Measured
 from fastslow.experiments.tables import Lines, median, reach, reaching
 from fastslow.measuring.statistics import Curve, Point, accuracy, final_accuracy, reached, summarise
@@ -27,9 +27,13 @@ def arms_section(lines: Lines, arms: Sequence[str], budget: int, picture: Path) 
     if not curves:
         return ["No arm has ended yet.", ""]
     best = max(summarise([final_accuracy(curve) for curve in runs.values()]).median for runs in curves.values())
+    # Runs of older versions have no KL of whole answers: a panel that shows some of the arms alone would mislead.
+    whole = all(
+        any(not math.isnan(KL_COMPLETION[1](p)) for p in run) for runs in curves.values() for run in runs.values()
+    )
     draw(
         {ARMS[name].title: list(runs.values()) for name, runs in curves.items()},
-        [(ROLLOUTS, ACCURACY), (ACCURACY, KL)],
+        [(ROLLOUTS, ACCURACY), (ACCURACY, KL), *([(ACCURACY, KL_COMPLETION)] if whole else [])],
         f"arms at {budget} sampled rollouts",
         picture,
     )

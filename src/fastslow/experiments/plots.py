@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from fastslow.errors import ConfigError
-from fastslow.measuring.statistics import Curve, Point, accuracy, kl, unequal_budgets
+from fastslow.measuring.statistics import Curve, Point, accuracy, kl, kl_completion, unequal_budgets
 from fastslow.methods.registry import colours, titles
 
 COLOURS = ("#0b6bb8", "#c4520a", "#0b7d5c", "#a03a80", "#7a6200", "#5b4bc4", "#b3263e", "#55606a")
@@ -23,6 +23,7 @@ STEPS: Axis = ("RL steps", lambda point: point["step"])
 SECONDS: Axis = ("training seconds", lambda point: point["seconds"])
 ACCURACY: Axis = ("validation accuracy", accuracy)
 KL: Axis = ("KL to the start, nats a token", kl)
+KL_COMPLETION: Axis = ("KL to the start, nats a completion", kl_completion)
 
 
 def draw(curves: Mapping[str, Sequence[Curve]], panels: Sequence[tuple[Axis, Axis]], title: str, path: Path) -> None:

@@ -77,6 +77,12 @@ def kl(point: Point) -> float:
     return float("nan") if value is None else float(value)
 
 
+def kl_completion(point: Point) -> float:
+    """The same summed over a completion: a mean over tokens is larger where answers are short."""
+    value = evaluation_of(point).kl_completion
+    return float("nan") if value is None else float(value)
+
+
 def reached(curve: Curve, threshold: float) -> Reached | None:
     """When a threshold was first reached; None where it never was."""
     for point in curve:

@@ -6,6 +6,7 @@ from typing import Any, cast
 
 import pytest
 
+from fastslow.experiments import arm_tables
 from fastslow.experiments.arm_tables import arms_section
 from fastslow.experiments.arms import arm_curves
 from fastslow.experiments.records import Line
@@ -108,6 +109,18 @@ def test_the_kl_of_a_completion_is_taken_as_measured_where_it_was(tmp_path: Path
     assert "| FST | 0.125 | 3.000 | 0.500 | 10.000 |" in text
     text = "\n".join(arms_section([before], ["fst"], 200, tmp_path / "arms.png"))
     assert "| FST | - | - | - | - | never | never |" in text, "curves of before have no such figure"
+
+
+def test_the_plot_shows_the_kl_of_whole_answers_where_every_arm_has_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    panels: list[list[str]] = []
+    monkeypatch.setattr(arm_tables, "draw", lambda curves, axes, title, path: panels.append([y for _, (y, _) in axes]))
+    before = line("fst", 1, [{key: value for key, value in each.items() if "completion" not in key} for each in RISE])
+    for lines in ([line("fst", 0, RISE)], [line("fst", 0, RISE), before]):
+        arms_section(lines, ["fst"], 200, tmp_path / "arms.png")
+    assert [len(drawn) for drawn in panels] == [3, 2]
+    assert panels[0][-1] == "KL to the start, nats a completion"
 
 
 def test_options_are_compared_under_both_prompts() -> None:
