@@ -104,9 +104,9 @@ def half(place: Place) -> Finding:
     return _finding(place, rollouts.count, [f"{level:.2f}", number(rollouts, 2), number(seconds, 2)], verdict)
 
 
-def above(place: Place, arm: str, other: str) -> Finding:
-    """Whether an arm ends above another one on the test split."""
-    one, two = place.test(arm), place.test(other)
+def above(place: Place, arm: str, other: str, *, under: tuple[str, str] = ("both", "both")) -> Finding:
+    """Whether an arm ends above another one on the test split. `under`: `weights` for an arm under the seed prompt."""
+    one, two = place.test(arm, under[0]), place.test(other, under[1])
     found = differences(one, two)
     if not found.count:
         return _finding(place, 0, ["-", "-", "-"], NOT_RUN)
@@ -266,8 +266,11 @@ def distilled(results: Path) -> list[Finding]:
     for place in places(results):
         if "distill" in place.planned:
             found += [
-                replace(above(place, "distill", "prompt"), place=f"{place.task}: above GEPA alone"),
-                replace(above(place, "fst", "distill"), place=f"{place.task}: below FST"),
+                replace(
+                    above(place, "distill", "prompt", under=("weights", "both")),
+                    place=f"{place.task}: above GEPA alone",
+                ),
+                replace(above(place, "fst", "distill", under=("both", "weights")), place=f"{place.task}: below FST"),
             ]
     return found
 

@@ -162,6 +162,19 @@ def test_runs_at_the_higher_learning_rate_are_compared_with_the_others_alone(res
     assert before == [finding for claim in CLAIMS if claim.name != name for finding in claim.look(results)]
 
 
+def test_distilled_weights_are_measured_under_the_seed_prompt(results: Path) -> None:
+    """They are made to do without the evolved one."""
+    made = [
+        line({"arm": arm, "phase": 1, "seed": seed}, [0.0, 0.5], [0.0, 0.1], {"own prompt": own, "seed prompt": 0.25})
+        for seed in SEEDS
+        for arm, own in (("distill", 0.75), ("prompt", 0.375))
+    ]
+    write(results / "real_model" / "results" / "json" / "results.jsonl", [*arms(), *made])
+    found = of(results, "Distillation")
+    assert found["json: above GEPA alone"].cells[:2] == ("0.250", "0.375")
+    assert found["json: below FST"].cells[:2] == ("0.500", "0.250")
+
+
 def test_two_seeds_have_no_verdict(tmp_path: Path) -> None:
     write(tmp_path / "lab" / "compare.jsonl", compare(range(2)))
     assert verdicts(tmp_path, "A higher ceiling")["amber"] == "too few seeds"
