@@ -50,7 +50,7 @@ ARMS: Mapping[str, Arm] = {
     "prompt-rl": Arm("GEPA, then RL", (Phase("prompt", share=0.25), Phase("rl", share=0.75, prompt=True))),
     "fst-policy": Arm("FST, the policy reflects", (Phase("fst", {"fast.proposer": {"kind": "policy"}}),)),
     "fst-bare": Arm(
-        "FST, gradient under the seed prompt",
+        "FST, bare gradient",
         (Phase("fst", {"slow.gradient_context": "bare", "slow.bare_member": True}),),
     ),
     "fst-rollouts": Arm(
