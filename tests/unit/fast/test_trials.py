@@ -100,6 +100,25 @@ def test_while_nothing_scores_the_prompt_with_the_fewest_complaints_is_the_paren
     assert [request.parent for request in proposer.batches[0]] == [best]
 
 
+def test_the_first_place_is_for_the_highest_mean_though_it_may_be_luck() -> None:
+    """It is measured and exported. The parent is the one with the fewest complaints all the same."""
+    once = Prompt.of("once")
+
+    class Complaining(Store):
+        def evaluate(self, pairs: Sequence[tuple[Prompt, Problem]]) -> list[Evaluation]:
+            found = []
+            for prompt, problem in pairs:
+                self.feedback = "one" if prompt == SEED else f"{problem.id} is wrong"
+                found += super().evaluate([(prompt, problem)])
+            return found
+
+    proposer = Appender()
+    store = Complaining(lambda prompt, problem: float(prompt == once and problem.id == "p3"), [SEED, once])
+    evolution = evolve(store, proposer, problems=10)
+    assert evolution.population[:3] == (once, SEED, SEED)
+    assert [request.parent for request in proposer.batches[0]] == [SEED]
+
+
 def test_a_stale_population_gets_the_seed_prompt_on_trial() -> None:
     old = Prompt.of("old")
     evolution = evolve(Store(lambda prompt, problem: 0.0, [old]), Appender(), previous={old.hash: 1.0})

@@ -9,7 +9,7 @@ Source: arXiv 2602.14697 scores system prompts by RL's rollouts, with ratings an
 GEPA's per-instance Pareto frontier over the last steps' problems; a cycle is T steps, not one. From gepa's loop its choice of
 parents, minibatches and reflection are taken; its acceptance test is not, since nothing is known of a child when it is made.
 While no prompt scores more than luck, the members with the fewest different complaints stay, the newer one of two, and the best
-of them is the parent.
+of them is the parent. The first place is for the one with the highest mean all the same: it is measured and exported.
 """
 
 import random
@@ -74,7 +74,7 @@ class TrialOptimiser(GepaOptimiser):
         self._run_gepa(adapter, list(parents)[::-1], kinds, seed)
         trials = [self.seed_prompt] if restarts else []
         trials = [*trials, *(entry.prompt for entry in adapter.children())][: self.proposals_per_iteration]
-        staying = self._ranked(adapter, kinds, size - len(trials))
+        staying = _led(self._ranked(adapter, kinds, size - len(trials)), adapter)
         members = [*staying, *trials]
         pool = adapter.pool()
         failure = adapter.reflection_error
@@ -115,6 +115,16 @@ class TrialOptimiser(GepaOptimiser):
             means=[mean_score(kinds.comparable(scores)) for _, scores in pool],
         )
         return [pool[index][0] for index in chosen]
+
+
+def _led(members: Sequence[Prompt], adapter: DeferringAdapter) -> list[Prompt]:
+    """The members, the one with the highest mean first; as they are where none scored anything."""
+    means = {prompt: mean_score(scores) for prompt, scores in adapter.pool()}
+    first = max(members, key=lambda prompt: means[prompt])
+    if means[first] <= means[members[0]]:
+        return list(members)
+    place = list(members).index(first)
+    return [first, *members[:place], *members[place + 1 :]]
 
 
 def _record(adapter: DeferringAdapter, members: Sequence[Prompt], trials: Sequence[Prompt]) -> tuple[Candidate, ...]:
