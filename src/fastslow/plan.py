@@ -1,6 +1,7 @@
 """What a config comes to, in plain words, before any weights load: `fastslow train --dry-run`."""
 
 import time
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,12 +19,16 @@ from fastslow.slow.context_room import ContextRoom, context_room
 from fastslow.slow.local import loading, lora
 from fastslow.slow.local.frozen import empty_model, frozen_parameters
 from fastslow.slow.schedule import describe_schedule
-from fastslow.tasks.base import SPLITS, Task, has_turns
+from fastslow.tasks.base import SPLITS, Task, has_turns, reference_of
+from fastslow.text import shown
 from fastslow.training.build import check, check_lengths
 from fastslow.training.feedback import silence
 from fastslow.training.resume import find_checkpoint
 
 CONTEXT_SAMPLE = 32
+ANSWER_SAMPLE = 1000
+ANSWER_SHARE = 0.3
+"""Of training problems: an answer that is right on so many is worth a word."""
 UNLIMITED_GIB = 1e9
 ADAMS = {
     "adamw": "AdamW",
@@ -206,7 +211,21 @@ def _task(config: Config, task: Task, room: ContextRoom, context_tokens: float) 
         lines.append(
             f"episodes of up to {config.episodes.max_turns} turns: what is estimated here counts one turn of each"
         )
+    lines += commonest_answer(task)
     return lines + [f"seed prompt, {name}: {text!r}" for name, text in task.seed_prompt.components]
+
+
+def commonest_answer(task: Task) -> list[str]:
+    """What one answer to every problem is worth, where that is much: a policy that learns it alone has learned no task."""
+    problems = task.problems("train")[:ANSWER_SAMPLE]
+    answers = Counter(answer for problem in problems if (answer := reference_of(task, problem)) is not None)
+    if not answers:
+        return []
+    answer, count = answers.most_common(1)[0]
+    if len(answers) == 1 or count < ANSWER_SHARE * len(problems):
+        return []
+    share = f"{count / len(problems):.0%}"
+    return [f"always answering {shown(answer)} is right on {share} of training problems: a policy may learn just that"]
 
 
 def _slow(config: Config) -> list[str]:

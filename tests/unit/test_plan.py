@@ -1,14 +1,17 @@
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from fastslow.errors import ConfigError
 from fastslow.loop import train
-from fastslow.plan import count_parameters, describe, estimate_run
+from fastslow.plan import commonest_answer, count_parameters, describe, estimate_run
 from fastslow.slow.local.engine import LocalEngine
+from fastslow.types import Problem
 
 from runs import small_config
+from toy import LettersTask
 
 
 def test_parameters_are_counted_without_weights(tiny_model_dir: Path, tmp_path: Path) -> None:
@@ -76,6 +79,33 @@ def test_the_recipe_in_words(tiny_model_dir: Path, tmp_path: Path) -> None:
     ):
         assert phrase in text
     assert not (tmp_path / "run").exists()
+
+
+class AnsweredTask(LettersTask):
+    """The letters, with these for the training problems' reference answers."""
+
+    def __init__(self, answers: Sequence[str | None]) -> None:
+        super().__init__(train=len(answers))
+        self.answers = dict(zip([problem.id for problem in self.problems("train")], answers, strict=True))
+
+    def reference(self, problem: Problem) -> str | None:
+        return self.answers[problem.id]
+
+
+@pytest.mark.parametrize(
+    ("answers", "words"),
+    [
+        (["1"] * 6 + ["2"] * 2 + ["3"] * 2, ["always answering '1' is right on 60% of training problems"]),
+        (["1"] * 3 + [str(n) for n in range(2, 9)], ["always answering '1' is right on 30% of training problems"]),
+        (["1"] * 2 + [str(n) for n in range(2, 10)], []),
+        (["1"] * 2 + ["2"] + [None] * 7, []),  # the share is of all problems: who knows what is right on the others
+        ([None] * 10, []),
+        (["1"] * 10, []),  # a task of one answer has no shortcut
+    ],
+)
+def test_a_dry_run_says_what_one_answer_to_everything_is_worth(answers: list[str | None], words: list[str]) -> None:
+    found = commonest_answer(AnsweredTask(answers))
+    assert len(found) == len(words) and all(line.startswith(begin) for line, begin in zip(found, words, strict=True))
 
 
 def test_the_recipe_of_distillation_in_words(tiny_model_dir: Path, tmp_path: Path) -> None:
