@@ -41,6 +41,11 @@ SHORT = {
     NOT_RUN: "not run",
 }
 """Verdicts in the README's table, behind which stands on how many tasks."""
+READ_SO = {
+    "letter_counting": "FST's policy has learned one answer to every problem, `1`, which is the most frequent one. Its accuracy "
+    "is how often that is right. The verdicts below compare accuracies, and do not see it."
+}
+"""What must be known of a task's results to read them."""
 QUICK = (
     "**This is a quick run**: small runs of few seeds, which show that everything runs from beginning to end. Its numbers and "
     "verdicts mean nothing."
@@ -71,6 +76,7 @@ def results_page(results: Path, page: Path, *, quick: bool = False) -> str:
     """The whole page. Links are relative to where it lies."""
     found = [(claim, claim.look(results)) for claim in CLAIMS]
     seeds = [len(curves) for place in places(results) for curves in place.runs.values() if curves]
+    shown = [] if quick else [place.task for place in places(results) if place.curves("fst")]
     title = "Results: a quick run" if quick else "Results: the paper's claims, and what was found here"
     lines = [
         f"# {title}",
@@ -82,6 +88,7 @@ def results_page(results: Path, page: Path, *, quick: bool = False) -> str:
         f"task. The lab is [a small world](lab.md) with a model of 1.8 M parameters. The real model is {MODEL_ID} with LoRA.",
         "",
         *_rules(seeds),
+        *(line for place in shown for line in ([f"{place}: {READ_SO[place]}", ""] if place in READ_SO else [])),
         "## In short",
         "",
         *_told_in_words(found),
