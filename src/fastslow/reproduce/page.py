@@ -42,8 +42,8 @@ SHORT = {
 }
 """Verdicts in the README's table, behind which stands on how many tasks."""
 READ_SO = {
-    "letter_counting": "FST's policy has learned one answer to every problem, `1`, which is the most frequent one. Its accuracy "
-    "is how often that is right. The verdicts below compare accuracies, and do not see it."
+    "letter_counting": "FST's policy has learned one answer to every problem, `1`, which is the most frequent one. Its "
+    "accuracy is how often that is right. The verdicts below compare accuracies, and do not see it."
 }
 """What must be known of a task's results to read them."""
 QUICK = (
