@@ -123,9 +123,9 @@ CLAIMS: tuple[Claim, ...] = (
         "Out of a zero floor",
         "out of a zero floor",
         "Star graph, where the base model solves 0 of 50 at pass@16: FST moves by step 50, RL by step 300.",
-        "Tasks whose accuracy at the start is 0 from every seed (not boxed, which the base model solves now and then): sampled "
-        "rollouts until it is 0.1, FST over RL alone, seed by seed, lies below 1. A run that never gets there needs infinitely "
-        "many.",
+        "Tasks whose accuracy at the start is 0 from every seed (not boxed and star_graph, which the base model "
+        "solves now and then): sampled rollouts until it is 0.1, FST over RL alone, seed by seed, lies below "
+        "1. A run that never gets there needs infinitely many.",
         ("FST", "RL alone", "FST / RL"),
         looks.zero_floors,
     ),
