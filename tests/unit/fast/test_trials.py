@@ -1,6 +1,6 @@
 """A search that samples nothing: members are scored by what RL rolled out, children wait for the steps that follow."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -22,6 +22,21 @@ class Store(World):
     def evaluate(self, pairs: Sequence[tuple[Prompt, Problem]]) -> list[Evaluation]:
         assert {prompt for prompt, _ in pairs} <= set(self.members)
         return super().evaluate(pairs)
+
+
+class Complaining(Store):
+    """What the verifier says depends on the prompt and the problem."""
+
+    def __init__(self, reward: Any, members: Sequence[Prompt], says: Callable[[Prompt, Problem], str]) -> None:
+        super().__init__(reward, members)
+        self.says = says
+
+    def evaluate(self, pairs: Sequence[tuple[Prompt, Problem]]) -> list[Evaluation]:
+        found = []
+        for prompt, problem in pairs:
+            self.feedback = self.says(prompt, problem)
+            found += super().evaluate([(prompt, problem)])
+        return found
 
 
 def evolve(
@@ -85,17 +100,12 @@ def test_a_prompt_that_alone_solves_a_problem_stays_though_its_mean_is_low() -> 
 def test_while_nothing_scores_the_prompt_with_the_fewest_complaints_is_the_parent() -> None:
     best = Prompt.of("best")
 
-    class Complaining(Store):
-        def evaluate(self, pairs: Sequence[tuple[Prompt, Problem]]) -> list[Evaluation]:
-            found = []
-            for prompt, problem in pairs:
-                self.feedback = "one" if prompt == best else "one\ntwo\nthree"
-                found += super().evaluate([(prompt, problem)])
-            return found
-
     proposer = Appender()
     members = [SEED, best, Prompt.of("other")]
-    evolution = evolve(Complaining(lambda prompt, problem: 0.0, members), proposer, size=3)
+    store = Complaining(
+        lambda prompt, problem: 0.0, members, lambda prompt, problem: "one" if prompt == best else "one\ntwo\nthree"
+    )
+    evolution = evolve(store, proposer, size=3)
     assert evolution.population[0] == best
     assert [request.parent for request in proposer.batches[0]] == [best]
 
@@ -104,16 +114,12 @@ def test_the_first_place_is_for_the_highest_mean_though_it_may_be_luck() -> None
     """It is measured and exported. The parent is the one with the fewest complaints all the same."""
     once = Prompt.of("once")
 
-    class Complaining(Store):
-        def evaluate(self, pairs: Sequence[tuple[Prompt, Problem]]) -> list[Evaluation]:
-            found = []
-            for prompt, problem in pairs:
-                self.feedback = "one" if prompt == SEED else f"{problem.id} is wrong"
-                found += super().evaluate([(prompt, problem)])
-            return found
-
     proposer = Appender()
-    store = Complaining(lambda prompt, problem: float(prompt == once and problem.id == "p3"), [SEED, once])
+    store = Complaining(
+        lambda prompt, problem: float(prompt == once and problem.id == "p3"),
+        [SEED, once],
+        lambda prompt, problem: "one" if prompt == SEED else f"{problem.id} is wrong",
+    )
     evolution = evolve(store, proposer, problems=10)
     assert evolution.population[:3] == (once, SEED, SEED)
     assert [request.parent for request in proposer.batches[0]] == [SEED]
