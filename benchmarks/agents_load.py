@@ -4,9 +4,9 @@
     python benchmarks/agents_load.py --report     # the table alone
 
 The same conversations four times: as episodes that answer at once, without any endpoint; by agents that call with
-`http.client`, which costs next to nothing; by agents that call with the `openai` client, which share what it sends with or
-make their own. All agents run in this process, as in training. The model is a random Llama (`benchmarks/episodes.py`); a turn
-has 16 tokens in the mean.
+`http.client`, which costs next to nothing; by agents that call with the `openai` client, which share what it sends with
+or make their own. All agents run in this process, as in training. The model is a random Llama
+(`benchmarks/episodes.py`); a turn has 16 tokens in the mean.
 
 CPU seconds are this process's, with one thread in the engine, so that the share is right on a busy machine as well. An
 agent that runs nowhere else also computes in them: the `openai` client's own work is a part of what is measured.
@@ -47,7 +47,7 @@ SIDES = {
 
 
 class Agents:
-    """Agents that call some times, each call going on from the last one; `said` is as long as an environment's words."""
+    """Agents that call some times, each call going on from the last; `said` is as long as an environment's words."""
 
     said: ClassVar[dict[str, str]] = {"role": "user", "content": "t301 t301 t302 t303"}
 
@@ -144,8 +144,8 @@ def report(found: dict[str, Any]) -> str:
     """The table of docs/performance.md."""
     settings = found["settings"]
     lines = [
-        f"{settings['agents']} agents at once, at most {settings['turns']} calls each, {settings['layers']} layers of width "
-        f"{settings['width']}, one thread. CPU seconds, the least of {settings['repeats']} rounds.",
+        f"{settings['agents']} agents at once, at most {settings['turns']} calls each, {settings['layers']} layers of "
+        f"width {settings['width']}, one thread. CPU seconds, the least of {settings['repeats']} rounds.",
         "",
         "| conversations of | calls | engine, CPU s | everything else, CPU s | beside the engine, ms a call | share |",
         "| --- | --- | --- | --- | --- | --- |",
@@ -154,8 +154,8 @@ def report(found: dict[str, Any]) -> str:
         best = min(found["rounds"][side], key=lambda each: each["cpu_s"] - each["engine_cpu_s"])
         beside = best["cpu_s"] - best["engine_cpu_s"]
         lines.append(
-            f"| {name} | {best['calls']} | {best['engine_cpu_s']:.2f} | {beside:.2f} | {1000 * beside / best['calls']:.1f} | "
-            f"{beside / best['cpu_s']:.1%} |"
+            f"| {name} | {best['calls']} | {best['engine_cpu_s']:.2f} | {beside:.2f} | "
+            f"{1000 * beside / best['calls']:.1f} | {beside / best['cpu_s']:.1%} |"
         )
     return "\n".join(lines)
 

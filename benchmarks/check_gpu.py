@@ -3,13 +3,13 @@
     python benchmarks/check_gpu.py                        # or: make check-gpu
     python benchmarks/check_gpu.py --device cpu --tiny    # its logic, on a CPU
 
-What is right or wrong: the engine's contract in float32 and bfloat16, the decoder for a GPU against the other one, a run
-that is cut and resumed. What is fast or slow: one RL step of random models of 0.6, 1.7 and 8 billion parameters, for the
-smallest of them beside `generate`, `generate_batch` and, where it is installed, TRL. It needs torch >= 2.11,
+What is right or wrong: the engine's contract in float32 and bfloat16, the decoder for a GPU against the other one, a
+run that is cut and resumed. What is fast or slow: one RL step of random models of 0.6, 1.7 and 8 billion parameters,
+for the smallest of them beside `generate`, `generate_batch` and, where it is installed, TRL. It needs torch >= 2.11,
 transformers >= 5.17, numpy and pydantic; what peft and trl are needed for is left out without them, and said.
 
-Each part runs in a process of its own with a time limit, and writes each result down as it comes, so that neither a crash
-nor a cut takes the others along. The exit status is 1 where a check fails or a part breaks.
+Each part runs in a process of its own with a time limit, and writes each result down as it comes, so that neither a
+crash nor a cut takes the others along. The exit status is 1 where a check fails or a part breaks.
 """
 
 import argparse
@@ -128,7 +128,8 @@ def tables(result: dict[str, Any]) -> str:
             ["model", "case", "part", "side", "s", "tok/s", "peak GiB", "limit s", "of the limit"],
             [
                 [part, r["case"], r["part"], r["side"], f"{r['seconds']:.3g}", f"{r['tokens_a_second']:.0f}",
-                 "-" if r["peak_gib"] is None else f"{r['peak_gib']:.1f}", f"{r['limit_s']:.3g}", f"{r['share_of_limit']:.0%}"]
+                 "-" if r["peak_gib"] is None else f"{r['peak_gib']:.1f}", f"{r['limit_s']:.3g}",
+                 f"{r['share_of_limit']:.0%}"]
                 for part, r in speeds
             ],
         )  # fmt: skip

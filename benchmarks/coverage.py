@@ -1,6 +1,6 @@
 """How often the package's intervals cover the truth, on simulated data whose truth is known.
 
-    python benchmarks/coverage.py            # seven minutes on one core; writes results/coverage.json and results/coverage.md
+    python benchmarks/coverage.py            # seven minutes on one core; writes results/coverage.json and .md
 
 Every cell has a seed of its own, made from its name, so that the same numbers come out again.
 """
@@ -250,17 +250,17 @@ def write_up(found: dict[str, list[Row]]) -> str:
         "True value 0.5. Each cell: coverage of the 95 % interval; mean of the fitted values; median width; refused.",
         "",
         *_grid(found["asymptote"], ("shape", "seeds", "noise"), "points", _asymptote_cell, "evaluations"),
-        "Plain: R0 = 0.05, Cmid at a quarter of the steps, B = 2.5. Seeds differ: A by 0.03 and Cmid by a fifth (standard "
-        "deviations). Late: Cmid at half of the steps. Slow: B = 1.2. In the last two the curve ends far below A, and the "
-        "interval is for an extrapolation.",
+        "Plain: R0 = 0.05, Cmid at a quarter of the steps, B = 2.5. Seeds differ: A by 0.03 and Cmid by a fifth "
+        "(standard deviations). Late: Cmid at half of the steps. Slow: B = 1.2. In the last two the curve ends far "
+        "below A, and the interval is for an extrapolation.",
         "",
         "Curves that stay at 0.3, and are given an asymptote all the same:",
         "",
         *_grid(found["flat"], ("seeds", "noise"), "points", lambda row: percent(row["given"]), "evaluations"),
         "## Means of rewards over problems",
         "",
-        "Coverage of the 95 % interval of rewards of 0 or 1, the lowest over how alike a problem's samples are (correlation "
-        f"{', '.join(map(str, LIKENESS))}); behind it the mean width.",
+        "Coverage of the 95 % interval of rewards of 0 or 1, the lowest over how alike a problem's samples are "
+        f"(correlation {', '.join(map(str, LIKENESS))}); behind it the mean width.",
         "",
         *_grid(_lowest(found["problems"]), ("share", "samples"), "problems", _coverage_and_width, "problems"),
         "Rewards between 0 and 1, two samples a problem:",

@@ -3,14 +3,14 @@
     python benchmarks/episodes.py              # measures, then writes the table of docs/performance.md
     python benchmarks/episodes.py --report     # the table alone
 
-A random Llama and episodes of four turns after prompts of 500 tokens: each turn samples until a stop token, and then the
-environment says 30 tokens. Lengths are drawn by the model, and each side draws the same tokens, which is checked. Sides
-alternate in one process, each on the same weights.
+A random Llama and episodes of four turns after prompts of 500 tokens: each turn samples until a stop token, and then
+the environment says 30 tokens. Lengths are drawn by the model, and each side draws the same tokens, which is checked.
+Sides alternate in one process, each on the same weights.
 
 Sampling: `anew` computes each turn's context again and shares nothing; `forest` shares what contexts of a wave have in
-common; `kept` keeps keys and values between turns as well, as fastslow does. The update: `apart` has each datum as a padded
-sequence of its own; `padded` has an episode as one padded sequence, as fastslow does for models that cannot be packed;
-`forest` is fastslow's packed forest.
+common; `kept` keeps keys and values between turns as well, as fastslow does. The update: `apart` has each datum as a
+padded sequence of its own; `padded` has an episode as one padded sequence, as fastslow does for models that cannot be
+packed; `forest` is fastslow's packed forest.
 """
 
 import argparse
@@ -111,7 +111,9 @@ def engine_of(directory: Path, work: Work, threads: int, **slow: Any) -> LocalEn
 
 
 def play(engine: LocalEngine, work: Work) -> list[list[tuple[TokenSequence, tuple[float, ...]]]]:
-    """Every turn of every episode, turn after turn, with the sampler's log-probabilities. An episode that is cut off ends."""
+    """Every turn of every episode, turn after turn, with the sampler's log-probabilities.
+    An episode that is cut off ends.
+    """
     rng = random.Random(0)
     first = int(work.vocabulary * work.stop_share)
 
@@ -207,8 +209,8 @@ def report(found: dict[str, Any]) -> str:
     lines = [
         f"{found['turns'][0]} episodes of {work['problems']} problems, {work['turns']} turns, prompts of "
         f"{work['prompt_tokens']} tokens, {found['sampled_tokens']} sampled tokens in all.",
-        f"{work['layers']} layers of width {work['width']}, float32, {found['threads']} threads. Seconds are medians, with "
-        "the range.",
+        f"{work['layers']} layers of width {work['width']}, float32, {found['threads']} threads. Seconds are "
+        "medians, with the range.",
         "",
     ]
     for title, sides, kind in (("sampling", SAMPLING, "sampling"), ("the update", UPDATE, "update")):

@@ -3,9 +3,10 @@
     python benchmarks/episodes_load.py              # measures, then writes the table of docs/performance.md
     python benchmarks/episodes_load.py --report     # the table alone
 
-The model is a random Llama (`benchmarks/episodes.py`). A turn has 16 tokens in the mean. Three rounds: every environment
-answers after 50 ms, 64 of them side by side and then all of them; and some hang, raise, say a megabyte, or end their own
-thread. `--clock cpu`: the engine's seconds are CPU seconds of one thread, for a busy machine; waiting is always on the wall.
+The model is a random Llama (`benchmarks/episodes.py`). A turn has 16 tokens in the mean. Three rounds: every
+environment answers after 50 ms, 64 of them side by side and then all of them; and some hang, raise, say a megabyte,
+or end their own thread. `--clock cpu`: the engine's seconds are CPU seconds of one thread, for a busy machine;
+waiting is always on the wall.
 """
 
 import argparse
@@ -81,10 +82,13 @@ class SlowTask(EpisodeTask):
         self.turns, self.step_s = turns, step_s
         kinds = [TROUBLE[i % len(TROUBLE)] if i < broken else "" for i in range(episodes)]
         self.all = [
-            Problem(f"slow-{i}", ({"role": "user", "content": " ".join(f"t{300 + (i * 7 + j) % 200}" for j in range(60))},),
-                    {"trouble": kind})
+            Problem(
+                f"slow-{i}",
+                ({"role": "user", "content": " ".join(f"t{300 + (i * 7 + j) % 200}" for j in range(60))},),
+                {"trouble": kind},
+            )
             for i, kind in enumerate(kinds)
-        ]  # fmt: skip
+        ]
 
     def problems(self, split: Split) -> Sequence[Problem]:
         return self.all
@@ -137,7 +141,7 @@ def play(engine: LocalEngine, task: SlowTask, limits: EpisodesConfig, clock: str
 
 
 def outcomes(task: SlowTask, rollouts: Sequence[Rollout]) -> dict[str, dict[str, int]]:
-    """By what an environment did: how many episodes, how many are masked, and how many have every turn that they had."""
+    """By what an environment did: how many episodes, how many are masked, and how many have all turns that they had."""
     found: dict[str, dict[str, int]] = {}
     for problem, rollout in zip(task.all, rollouts, strict=True):
         kind = problem.data["trouble"]
@@ -182,8 +186,8 @@ def report(found: dict[str, Any]) -> str:
     settings, well, broken = found["settings"], found["well"], found["broken"]
     clock = "CPU seconds of its one thread" if settings["clock"] == "cpu" else "seconds on the wall"
     lines = [
-        f"{settings['episodes']} episodes at once, {settings['turns']} turns, {1000 * settings['step_s']:.0f} ms a step. "
-        f"{settings['layers']} layers of width {settings['width']}, {settings['threads']} threads.",
+        f"{settings['episodes']} episodes at once, {settings['turns']} turns, {1000 * settings['step_s']:.0f} ms a "
+        f"step. {settings['layers']} layers of width {settings['width']}, {settings['threads']} threads.",
         f"The engine's seconds are {clock}, those of waiting are on the wall.",
         f"Broken ones have {settings['timeout_s']:g} s for a step.",
         "",
@@ -194,8 +198,8 @@ def report(found: dict[str, Any]) -> str:
     for name, each in rounds.items():
         share = each["waiting_s"] / each["seconds"]
         lines.append(
-            f"| {name.strip()} | {each['workers']} | {each['turns']} | {each['sampling_s']:.1f} | {each['waiting_s']:.2f} | "
-            f"{share:.1%} |"
+            f"| {name.strip()} | {each['workers']} | {each['turns']} | {each['sampling_s']:.1f} | "
+            f"{each['waiting_s']:.2f} | {share:.1%} |"
         )
     lines += [
         "",

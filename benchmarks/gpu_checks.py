@@ -1,4 +1,4 @@
-"""The parts of check_gpu.py that are right or wrong: the engine's contract, the two decoders, a run that is cut and resumed."""
+"""The parts of check_gpu.py that are right or wrong: the engine's contract, the two decoders, a run cut and resumed."""
 
 import importlib.util
 import tempfile
@@ -21,7 +21,8 @@ Record = Callable[..., None]
 # Nats by which rounding may move a log-probability of the small model that is checked.
 TOLERANCES = {"float32": 1e-4, "bfloat16": 0.2}
 LOSS = LossSettings(kl_coefficient=1e-3)
-# Without deterministic algorithms sums come in another order each time: so far may weights of size 1 be apart afterwards.
+# Without deterministic algorithms sums come in another order each time:
+# so far may weights of size 1 be apart afterwards.
 LOOSE = 1e-3
 
 

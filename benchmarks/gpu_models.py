@@ -1,4 +1,4 @@
-"""What check_gpu.py measures on: random models of real shapes that need no network, their tokenizers, and a card's limits."""
+"""What check_gpu.py measures on: random models of real shapes, their tokenizers, no network, and a card's limits."""
 
 import contextlib
 import time
@@ -48,7 +48,7 @@ def letters() -> Tokenizer:
 
 
 def words(workloads: Sequence[Workload]) -> Tokenizer:
-    """One token a word or sign of the workloads' messages: their contexts are about as long as with a real vocabulary."""
+    """A token a word or sign of the workloads' messages: their contexts are about as long as with a real vocabulary."""
     tokenizer = Tokenizer(models.WordLevel(unk_token="<|pad|>"))  # noqa: S106
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     texts = (message["content"] for w in workloads for messages in w.messages_R() for message in messages)
@@ -79,7 +79,7 @@ def random_model(directory: Path, device: torch.device, dtype: torch.dtype) -> A
 
 @contextlib.contextmanager
 def weights_from_nowhere() -> Iterator[None]:
-    """Inside, the local engine makes random weights where it would read a file: 16 GB need not go to a disk and back."""
+    """Inside, the local engine makes random weights where it would read a file: 16 GB need not go to disk and back."""
     real = loading.load_model
 
     def load(config: Any, device: torch.device, dtype: torch.dtype, *, merge_adapter: bool = True) -> Any:
@@ -151,8 +151,8 @@ def measure_rates(device: torch.device, dtype: torch.dtype) -> Rates:
 class Limits:
     """The least time that a step can take: arithmetic at the rate of a large product, or bytes at the rate of a copy.
 
-    Sampling reads all weights once a token, each prefix once for all rows under it, and each row's own keys; training is
-    three forward passes of arithmetic. Nothing else counts, so nothing reaches it.
+    Sampling reads all weights once a token, each prefix once for all rows under it, and each row's own keys; training
+    is three forward passes of arithmetic. Nothing else counts, so nothing reaches it.
     """
 
     network: Network

@@ -1,4 +1,4 @@
-"""The parts of check_gpu.py that are fast or slow: one RL step of models of real shapes, beside transformers and TRL."""
+"""The parts of check_gpu.py that are fast or slow: one RL step of real models' shapes, beside transformers and TRL."""
 
 import gc
 import shutil

@@ -1,7 +1,7 @@
 """Seconds and memory of each command on a large run and a large data set: both are made here, by a seed.
 
     python benchmarks/load.py --work DIRECTORY [--steps 10000] [--prompts 20000] [--rows 200000]
-    python benchmarks/load.py --work DIRECTORY --before OTHER/src     # an older version beside this one, on the same files
+    python benchmarks/load.py --work DIRECTORY --before OTHER/src     # an older version beside it, on the same files
     python benchmarks/load.py --report                                # the tables of docs/performance.md alone
     python benchmarks/load.py --work DIRECTORY --train 100            # the memory of a run, step by step
 
@@ -276,8 +276,8 @@ def report(found: dict[str, Any]) -> str:
         for each in found["commands"]
     ]
     lines = [
-        f"A run of {found['steps']:,} steps with {found['prompts']:,} prompts and {found['samples']} kept rollouts a step, and "
-        f"{found['rows']:,} rows of data:",
+        f"A run of {found['steps']:,} steps with {found['prompts']:,} prompts and {found['samples']} kept rollouts a "
+        f"step, and {found['rows']:,} rows of data:",
         "",
         *markdown_table(header, rows),
     ]

@@ -68,7 +68,8 @@ def measure(options: argparse.Namespace, side: str, tokens: int) -> None:
     """One process; its record goes into the results file."""
     settings = {"side": side, "tokens": tokens, "layers": options.layers, "vocabulary": options.vocabulary}
     python = options.trl_python if side.startswith("trl") else sys.executable
-    # Both sides keep freed memory or both do not: here neither TRL's process nor ours is told anything by the environment.
+    # Both sides keep freed memory or both do not:
+    # here neither TRL's process nor ours is told anything by the environment.
     environment = {**os.environ, "OMP_NUM_THREADS": str(options.threads), "HF_HUB_OFFLINE": "1"}
     command = [python, str(HERE / "memory_vs_trl.py"), "--worker", json.dumps(settings)]
     with tempfile.TemporaryFile("w+") as told:
@@ -88,7 +89,9 @@ def measure(options: argparse.Namespace, side: str, tokens: int) -> None:
 
 
 def watch(process: "subprocess.Popen[str]", limit_bytes: int) -> dict[str, int]:
-    """Wait for a process, and stop it where its resident memory exceeds the limit; its status, and at what it was stopped."""
+    """Wait for a process, and stop it where its resident memory exceeds the limit; its status,
+    and at what it was stopped.
+    """
     pages = Path(f"/proc/{process.pid}/statm")
     while process.poll() is None:
         try:
@@ -134,7 +137,7 @@ def write_model(directory: Path, settings: dict[str, Any]) -> None:
 
 
 def make_tokenizer(settings: dict[str, Any]) -> Any:
-    """Of the model's vocabulary; each word is a token. No word begins with another, since special tokens are found first."""
+    """The model's vocabulary; each word is a token. No word begins with another, as special tokens are found first."""
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 

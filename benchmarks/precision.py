@@ -2,9 +2,9 @@
 
     python benchmarks/precision.py --model DIR [--rollouts 32] [--new-tokens 64]
 
-Prints one JSON line a precision: mean, 99th percentile and maximum of |learner - sampler| in nats, the largest importance
-ratio, and the k3 estimate of the mismatch KL (exp(d) - d - 1). bfloat16 is computed in bfloat16, also where the processor
-only emulates it.
+Prints one JSON line a precision: mean, 99th percentile and maximum of |learner - sampler| in nats, the largest
+importance ratio, and the k3 estimate of the mismatch KL (exp(d) - d - 1). bfloat16 is computed in bfloat16, also where
+the processor only emulates it.
 """
 
 import argparse

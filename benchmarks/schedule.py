@@ -1,8 +1,9 @@
 """What a run of the paper's size costs on 1, 8 and 64 GPUs, where the time goes, and what reuse and overlap buy.
 
 A simulation, not a measurement: it follows one cycle of Algorithm 1 request by request over a model of the hardware.
-Inputs are data-sheet figures of an H100 SXM, the published shape of Qwen3-8B, the paper's settings (arXiv 2605.12484), and
-the shares of the data sheet that are assumed to be reached; all stand in `Inputs`, and `--set name=value` changes one.
+Inputs are data-sheet figures of an H100 SXM, the published shape of Qwen3-8B, the paper's settings (arXiv
+2605.12484), and the shares of the data sheet that are assumed to be reached; all stand in `Inputs`, and `--set
+name=value` changes one.
 
     python benchmarks/schedule.py            # writes results/schedule.json and the tables of docs/scale-out.md
 """
@@ -145,8 +146,8 @@ class Cycle:
 def search_s(inputs: Inputs, gpus: int, rng: np.random.Generator) -> float:
     """Seconds of one prompt search: the population on the anchors in one batch, then iterations one after the other.
 
-    An iteration samples the parents on a minibatch, asks the reflection model, samples the children on the same minibatch,
-    and those that were better on the anchors.
+    An iteration samples the parents on a minibatch, asks the reflection model, samples the children on the same
+    minibatch, and those that were better on the anchors.
     """
     calls = inputs.population * inputs.anchors
     seconds = sample_s(inputs, lengths(inputs, calls, rng), gpus)
@@ -178,8 +179,8 @@ def cycle(inputs: Inputs, gpus: int, *, fst: bool, reuse: bool, seed: int = 0) -
 def overlapped_s(inputs: Inputs, gpus: int, apart: Cycle) -> float:
     """Seconds of a cycle whose search for the next one runs beside its steps, on the same GPUs.
 
-    Lower bound: whatever is bound by the number of rows is done once more efficiently, not for nothing, so decoding costs
-    at least what all rollouts of the cycle cost in one batch. The search waits while the GPUs train.
+    Lower bound: whatever is bound by the number of rows is done once more efficiently, not for nothing, so decoding
+    costs at least what all rollouts of the cycle cost in one batch. The search waits while the GPUs train.
     """
     rng = np.random.default_rng(1)
     rows = inputs.steps_per_cycle * inputs.problems * inputs.group + inputs.metric_calls
@@ -219,7 +220,8 @@ def tables(rows: Sequence[dict[str, Any]]) -> str:
         "|---|---|---|---|---|---|---|",
     ]
     buys = [
-        "| GPUs | RL alone | FST | with reuse | and 8 proposals at once | and the search beside the steps | GPU hours |",
+        "| GPUs | RL alone | FST | with reuse | and 8 proposals at once | and the search beside the "
+        "steps | GPU hours |",
         "|---|---|---|---|---|---|---|",
     ]
     for row in rows:

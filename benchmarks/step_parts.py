@@ -1,4 +1,5 @@
-"""What was tried to make a step faster on a CPU: each part of the step, as it was and otherwise, by turns in one process.
+"""What was tried to make a step faster on a CPU: each part of the step, as it was and otherwise,
+by turns in one process.
 
     python benchmarks/step_parts.py --model DIR [--threads 2] [--precision bfloat16]
     python benchmarks/step_parts.py --report

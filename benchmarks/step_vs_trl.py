@@ -150,7 +150,7 @@ def about(ready: dict[str, Any]) -> dict[str, Any]:
 
 
 def count_flops(model: str, ready: dict[str, dict[str, Any]], new_tokens: int) -> dict[str, int]:
-    """Operations of the step with and without sharing. Raises RuntimeError where the sides do not see the same tokens."""
+    """Operations of a step with and without sharing. Raises RuntimeError where the sides see different tokens."""
     from arithmetic import Network, step_flops
 
     seen = {name: said["contexts"] for name, said in ready.items() if "contexts" in said}

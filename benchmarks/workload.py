@@ -49,7 +49,9 @@ class Workload:
     new_tokens: int = 64
 
     def messages_R(self) -> list[list[Message]]:
-        """Messages of every rollout: each problem under each prompt, G/K times. Raises ValueError if K does not divide G."""
+        """Messages of every rollout: each problem under each prompt, G/K times.
+        Raises ValueError if K does not divide G.
+        """
         if self.case not in CASES or self.group % self.prompts:
             raise ValueError(f"case {self.case!r} with G = {self.group} and K = {self.prompts}: K must divide G")
         systems = [self._system(index) for index in range(self.prompts)]
@@ -106,7 +108,9 @@ class Settings:
 
 @dataclass(frozen=True)
 class StepTimes:
-    """One RL step of one side. Sampling includes the rewards, training is the rest; `_cpu_s` is the process's CPU time."""
+    """One RL step of one side. Sampling includes the rewards, training is the rest;
+    `_cpu_s` is the process's CPU time.
+    """
 
     sampling_s: float
     training_s: float

@@ -1,10 +1,12 @@
-"""Keeps the records of runs beside their results: config, metrics, every prompt proposed, and the answer of an evaluation.
+"""Keeps the records of runs beside their results: config, metrics, every prompt proposed,
+and the answer of an evaluation.
 
     python experiments/keep_runs.py runs/agents/local experiments/agents/results/local --evaluation FILE
     python experiments/keep_runs.py runs/real_model/json experiments/real_model/results/json
 
-The first argument is a run, or a directory of runs. The second directory gets `runs.zip`, with a folder for each run. Of a
-single run it also gets `curve.md`: a row for each evaluation, with the mean training reward of the steps since the one before.
+The first argument is a run, or a directory of runs. The second directory gets `runs.zip`, with a folder for each
+run. Of a single run it also gets `curve.md`: a row for each evaluation, with the mean training reward of the
+steps since the one before.
 """
 
 import argparse

@@ -21,7 +21,7 @@ def client_of(base_url: str, api_key: str) -> OpenAI:
 def talk(
     base_url: str, api_key: str, messages: list[Any], problem: Any, tries: int = 3, bears: bool = False
 ) -> tuple[float, str]:
-    """The game of `toy.TalkTask`: the agent names the letter that is still missing. `bears`: a limit does not make it raise."""
+    """The game of `toy.TalkTask`: the agent names the letter that is missing. `bears`: no limit makes it raise."""
     client, heard, chat = client_of(base_url, api_key), "", list(messages)
     missing = problem.data["letters"]
     for _ in range(tries + 1):

@@ -1,4 +1,4 @@
-"""Code in a process of its own, the command `fastslow` above all: a fork of this one, which costs no second import of torch."""
+"""Code in a process of its own, the command `fastslow` above all: a fork, which needs no second import of torch."""
 
 import multiprocessing
 import os
@@ -36,7 +36,7 @@ class Fork:
         os.kill(self.process.pid, signal.SIGINT)
 
     def end(self, timeout_s: float = 120.0) -> tuple[int, str, str]:
-        """Its exit code, and what it printed to both ways. One that does not end by itself is killed, and fails the test."""
+        """Its exit code, and what it printed to both ways. One that does not end is killed, and fails the test."""
         self.process.join(timeout_s)
         if self.process.exitcode is None:
             self.process.kill()

@@ -4,7 +4,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-# Two workers share two cores: a library that starts more threads only takes turns with itself. Before torch and NumPy load.
+# Two workers share two cores: a library that starts more threads only takes turns with itself.
+# Before torch and NumPy load.
 os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
 
 import pytest
@@ -34,8 +35,8 @@ def state_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="session", autouse=True)
 def no_waiting_for_the_disk() -> Iterator[None]:
-    """A small run has 65 calls of fsync, which take longer than all it computes. They guard against a power cut, which no
-    test makes: what a killed process has written is there without them.
+    """A small run has 65 calls of fsync, which take longer than all it computes. They guard against a power cut, which
+    no test makes: what a killed process has written is there without them.
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda descriptor: None)
@@ -44,7 +45,7 @@ def no_waiting_for_the_disk() -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def parts_are_forks() -> Iterator[None]:
-    """The parts of an experiment, in tests: with one thread and no GPU a fork is safe, and costs no second import of torch."""
+    """The parts of an experiment, in tests: with one thread and no GPU a fork is safe, and imports torch only once."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(runner, "START_METHOD", "fork")
         yield

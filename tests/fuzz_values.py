@@ -1,4 +1,4 @@
-"""What hypothesis makes for tests/fuzz: values as files and servers may hold them, and texts that were changed by accident."""
+"""What hypothesis makes for tests/fuzz: values as files and servers may hold them, and texts changed by accident."""
 
 import os
 from typing import Any

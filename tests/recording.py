@@ -1,7 +1,7 @@
 """What a CUDA graph does, on a CPU: operations are recorded with their tensors, and replayed on the same addresses.
 
-Like a graph it knows nothing of Python: a number of the host stays what it was when the step was recorded. Like a capture it
-refuses to look at a number and to bring anything from the host.
+Like a graph it knows nothing of Python: a number of the host stays what it was when the step was recorded. Like a
+capture it refuses to look at a number and to bring anything from the host.
 """
 
 from collections.abc import Callable

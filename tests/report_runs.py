@@ -1,4 +1,4 @@
-"""A run directory and an experiment with everything that a report shows, without any training: all numbers are made up."""
+"""A run directory and an experiment with everything that a report shows, without training: numbers are made up."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -20,9 +20,11 @@ GRANDCHILD = {"system": "You are a helpful assistant.\nSort the items upwards, p
 def metrics_line(step: int, *, evaluate: bool = True) -> dict[str, Any]:
     """One line; accuracy goes from 0.05 up by 0.15 a step."""
     line: dict[str, Any] = {
-        "step": step, "cycle": 1, "policy_version": step, "usd_total": 0.02 * step, "rollouts/sampled": 20 if step else 0,
+        "step": step, "cycle": 1, "policy_version": step, "usd_total": 0.02 * step,
+        "rollouts/sampled": 20 if step else 0,
         "rollouts/sampled_rl": 12 if step else 0, "rollouts/sampled_gepa": 8 if step else 0, "rollouts/reused": step,
-        "rollouts/sampled_total": 20 * step, "rollouts/sampled_tokens": 200, "fast/usd": 0.02, "fast/reflection_calls": 2,
+        "rollouts/sampled_total": 20 * step, "rollouts/sampled_tokens": 200, "fast/usd": 0.02,
+        "fast/reflection_calls": 2,
         "time/step_s": 10.0, "time/evolve_s": 2.0, "time/sample_s": 3.0, "time/update_s": 1.0, "time/evaluate_s": 4.0,
         "reward/mean": min(1.0, 0.1 * step) if step else None, "slow/entropy": 0.5 / (step + 1) if step else None,
     }  # fmt: skip
@@ -38,7 +40,8 @@ def metrics_line(step: int, *, evaluate: bool = True) -> dict[str, Any]:
 
 def candidate(hash_: str, parent: str | None, components: Mapping[str, str], **more: Any) -> dict[str, Any]:
     line = {
-        "id": 0, "hash": hash_, "parent": parent, "cycle": 1, "components": components, "accepted": True, "reason": "better",
+        "id": 0, "hash": hash_, "parent": parent, "cycle": 1, "components": components, "accepted": True,
+        "reason": "better",
         "mean": 0.5, "scores": {"p1": 1.0, "p2": 0.0}, "feedback": ["Sort them."],
     }  # fmt: skip
     return line | more
@@ -57,7 +60,10 @@ def episode(**more: Any) -> dict[str, Any]:
     call = '<tool_call>{"name": "calculator", "arguments": {"expression": "2*"}}</tool_call>'
     turns = [
         {"messages": [], "text": f"I compute. {call}", "tokens": 9, "forked": False},
-        {"messages": [{"role": "tool", "content": "The expression is not complete."}], "text": "It is 4.", "forked": True},
+        {
+            "messages": [{"role": "tool", "content": "The expression is not complete."}], "text": "It is 4.",
+            "forked": True,
+        },
     ]  # fmt: skip
     line = {
         **sample("It is 4."), "end": "done", "turns": turns, "said": [{"role": "user", "content": "Well done."}],

@@ -63,7 +63,8 @@ class KindsTask(LettersTask):
 class TalkTask(EpisodeTask):
     """The letters again, in turns: the environment names the letter that is still missing, `patience` times at most.
 
-    `trouble` maps a problem's number to what its environment does in its second step: raise, hang, exit, nonsense or flood.
+    `trouble` maps a problem's number to what its environment does in its second step: raise, hang, exit,
+    nonsense or flood.
     """
 
     name: ClassVar[str] = "talk"

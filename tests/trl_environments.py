@@ -1,7 +1,7 @@
 """Environments written for TRL's `environment_factory`; nothing here knows fastslow.
 
-`IncrementEnv` and `CountToEnv` are the two of TRL's documentation (`docs/source/grpo_trainer.md`, Environments): one makes its
-task up, the other takes it from the data.
+`IncrementEnv` and `CountToEnv` are the two of TRL's documentation (`docs/source/grpo_trainer.md`, Environments): one
+makes its task up, the other takes it from the data.
 """
 
 import random

@@ -1,7 +1,7 @@
 """mkdocs' hook for the site of docs/: pages of the repository's root, the API, and every file that a page links to.
 
-A link that leads out of docs/ leads to a page of the site as well: a Markdown file becomes a page, source text a page with a
-listing, a directory a list, and anything else is copied. So the whole site can be read from a disk.
+A link that leads out of docs/ leads to a page of the site as well: a Markdown file becomes a page, source text a page
+with a listing, a directory a list, and anything else is copied. So the whole site can be read from a disk.
 """
 
 import ast
@@ -50,8 +50,8 @@ def site_path(path: str) -> str:
 
 
 def rewritten(text: str, here: str, wanted: set[str]) -> str:
-    """A page's Markdown with its links as the site has them; `here` is the page in the repository. What it links to outside
-    docs/ is added to `wanted`. A link to what does not exist stays as it is, and mkdocs complains about it.
+    """A page's Markdown with its links as the site has them; `here` is the page in the repository. What it links to
+    outside docs/ is added to `wanted`. A link to what does not exist stays as it is, and mkdocs complains about it.
     """
 
     def link(match: re.Match[str]) -> str:

@@ -5,10 +5,11 @@
     python tools/mutants.py slow/losses.py --keep work   # leaves mutmut's directory in work/ for `mutmut browse`
     python tools/mutants.py slow/losses.py --keep work --living   # then tries new tests on the mutants that lived there
 
-mutmut (`pip install 'fastslow[mutation]'`) changes one operator, constant, argument or name at a time, and runs the unit
-tests that belong to the module. Each mutant is a fork of a process that has the package in memory, so torch is loaded
-once a module. A mutant that no test notices has to be killed by a new test, or to stand in tools/equivalent_mutants.toml
-with a reason why no test can notice it. The exit status is 1 where a module falls below the goal or the list is stale.
+mutmut (`pip install 'fastslow[mutation]'`) changes one operator, constant, argument or name at a time, and runs the
+unit tests that belong to the module. Each mutant is a fork of a process that has the package in memory, so torch is
+loaded once a module. A mutant that no test notices has to be killed by a new test, or to stand in
+tools/equivalent_mutants.toml with a reason why no test can notice it. The exit status is 1 where a module falls below
+the goal or the list is stale.
 
 What mutmut leaves alone: decorated functions, code outside functions, and string constants in triple quotes.
 """
@@ -173,7 +174,8 @@ def table(known: Mapping[str, Mapping[str, object]]) -> str:
     rows = [
         "# Mutants",
         "",
-        "Made by `make mutants` (tools/mutants.py, mutmut). Killed: a unit test of the module fails. Equivalent: no test can",
+        "Made by `make mutants` (tools/mutants.py, mutmut). Killed: a unit test of the module fails. "
+        "Equivalent: no test can",
         "notice it, the reason stands in tools/equivalent_mutants.toml. The share is of those that are not equivalent.",
         "",
         "| module | mutants | killed | survived | equivalent | share killed |",

@@ -3,9 +3,9 @@
     pip install pyte
     python tools/record_demo.py docs/images/demo.svg -- fastslow lab demo --output /tmp/demo
 
-The command really runs, in a pseudo-terminal. Its pauses are shortened, so that the film has a given length; the real time
-stands in its title. Only its standard output is filmed. `tools/replay_demo.py` shows a demo that has ended once more, for a
-machine that has other things to do.
+The command really runs, in a pseudo-terminal. Its pauses are shortened, so that the film has a given length; the real
+time stands in its title. Only its standard output is filmed. `tools/replay_demo.py` shows a demo that has ended once
+more, for a machine that has other things to do.
 """
 
 import argparse
@@ -33,7 +33,8 @@ SAMPLE_S = 0.2
 BACKGROUND, FOREGROUND, RIM = "#16181d", "#d8dade", "#3d434c"
 """The rim tells it from a dark page."""
 COLOURS = {
-    "default": FOREGROUND, "black": "#5c6370", "red": "#f2777a", "green": "#7fd08a", "brown": "#e6c067", "blue": "#69b3f5",
+    "default": FOREGROUND, "black": "#5c6370", "red": "#f2777a", "green": "#7fd08a", "brown": "#e6c067",
+    "blue": "#69b3f5",
     "magenta": "#d58fd2", "cyan": "#5fcfd6", "white": "#f0f0f0",
 }  # fmt: skip
 
@@ -101,7 +102,7 @@ def _row(cells: Any) -> tuple[tuple[str, str, bool], ...]:
 
 
 def film(frames: Sequence[Frame], seconds: float, length: float, last: float, most: int) -> list[tuple[float, Frame]]:
-    """When each frame is shown in a film of `length` seconds, of at most so many frames; the last one stays for `last` more."""
+    """When each frame is shown in a film of `length` seconds, of at most so many frames; the last for `last` more."""
     if len(frames) > most:
         frames = [frames[round(index * (len(frames) - 1) / (most - 1))] for index in range(most)]
     longest = seconds / 40  # a pause says nothing, however long it was
@@ -139,15 +140,18 @@ def picture(shown: Sequence[tuple[float, Frame]], length: float, title: str) -> 
     )
     style = (
         f"text{{font:14px ui-monospace,SFMono-Regular,Menlo,Consolas,'DejaVu Sans Mono',monospace;white-space:pre}}"
-        f".f{{visibility:hidden;animation-duration:{length}s;animation-timing-function:step-end;animation-iteration-count:infinite}}"
-        f"@media (prefers-reduced-motion:reduce){{.f{{animation:none}}.f:last-of-type{{visibility:visible}}}}"
+        f".f{{visibility:hidden;animation-duration:{length}s;"
+        "animation-timing-function:step-end;animation-iteration-count:infinite}"
+        "@media (prefers-reduced-motion:reduce){.f{animation:none}.f:last-of-type{visibility:visible}}"
     )
     name = html.escape(title)
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:.0f} {height:.0f}" role="img" aria-label="{name}">'
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:.0f} {height:.0f}" role="img" '
+        f'aria-label="{name}">'
         f"<title>{name}</title><style>{style}{''.join(rules)}</style><defs>{texts}</defs>"
         f'<rect width="{width:.0f}" height="{height:.0f}" rx="10" fill="{BACKGROUND}"/>'
-        f'<rect x="0.5" y="0.5" width="{width - 1:.0f}" height="{height - 1:.0f}" rx="9.5" fill="none" stroke="{RIM}"/>{dots}'
+        f'<rect x="0.5" y="0.5" width="{width - 1:.0f}" height="{height - 1:.0f}" rx="9.5" fill="none" '
+        f'stroke="{RIM}"/>{dots}'
         f'<text x="{width / 2:.0f}" y="21" fill="#8b909a" text-anchor="middle">{name}</text>{"".join(groups)}</svg>\n'
     )
 

@@ -45,13 +45,14 @@ def config_page() -> str:
         WRITTEN,
         "",
         *_text(
-            "A run is one YAML file. Every key is checked before any model loads. An unknown key is an error, and so is a key "
-            "that stands twice: both lines are named. Numbers that YAML reads otherwise than they look (`010`, `1:30`) are "
-            "refused; `1e-6` is a number. `--set key.path=value` overrides one key. `--dry-run` explains what the config means."
+            "A run is one YAML file. Every key is checked before any model loads. An unknown key is an error, and so "
+            "is a key that stands twice: both lines are named. Numbers that YAML reads otherwise than they look "
+            "(`010`, `1:30`) are refused; `1e-6` is a number. `--set key.path=value` overrides one key. `--dry-run` "
+            "explains what the config means."
         ),
         *_text(
-            "Defaults are the paper's (arXiv 2605.12484) where it gives one. *ours* marks what fills a gap that it leaves "
-            "open. A default of `none` is `null` in YAML. [glossary.md](glossary.md) has units and sources."
+            "Defaults are the paper's (arXiv 2605.12484) where it gives one. *ours* marks what fills a gap that it "
+            "leaves open. A default of `none` is `null` in YAML. [glossary.md](glossary.md) has units and sources."
         ),
     ]
     for part in parts():
@@ -74,12 +75,12 @@ def glossary_page() -> str:
         WRITTEN,
         "",
         *_text(
-            "[config.md](config.md) says what each key means, [run-directory.md](run-directory.md#metricsjsonl) what each "
-            "metric means. Here is the unit of each, and where its default or its definition comes from."
+            "[config.md](config.md) says what each key means, [run-directory.md](run-directory.md#metricsjsonl) what "
+            "each metric means. Here is the unit of each, and where its default or its definition comes from."
         ),
         *_text(
-            "*ours* is what the paper leaves open. Numbers are sections of the paper (arXiv 2605.12484). *settings* is its "
-            "table of settings for each domain, which [the recipes](recipes.md) follow."
+            "*ours* is what the paper leaves open. Numbers are sections of the paper (arXiv 2605.12484). *settings* is "
+            "its table of settings for each domain, which [the recipes](recipes.md) follow."
         ),
         "## Config keys",
         "",

@@ -1,9 +1,10 @@
-"""Tables and plots of the format-rule experiment, from `results/runs.jsonl` alone: `results/README.md` and its pictures.
+"""Tables and plots of the format-rule experiment, from `results/runs.jsonl` alone:
+`results/README.md` and its pictures.
 
     python experiments/format_rules/report.py
 
-Runs with another learning rate than the config's have a table of their own. Seconds are training seconds: sampling, search
-and updates, without the evaluations that draw the curves.
+Runs with another learning rate than the config's have a table of their own. Seconds are training seconds: sampling,
+search and updates, without the evaluations that draw the curves.
 """
 
 from collections.abc import Sequence
@@ -24,12 +25,13 @@ TASKS = {
 RATE, TRIED = 5e-5, "slow.learning_rate"
 LEVELS = (0.3, 0.5, 0.6)
 ABOUT = (
-    "Made by `report.py`; see the README beside it for what was run. Of validation accuracy, mean@4, the tables have the first "
-    "and the last evaluation; `to 0.3` is what it took to reach 0.3, in sampled rollouts and training seconds."
+    "Made by `report.py`; see the README beside it for what was run. Of validation accuracy, mean@4, the "
+    "tables have the first and the last evaluation; `to 0.3` is what it took to reach 0.3, in sampled rollouts "
+    "and training seconds."
 )
 TEST = (
-    "Test split, after training. Brackets are 95 % intervals over problems. Those of the KL are the percentile bootstrap's. "
-    "Those of the rewards are made from the standard error that the stored evaluations tell. KL in nats a "
+    "Test split, after training. Brackets are 95 % intervals over problems. Those of the KL are the percentile "
+    "bootstrap's. Those of the rewards are made from the standard error that the stored evaluations tell. KL in nats a "
     "token, then in nats a completion, and the tokens of a completion."
 )
 

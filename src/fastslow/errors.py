@@ -6,7 +6,7 @@ class FastslowError(Exception):
 
 
 class ConfigError(FastslowError, ValueError):
-    """A config, a command-line option or an input file is wrong. The message names the field, the value and the way out."""
+    """A config, an option or an input file is wrong. The message names the field, the value and the way out."""
 
 
 class TooLongError(ConfigError):
@@ -26,7 +26,7 @@ class LateError(InfrastructureError):
 
 
 class ElsewhereError(InfrastructureError):
-    """Somebody's code raised in a process of its own, or ended it. `place`: file and line, empty where they are not known."""
+    """Somebody's code raised in a process of its own, or ended it. `place`: file and line, "" where not known."""
 
     def __init__(self, message: str, place: str = "") -> None:
         super().__init__(message)
@@ -49,8 +49,8 @@ class DivergedError(FastslowError, ArithmeticError):
 class ReflectionError(FastslowError, RuntimeError):
     """A proposer could not be reached, or its reply was refused.
 
-    `usage` is what the attempt cost, where known; `text` the refused text, where there was one; `reflection` what was asked,
-    for the record (`fast/optimiser.py`).
+    `usage` is what the attempt cost, where known; `text` the refused text, where there was one; `reflection` what was
+    asked, for the record (`fast/optimiser.py`).
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class Interruption(BaseException):
 
 
 class StorageError(FastslowError, OSError):
-    """A run cannot be written down: the disk is full or read-only, or a limit on files is reached. What was saved stays."""
+    """A run cannot be written down: the disk is full or read-only, or at a limit on files. What was saved stays."""
 
 
 class ResumeError(FastslowError, RuntimeError):
@@ -80,8 +80,8 @@ def told(error: BaseException, message: str | None = None) -> str:
 
 
 def let_stop(error: BaseException) -> None:
-    """Raises again what is no failure of the code that raised it: Ctrl-C, and the end of its time. Anything else is, be it an
-    Exception or not: `sys.exit`, a cancelled coroutine, a panic of a library in another language.
+    """Raises again what is no failure of the code that raised it: Ctrl-C, and the end of its time. Anything else is, be
+    it an Exception or not: `sys.exit`, a cancelled coroutine, a panic of a library in another language.
     """
     if isinstance(error, KeyboardInterrupt | Interruption):
         raise error

@@ -1,4 +1,5 @@
-"""What is deployed of a run: the model or adapter, the best prompt, the population, and a README that says how to serve them.
+"""What is deployed of a run: the model or adapter, the best prompt, the population,
+and a README that says how to serve them.
 
 The directory is one that transformers, PEFT and vLLM load; nothing in it needs fastslow.
 """
@@ -59,15 +60,15 @@ def export(
 ) -> Path:
     """Write the deployable directory of a run; the path of it. `weights`: `latest` or `step_N`.
 
-    `merge`: an adapter is merged into its base. `gguf`: beside the weights, `model.gguf` for llama.cpp. `base_model`: the
-    hub's name of the base, where the run knows it by a path. `license`: a licence's identifier for the model card. `push`: a
-    repository, OWNER/NAME, that gets the directory; `public`: one that is made for it is.
+    `merge`: an adapter is merged into its base. `gguf`: beside the weights, `model.gguf` for llama.cpp. `base_model`:
+    the hub's name of the base, where the run knows it by a path. `license`: a licence's identifier for the model card.
+    `push`: a repository, OWNER/NAME, that gets the directory; `public`: one that is made for it is.
 
-    Of a distilled run the task is asked for its seed prompt, and merging loads the base: `trust_code` says that the code of a
-    task or a model may run that another user's run names. Nothing else imports code that a config names.
-    Raises: ConfigError where there is no run, no such checkpoint, or something in `output` already; where the checkpoint is
-    not whole or holds links, or a prompt has a component whose name is no name of a file. FastslowError where a converter or
-    a hub fails.
+    Of a distilled run the task is asked for its seed prompt, and merging loads the base: `trust_code` says that the
+    code of a task or a model may run that another user's run names. Nothing else imports code that a config names.
+    Raises: ConfigError where there is no run, no such checkpoint, or something in `output` already; where the
+    checkpoint is not whole or holds links, or a prompt has a component whose name is no name of a file. FastslowError
+    where a converter or a hub fails.
     """
     read, output = Run(run), Path(output)
     config = read.config
@@ -105,7 +106,7 @@ def export(
 
 
 def _base(config: Config, settings: Mapping[str, Any] | None) -> str:
-    """What the weights are served with: an adapter's base, or the model; of a model that was given as an object its class."""
+    """What the weights are served with: an adapter's base, or the model; of a model given as an object its class."""
     name = str((settings or {}).get("base_model_name_or_path") or config.model.name)
     return named(name) if is_placeholder(name) else name
 
@@ -153,8 +154,8 @@ def _used(config: Config, lora: bool) -> Config:
 
 
 def _check_files(source: Path) -> None:
-    """Raises ConfigError where something below the run is no plain file: a link would bring what lies elsewhere into the
-    export.
+    """Raises ConfigError where something below the run is no plain file:
+    a link would bring what lies elsewhere into the export.
     """
     for path in [source.parent, source, *source.rglob("*")]:
         kind = path.lstat().st_mode
@@ -169,13 +170,13 @@ def _check_names(prompt: Prompt) -> None:
     for name in prompt.as_dict():
         if not re.fullmatch(r"\w[\w .:-]*", name) or len(name.encode()) > LONGEST_NAME:
             raise ConfigError(
-                f"the prompt's component {shown(name)} cannot be the name of a file: letters, digits, '_', '-', '.' and ':' "
-                f"can, up to {LONGEST_NAME} bytes of them"
+                f"the prompt's component {shown(name)} cannot be the name of a file: letters, digits, '_', '-', '.' "
+                f"and ':' can, up to {LONGEST_NAME} bytes of them"
             )
 
 
 def _prompt_files(prompt: Prompt) -> dict[str, str]:
-    """The name of a file for each component. Not every file system takes the colon of `tool:<name>`, or tells A from a."""
+    """The name of a file for each component. Not all file systems take the colon of `tool:<name>`, or tell A from a."""
     files = dict[str, str]()
     taken = set[str]()
     for name in prompt.as_dict():

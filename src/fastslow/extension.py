@@ -1,7 +1,8 @@
-"""What a config names: a built-in by its short name, or an object of anybody's as `package.module:Name` or `file.py:Name`.
+"""What a config names: a built-in by its short name,
+or an object of anybody's as `package.module:Name` or `file.py:Name`.
 
-From Python the object itself may be given (`given.py`). Built-ins are found the same way: each room has a table from short
-names to import paths, and a new one is one new file.
+From Python the object itself may be given (`given.py`). Built-ins are found the same way: each room has a table from
+short names to import paths, and a new one is one new file.
 """
 
 import difflib
@@ -41,8 +42,8 @@ def resolve(name: str, built_in: Mapping[str, str], field: str) -> Any:
 
 
 def is_import_path(text: str) -> bool:
-    """Whether `load_object` could import something for this text. What tells code from other texts asks here, so that nothing
-    is imported which it did not see.
+    """Whether `load_object` could import something for this text. What tells code from other texts asks here, so that
+    nothing is imported which it did not see.
     """
     module, colon, name = text.rpartition(":")
     dotted = module not in PREFIXES and all(part.isidentifier() for part in module.split("."))
@@ -50,8 +51,8 @@ def is_import_path(text: str) -> bool:
 
 
 def load_object(path: str, field: str) -> Any:
-    """The object that `package.module:name` or `path/to/file.py:name` stands for, or that was given under this name; modules in
-    the current directory are found as well.
+    """The object that `package.module:name` or `path/to/file.py:name` stands for, or that was given under this name;
+    modules in the current directory are found as well.
     """
     if objects.is_lent(path) or objects.is_placeholder(path):
         return objects.find(path, field)
@@ -69,7 +70,8 @@ def load_object(path: str, field: str) -> Any:
         let_stop(error)
         told = f"it ends the program (sys.exit({error}))" if isinstance(error, SystemExit) else in_words(error)
         raise ConfigError(
-            f"{field}: {shown(path)} cannot be imported: {shortened(told, LONGEST_TOLD)}. Write it as package.module:name"
+            f"{field}: {shown(path)} cannot be imported: {shortened(told, LONGEST_TOLD)}. Write it as "
+            "package.module:name"
         ) from error
     finally:
         if added:
@@ -97,8 +99,8 @@ def _load_file(name: str) -> ModuleType:
 def construct(
     path: str, options: Mapping[str, Any], field: str, *, key: str, given: Mapping[str, Any] | None = None
 ) -> Any:
-    """What the callable behind an import path makes of the options of a config's section `field`, whose `key` names it. An
-    object that was given, and is neither a class nor a function, is what would have been made.
+    """What the callable behind an import path makes of the options of a config's section `field`, whose `key` names it.
+    An object that was given, and is neither a class nor a function, is what would have been made.
 
     `given` are values that fastslow has; those that the callable has a parameter for are passed. One that is itself a
     function without parameters is called first, so that what nobody asks for is never made.
@@ -108,8 +110,8 @@ def construct(
     if is_made(path, factory):
         if options:
             raise ConfigError(
-                f"{field}.options: {shown(sorted(options))} are for the constructor of {shown(path)}, which was given as an "
-                "object: leave them out"
+                f"{field}.options: {shown(sorted(options))} are for the constructor of {shown(path)}, which was given "
+                "as an object: leave them out"
             )
         return factory
     if not callable(factory):
@@ -126,7 +128,7 @@ def is_made(path: str, found: object) -> bool:
 
 
 def can_make(path: str, field: str) -> bool:
-    """Whether `construct` gets something from a name: it can be called, or is there already. Raises as `load_object`."""
+    """Whether `construct` gets something from a name: it is callable, or there already. Raises as `load_object`."""
     found = load_object(path, field)
     return callable(found) or is_made(path, found)
 

@@ -1,8 +1,8 @@
 """Python objects in the place of names: a loaded model, a dataset, a function, a task.
 
-A config holds texts alone. Whoever gives an object lends it under a placeholder, `<object: NAME>`. The config and the run
-directory hold the placeholder; whoever turns a name into an object looks here first. What was lent is there as long as
-`lend` lasts.
+A config holds texts alone. Whoever gives an object lends it under a placeholder, `<object: NAME>`. The config and
+the run directory hold the placeholder; whoever turns a name into an object looks here first. What was lent is there
+as long as `lend` lasts.
 """
 
 import copy
@@ -24,7 +24,7 @@ KEYWORDS = {
     "fast.proposer.kind": "proposer",
     "fast.optimiser": "optimiser",
 }
-"""The keywords of `fastslow.train` that objects are given by, by the config's keys. Any other is given in its section."""
+"""The keywords of `fastslow.train` for objects, by the config's keys. Any other is given in its section."""
 
 _LENT: ContextVar[Mapping[str, Any] | None] = ContextVar("fastslow_given", default=None)
 
@@ -76,13 +76,13 @@ def find(name: str, field: str) -> Any:
     if name in lent():
         return lent()[name]
     raise ConfigError(
-        f"{field}: {name!r} is a Python object, of which a config holds the name alone: give it again from Python, with "
-        f"{_keyword(field, name)}"
+        f"{field}: {name!r} is a Python object, of which a config holds the name alone: give it again from Python, "
+        f"with {_keyword(field, name)}"
     )
 
 
 def placeholders(tree: object, key: str = "") -> dict[str, list[str]]:
-    """The placeholders of a config's tree by their keys; those of a list, or of a dict of names, stand under its key."""
+    """The placeholders of a config's tree by their keys; those of a list, or a dict of names, stand under its key."""
     found: dict[str, list[str]] = {}
     if is_placeholder(tree):
         found[key] = [str(tree)]
@@ -99,7 +99,7 @@ def placeholders(tree: object, key: str = "") -> dict[str, list[str]]:
 
 
 def resume_line(tree: Mapping[str, object], run: object) -> str | None:
-    """The line of Python that goes on with a run some of whose config are objects; None where the config says it all."""
+    """The line of Python that goes on with a run with objects in its config; None where the config says it all."""
     found = placeholders(tree)
     if not found:
         return None
@@ -112,8 +112,8 @@ def check_lent(tree: Mapping[str, object], run: object) -> None:
     missing = [name for names in placeholders(tree).values() for name in names if not is_lent(name)]
     if missing:
         raise ConfigError(
-            f"{str(run)!r} was started from Python with {', '.join(missing)}, and its config holds the names alone. Go on "
-            f"from Python, with the same objects: {resume_line(tree, run)}"
+            f"{str(run)!r} was started from Python with {', '.join(missing)}, and its config holds the names alone. Go "
+            f"on from Python, with the same objects: {resume_line(tree, run)}"
         )
 
 

@@ -128,8 +128,8 @@ def estimate_run(config: Config, parameters: int, context_tokens: float, flops_p
     """Upper bounds, with every completion as long as it may be and every cycle's budget spent; no time for a server.
 
     2 FLOPs a parameter and token for each pass forwards, 6 for training (4 with LoRA, which needs no gradient of the
-    frozen weights), 2 more for the KL penalty or for the teacher, and 2 for the gradient under the seed prompt. A context is
-    computed once for all rollouts of its problem and prompt.
+    frozen weights), 2 more for the KL penalty or for the teacher, and 2 for the gradient under the seed prompt. A
+    context is computed once for all rollouts of its problem and prompt.
     """
     loop, method = config.loop, find_method(config.method)
     per_step = loop.problems_per_step * loop.group_size
@@ -216,7 +216,7 @@ def _task(config: Config, task: Task, room: ContextRoom, context_tokens: float) 
 
 
 def commonest_answer(task: Task) -> list[str]:
-    """What one answer to every problem is worth, where that is much: a policy that learns it alone has learned no task."""
+    """What one answer to every problem is worth, where that is much: to learn it alone is not to learn the task."""
     problems = task.problems("train")[:ANSWER_SAMPLE]
     answers = Counter(answer for problem in problems if (answer := reference_of(task, problem)) is not None)
     if not answers:
@@ -241,8 +241,8 @@ def _slow(config: Config) -> list[str]:
 
 
 def _memory(config: Config, device: torch.device | None, room: ContextRoom) -> list[str]:
-    """What `slow.memory_gib` holds, or what a run takes without it. Raises ConfigError where it does not hold the longest
-    problem under the seed prompt.
+    """What `slow.memory_gib` holds, or what a run takes without it.
+    Raises ConfigError where it does not hold the longest problem under the seed prompt.
     """
     if device is None or not find_method(config.method).moves_weights:
         return []
@@ -258,7 +258,8 @@ def _memory(config: Config, device: torch.device | None, room: ContextRoom) -> l
     plan = dry_plan(config, device, distils=distils)
     if plan is None:
         return [
-            f"memory: at most {config.slow.memory_gib:g} GiB; what this model takes is known once its weights are loaded"
+            f"memory: at most {config.slow.memory_gib:g} GiB; what this model takes is known once its "
+            "weights are loaded"
         ]
     plan.check(longest)
     return [f"{plan.describe(longest)}, under the seed prompt"]
@@ -277,13 +278,15 @@ def _fast(config: Config) -> list[str]:
     problems = (
         f"anchors: {min(anchors, fitting)} of the {lookahead} problems looked ahead at, once the population is full"
         if fast.scores == "anchors"
-        else f"scores: RL's own rollouts of the last {min(loop.reuse_max_age, loop.steps_per_cycle)} steps; nothing is sampled"
+        else f"scores: RL's own rollouts of the last {min(loop.reuse_max_age, loop.steps_per_cycle)} steps; "
+        "nothing is sampled"
     )
     lines = [
         f"{fast.optimiser} {method.when_it_searches(config)}: at most {fast.metric_calls} metric calls, "
         f"{population} prompts kept",
         problems,
-        f"proposer: {proposer.described}, {proposer.recipe} recipe, prompts of at most {proposer.max_prompt_chars} characters",
+        f"proposer: {proposer.described}, {proposer.recipe} recipe, prompts of at most "
+        f"{proposer.max_prompt_chars} characters",
     ]
     if proposer.kind == "policy":
         lines.append("what the policy writes as reflection counts as sampled rollouts, on top of the metric calls")
@@ -335,8 +338,8 @@ def _evaluation(config: Config) -> list[str]:
     ways = {"local": "over the full vocabulary", "tinker": "estimated from sampled tokens"}
     how = ways.get(config.engine, "as the engine measures it")
     return [
-        f"mean@{settings.k} and best@{settings.k} of the {prompt}{both} on up to {settings.problems} validation problems at "
-        f"temperature {settings.temperature:g}, top-p {settings.top_p:g}, every {settings.every} steps",
+        f"mean@{settings.k} and best@{settings.k} of the {prompt}{both} on up to {settings.problems} validation "
+        f"problems at temperature {settings.temperature:g}, top-p {settings.top_p:g}, every {settings.every} steps",
         f"KL to the base {how} on {settings.kl_problems} of them",
     ]
 
@@ -345,11 +348,12 @@ def _totals(config: Config, estimate: Estimate) -> list[str]:
     budget = f", or {config.max_rollouts} sampled rollouts" if config.max_rollouts else ""
     time = "" if estimate.seconds is None else f", about {_hours(estimate.seconds)} here"
     return [
-        f"ends after {config.steps} steps{budget}; a checkpoint every {config.checkpoint_every} steps in {config.output}",
+        f"ends after {config.steps} steps{budget}; a checkpoint every {config.checkpoint_every} steps "
+        f"in {config.output}",
         f"about {estimate.steps} steps and {estimate.cycles} cycles if every cycle spends its metric calls: "
         f"{estimate.rollouts} rollouts, and {estimate.evaluation_rollouts} more to evaluate",
-        f"if every completion takes its {config.sampling.max_tokens} tokens: {estimate.sampled_tokens / 1e6:.2f} M tokens to "
-        f"sample, {estimate.flops / 1e15:.3g} PFLOP in all{time}; less where they are shorter",
+        f"if every completion takes its {config.sampling.max_tokens} tokens: {estimate.sampled_tokens / 1e6:.2f} M "
+        f"tokens to sample, {estimate.flops / 1e15:.3g} PFLOP in all{time}; less where they are shorter",
     ]
 
 

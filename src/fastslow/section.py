@@ -1,4 +1,4 @@
-"""What a section of the config is made of. Each section is declared by the component that it configures, in `settings.py`."""
+"""What a section of the config is made of. The component that it configures declares it, in `settings.py`."""
 
 import math
 import os
@@ -14,7 +14,7 @@ from fastslow.text import shown
 MOST = 10**9
 """No count of a config is larger: what lies beyond is a slip of the keyboard, and some of it would never end."""
 LARGEST_INTEGER, MOST_LEVELS, LEVELS_OF_SECTIONS = 2**63 - 1, 50, 10
-"""What a config can hold. Options that are free in their form stand in sections: what is written must be readable again."""
+"""What a config can hold. Options of any form stand in sections: what is written must be readable again."""
 LONGEST_PART, LONGEST_PATH = 255, 2000
 """Bytes of a path: the first is the limit of file systems, and no system takes twice the second."""
 Positive = Annotated[int, Field(gt=0, le=MOST)]
@@ -43,14 +43,14 @@ class Section(BaseModel):
 
 
 def check_path(name: str) -> str:
-    """The name, which may be looked for as a path. Raises ValueError for one that no file can have: systems refuse to look."""
+    """The name, which may be looked for as a path. Raises ValueError for one that no file can have."""
     size = len(name.encode("utf-8", "surrogatepass"))
     if size > LONGEST_PATH or any(
         len(part.encode("utf-8", "surrogatepass")) > LONGEST_PART for part in name.split("/")
     ):
         raise ValueError(
-            f"{shown(name)} is too long for a path: {LONGEST_PART} bytes between two slashes, and {LONGEST_PATH} in all, are "
-            "the most"
+            f"{shown(name)} is too long for a path: {LONGEST_PART} bytes between two slashes, and {LONGEST_PATH} "
+            "in all, are the most"
         )
     return name
 
@@ -59,8 +59,8 @@ PathText = Annotated[str, AfterValidator(check_path)]
 
 
 def check_readable(value: Any, level: int = 0) -> None:
-    """Raises ValueError for a value that a run's config file could not give back: a number that is too large or not finite,
-    or too many levels.
+    """Raises ValueError for a value that a run's config file could not give back:
+    a number that is too large or not finite, or too many levels.
     """
     if level > MOST_LEVELS - LEVELS_OF_SECTIONS:
         raise ValueError(f"it is nested more than {MOST_LEVELS - LEVELS_OF_SECTIONS} levels deep: no option needs that")
@@ -79,9 +79,11 @@ def check_readable(value: Any, level: int = 0) -> None:
 
 
 def check_address(url: str) -> str:
-    """A server's address as it is. Raises ValueError for what is none, or may hold a key; what may hold one is not repeated.
+    """A server's address as it is. Raises ValueError for what is none, or may hold a key;
+    what may hold one is not repeated.
 
-    It is looked at when the config is read: what a config holds is written down, also where nobody will ever call there.
+    It is looked at when the config is read: what a config holds is written down,
+    also where nobody will ever call there.
     """
     try:
         parts = urlsplit(url)
@@ -97,8 +99,8 @@ def check_address(url: str) -> str:
         )
     if parts.query or parts.fragment or url.endswith(("?", "#")):
         raise ValueError(
-            f"the address at {parts.hostname!r} goes on behind a '?' or '#', where keys often stand (not repeated here): put "
-            "the key into an environment variable, name that in api_key_env, and end the address before it"
+            f"the address at {parts.hostname!r} goes on behind a '?' or '#', where keys often stand (not repeated "
+            "here): put the key into an environment variable, name that in api_key_env, and end the address before it"
         )
     return url
 
@@ -107,8 +109,8 @@ def check_variable(name: str) -> str:
     """The name of an environment variable. Raises ValueError for what may be a key, which is repeated nowhere."""
     if not (VARIABLE_NAME.fullmatch(name) or name in os.environ):
         raise ValueError(
-            "no environment variable has the name that stands here (it is not repeated, since it may be a key): export the "
-            "key, say as REFLECTION_API_KEY, and write that name here"
+            "no environment variable has the name that stands here (it is not repeated, since it may be a key): export "
+            "the key, say as REFLECTION_API_KEY, and write that name here"
         )
     return name
 
@@ -133,9 +135,9 @@ def option(
 ) -> Any:
     """One option: its default (none: it must be given; `make` builds one), and what `docs/config.md` says of it.
 
-    `source` is where the default or the definition comes from: a section of the paper (arXiv 2605.12484), `settings` for its
-    table of settings for each domain, another paper, or `ours`. `meaning` fits into a line of a table; `more` are further
-    sentences.
+    `source` is where the default or the definition comes from: a section of the paper (arXiv 2605.12484), `settings`
+    for its table of settings for each domain, another paper, or `ours`. `meaning` fits into a line of a table;
+    `more` are further sentences.
     """
     documented: Any = {"unit": unit, "source": source, "more": more}
     if make is not None:

@@ -6,7 +6,7 @@ import numpy as np
 
 
 def derive_seed(*parts: str | int) -> int:
-    """A 63-bit seed from any mixture of names and numbers. Stateless, so that a resumed run draws what the first one drew."""
+    """A 63-bit seed from any names and numbers. Stateless, so that a resumed run draws what the first one drew."""
     digest = hashlib.sha256("\x1f".join(str(part) for part in parts).encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
 

@@ -39,7 +39,9 @@ _SHORT.maxlong = 60
 
 
 def shown(value: object) -> str:
-    """A value as an error message repeats it: its `repr`, cut in the middle where it is long, or deep, or holds itself."""
+    """A value as an error message repeats it: its `repr`, cut in the middle where it is long, or deep,
+    or holds itself.
+    """
     try:
         return _SHORT.repr(value)
     except Exception:  # an integer of more digits than Python writes down
@@ -47,7 +49,7 @@ def shown(value: object) -> str:
 
 
 def shortened(text: str, characters: int) -> str:
-    """At most so many characters of a text: its beginning and its end, with a mark between where something is left out."""
+    """At most so many characters of a text: its beginning and its end, with a mark between where some are left out."""
     if len(text) <= characters:
         return text
     half = (characters - 5) // 2
@@ -60,7 +62,8 @@ def is_bare_number(line: str) -> bool:
 
 
 _BARE_NUMBER = re.compile(
-    r"(?:[^:=.!?]{1,60}?\s*[:=]\s*|\S+\s+)?[-+]?(?:\d[\d.,]*(?:e[-+]?\d+)?|\.\d+|nan|inf|none|true|false)\s*(?:/\s*\d[\d.,]*|%)?\.?",
+    r"(?:[^:=.!?]{1,60}?\s*[:=]\s*|\S+\s+)?"
+    r"[-+]?(?:\d[\d.,]*(?:e[-+]?\d+)?|\.\d+|nan|inf|none|true|false)\s*(?:/\s*\d[\d.,]*|%)?\.?",
     re.IGNORECASE,
 )
 

@@ -36,7 +36,8 @@ def side_by_side(calls: Sequence[Callable[[], Any]], timeout_s: float, workers: 
     """One outcome a call, in the order of the calls, whichever is ready first; at most `workers` at the same time.
 
     A call's time runs from its own start. One that takes longer is abandoned: its thread goes on, holds no place, and
-    does not keep the process alive. Time in which the whole process is stopped, as on a laptop that sleeps, does not count.
+    does not keep the process alive. Time in which the whole process is stopped, as on a laptop that sleeps,
+    does not count.
     """
     outcomes: list[Outcome | None] = [None] * len(calls)
     finished: queue.SimpleQueue[tuple[int, Outcome]] = queue.SimpleQueue()
@@ -121,7 +122,8 @@ class TimeLimit:
 
     def __init__(self, timeout_s: float | None, field: str) -> None:
         self.timeout_s, self.field = timeout_s, field
-        # The number of the call, whether it runs, and the call that is to be interrupted: each has one thread that writes it.
+        # The number of the call, whether it runs, and the call that is to be interrupted:
+        # each has one thread that writes it.
         self._number, self._running, self._due = 0, False, 0
         self._over = threading.Event()
         self._watch: threading.Thread | None = None

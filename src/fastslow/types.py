@@ -12,8 +12,8 @@ Tool = Mapping[str, object]
 FinishReason = Literal["stop", "length"]
 RolloutSource = Literal["gepa", "rl"]
 EndReason = Literal["done", "turn_tokens", "max_turns", "max_tokens", "context", "failed", "timed_out"]
-"""Why an episode ended: the environment said so; a turn was cut off at `sampling.max_tokens`; no turn, no token of the episode
-or no position of the model was left; the environment raised, or did not answer in time.
+"""Why an episode ended: the environment said so; a turn was cut off at `sampling.max_tokens`; no turn, no token of the
+episode or no position of the model was left; the environment raised, or did not answer in time.
 """
 CUT_OFF: tuple[EndReason, ...] = ("turn_tokens", "max_turns", "max_tokens", "context")
 """The limits: what ends at one is cut off and scores 0."""
@@ -63,10 +63,11 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Problem:
-    """One question. `id` is stable across runs and splits; `data` is for the task's scorer and never shown to the model.
+    """One question. `id` is stable across runs and splits;
+    `data` is for the task's scorer and never shown to the model.
 
-    `kind` is a category that the task knows of (a subject, a data set), "" where there is one kind only: the prompt search
-    looks at one kind at a time, and the population keeps a prompt for each.
+    `kind` is a category that the task knows of (a subject, a data set), "" where there is one kind only: the prompt
+    search looks at one kind at a time, and the population keeps a prompt for each.
     """
 
     id: str
@@ -85,7 +86,9 @@ class Score:
 
 @dataclass(frozen=True)
 class Completion:
-    """What came out of the policy. `logprobs` are the sampler's own, one a token, the end-of-sequence token included."""
+    """What came out of the policy. `logprobs` are the sampler's own, one a token,
+    the end-of-sequence token included.
+    """
 
     tokens: tuple[int, ...]
     logprobs: tuple[float, ...]
@@ -100,12 +103,12 @@ class Completion:
 class Turn:
     """One completion of an episode and what it was sampled after.
 
-    `text` is what the policy wrote, without the tokens that end it. `messages` are what was said before it: the difference
-    to the turn that it goes on from. Of the first turn they are what the episode opened with, where that is not the problem's
-    own question.
+    `text` is what the policy wrote, without the tokens that end it. `messages` are what was said before it: the
+    difference to the turn that it goes on from. Of the first turn they are what the episode opened with, where that is
+    not the problem's own question.
 
-    `follows` is the index of that turn, where an agent keeps several conversations; None: it is the turn before. -1: there is
-    none, the turn begins a conversation of its own, and `messages` are all of it.
+    `follows` is the index of that turn, where an agent keeps several conversations; None: it is the turn before. -1:
+    there is none, the turn begins a conversation of its own, and `messages` are all of it.
     """
 
     context_tokens: tuple[int, ...]
@@ -126,10 +129,11 @@ class Turn:
 
 @dataclass(frozen=True)
 class Trace:
-    """How an episode of several turns went. `end` is why it ended; `said` the environment's last words, after the last turn.
+    """How an episode of several turns went. `end` is why it ended; `said` the environment's last words,
+    after the last turn.
 
-    `tool_errors` are what tools answered to calls that failed. `environment_s` is the time that the environment took, in
-    seconds: it is measured, so that two traces are equal whatever it is.
+    `tool_errors` are what tools answered to calls that failed. `environment_s` is the time that the environment took,
+    in seconds: it is measured, so that two traces are equal whatever it is.
     """
 
     end: EndReason
@@ -144,8 +148,8 @@ class Rollout:
     """One episode of one problem under one prompt, with everything that both sides need to learn from it.
 
     It has one turn where the task has: then there is no `trace`. A rollout whose environment failed before anything was
-    sampled has none. `reward` is None exactly when `failure` says what broke outside the model: such a rollout is masked out
-    of every mean.
+    sampled has none. `reward` is None exactly when `failure` says what broke outside the model:
+    such a rollout is masked out of every mean.
     """
 
     problem_id: str
@@ -191,8 +195,8 @@ class Rollout:
 
     @property
     def forked(self) -> tuple[bool, ...]:
-        """Which turns do not begin with the turn that they go on from: the chat template renders what was said in another
-        way, or an agent begins another conversation. The first turn never forks.
+        """Which turns do not begin with the turn that they go on from: the chat template renders what was said in
+        another way, or an agent begins another conversation. The first turn never forks.
         """
         return tuple(index > 0 and not turn.continues(self.before(index)) for index, turn in enumerate(self.turns))
 

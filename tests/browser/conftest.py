@@ -10,7 +10,8 @@ import pytest
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 
 
-# Not for the whole session: Playwright's event loop runs in this thread as long as it is open, and other tests need their own.
+# Not for the whole session: Playwright's event loop runs in this thread as long as it is open,
+# and other tests need their own.
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     playwright = pytest.importorskip("playwright.sync_api", reason="no playwright: pip install 'fastslow[dev]'")

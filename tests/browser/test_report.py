@@ -162,7 +162,8 @@ def test_filters_filter(visit: Callable[..., Opened], report: str) -> None:
     cards = page.locator("#samples-list article")
     assert cards.count() == 5
     for control, value, expected in (
-        ("reward", "full", 2), ("reward", "part", 1), ("reward", "failed", 1), ("source", "gepa", 1), ("prompt", "aaaa", 1),
+        ("reward", "full", 2), ("reward", "part", 1), ("reward", "failed", 1), ("source", "gepa", 1),
+        ("prompt", "aaaa", 1),
         ("run", "r1", 1),
     ):  # fmt: skip
         page.locator(f"#samples-{control}").select_option(value)

@@ -1,4 +1,4 @@
-"""The site of docs/, read from a disk in a browser without a network: it is searched, and nothing is asked of anybody."""
+"""The site of docs/, read from disk in a browser without a network: it is searched, and asks nothing of anybody."""
 
 import os
 import subprocess

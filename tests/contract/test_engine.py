@@ -1,8 +1,8 @@
-"""The contract suite (`fastslow.testing.engines`) over every configuration of the local engine, and what this one promises
-beyond it on each architecture. The remote engine's is in tests/tinker/test_contract.py.
+"""The contract suite (`fastslow.testing.engines`) over every configuration of the local engine, and what this one
+promises beyond it on each architecture. The remote engine's is in tests/tinker/test_contract.py.
 
-Tolerances: float32 1e-5 on every log-probability; bfloat16, whose logits have 8 bits, 0.1 on these tiny models (larger ones
-differ by more: docs/engine.md).
+Tolerances: float32 1e-5 on every log-probability; bfloat16, whose logits have 8 bits,
+0.1 on these tiny models (larger ones differ by more: docs/engine.md).
 """
 
 import json

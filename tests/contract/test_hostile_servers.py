@@ -1,4 +1,4 @@
-"""Reflection servers that answer nonsense, never end, or send back what they should not: one declared error for each."""
+"""Reflection servers that answer nonsense, never end, or send back what they must not: one declared error for each."""
 
 import json
 import logging

@@ -1,4 +1,4 @@
-"""One component of every kind, written outside the package: one file, named in the config, and its effect in the metrics."""
+"""One component of every kind, written outside the package: a file, named in the config, and its effect."""
 
 import json
 import subprocess
@@ -53,7 +53,8 @@ class Short(Task):
 
     def problems(self, split):
         return [
-            Problem(f"short-{FIRST[split] + i}", ({"role": "user", "content": f"n{FIRST[split] + i}"},)) for i in range(12)
+            Problem(f"short-{number}", ({"role": "user", "content": f"n{number}"},))
+            for number in range(FIRST[split], FIRST[split] + 12)
         ]
 
     def score(self, problem, completion):

@@ -1,4 +1,4 @@
-"""Any file of a run directory: whoever looks at the run, or takes it up, reads it or gets one error that names the file."""
+"""Any file of a run directory: whoever looks at the run or resumes it gets one error that names the file."""
 
 import contextlib
 import io

@@ -1,7 +1,8 @@
-"""The golden runs: every method; one kind of problems, several kinds, a stream; reuse on and off; LoRA and all parameters.
+"""The golden runs: every method; one kind of problems, several kinds, a stream; reuse on and off;
+LoRA and all parameters.
 
-Each is a few steps of the lab's model, so that all of them together take less than a minute. Seed prompts state some of the
-hidden rules: groups have a signal, and searches have something left to find. A stream cannot be distilled.
+Each is a few steps of the lab's model, so that all of them together take less than a minute. Seed prompts state some of
+the hidden rules: groups have a signal, and searches have something left to find. A stream cannot be distilled.
 """
 
 from pathlib import Path
@@ -25,7 +26,8 @@ def stating(*rules: str) -> str:
 def world(name: str, *rules: str, train: int = 24) -> dict[str, Any]:
     """A task of the lab, small, whose seed prompt states some rules."""
     return {
-        "name": "lab", "options": {"world": name, "train": train, "validation": 8, "test": 4}, "seed_prompt": stating(*rules),
+        "name": "lab", "options": {"world": name, "train": train, "validation": 8, "test": 4},
+        "seed_prompt": stating(*rules),
     }  # fmt: skip
 
 
@@ -92,7 +94,9 @@ CASES: dict[str, dict[str, Any]] = {
     "prompt-kinds-no-reuse": {"method": "prompt", "task": HAZEL, "loop": {"reuse_max_age": 0}, "steps": 2},
     "prompt-stream-lora": {"method": "prompt", "task": stream(COMMAS, DEDUP, TAGS), "model": LORA, "loop": ONE_STEP},
     "distill": {"method": "distill", "distill": {"cycles": 1}},
-    "distill-lora-no-reuse": {"method": "distill", "distill": {"cycles": 1}, "model": LORA, "loop": {"reuse_max_age": 0}},
+    "distill-lora-no-reuse": {
+        "method": "distill", "distill": {"cycles": 1}, "model": LORA, "loop": {"reuse_max_age": 0},
+    },
     "distill-kinds-given-prompt": {
         "method": "distill", "task": HAZEL, "distill": {"prompt": stating(*NORTH, "Repeat the last item.")}, "steps": 2,
     },

@@ -3,9 +3,9 @@
     python tests/golden/record.py              record every run anew
     python tests/golden/record.py fst rl       record these anew
 
-A record is made on purpose, after a change that is meant to change results; `git diff` then shows what the change did. It asks
-the package for nothing but `parse_config` and `train`, and reads files as they lie on disk, so that no change within the
-package can move both sides of the comparison.
+A record is made on purpose, after a change that is meant to change results; `git diff` then shows what the change did.
+It asks the package for nothing but `parse_config` and `train`, and reads files as they lie on disk, so that no change
+within the package can move both sides of the comparison.
 """
 
 import hashlib
@@ -128,7 +128,7 @@ def _version(package: str) -> str | None:
 
 
 def _arithmetic() -> str:
-    """A hash of products, exponentials and attention: two processors with one name for their instructions may still differ."""
+    """A hash of products, exponentials and attention: processors with the same instructions may still differ."""
     with one_thread():
         drawn = torch.from_numpy(np.random.Generator(np.random.Philox(0)).standard_normal((4, 37, 192), np.float32))
         mixed = torch.softmax(drawn @ drawn.transpose(1, 2) / 14, dim=-1) @ drawn

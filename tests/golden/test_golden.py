@@ -34,7 +34,7 @@ def differences(recorded: Any, now: Any, path: str = "") -> Iterator[str]:
 
 
 def turned(recorded: dict[str, Any], now: dict[str, Any]) -> str | None:
-    """The first thing that arithmetic's last bits do not explain, as a draw would make it that turned on another processor."""
+    """The first thing that arithmetic's last bits do not explain, such as a draw that turned on another processor."""
     for old, new in zip(recorded["metrics"], now["metrics"], strict=True):
         for name in sorted({*old, *new}):
             was, came = old.get(name), new.get(name)

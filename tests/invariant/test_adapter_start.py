@@ -1,4 +1,4 @@
-"""A run that starts from an adapter (the checkpoint of a run with LoRA) goes on from its weights, with LoRA and without."""
+"""A run that starts from an adapter (a checkpoint of a run with LoRA) goes on from its weights, with LoRA or not."""
 
 import json
 from pathlib import Path

@@ -280,7 +280,8 @@ def test_distillation_brings_the_student_to_the_teacher(tiny_model_dir: Path, tm
     assert sum(losses[-5:]) < 0.5 * sum(losses[:5])
     assert lines[0]["kl/base"] == pytest.approx(0.0, abs=1e-6)
     assert lines[-1]["kl/base"] > 0.0
-    # What was validated is the student: the trained weights under the seed prompt, which is what evaluate takes as well.
+    # What was validated is the student: the trained weights under the seed prompt,
+    # which is what evaluate takes as well.
     report = evaluate(tmp_path / "run", problems=4)
     assert report.rows[0].label == "seed"
     assert report.rows[0].result.mean == pytest.approx(lines[-1]["val/mean@2"])

@@ -1,4 +1,4 @@
-"""Equalities of the local engine: however the work is cut up and shared, the numbers are the same, and none is wasted."""
+"""Equalities of the local engine: however the work is cut up and shared, the numbers are equal, none is wasted."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -61,8 +61,8 @@ def assert_equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor], roundin
 def reference_gradients(
     directory: Path, datums: Sequence[Datum], temperature: float = 1.0, bonus: float = 0.0
 ) -> tuple[dict[str, torch.Tensor], float]:
-    """CISPO with KL penalty as the paper writes it, in float64, one sequence a pass, nothing of the engine in it; `bonus` times
-    the entropy is taken off.
+    """CISPO with KL penalty as the paper writes it, in float64, one sequence a pass, nothing of the engine in it;
+    `bonus` times the entropy is taken off.
 
     The policy, and the base, are softmax(logits / temperature).
     """

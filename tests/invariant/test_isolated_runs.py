@@ -1,4 +1,4 @@
-"""Runs whose scorer or environments have processes of their own: the same numbers, and a process that dies costs a rollout."""
+"""Runs whose scorer or environments are processes: the same numbers, and a process that dies costs a rollout."""
 
 from pathlib import Path
 from typing import Any

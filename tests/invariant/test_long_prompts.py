@@ -1,4 +1,4 @@
-"""Prompts and problems that are too long for the model: a candidate costs itself, a problem is found before a model loads."""
+"""Prompts and problems that are too long for the model: a candidate costs itself, a problem stops the run early."""
 
 import json
 import re

@@ -1,5 +1,5 @@
-"""A loss, a sampler and an engine of somebody's own: a file outside the package, named in a config, with an effect that is
-seen in the metrics. These are the examples of docs/engine.md.
+"""A loss, a sampler and an engine of somebody's own: a file outside the package, named in a config, with an effect that
+is seen in the metrics. These are the examples of docs/engine.md.
 """
 
 import re

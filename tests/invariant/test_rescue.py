@@ -1,4 +1,6 @@
-"""Whatever error ends a run: it is saved as it was, the message says where, and the resumed run is the uninterrupted one."""
+"""Whatever error ends a run: it is saved as it was, the message says where,
+and the resumed run is the uninterrupted one.
+"""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -1,5 +1,5 @@
-"""`task.timeout_s` and `episodes.step_timeout_s` hold for whatever is given from Python, at every door: a call that never
-returns masks its rollouts, and the run, or the measurement, ends.
+"""`task.timeout_s` and `episodes.step_timeout_s` hold for whatever is given from Python, at every door: a call that
+never returns masks its rollouts, and the run, or the measurement, ends.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""`make check-gpu` on a CPU and tiny models: every part runs, what fails is told, and a part that is cut leaves its results."""
+"""`make check-gpu` on a CPU and tiny models: every part runs, what fails is told, what is cut leaves its results."""
 
 import importlib
 import json
@@ -161,8 +161,10 @@ def test_without_a_gpu_it_says_what_can_be_done(check_gpu: Any, capsys: pytest.C
 
 
 def test_ratios_by_hand(check_gpu: Any) -> None:
-    given = {("sampling", "fastslow, static"): 2.0, ("training", "fastslow"): 3.0, ("sampling", "fastslow, growing"): 8.0,
-             ("sampling", "generate"): 6.0, ("sampling", "TRL"): 7.0, ("training", "TRL"): 8.0}  # fmt: skip
+    given = {
+        ("sampling", "fastslow, static"): 2.0, ("training", "fastslow"): 3.0, ("sampling", "fastslow, growing"): 8.0,
+        ("sampling", "generate"): 6.0, ("sampling", "TRL"): 7.0, ("training", "TRL"): 8.0,
+    }  # fmt: skip
     speeds = [("0.6B", {"case": "a", "part": part, "side": side, "seconds": s}) for (part, side), s in given.items()]
     assert check_gpu.ratios(speeds)[2] == "| 0.6B | a | 5 | 3 | 4 | - | 3 | - |"
     assert check_gpu.ratios([("8B", {**speeds[0][1], "case": "b"})])[2] == "| 8B | b | - | - | - | - | - | - |"
@@ -182,8 +184,8 @@ def test_limits_by_hand(check_gpu: Any) -> None:
         num_key_value_heads, head_dim, num_hidden_layers = 1, 4, 1
 
     contexts = [(1, 2, 3), (1, 2, 3), (1, 2, 4)]
-    # Nodes: 4 of the contexts and 2 tokens of each of 3 rows; logits for 2 contexts and 2 tokens a row. One forward pass is
-    # 200 * 10 + 20 * 8 = 2160, of which decoding is twice 200 * 3 + 20 * 3 = 660.
+    # Nodes: 4 of the contexts and 2 tokens of each of 3 rows; logits for 2 contexts and 2 tokens a row. One forward
+    # pass is 200 * 10 + 20 * 8 = 2160, of which decoding is twice 200 * 3 + 20 * 3 = 660.
     slow_arithmetic = models.Limits(Network(), Config(), models.Rates(1.0, 1e9), 2)
     assert slow_arithmetic.sampling_s(contexts, 3) == pytest.approx(2160)
     assert slow_arithmetic.training_s(contexts, 3) == pytest.approx(3 * 2160)

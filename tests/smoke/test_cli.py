@@ -1,5 +1,5 @@
-"""The command line as a user calls it, in processes of its own, on the tiny model. One has a new interpreter; others are
-forks, which cost no import of torch.
+"""The command line as a user calls it, in processes of its own, on the tiny model. One has a new interpreter; others
+are forks, which cost no import of torch.
 """
 
 import json

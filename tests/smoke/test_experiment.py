@@ -65,7 +65,8 @@ def test_compare_runs_every_method_once_and_says_what_came_out(config: Path, tmp
     ("name", "options", "parts", "said"),
     [
         ("asymptote", ["--methods", "rl"], {"rl-0"}, "none: 1 seeds are too few"),
-        ("decompose", [], {"fst-0"}, "| method | seeds | trained weights, best prompt | trained weights, seed prompt |"),
+        ("decompose", [], {"fst-0"}, "| method | seeds | trained weights, best prompt | trained weights, seed prompt "
+            "|"),
         (
             "plasticity",
             ["--methods", "rl", "--second", "task.name=toy:OtherLettersTask", "--second", "steps=1"],

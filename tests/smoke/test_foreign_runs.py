@@ -315,7 +315,8 @@ def test_no_word_of_a_foreign_run_steers_the_terminal_or_is_markup(
     shutil.copytree(made, run)
     first = {**CANDIDATE, "hash": f"a{STEERS}", "components": {f"system{STEERS}": f"b{STEERS}"}}
     second = {
-        **first, "hash": f"c{STEERS}", "parent": first["hash"], "accepted": False, "reason": STEERS, "feedback": [STEERS],
+        **first, "hash": f"c{STEERS}", "parent": first["hash"], "accepted": False, "reason": STEERS,
+        "feedback": [STEERS],
     }  # fmt: skip
     (run / "prompts.jsonl").write_text("".join(json.dumps(line) + "\n" for line in (first, second)))
     member = {"hash": "x", "components": first["components"], "mean": None}

@@ -1,4 +1,4 @@
-"""`fastslow reproduce` for the real model, a tiny one in its place: rates first, then arms at these rates, pages, resume."""
+"""`fastslow reproduce` for the real model, here a tiny one: rates first, then arms at these, pages, resume."""
 
 import json
 import shutil
@@ -51,7 +51,8 @@ def test_a_task_of_the_real_model_is_tuned_run_and_reported_once(
     before = file.read_bytes()
     assert main([*arguments, "--model", str(moved)]) == 0 and file.read_bytes() == before
     assert main([*arguments, "--report"]) == 0 and file.read_bytes() == before
-    # Without it, what is there is reported, and all sections together are skipped with a word where something is missing.
+    # Without it, what is there is reported, and all sections together are skipped with a word
+    # where something is missing.
     assert main(arguments) == 0 and file.read_bytes() == before
     monkeypatch.setattr(sections, "sections", lambda found=sections.sections: [s for s in found() if s.needs_model])
     capfd.readouterr()

@@ -31,7 +31,7 @@ from toy import LettersTask
 from fastslow.types import Prompt
 
 class AwayTask(LettersTask):
-    """Its third batch of scores keeps the main thread in C code for a long time, where no handler of a signal can run."""
+    """Its third batch of scores keeps the main thread in C code for a long time, where no signal handler can run."""
     name = "away"
     batches = 0
 
@@ -182,7 +182,10 @@ def test_ctrl_c_is_heard_while_the_main_thread_is_away_and_the_second_one_ends_i
 @pytest.mark.slow
 def test_a_log_in_a_pipe_is_never_silent_for_long(tiny_model_dir: Path, tmp_path: Path) -> None:
     path, environment = prepared(tiny_model_dir, tmp_path, "away:AwayTask", away_s=3.0)
-    program = "import sys; from fastslow.cli import main, progress; progress.SILENCE_S = 0.3; sys.exit(main.main(sys.argv[1:]))"
+    program = (
+        "import sys; from fastslow.cli import main, progress; progress.SILENCE_S = 0.3; "
+        "sys.exit(main.main(sys.argv[1:]))"
+    )
     process = subprocess.run(
         [sys.executable, "-c", program, "train", str(path)], cwd=TESTS, env=environment, capture_output=True, text=True,
         timeout=180, check=False,

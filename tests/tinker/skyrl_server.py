@@ -29,8 +29,8 @@ def skyrl_python() -> Path | None:
 
 
 class SkyrlServer:
-    """A server process of one model. `root` keeps its database and checkpoints: a new process goes on from them. `compiled` is
-    a directory of what JAX has compiled, which servers may share.
+    """A server process of one model. `root` keeps its database and checkpoints: a new process goes on from them.
+    `compiled` is a directory of what JAX has compiled, which servers may share.
     """
 
     def __init__(self, model: Path, root: Path, python: Path, compiled: Path) -> None:

@@ -1,4 +1,4 @@
-"""One agent, written once with the OpenAI client, trained by FST in two settings: the local engine, and a real server."""
+"""One agent, written once with the OpenAI client, trained by FST in two settings: the local engine and a server."""
 
 from pathlib import Path
 from typing import Any

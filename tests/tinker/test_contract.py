@@ -1,5 +1,5 @@
-"""The contract suite (`fastslow.testing.engines`) on the remote engine, and on the local one in the same settings. And: on one
-adapter they agree.
+"""The contract suite (`fastslow.testing.engines`) on the remote engine, and on the local one in the same settings. And:
+on one adapter they agree.
 
 The server computes in float32 with its own kernels, so log-probabilities agree within 1e-3.
 """

@@ -1,4 +1,4 @@
-"""FST cycles of a real small model through a real server that is killed in the middle, comes back, and loses nothing."""
+"""FST cycles of a real small model through a real server, killed in the middle: it comes back and loses nothing."""
 
 from pathlib import Path
 from typing import Any

@@ -27,7 +27,8 @@ def test_the_estimate_by_hand(tiny_model_dir: Path, tmp_path: Path) -> None:
     config = small_config(tiny_model_dir, tmp_path / "run")
     estimate = estimate_run(config, parameters=1000, context_tokens=12.0, flops_per_s=1e6)
     assert (estimate.steps, estimate.cycles, estimate.rollouts, estimate.evaluation_rollouts) == (6, 3, 144, 30)
-    # Contexts of 12 tokens: 3 problems x 2 prompts a step, 24 pairs a cycle, 4 + 2 an evaluation. Completions of 8 tokens.
+    # Contexts of 12 tokens: 3 problems x 2 prompts a step, 24 pairs a cycle, 4 + 2 an evaluation.
+    # Completions of 8 tokens.
     assert estimate.sampled_tokens == 12 * (6 * 6 + 3 * 24 + 3 * 6) + 8 * (144 + 30)
     # 2 FLOPs to sample a token, 6 + 2 (KL penalty) to learn from it.
     assert estimate.flops == 1000 * (2 * estimate.sampled_tokens + 8 * (12 * 6 * 6 + 8 * 72))
@@ -160,7 +161,8 @@ def test_what_reflection_may_take_is_estimated_by_hand(tiny_model_dir: Path, tmp
     }  # fmt: skip
     config = small_config(tiny_model_dir, tmp_path / "run", fast={"proposer": proposer})
     text = describe(config)
-    # 24 calls a cycle, 6 anchors. One seed leaves 18, for a child of 3 problems each: 6. Two seeds leave 12: 2 on all anchors.
+    # 24 calls a cycle, 6 anchors. One seed leaves 18, for a child of 3 problems each: 6. Two seeds leave 12:
+    # 2 on all anchors.
     found = re.search(
         r"reflection: 2 to 6 calls a cycle, up to 18 in 3 cycles.* reads up to about (\d+) tokens and writes up", text
     )

@@ -1,4 +1,4 @@
-"""Sampler and learner agree on models whose tensors vLLM holds otherwise than transformers: biases, norms, tied heads."""
+"""Sampler and learner agree on models whose tensors vLLM holds in another form: biases, norms, tied heads."""
 
 from pathlib import Path
 
@@ -16,7 +16,8 @@ pytestmark = pytest.mark.slow
 
 SHAPE = {
     "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2,
-    "num_key_value_heads": 1, "max_position_embeddings": 256, "pad_token_id": 0, "eos_token_id": 1, "bos_token_id": None,
+    "num_key_value_heads": 1, "max_position_embeddings": 256, "pad_token_id": 0, "eos_token_id": 1,
+    "bos_token_id": None,
     "initializer_range": 0.3, "head_dim": 32,
 }  # fmt: skip
 ARCHITECTURES = {

@@ -1,5 +1,5 @@
-"""The contract suite (`fastslow.testing.engines`) on the local engine with vLLM as its sampler, and what this sampler promises
-beyond it.
+"""The contract suite (`fastslow.testing.engines`) on the local engine with vLLM as its sampler,
+and what this sampler promises beyond it.
 
 Tolerances: float32 1e-4 nats; bfloat16, where both sides round in their own ways, 0.3 on a tiny model.
 """

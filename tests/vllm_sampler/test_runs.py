@@ -1,5 +1,5 @@
-"""FST cycles of a real small model with vLLM as sampler: sampler and learner agree before and after every update, and a run
-that is killed and resumed ends as the uninterrupted one, to the last bit.
+"""FST cycles of a real small model with vLLM as sampler: sampler and learner agree before and after every update, and a
+run that is killed and resumed ends as the uninterrupted one, to the last bit.
 """
 
 import os
@@ -27,7 +27,7 @@ KILLED_AFTER = 3
 
 @pytest.fixture
 def gaps(monkeypatch: pytest.MonkeyPatch) -> list[tuple[float, float]]:
-    """Before and after every update of a run: the largest difference of sampler and learner, on the update's contexts."""
+    """Before and after each update of a run: the largest difference of sampler and learner on the update's contexts."""
     found = []
     train_step = LocalEngine.train_step
 

@@ -1,7 +1,7 @@
 """Models, engines and runs for the tests of the vLLM sampler, and the one measure that they all take.
 
-As a script it trains a run and kills itself: `python vllm_cases.py MODEL OUTPUT LORA KILLED_AFTER`; without KILLED_AFTER it
-goes on from where the run was killed.
+As a script it trains a run and kills itself: `python vllm_cases.py MODEL OUTPUT LORA KILLED_AFTER`; without
+KILLED_AFTER it goes on from where the run was killed.
 """
 
 import os

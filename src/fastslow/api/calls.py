@@ -1,19 +1,22 @@
-"""The package in Python: `train`, `describe`, `evaluate`, `experiment` and `export`, with objects in the place of names.
+"""The package in Python: `train`, `describe`, `evaluate`, `experiment` and `export`,
+with objects in the place of names.
 
-A config, where one is given, is the path of a YAML file, its keys and values as a dict, or a `fastslow.Config`. Keywords lie
-over it: the config's own keys (`steps=20`, `slow={"learning_rate": 1e-5}`, `**{"loop.group_size": 4}`), and objects:
+A config, where one is given, is the path of a YAML file, its keys and values as a dict, or a
+`fastslow.Config`. Keywords lie over it: the config's own keys (`steps=20`, `slow={"learning_rate": 1e-5}`,
+`**{"loop.group_size": 4}`), and objects:
 
     model          a loaded transformers or PEFT model, or a name. It is trained in place, as TRL does.
     tokenizer      its tokenizer; without one, that of the model's name_or_path
-    dataset        a datasets.Dataset or DatasetDict, a list of dicts, a pandas DataFrame, a path or a hub id; or one for each
-                   split by its name. Without `splits` in the task's options a tenth is held out to validate on.
+    dataset        a datasets.Dataset or DatasetDict, a list of dicts, a pandas DataFrame, a path or a hub id; or one
+                   for each split by its name. Without `splits` in the task's options a tenth is held out for
+                   validation.
     reward_funcs   functions as in TRL, one or several, with reward_weights and reward_range
     environment    a class as for TRL's environment_factory, or with `init` and `step`
     task           a fastslow.Task, or the section `task`
     proposer, optimiser    objects with `propose`, or `evolve`
 
-An object that can be imported is recorded by its import path, any other by a placeholder. A run with placeholders is resumed
-from Python with the same objects, and its config.yaml says how.
+An object that can be imported is recorded by its import path, any other by a placeholder. A run with placeholders is
+resumed from Python with the same objects, and its config.yaml says how.
 """
 
 import inspect
@@ -67,8 +70,8 @@ def train(
 ) -> "TrainResult":
     """Run, or resume, one training run; the module says what the keywords take.
 
-    `progress`: show what the command shows; None: in a terminal and in a notebook. `callbacks` hear the run's events, and
-    `observer` as well, in the place of the progress. `trust_code`: the code may run that another user's run names.
+    `progress`: show what the command shows; None: in a terminal and in a notebook. `callbacks` hear the run's events,
+    and `observer` as well, in the place of the progress. `trust_code`: the code may run that another user's run names.
     Raises: ConfigError and TaskError before any model loads; InfrastructureError when too many rollouts fail, after the
     last good step has been saved.
     """
@@ -87,7 +90,7 @@ def train(
 def describe(
     config: AnyConfig = None, *, resume: str | Path | None = None, trust_code: bool = False, **keywords: Any
 ) -> str:
-    """What `train` would do with the same keywords, in words, after every check that needs no weights. Raises as it does."""
+    """In words what `train` would do with these keywords, after every check without weights. Raises as it does."""
     from fastslow.plan import describe as plan
 
     objects, settings = Objects.of(keywords)
@@ -102,9 +105,9 @@ def evaluate(
 ) -> "EvaluationReport":
     """mean@k, best@k and, if asked, the KL to the base: of a run, of a model by its name, or of a loaded model.
 
-    `weights`, `prompt`, `split`, `problems`, `k` and `kl` are as in `measuring.evaluate.evaluate`, other keywords are as in
-    `train`. Of a run, objects are those that it was started with; `model` is its base, as it was before the run. Of a model,
-    they and `config` name the task.
+    `weights`, `prompt`, `split`, `problems`, `k` and `kl` are as in `measuring.evaluate.evaluate`, other keywords are
+    as in `train`. Of a run, objects are those that it was started with; `model` is its base, as it was before the run.
+    Of a model, they and `config` name the task.
     Raises: ConfigError, before any model loads, for anything that does not exist.
     """
     from fastslow.measuring.evaluate import evaluate as measure
@@ -132,10 +135,11 @@ def evaluate(
 
 
 def experiment(name: str, config: AnyConfig = None, *, overrides: Sequence[str] = (), **keywords: Any) -> list["Line"]:
-    """As `fastslow experiment`: `experiments.commands.experiment` says what the options mean; other keywords are as in `train`.
+    """As `fastslow experiment`: `experiments.commands.experiment` says what the options mean;
+    other keywords are as in `train`.
 
-    Objects that cannot be imported stay in this process, so that its runs follow one another there, each with a copy of a
-    model that was given. Raises: ConfigError before any model loads; FastslowError when parts failed.
+    Objects that cannot be imported stay in this process, so that its runs follow one another there, each with a copy of
+    a model that was given. Raises: ConfigError before any model loads; FastslowError when parts failed.
     """
     from fastslow.experiments.commands import experiment as run
 
@@ -149,8 +153,8 @@ def experiment(name: str, config: AnyConfig = None, *, overrides: Sequence[str] 
 def export(run: str | Path, output: str | Path, **keywords: Any) -> Path:
     """Write the deployable directory of a run; the path of it. The options are those of `fastslow.export.export`.
 
-    Objects, as in `train`, are needed of a distilled run alone, whose task is asked for its seed prompt. Raises: ConfigError as
-    it does.
+    Objects, as in `train`, are needed of a distilled run alone, whose task is asked for its seed prompt. Raises:
+    ConfigError as it does.
     """
     from fastslow.export import export as write
 
@@ -162,8 +166,8 @@ def export(run: str | Path, output: str | Path, **keywords: Any) -> Path:
 
 @contextmanager
 def as_found(given: Given) -> Iterator[None]:
-    """Afterwards a model that was given has its own attention, mode and adapters again; its weights are what training made of
-    them.
+    """Afterwards a model that was given has its own attention, mode and adapters again;
+    its weights are what training made of them.
     """
     models = [thing for thing in given.lent.values() if is_model(thing)]
     kept = [(model, model.config._attn_implementation, model.training) for model in models]
@@ -197,7 +201,7 @@ def _config(
 
 @contextmanager
 def _adapters_in_a_copy(given: Given) -> Iterator[None]:
-    """Inside, a model that was given is a copy where a checkpoint's adapter is put into it: the object stays as it is."""
+    """Inside, a model that was given is a copy where a checkpoint's adapter goes into it: the object stays as it is."""
     if given.tree["model"].get("lora") is None:
         with as_found(given):
             yield

@@ -39,8 +39,8 @@ def import_path(thing: Any) -> str | None:
 
 
 def weights_digest(model: Any) -> str:
-    """Of the names, shapes and some values of every parameter: other weights have another one. An adapter that has learnt
-    nothing yet does not count: it computes the same whatever its random half holds.
+    """Of the names, shapes and some values of every parameter: other weights have another one. An adapter that has
+    learnt nothing yet does not count: it computes the same whatever its random half holds.
     """
     import torch
 

@@ -135,8 +135,8 @@ def collect(config: AnyConfig, objects: Objects, settings: Mapping[str, Any], ov
 
 
 def collect_for(run: Path, objects: Objects, settings: Mapping[str, Any], config: AnyConfig = None) -> Given:
-    """The tree that a run is resumed or measured with: its own, keywords over it, and its objects under the names that its
-    config has for them.
+    """The tree that a run is resumed or measured with: its own, keywords over it,
+    and its objects under the names that its config has for them.
 
     Raises: ConfigError where an object takes the place of nothing, or is not the one that the run was started with.
     """
@@ -165,7 +165,7 @@ def parsed(given_: Given, *, recorded: bool = False) -> Config:
 
 
 def lend_objects(tree: Tree) -> Given:
-    """The tree with the names of its objects in their places. Raises ConfigError for an object in the place of a setting."""
+    """The tree with its objects' names in their places. Raises ConfigError for an object in the place of a setting."""
     found = Given({})
 
     def text(value: Any, key: str) -> Any:
@@ -320,8 +320,8 @@ def _check_same(key: str, recorded: str, own: str, run: Path) -> None:
         )
     if key in CHECKED and recorded != own:
         raise ConfigError(
-            f"{key}: {str(run)!r} was started with {recorded}, and what was given is {own}. Give it as it was before the run "
-            "began: a model that was trained in place must be loaded again"
+            f"{key}: {str(run)!r} was started with {recorded}, and what was given is {own}. Give it as it was before "
+            "the run began: a model that was trained in place must be loaded again"
         )
 
 

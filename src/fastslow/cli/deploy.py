@@ -112,7 +112,7 @@ def _serve(options: argparse.Namespace) -> int:
 
 @contextmanager
 def _ended_by_signals() -> Iterator[None]:
-    """Inside, Ctrl-C and SIGTERM raise KeyboardInterrupt, also where a shell has started the command with SIGINT ignored."""
+    """Here Ctrl-C and SIGTERM raise KeyboardInterrupt, even where a shell started the command with SIGINT ignored."""
     heard = (signal.SIGINT, signal.SIGTERM)
     before = {number: signal.signal(number, signal.default_int_handler) for number in heard}
     try:

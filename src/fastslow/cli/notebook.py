@@ -22,7 +22,8 @@ def in_notebook() -> bool:
 
 
 class NotebookLive:
-    """What `rich.live.Live` is in a terminal: shows what `render` gives, in one display, which every frontend can update.
+    """What `rich.live.Live` is in a terminal: shows what `render` gives, in one display,
+    which every frontend can update.
 
     It changes when it is told to: a notebook takes no updates from other threads.
     """

@@ -28,8 +28,8 @@ class Mean:
 
 
 class Pace:
-    """Hears the events of a run. A search and an evaluation do not come every step, so each has a mean of its own: one step
-    is enough for an estimate.
+    """Hears the events of a run. A search and an evaluation do not come every step, so each has a mean of its own:
+    one step is enough for an estimate.
     """
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:

@@ -34,8 +34,8 @@ GAVE_UP = 130
 class Display:
     """What every display of the command line has: it can be closed, and it shows each warning once.
 
-    Warnings come as events and from the package's loggers. Those that differ in their numbers alone are one. Use it as a
-    context manager.
+    Warnings come as events and from the package's loggers. Those that differ in their numbers alone are one.
+    Use it as a context manager.
     """
 
     def __init__(self) -> None:
@@ -177,8 +177,8 @@ class PlainObserver(Display):
 
 
 class LiveObserver(Display):
-    """A panel that stays in place: the last numbers, the best prompt, what happens now, and the bar. It is never higher than
-    the terminal: the prompt is cut first, then the rows. Warnings scroll above it.
+    """A panel that stays in place: the last numbers, the best prompt, what happens now, and the bar. It is never higher
+    than the terminal: the prompt is cut first, then the rows. Warnings scroll above it.
     """
 
     def __init__(self, *, notebook: bool = False) -> None:

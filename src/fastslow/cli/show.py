@@ -110,7 +110,9 @@ def population(path: Path) -> None:
         _print_components(console, prompt.as_dict())
     if overfitted := merged(run.steps, m.OVERFITTED):
         children = "child was" if overfitted == 1 else "children were"
-        line = f"{overfitted} {children} refused: better on the anchors that reflection was shown, and not on those held out."
+        line = (
+            f"{overfitted} {children} refused: better on the anchors that reflection was shown, not on those held out."
+        )
         console.print(_text(f"{line} --all has the reasons."))
 
 

@@ -41,13 +41,15 @@ def tasks(words: Sequence[str], *, with_options: bool) -> None:
     console.print(table)
     console.print(
         _text(
-            f"{len(found)} of {len(every)}. fastslow tasks NAME: its options, a problem, and what is said to a wrong answer."
+            f"{len(found)} of {len(every)}. fastslow tasks NAME: its options, a problem, and what is said "
+            "to a wrong answer."
         )
     )
 
 
 def task(name: str, overrides: Sequence[str], count: int, answer: str | None, split: Split = "train") -> None:
-    """Options, sizes, seed prompt and problems of a task, with score and feedback for an answer: a wrong one by default.
+    """Options, sizes, seed prompt and problems of a task, with score and feedback for an answer:
+    a wrong one by default.
 
     `name` is a task's, or a YAML file, which names its task.
     """

@@ -98,8 +98,8 @@ def _reflection(totals: Totals) -> str:
         return f"no calls of a language model{refused}"
     price = "price not known" if totals.usd is None else f"{totals.usd:.4f} USD"
     return (
-        f"{totals.reflection_calls} calls, {totals.reflection_failures} failed, {totals.reflection_refused} replies refused, "
-        f"{totals.reflection_tokens} tokens, {price}"
+        f"{totals.reflection_calls} calls, {totals.reflection_failures} failed, {totals.reflection_refused} replies "
+        f"refused, {totals.reflection_tokens} tokens, {price}"
     )
 
 

@@ -121,8 +121,8 @@ def _explain(detail: Any) -> str:
 
 
 def _walk(location: Sequence[object]) -> tuple[list[str], type[BaseModel] | None, list[type[BaseModel]]]:
-    """The keys of an error's place, without the tags of sections that come in kinds; the section that it is in, and, where
-    that comes in kinds, all of them.
+    """The keys of an error's place, without the tags of sections that come in kinds; the section that it is in, and,
+    where that comes in kinds, all of them.
     """
     section: type[BaseModel] | None = Config
     kinds: Mapping[str, type[BaseModel]] = {}
@@ -149,7 +149,8 @@ def _nearest(location: Sequence[object]) -> str:
     _, section, others = _walk(location[:-1])
     names = list(section.model_fields) if section is not None else []
     if any(keys[-1] in other.model_fields for other in others):
-        return f"It belongs to another kind of this section: take it out, or take that kind. Known here: {', '.join(names)}"
+        known = ", ".join(names)
+        return f"It belongs to another kind of this section: take it out, or take that kind. Known here: {known}"
     close = difflib.get_close_matches(keys[-1], names, n=1)
     hint = f"Did you mean {close[0]!r}? " if close else ""
     return f"{hint}Known here: {', '.join(names)}" if names else "Remove it"

@@ -1,4 +1,5 @@
-"""The config of a whole run: its own options, and the sections that components declare. Strict: unknown keys are errors.
+"""The config of a whole run: its own options, and the sections that components declare. Strict:
+unknown keys are errors.
 
 Defaults are the paper's (arXiv 2605.12484) where it gives one. Ours, where it is silent: sampling temperature 1.0,
 `steps_per_cycle` 6 (192 anchor problems / 32 problems a step), LoRA learning rates, the reuse limit in policy versions,
@@ -55,8 +56,8 @@ class Config(Section):
     method: str = option(
         "fst",
         "how prompts and weights move",
-        more="`fst`: both move; `rl`: the seed prompt stays; `prompt`: the weights stay; `distill`: a prompt goes into the "
-        "weights.",
+        more="`fst`: both move; `rl`: the seed prompt stays; `prompt`: the weights stay; `distill`: a prompt goes into "
+        "the weights.",
         unit="a name",
         source="the paper's FST, its two baselines, and FST-distill",
     )
@@ -142,7 +143,8 @@ class Config(Section):
             )
         if self.engine == "tinker" and self.tinker is None:
             raise ValueError(
-                "tinker: is missing: engine 'tinker' needs a section with the server's tinker.base_url and tinker.backend"
+                "tinker: is missing: engine 'tinker' needs a section with the server's tinker.base_url "
+                "and tinker.backend"
             )
         if method.searches(self):
             self._check_proposer()

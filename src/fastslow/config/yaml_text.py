@@ -17,15 +17,16 @@ class _Refused(Exception):
         super().__init__(f"line {node.start_mark.line + 1}: {reason}")
 
 
-# More than any config that a person writes. Aliases count as often as they stand: ten lines can stand for a billion values.
+# More than any config that a person writes. Aliases count as often as they stand:
+# ten lines can stand for a billion values.
 MOST_VALUES = 100_000
 
 
 class _Loader(yaml.SafeLoader):
     """YAML less what it silently takes for something else.
 
-    YAML 1.1 takes 1e-6 for text, where everybody who writes it means the number; 010 for 8 and 1:30 for 90; and of a key that
-    stands twice the last one.
+    YAML 1.1 takes 1e-6 for text, where everybody who writes it means the number; 010 for 8 and 1:30 for 90;
+    and of a key that stands twice the last one.
     """
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
@@ -77,7 +78,9 @@ _Loader.add_constructor("tag:yaml.org,2002:float", _Loader.construct_number)
 
 
 def read_yaml(text: str, source: str = "this text") -> Any:
-    """Safe YAML in which 1e-6 is a number. Raises ConfigError with `source` and the line for what is not YAML, or repeats."""
+    """Safe YAML in which 1e-6 is a number. Raises ConfigError with `source` and the line for what is not YAML,
+    or repeats.
+    """
     try:
         loader = _Loader(text)
         try:

@@ -1,4 +1,4 @@
-"""The README of an export: a model card with a YAML header, what was measured, and commands that work where it is taken."""
+"""The README of an export: a model card with a YAML header, what was measured, and commands that work where it goes."""
 
 import json
 import shlex
@@ -24,8 +24,8 @@ SEVERAL = (
 
 @dataclass(frozen=True)
 class Card:
-    """What a card is about. `base` is what the weights were trained from, `rank` the adapter's, None without one; `merged`:
-    an adapter was merged into the weights. `license`: a licence's identifier, None: nobody has said.
+    """What a card is about. `base` is what the weights were trained from, `rank` the adapter's, None without one;
+    `merged`: an adapter was merged into the weights. `license`: a licence's identifier, None: nobody has said.
     """
 
     name: str
@@ -151,8 +151,8 @@ def _about_base(card: Card) -> str:
         return f"\nThe model that it was trained from, `{card.shown_base}`, is a part {where}; it is not needed here.\n"
     return f"""
 **The base model is not here**: `{card.base}` is a part {where}, and no hub has that name. Bring it along, and put its
-place into the commands below and into `adapter_config.json` (`base_model_name_or_path`). `fastslow export --base-model ID`
-writes a hub's name in its stead, and `fastslow export --merge` the whole model.
+place into the commands below and into `adapter_config.json` (`base_model_name_or_path`). `fastslow export
+--base-model ID` writes a hub's name in its stead, and `fastslow export --merge` the whole model.
 """
 
 
@@ -166,7 +166,8 @@ def _measured(config: Config, curve: Sequence[Point], step: int) -> str:
     rows = [[str(at), *map(_number, (found.accuracy, found.best, found.kl))] for at, found in shown]
     sampling = config.evaluation
     how = "" if not any(found.kl_is_estimate for _, found in shown) else " (estimated from the sampled tokens)"
-    head = f"""Up to {sampling.problems} validation problems, temperature {sampling.temperature:g}, top-p {sampling.top_p:g}.
+    head = f"""\
+Up to {sampling.problems} validation problems, temperature {sampling.temperature:g}, top-p {sampling.top_p:g}.
 Step 0 is the base model under the task's own prompt. One run, seed {config.seed}: there is no interval.
 """
     return "\n".join(

@@ -33,7 +33,7 @@ class Prompts:
         return {kind: known[hash_] for kind, hash_ in self.by_kind.items() if hash_ in known}
 
     def kind_of(self, messages: Sequence[Message]) -> str | None:
-        """The kind of a conversation's first question, where there are several and the task can tell; otherwise None."""
+        """The kind of a conversation's first question, where there are several and a task can tell; otherwise None."""
         if self.task is None or len(set(self.kinds.values())) < 2:
             return None
         asked = [message for message in opening_of(messages) if message["role"] != "system"]
@@ -50,8 +50,8 @@ class Prompts:
         return self.best if kind is None else self.kinds[kind]
 
     def place(self, messages: Sequence[Message], prompt: Prompt, kind: str | None) -> tuple[Message, ...]:
-        """The conversation under a prompt. A system message of the client's own comes after it, as a problem's does; one that
-        begins with the prompt already stays as it is.
+        """The conversation under a prompt. A system message of the client's own comes after it, as a problem's does;
+        one that begins with the prompt already stays as it is.
         """
         first = messages[0]
         if first["role"] == "system" and prompt.system and first["content"].startswith(prompt.system):

@@ -15,13 +15,13 @@ from fastslow.types import Prompt
 
 FORMAT = 1
 KEPT = ("engine", "engine_options", "model", "task", "sampling", "evaluation")
-"""The parts of a run's config that say how its weights are used. Where it lay, and how it was trained, is no part of them."""
+"""The parts of a run's config that say how its weights are used, without where it lay and how it was trained."""
 
 
 @dataclass(frozen=True)
 class ExportRecord:
-    """What an export says of itself. `prompt` is the one that its weights answer under, `members` the population, best first,
-    and `by_kind` maps kinds of problems to the hash of the member for each.
+    """What an export says of itself. `prompt` is the one that its weights answer under, `members` the population, best
+    first, and `by_kind` maps kinds of problems to the hash of the member for each.
     """
 
     config: Config
@@ -61,8 +61,8 @@ def read_record(directory: Path) -> ExportRecord:
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ConfigError(
-            f"{printable(str(path))!r} is no record of an export: {printable(str(error))}. Export the run again: fastslow "
-            "export RUN DIRECTORY"
+            f"{printable(str(path))!r} is no record of an export: {printable(str(error))}. Export the run again: "
+            "fastslow export RUN DIRECTORY"
         ) from error
 
 

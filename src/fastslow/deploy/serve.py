@@ -1,4 +1,4 @@
-"""`fastslow serve`, and the same in Python: a trained model behind an OpenAI-compatible endpoint, under its own prompts."""
+"""`fastslow serve`, and the same in Python: a model behind an OpenAI-compatible endpoint, under its own prompts."""
 
 import os
 import socket
@@ -27,12 +27,13 @@ def serve(
     device: str | None = None,
     trust_code: bool = False,
 ) -> ModelServer:
-    """A server of a run's or an export's model, to be used as a context manager; its `base_url` is for any OpenAI client.
+    """A server of a run's or an export's model, to be used as a context manager;
+    its `base_url` is for any OpenAI client.
 
-    It puts the evolved prompt in by itself: the one for the problem's kind where the task can tell, else the best. Requests
-    ask for the model's `name` (by default the directory's), or for `name:kind`. Without an `api_key` any key will do; only
-    this machine can ask. `port` 0 is any free one. `max_tokens` is what a completion may have where a request does not say:
-    by default `sampling.max_tokens` of the training.
+    It puts the evolved prompt in by itself: the one for the problem's kind where the task can tell, else the best.
+    Requests ask for the model's `name` (by default the directory's), or for `name:kind`. Without an `api_key` any key
+    will do; only this machine can ask. `port` 0 is any free one. `max_tokens` is what a completion may have where a
+    request does not say: by default `sampling.max_tokens` of the training.
     Raises: ConfigError, before any model loads, for anything that does not exist or cannot be had.
     """
     from fastslow.slow.build import build_engine

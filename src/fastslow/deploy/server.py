@@ -1,7 +1,7 @@
 """An OpenAI-compatible endpoint on this machine alone, which puts the evolved prompt in by itself.
 
-It has the protocol of agents' endpoints (`tasks/agents`): one session, whose calls are answered in waves. What waits together
-is sampled together.
+It has the protocol of agents' endpoints (`tasks/agents`): one session, whose calls are answered in waves.
+What waits together is sampled together.
 """
 
 import hmac
@@ -187,7 +187,7 @@ class ModelServer:
                     self._failed([wanted.pending for wanted in wave], error)
 
     def _wanted(self, pending: Pending) -> _Wanted:
-        """Where a call stands, under which prompt, and how it is drawn. Raises Refused where its context is too long."""
+        """Where a call stands, under which prompt, and how it is drawn. Raises Refused for a context too long."""
         asked = pending.request
         _, _, named = asked.model.partition(f"{self.names[0]}:")
         kind = named or self.prompts.kind_of(asked.messages)
@@ -211,8 +211,8 @@ class ModelServer:
         if room < 1 or (asked or 1) > room:
             raise Refused(
                 400,
-                f"The context has {context_tokens} tokens with the prompt, and {asked or 1} more do not fit: the model has "
-                f"{limit if limit is not None else MOST_TOKENS}.",
+                f"The context has {context_tokens} tokens with the prompt, and {asked or 1} more do not fit: the model "
+                f"has {limit if limit is not None else MOST_TOKENS}.",
                 code="context_length_exceeded",
                 param="messages" if room < 1 else "max_tokens",
             )

@@ -41,8 +41,8 @@ def find_target(path: Path, *, weights: str = "latest", trust_code: bool = False
         return _of_run(path, weights, trust_code)
     if not (path / EXPORT).is_file():
         raise ConfigError(
-            f"target: {printable(str(path))!r} is neither a run (it has no config.yaml) nor an export (it has no {EXPORT}): "
-            "give a run directory, or what fastslow export wrote"
+            f"target: {printable(str(path))!r} is neither a run (it has no config.yaml) nor an export (it has no "
+            f"{EXPORT}): give a run directory, or what fastslow export wrote"
         )
     if weights != "latest":
         raise ConfigError(f"weights: {weights!r}: an export has the weights of one step alone: leave --weights out")

@@ -62,13 +62,13 @@ def find_converter() -> Path:
         if path.is_file():
             return path
     raise ConfigError(
-        f"--gguf: llama.cpp's {CONVERTER} is not here, and no well-kept package brings it: get llama.cpp, and set {PLACE} to "
-        f"its directory. Or convert what is exported by hand: python {CONVERTER} DIRECTORY --outfile {GGUF}"
+        f"--gguf: llama.cpp's {CONVERTER} is not here, and no well-kept package brings it: get llama.cpp, and set "
+        f"{PLACE} to its directory. Or convert what is exported by hand: python {CONVERTER} DIRECTORY --outfile {GGUF}"
     )
 
 
 def write_gguf(converter: Path, directory: Path) -> None:
-    """Convert the model in a directory, with its tokenizer, to `model.gguf` beside it. Raises FastslowError where it fails."""
+    """Convert a directory's model and tokenizer to `model.gguf` beside them. Raises FastslowError where it fails."""
     command = [sys.executable, str(converter), str(directory), "--outfile", str(directory / GGUF)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
     if done.returncode != 0 or not (directory / GGUF).is_file():

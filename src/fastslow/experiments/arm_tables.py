@@ -1,4 +1,6 @@
-"""What arms came to: where they ended, what a level took, each against the first seed by seed, and the KL at one accuracy."""
+"""What arms came to: where they ended, what a level took, each against the first seed by seed,
+and the KL at one accuracy.
+"""
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -38,9 +40,9 @@ def arms_section(lines: Lines, arms: Sequence[str], budget: int, picture: Path) 
         picture,
     )
     return [
-        f"Every arm has a budget of {budget} sampled rollouts, the search's and reflection's included, and the same seeds. "
-        f"GEPA under frozen weights ends after {MOST_CYCLES} cycles as well. Own prompt: the best of the arm's last "
-        "population; seed prompt: the task's.",
+        f"Every arm has a budget of {budget} sampled rollouts, the search's and reflection's included, and the same "
+        f"seeds. GEPA under frozen weights ends after {MOST_CYCLES} cycles as well. Own prompt: the best of the arm's "
+        "last population; seed prompt: the task's.",
         "",
         *_ends(lines, curves),
         *_levels(curves, SHARE * best),
@@ -64,8 +66,8 @@ def _ends(lines: Lines, curves: Curves) -> list[str]:
         )
     return [
         *markdown_table(["arm", "seeds", "validation at the end", f"test, {OWN}", f"test, {SEED}"], rows),
-        "KL to the base on the test split. A mean over tokens is larger where answers are short: their sum over a completion "
-        "says how far whole answers have moved.",
+        "KL to the base on the test split. A mean over tokens is larger where answers are short: their sum over a "
+        "completion says how far whole answers have moved.",
         "",
         *markdown_table(["arm", *(f"{unit}, {name}" for name in (OWN, SEED) for unit in DRIFTS)], drifts),
     ]
@@ -148,8 +150,8 @@ def _drift(curves: Curves, best: float) -> list[str]:
             rows.append([ARMS[name].title, *cells, *(_kl_at(runs.values(), at, _seed_accuracy, seed) for at in levels)])
         tables += [f"In nats {unit}:", "", *markdown_table(head, rows)]
     return [
-        "KL to the base at the first evaluation that reaches an accuracy under the same prompt. Never: half of the seeds or "
-        "more do not reach it. A dash: not measured; a second phase measures from its own start.",
+        "KL to the base at the first evaluation that reaches an accuracy under the same prompt. Never: half of the "
+        "seeds or more do not reach it. A dash: not measured; a second phase measures from its own start.",
         "",
         *tables,
     ]

@@ -1,7 +1,8 @@
 """Arms: methods, and methods one after the other, that spend the same budget of sampled rollouts from the same seeds.
 
-An arm is one phase or two. The second goes on from the first: from its last weights, or under its best prompt. All rollouts of
-both count, the search's included, and the learning curve of an arm is that of its phases, one behind the other.
+An arm is one phase or two. The second goes on from the first: from its last weights, or under its best
+prompt. All rollouts of both count, the search's included, and the learning curve of an arm is that of its
+phases, one behind the other.
 """
 
 import math
@@ -18,13 +19,13 @@ from fastslow.methods.registry import find_method
 from fastslow.runs import metrics as m
 
 OWN, SEED = "own prompt", "seed prompt"
-"""Names of the measurements on the test split: the trained weights under the best prompt, and under the task's seed prompt."""
+"""The measurements on the test split: the trained weights under the best prompt, and under the task's seed prompt."""
 
 
 @dataclass(frozen=True)
 class Phase:
-    """One run of an arm. `share` of the arm's rollouts is its budget. `weights`: it begins with the last weights of the phase
-    before; `prompt`: the best prompt of that phase is its seed prompt.
+    """One run of an arm. `share` of the arm's rollouts is its budget. `weights`: it begins with the last weights of the
+    phase before; `prompt`: the best prompt of that phase is its seed prompt.
     """
 
     method: str
@@ -58,10 +59,10 @@ ARMS: Mapping[str, Arm] = {
     ),
     "distill": Arm("FST-distill", (Phase("distill"),)),
 }
-"""Every arm by name. GEPA gets a quarter of the rollouts where RL has the rest: it hardly moves after its first cycles."""
+"""Every arm by name. GEPA gets a quarter of the rollouts where RL has the rest: it hardly moves after a few cycles."""
 MOST_CYCLES = 40
-"""Of GEPA under frozen weights. It then finds hardly a pair of prompt and problem that it has not sampled, and would go on for
-hundreds of cycles of one rollout each without another prompt.
+"""Of GEPA under frozen weights. It then finds hardly a pair of prompt and problem that it has not sampled, and would go
+on for hundreds of cycles of one rollout each without another prompt.
 """
 
 
@@ -69,7 +70,8 @@ def check_arms(config: Config) -> None:
     """Raises ConfigError where arms could not be compared."""
     if config.max_rollouts is None:
         raise ConfigError(
-            "max_rollouts: arms are compared at equal sampled rollouts: set it, and steps so high that it is what ends a run"
+            "max_rollouts: arms are compared at equal sampled rollouts: set it, and steps so high that it "
+            "is what ends a run"
         )
     if not config.evaluation.every:
         raise ConfigError(
@@ -80,8 +82,8 @@ def check_arms(config: Config) -> None:
 def arm_parts(
     config: Config, arms: Sequence[str], seeds: Sequence[int], settings: Mapping[str, Settings]
 ) -> list[Part]:
-    """The runs of each arm from each seed. `settings` are dotted keys by the name of an arm or of a method: a phase has those
-    of its method, then its own, then those of the arm.
+    """The runs of each arm from each seed. `settings` are dotted keys by the name of an arm or of a method: a phase has
+    those of its method, then its own, then those of the arm.
     """
     return [part for seed in seeds for name in arms for part in _parts(config, name, seed, settings)]
 
@@ -179,8 +181,8 @@ def _joined(arm: Arm, lines: Sequence[Line]) -> Curve:
 
 
 def _as_of_the_arm(phase: Phase, point: dict[str, float]) -> dict[str, float]:
-    """A later phase measures its KL from its own start, and takes the first one's prompt for the seed prompt: what is not of
-    the arm is NaN or left out.
+    """A later phase measures its KL from its own start, and takes the first one's prompt for the seed prompt:
+    what is not of the arm is NaN or left out.
     """
     if phase.weights:
         point |= {name: math.nan for name in point if m.is_evaluation(name) and name.startswith(f"{m.KL.group}/")}

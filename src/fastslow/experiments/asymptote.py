@@ -1,9 +1,10 @@
-"""Where a learning curve would end: the paper's sigmoid fit with an interval over seeds, or the reason why there is none.
+"""Where a learning curve would end: the paper's sigmoid fit with an interval over seeds,
+or the reason why there is none.
 
 R(C) - R0 = (A - R0) / (1 + (Cmid / C)^B) over steps C. Source: arXiv 2605.12484, section 4; ScaleRL, arXiv 2510.13786.
-Deviations: it is fitted to the accuracies themselves, and R0 with them. The paper fits the running best accuracy, which lies
-above the curve by as much as the noise is large. The interval is a jackknife over seeds with Student's t. How often it covers
-the asymptote of simulated curves is in benchmarks/results/coverage.md.
+Deviations: it is fitted to the accuracies themselves, and R0 with them. The paper fits the running best accuracy, which
+lies above the curve by as much as the noise is large. The interval is a jackknife over seeds with Student's t. How
+often it covers the asymptote of simulated curves is in benchmarks/results/coverage.md.
 """
 
 from collections.abc import Sequence
@@ -16,7 +17,9 @@ from fastslow.measuring.intervals import t_quantile
 from fastslow.measuring.statistics import Curve, accuracy
 
 WIDEST = 0.8
-"""An interval this wide says nothing. A lower bound would refuse the wide intervals alone, and the others would cover less."""
+"""An interval this wide says nothing. A lower bound would refuse the wide intervals alone,
+and the others would cover less.
+"""
 SMALLEST_RISE = 0.05
 SURE = 0.99
 """How sure it must be that the curves rise at all, by a one-sided t test over seeds."""
@@ -82,7 +85,9 @@ def _refused(reason: str) -> Asymptote:
 
 
 def _flat(values: np.ndarray) -> str | None:
-    """Why curves (seeds, evaluations) cannot be said to rise from their start to their last third; None where they do."""
+    """Why curves (seeds, evaluations) cannot be said to rise from their start to their last third;
+    None where they do.
+    """
     rises = values[:, -max(1, (values.shape[1] - 1) // 3) :].mean(1) - values[:, 0]
     mean, error = float(rises.mean()), float(rises.std(ddof=1)) / len(rises) ** 0.5
     if mean < SMALLEST_RISE:
@@ -93,7 +98,7 @@ def _flat(values: np.ndarray) -> str | None:
 
 
 def _fit(at: np.ndarray, values: np.ndarray) -> tuple[float, float]:
-    """A and Cmid by least squares: the best of a grid over Cmid and B, where R0 and A follow, and from there all four."""
+    """A and Cmid by least squares: the best of a grid over Cmid and B, R0 and A following, and from there all four."""
     from scipy.optimize import least_squares
 
     share = at / at[-1]
@@ -125,7 +130,7 @@ def _grid(share: tuple[float, ...]) -> tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 def _best_of_grid(share: tuple[float, ...], values: np.ndarray) -> np.ndarray:
-    """R0, A, log Cmid and log B of the best point of the grid; R0 and A solve a linear problem at each, with A at most 1."""
+    """R0, A, log Cmid and log B of the grid's best point; at each, R0 and A solve a linear problem, with A <= 1."""
     middles, slopes, progress = _grid(share)
     centred = progress - progress.mean(1, keepdims=True)
     spread = (centred**2).sum(1)

@@ -37,14 +37,14 @@ def experiment(
     note: str = "",
 ) -> list["Line"]:
     """Run what is missing of an experiment, and write `results.jsonl`, `README.md` and plots into `output`
-    (`runs/NAME` where it is not given). Experiments that share an `output` share their runs; each has a page of its own,
-    the second one's is `NAME.md`. Returns every part's line.
+    (`runs/NAME` where it is not given). Experiments that share an `output` share their runs; each has a page of its
+    own, the second one's is `NAME.md`. Returns every part's line.
 
-    `results` is where all but the runs is written, if elsewhere; `model_at` where the config's model lies, if elsewhere than
-    the config says: results of one model are the same wherever it lies. `note` stands behind the page's title.
+    `results` is where all but the runs is written, if elsewhere; `model_at` where the config's model lies, if elsewhere
+    than the config says: results of one model are the same wherever it lies. `note` stands behind the page's title.
 
-    `overrides` are `key=value` for all runs, `method_overrides` `method:key=value` for those of one method, `second` those
-    of the second task of `plasticity`; `key` and `values` are what `ablate` varies.
+    `overrides` are `key=value` for all runs, `method_overrides` `method:key=value` for those of one method, `second`
+    those of the second task of `plasticity`; `key` and `values` are what `ablate` varies.
     Raises: ConfigError, before any model loads; FastslowError when parts failed, after all the others have ended.
     """
     from fastslow.config import load_config, with_overrides

@@ -13,8 +13,8 @@ def compare(
     methods: Mapping[str, Settings],
     measures: Mapping[str, Sequence[Measure]] | None = None,
 ) -> list[Part]:
-    """Every method on every task from the same seeds. `tasks` and `methods` map names to settings; `methods` are FST, RL
-    alone and GEPA alone (`method: prompt`) each with what its search over settings chose.
+    """Every method on every task from the same seeds. `tasks` and `methods` map names to settings; `methods` are FST,
+    RL alone and GEPA alone (`method: prompt`) each with what its search over settings chose.
     """
     return [
         Part(

@@ -16,8 +16,8 @@ from fastslow.experiments.records import Settings
 class Measure:
     """An evaluation of a finished part, as `fastslow evaluate` does it; `settings` override the run's own config.
 
-    `prompt` is seed, best, a text, or population: then the mean is that of each problem under its best prompt. None: seed
-    after distillation, otherwise best.
+    `prompt` is seed, best, a text, or population: then the mean is that of each problem under its best prompt. None:
+    seed after distillation, otherwise best.
     """
 
     name: str
@@ -29,9 +29,9 @@ class Measure:
 
 @dataclass(frozen=True)
 class Part:
-    """One run. `settings` are dotted keys over the experiment's base config; `start` names the part whose last weights it
-    begins with, `prompt` the one whose best prompt is its seed prompt. `labels` say what the part is in the results (method,
-    seed, task, what was varied).
+    """One run. `settings` are dotted keys over the experiment's base config; `start` names the part whose last weights
+    it begins with, `prompt` the one whose best prompt is its seed prompt. `labels` say what the part is in the results
+    (method, seed, task, what was varied).
     """
 
     name: str

@@ -28,7 +28,7 @@ class Measured(TypedDict):
 
 
 class Outcome(TypedDict):
-    """What a part brought. `prompt` is the best system prompt; `totals` count rollouts, steps and seconds of the run."""
+    """What a part gave. `prompt` is the best system prompt; `totals` count rollouts, steps and seconds of the run."""
 
     interrupted: bool
     curve: Curve

@@ -1,8 +1,8 @@
 """Runs an experiment: a list of ordinary runs, side by side in processes, each finished once and then never repeated.
 
 A part is one `fastslow train` with its own settings, and measurements of what came out of it. Its line is appended to
-the results file the moment it ends; a part that has a line is skipped, one that was cut is resumed. What a part starts from
-(another part's weights) is waited for.
+the results file the moment it ends; a part that has a line is skipped, one that was cut is resumed. What a part starts
+from (another part's weights) is waited for.
 """
 
 import json
@@ -41,7 +41,7 @@ class Planned:
 
     @property
     def work(self) -> int:
-        """How large the part is among those of its experiment: rollouts where it has a budget of them, steps otherwise."""
+        """How large the part is among those of its experiment: rollouts where they have a budget, steps otherwise."""
         return self.rollouts or self.steps
 
     def done(self, steps: int, rollouts: float) -> float:
@@ -51,7 +51,8 @@ class Planned:
 
 @dataclass(frozen=True)
 class Status:
-    """What is known while an experiment runs: parts that are under way, waiting, done, failed; `ended` in these `seconds`.
+    """What is known while an experiment runs: parts that are under way, waiting, done, failed;
+    `ended` in these `seconds`.
 
     `planned` says what ends every part.
     """
@@ -96,14 +97,15 @@ def run_experiment(
     if failed:
         first = next(iter(failed.items()))
         raise FastslowError(
-            f"{len(failed)} of {len(experiment.parts)} parts of {experiment.name!r} failed: {', '.join(failed)}. The first, "
-            f"{first[0]}: {first[1]}. What is done is kept in {results}; run it again to go on"
+            f"{len(failed)} of {len(experiment.parts)} parts of {experiment.name!r} failed: {', '.join(failed)}. The "
+            f"first, {first[0]}: {first[1]}. What is done is kept in {results}; run it again to go on"
         )
     return [known[part.name] for part in experiment.parts]
 
 
 def check_tasks(experiment: Experiment, directory: Path) -> None:
-    """What `fastslow train` checks before it loads a model, for every part; and that there is a test split to measure on.
+    """What `fastslow train` checks before it loads a model, for every part;
+    and that there is a test split to measure on.
 
     Raises: ConfigError or TaskError, with the part's name in front.
     """
@@ -117,8 +119,8 @@ def check_tasks(experiment: Experiment, directory: Path) -> None:
             raise type(error)(f"part {part.name!r}: {error}") from error
         if part.measures and not task.problems("test"):
             raise ConfigError(
-                f"part {part.name!r}: task {config.task.name!r} has no test problems, which the experiment is measured on: "
-                "give it a test split"
+                f"part {part.name!r}: task {config.task.name!r} has no test problems, which the experiment is measured "
+                "on: give it a test split"
             )
 
 
@@ -137,18 +139,20 @@ def _check(experiment: Experiment, directory: Path) -> None:
 
 
 def _check_known(experiment: Experiment, directory: Path, known: Mapping[str, Line], results: Path) -> None:
-    """Raises ConfigError where a part that has a line was run with other settings: old results are never passed off as new."""
+    """Raises ConfigError where a part that has a line was run with other settings:
+    old results are never passed off as new.
+    """
     for part in experiment.parts:
         line = known.get(part.name)
         if line and line.get("fingerprint", "") not in ("", fingerprint_of(experiment, part, directory)):
             raise ConfigError(
-                f"part {part.name!r} has a line in {results} that was run with other settings: give another output, or take "
-                "the line out"
+                f"part {part.name!r} has a line in {results} that was run with other settings: give another output, "
+                "or take the line out"
             )
 
 
 def _forget_lost_starts(experiment: Experiment, directory: Path, known: dict[str, Line]) -> None:
-    """A part whose weights or prompts another one still needs, and which are gone, is run again: results outlive runs."""
+    """A part whose weights or prompts another still needs, and which are gone, is run again: results outlive runs."""
     for part in reversed(experiment.parts):
         for needed in part.needs if part.name not in known else ():
             if needed in known and not (directory / needed / "checkpoints").is_dir():

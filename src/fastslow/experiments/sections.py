@@ -55,7 +55,7 @@ def level_of(methods: ByMethod) -> float:
 
 
 def comparison(methods: ByMethod, title: str, picture: Path, extra: Extra | None = None) -> list[str]:
-    """Final accuracy; the fitted asymptote; steps, rollouts, seconds and KL to one level. `extra` names further columns."""
+    """Final accuracy; the fitted asymptote; steps, rollouts, seconds and KL to one level. `extra`: further columns."""
     level = level_of(methods)
     draw(
         {NAMES[method]: curves(runs) for method, runs in methods.items()},
@@ -193,7 +193,7 @@ def plasticity(after: Mapping[str, Lines], second: str, picture: Path) -> list[s
 
 
 def stream(methods: ByMethod, phases: Sequence[tuple[str, str]], steps: int, picture: Path) -> list[str]:
-    """Accuracy on every task at the end of each phase. A phase is its task's name in the metrics, and that for people."""
+    """Accuracy on every task at the end of each phase. A phase is its task's name in the metrics, and for people."""
     tasks = dict(phases)
     best, kept = [], []
     for method, runs in methods.items():
@@ -229,8 +229,8 @@ def populations(methods: ByMethod, best: str, population: str) -> list[str]:
     ]
     return [
         "Test split. Best prompt: all problems under the best single prompt. By kind: each kind of problems under the "
-        "member of the population that was best for it in training. By problem: each problem under the member that serves "
-        "it best; other completions choose the member than those that count.",
+        "member of the population that was best for it in training. By problem: each problem under the member that "
+        "serves it best; other completions choose the member than those that count.",
         "",
         *markdown_table(["method", *figures], rows),
     ]
@@ -258,8 +258,8 @@ LEVEL, SEED_LEVEL = 0.9, 0.5
 
 
 def under_both_prompts(runs: Mapping[str, Lines]) -> list[str]:
-    """Three tables with a row for every label: where its runs ended under their best prompt and the rollouts to a level, the
-    same under the seed prompt, and what it cost.
+    """Three tables with a row for every label: where its runs ended under their best prompt and the rollouts to a
+    level, the same under the seed prompt, and what it cost.
     """
     own, bare, costs = [], [], []
     for label, lines in runs.items():
@@ -306,7 +306,7 @@ def _seed_rollouts(curve: Curve) -> float | None:
 
 
 def rates(methods: ByMethod, key: str) -> list[str]:
-    """The search over learning rates: each method's mean accuracy over its runs, which one it takes, and what it cost."""
+    """The search over learning rates: each method's mean accuracy over its runs, which it takes, and what it cost."""
     labels = sorted({str(run["labels"]["value"]) for runs in methods.values() for run in runs}, key=float)
     rows, chosen = [], chosen_rates(methods)
     for method, runs in methods.items():
@@ -316,7 +316,8 @@ def rates(methods: ByMethod, key: str) -> list[str]:
         rows.append([NAMES[method], *cells, chosen[method], f"{cost[0]:.0f}", f"{cost[1]:.0f}"])
     flags = " ".join(f"--method-set {method}:{key}={label}" for method, label in chosen.items())
     return [
-        f"Mean accuracy over the sampled rollouts of a run. Chosen: {CHOSEN_BY}. The task and the seeds are not reported.",
+        f"Mean accuracy over the sampled rollouts of a run. Chosen: {CHOSEN_BY}. The task and the "
+        "seeds are not reported.",
         "",
         *markdown_table(["method", *labels, "chosen", "rollouts of the search", "its seconds"], rows),
         f"`{flags}`",

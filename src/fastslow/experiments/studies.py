@@ -33,8 +33,8 @@ DECOMPOSITION = (
 
 @dataclass(frozen=True)
 class Options:
-    """What an experiment may be told besides its config. `settings` are dotted keys by method; `second` those of a second
-    task; `key` and `values` what is varied.
+    """What an experiment may be told besides its config. `settings` are dotted keys by method; `second` those of a
+    second task; `key` and `values` what is varied.
     """
 
     seeds: int = 3
@@ -237,7 +237,8 @@ def _needs_stream(config: Config, options: Options) -> None:
         raise ConfigError(f"steps: {config.steps} is no whole number of phases of task.options.steps, {steps}")
     if not config.evaluation.every or steps % config.evaluation.every:
         raise ConfigError(
-            f"evaluation.every: {config.evaluation.every} does not measure the end of each phase: take a divisor of {steps}"
+            f"evaluation.every: {config.evaluation.every} does not measure the end of each phase: take a "
+            f"divisor of {steps}"
         )
 
 

@@ -1,4 +1,4 @@
-"""Cells and tables of experiments, as Markdown: medians over seeds, with the interval that `median_note` puts into words."""
+"""Cells and tables of experiments, as Markdown: medians over seeds, with the interval that `median_note` explains."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -95,15 +95,15 @@ def ratios(methods: ByMethod, level: float) -> list[str]:
     left_out = len(pairs) - rollouts.count
     without = f"; {rollouts.count} of {len(pairs)} seeds, since neither got there on the others" if left_out else ""
     return [
-        f"To {level:.2f}, FST over RL alone, seed by seed: {_finite(rollouts, 2)} of the rollouts, {_finite(seconds, 2)} of "
-        f"the seconds (0 where RL alone never got there{without}).",
+        f"To {level:.2f}, FST over RL alone, seed by seed: {_finite(rollouts, 2)} of the rollouts, "
+        f"{_finite(seconds, 2)} of the seconds (0 where RL alone never got there{without}).",
         "",
     ]
 
 
 def budget_note(arms: Mapping[str, Sequence[Spent]]) -> str:
-    """In words, that arms did not sample the same number of rollouts, and what each had reached with the fewest of them; ""
-    where all sampled the same. Medians over the runs of an arm.
+    """In words, that arms did not sample the same number of rollouts, and what each had reached with the fewest of
+    them; "" where all sampled the same. Medians over the runs of an arm.
     """
     spent = {name: summarise([run.sampled for run in runs]).median for name, runs in arms.items() if runs}
     differ = unequal_budgets(list(spent.values()))

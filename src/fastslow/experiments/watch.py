@@ -78,8 +78,8 @@ class LiveWatcher:
             best = Run(run).population[:1] if self.prompts else []
             texts += [Text(f"{name}, best prompt: {printable(' '.join(p.system.split()))}", style="cyan") for p in best]
         summary = (
-            f"{status.experiment}: {len(status.done)} done, {len(status.running)} running, {len(status.waiting)} waiting"
-            f"{f', {len(status.failed)} failed' if status.failed else ''} | {self._left(status)}"
+            f"{status.experiment}: {len(status.done)} done, {len(status.running)} running, {len(status.waiting)} "
+            f"waiting{f', {len(status.failed)} failed' if status.failed else ''} | {self._left(status)}"
         )
         # A head without rows says nothing.
         return Group(*([table] if status.running else []), *texts, Text(summary, style="bold"))

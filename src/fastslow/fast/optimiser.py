@@ -11,8 +11,8 @@ from fastslow.types import Problem, Prompt, Rollout
 class Evaluation:
     """The rollouts of one problem under one prompt, at least one; `reward` is None when all of them failed.
 
-    Reuse gives some pairs several rollouts and leaves others with one. Their rewards have the same mean but not the same
-    spread: a comparison that asks which is best on a problem must take equally many of each.
+    Reuse gives some pairs several rollouts and leaves others with one. Their rewards have the same mean but not the
+    same spread: a comparison that asks which is best on a problem must take equally many of each.
     """
 
     prompt: Prompt
@@ -41,8 +41,8 @@ metric call, whether it was sampled or served from the store.
 class Usage:
     """What reflection cost. `usd` is None where the price is not known.
 
-    `sampled` completions of `sampled_tokens` tokens are of the policy itself: they are sampled rollouts of the run, as the
-    paper's axis counts them, and spend its budget.
+    `sampled` completions of `sampled_tokens` tokens are of the policy itself: they are sampled rollouts of the run, as
+    the paper's axis counts them, and spend its budget.
     """
 
     calls: int = 0
@@ -72,9 +72,9 @@ class Usage:
 class Reflection:
     """One question to a reflection LM and what became of its answer, for `reflections.jsonl`.
 
-    `request` is what it was asked and `diagnosis` what it said beside the new text, both without keys and clipped in their
-    middle. `parent` and `child` are hashes of prompts; `child` is None where there is none. `reason`: why the answer was not
-    taken, where it was not.
+    `request` is what it was asked and `diagnosis` what it said beside the new text, both without keys and clipped in
+    their middle. `parent` and `child` are hashes of prompts; `child` is None where there is none. `reason`: why the
+    answer was not taken, where it was not.
     """
 
     parent: str

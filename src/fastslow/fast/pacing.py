@@ -1,8 +1,9 @@
 """When to search for prompts again. The paper searches at the start of every cycle; that is the default here too.
 
-Deviation, by option (`fast.max_backoff`): a search that brings nothing is followed by cycles without one, first 1, then 2,
-4 and so on up to the limit. A search that pays ends that, and so does a population that has gone stale: its training reward
-fell below half of its best cycle since the last search. What is open in the paper here: "a fixed T, or when it pays".
+Deviation, by option (`fast.max_backoff`): a search that brings nothing is followed by cycles without one, first 1,
+then 2, 4 and so on up to the limit. A search that pays ends that, and so does a population that has gone stale:
+its training reward fell below half of its best cycle since the last search. What is open in the paper here: "a
+fixed T, or when it pays".
 """
 
 from collections.abc import Iterable

@@ -1,7 +1,8 @@
 """From the scores of all candidates to the K prompts of the next population.
 
-Per-instance comparisons need scores that stand on equally many rollouts: a mean of four rollouts hardly ever reaches the 1.0
-that a single rollout reaches by luck. So instances are compared by one rollout each; all rollouts count in the means.
+Per-instance comparisons need scores that stand on equally many rollouts: a mean of four rollouts hardly ever
+reaches the 1.0 that a single rollout reaches by luck. So instances are compared by one rollout each; all
+rollouts count in the means.
 """
 
 import math
@@ -40,8 +41,8 @@ def pareto_frontier(scores: Sequence[Scores], means: Sequence[float] | None = No
     """Candidates of the per-instance Pareto frontier, best mean first, the newer one first where means tie.
 
     A candidate is on it when it is best on some instance and no set of others is best wherever it is; of several that
-    tie everywhere one is kept. Instances that nobody solves say nothing. `scores` stand on one rollout each; `means` may
-    stand on more, those of `scores` where they are not given. Source: arXiv 2507.19457, algorithm 2.
+    tie everywhere one is kept. Instances that nobody solves say nothing. `scores` stand on one rollout each; `means`
+    may stand on more, those of `scores` where they are not given. Source: arXiv 2507.19457, algorithm 2.
     """
     means = means or [mean_score(candidate) for candidate in scores]
     instances = dict.fromkeys(instance for candidate in scores for instance in candidate)
@@ -70,14 +71,15 @@ def select_population(
 ) -> list[int]:
     """Indices of the `size` candidates that make the next population, best mean first.
 
-    `reserved` candidates have a place in any case, as far as `size` allows. Members of the Pareto frontier come next, those
-    that win most instances where there are too many. Binary rewards tie a lot, so the frontier is often small. It is padded
-    with the next best that reach half of the best mean, and then by repeating the best: a slot is worth more to a good
-    prompt than to a bad one. Where nothing has scored yet, the newest stay: the search goes on from the last edits.
+    `reserved` candidates have a place in any case, as far as `size` allows. Members of the Pareto frontier come
+    next, those that win most instances where there are too many. Binary rewards tie a lot, so the frontier is
+    often small. It is padded with the next best that reach half of the best mean, and then by repeating the best:
+    a slot is worth more to a good prompt than to a bad one. Where nothing has scored yet, the newest stay: the
+    search goes on from the last edits.
 
-    `scores` and `means` as in `pareto_frontier`. `complete` says which candidates were scored on every instance; by default
-    those that have a score on all that anybody has. The first place is for the best of these, unless they scored nothing:
-    it is measured and exported, and a mean over a few instances is high by luck.
+    `scores` and `means` as in `pareto_frontier`. `complete` says which candidates were scored on every instance; by
+    default those that have a score on all that anybody has. The first place is for the best of these, unless they
+    scored nothing: it is measured and exported, and a mean over a few instances is high by luck.
 
     Raises: ValueError without candidates.
     """

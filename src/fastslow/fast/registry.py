@@ -1,4 +1,4 @@
-"""From a config to the prompt optimiser. A new one is one class with `evolve`, anywhere, named as `package.module:Class`."""
+"""From a config to the prompt optimiser. A new one is a class with `evolve`, named as `package.module:Class`."""
 
 from fastslow.errors import ConfigError
 from fastslow.extension import can_make, construct
@@ -23,8 +23,8 @@ def build_optimiser(
 ) -> PromptOptimiser:
     """The fast side of a run that searches. `room` says which prompts are too long.
 
-    One of your own gets `seed_prompt`, `metric_calls`, `room` and a `proposer` where its constructor has parameters of these
-    names.
+    One of your own gets `seed_prompt`, `metric_calls`,
+    `room` and a `proposer` where its constructor has parameters of these names.
     """
     if isinstance(config, OwnOptimiserConfig):
         given = {

@@ -13,7 +13,9 @@ OWN = "package.module:Class"
 
 
 class FastConfig(Section):
-    """What every prompt optimiser has. Budgets are per cycle; metric calls are a hard ceiling; see [prompts.md](prompts.md)."""
+    """What every prompt optimiser has. Budgets are per cycle; metric calls are a hard ceiling;
+    see [prompts.md](prompts.md).
+    """
 
     anchor_problems: Positive = option(
         192,

@@ -24,7 +24,7 @@ ROWS = ("record", "row", "entry")
 
 
 def turns_of(rollout: Rollout) -> tuple[tuple[str, str], ...]:
-    """(speaker, text) of everything after the question, and at last why it ended; () for a rollout of a task of one turn."""
+    """(speaker, text) of all after the question, and at last why it ended; () for a rollout of a task of one turn."""
     trace = rollout.trace
     if trace is None:
         return ()
@@ -37,7 +37,7 @@ def turns_of(rollout: Rollout) -> tuple[tuple[str, str], ...]:
 
 
 def feedback_of(rollout: Rollout) -> str:
-    """The verifier's words, and what tools answered to calls that failed, each answer once: those are lessons as well."""
+    """The verifier's words, and what tools answered to calls that failed, each once: those are lessons as well."""
     if rollout.trace is None:
         return rollout.feedback
     known = rollout.feedback.splitlines()

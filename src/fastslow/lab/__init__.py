@@ -1,1 +1,1 @@
-"""The lab: a small world and a small model in which fast and slow learning can be measured on a laptop. See docs/lab.md."""
+"""The lab: a small world and model in which fast and slow learning can be measured on a laptop. See docs/lab.md."""

@@ -1,7 +1,7 @@
 """The model's card: what it was trained on, how, and what was measured on the weights that are shipped.
 
-Every number goes through the local engine and the task's scorer, as in a run. `measure` is deterministic for given weights,
-so that a test can repeat a part of it and compare.
+Every number goes through the local engine and the task's scorer, as in a run. `measure` is deterministic for given
+weights, so that a test can repeat a part of it and compare.
 """
 
 import hashlib
@@ -175,33 +175,33 @@ def card_text(card: dict[str, Any]) -> str:
         f"| {name} | {rules.RULES[name].sentences[0]} | {_seen(name)} | {share:.2f} |"
         for name, share in card["rules"].items()
     )
-    by_size = ", ".join(
-        f"{size}{'+' if size == '5' else ''}: {share:.2f}" for size, share in card["stated_sets"].items()
-    )
+    by_size = ", ".join(f"{n}{'+' if n == '5' else ''}: {share:.2f}" for n, share in card["stated_sets"].items())
     return f"""---
 license: apache-2.0
 library_name: transformers
 ---
 # fastslow-lab
 
-A Llama of {made["parameters"] / 1e6:.2f} M parameters that answers a list of digits and letters by the rules that its system
-prompt states. It exists to measure Fast-Slow Training on a laptop. It knows {made["vocabulary"]} words and nothing else.
+A Llama of {made["parameters"] / 1e6:.2f} M parameters that answers a list of digits and letters by the rules that its
+system prompt states. It exists to measure Fast-Slow Training on a laptop. It knows {made["vocabulary"]} words and
+nothing else.
 
 ## Data
-Made by `fastslow.lab.corpus`: {made["examples"]:,} questions, {made["tokens"] / 1e6:.1f} M tokens, none of it from outside.
-A system prompt states up to three operations and three formats, each in one of three sentences. In the second stage answers
-also keep rules that nobody stated ("habits"), the more so the fewer are stated. The {len(HELD_OUT)} rule sets of the tasks
-below, and all larger sets that contain one, are left out: the model has never seen them, stated or by habit.
+Made by `fastslow.lab.corpus`: {made["examples"]:,} questions, {made["tokens"] / 1e6:.1f} M tokens, none of it from
+outside. A system prompt states up to three operations and three formats, each in one of three sentences. In the second
+stage answers also keep rules that nobody stated ("habits"), the more so the fewer are stated. The {len(HELD_OUT)} rule
+sets of the tasks below, and all larger sets that contain one, are left out: the model has never seen them, stated or
+by habit.
 
 ## Recipe
-`fastslow lab pretrain`: {recipe["stated_steps"]} steps on stated rules, then {recipe["habit_steps"]} with habits, each of
-{recipe["rows"]} prompts with {recipe["turns"]} questions; Muon {recipe["muon_learning_rate"]}, AdamW
+`fastslow lab pretrain`: {recipe["stated_steps"]} steps on stated rules, then {recipe["habit_steps"]} with habits, each
+of {recipe["rows"]} prompts with {recipe["turns"]} questions; Muon {recipe["muon_learning_rate"]}, AdamW
 {recipe["learning_rate"]}, seed {recipe["seed"]}.
 It took {made["seconds"] / 60:.0f} minutes on {made["machine"]}. Last loss {made["loss"]:.3f} nats a token.
 Weights: float16, {card["megabytes"]} MB, SHA-256 `{card["sha256"]}`.
 
 ## Tasks
-Right prompt: share of exact answers on validation problems at temperature 0.6 and top-p 0.95 when all hidden rules are stated.
+Right prompt: share of exact answers on validation problems at temperature 0.6 and top-p 0.95, all hidden rules stated.
 Floor: share of right answers under the seed prompt at temperature 1, with a 95 % interval; RL starts from it.
 
 | task | hidden rules | right prompt | floor |
@@ -209,8 +209,8 @@ Floor: share of right answers under the seed prompt at temperature 1, with a 95 
 {tasks}
 
 ## Rules
-Share of exact answers at temperature 0.6 when the rule alone is stated, "{rules.NOTHING_ELSE[0]}" beside it. The verdict is the
-verifier's sentence for the rule: seen in pretraining, or in words that the model does not know.
+Share of exact answers at temperature 0.6 when the rule alone is stated, "{rules.NOTHING_ELSE[0]}" beside it. The
+verdict is the verifier's sentence for the rule: seen in pretraining, or in words that the model does not know.
 
 | rule | sentence | verdict | accuracy |
 |---|---|---|---|

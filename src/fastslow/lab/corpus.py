@@ -1,9 +1,9 @@
 """The texts that the lab's model is pretrained on: system prompts that state rules, and answers that keep them.
 
-A prompt states a rule set in any order, in one of each rule's sentences, among fillers. Habits come in the second stage:
-where a prompt states few rules, answers keep others as well, which nobody stated. How often is fixed by design, since it
-sets the floors that RL starts from: common rules, rare ones, and some that are never a habit. The rule sets of the tasks
-are left out everywhere.
+A prompt states a rule set in any order, in one of each rule's sentences, among fillers. Habits come in the second
+stage: where a prompt states few rules, answers keep others as well, which nobody stated. How often is fixed by design,
+since it sets the floors that RL starts from: common rules, rare ones, and some that are never a habit. The rule sets of
+the tasks are left out everywhere.
 """
 
 import itertools
@@ -116,7 +116,7 @@ def draw_stated(rng: random.Random) -> RuleSet:
 
 
 def draw_habit(rng: random.Random, stated: RuleSet) -> RuleSet:
-    """Rules that are kept besides the stated ones: a pair of each kind that goes on from what is stated of that kind."""
+    """Rules kept besides the stated ones: a pair of each kind that goes on from what is stated of that kind."""
     if rng.random() >= HABIT_SHARE[min(len(stated), len(HABIT_SHARE) - 1)]:
         return frozenset()
     kinds = []

@@ -1,4 +1,4 @@
-"""The demo: FST and RL alone side by side on one task, then a second task under plain RL, and a table of what happened."""
+"""The demo: FST and RL alone side by side on one task, then a second task under plain RL; a table of what happened."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -123,8 +123,8 @@ def introduce(console: Console) -> None:
     """What is going to be seen."""
     console.print(
         Text(
-            f"A small model, and a task ({FIRST}) whose rules only the verifier knows. FST and RL alone start from the same "
-            f"weights and the same prompt: “{SEED_PROMPT}”",
+            f"A small model, and a task ({FIRST}) whose rules only the verifier knows. FST and RL alone start from the "
+            f"same weights and the same prompt: “{SEED_PROMPT}”",
         )
     )
 

@@ -1,8 +1,8 @@
 """Muon for small matrices on a CPU: momentum whose direction is made orthogonal by Newton-Schulz iterations.
 
-Source: Keller Jordan, "Muon: an optimizer for hidden layers in neural networks" (2024), with its coefficients. Deviation
-from `torch.optim.Muon`: the iterations run in float32 and over all matrices of one shape at once. PyTorch's runs them in
-bfloat16, one matrix after another, which takes many times longer on a CPU that only emulates bfloat16.
+Source: Keller Jordan, "Muon: an optimizer for hidden layers in neural networks" (2024), with its coefficients.
+Deviation from `torch.optim.Muon`: the iterations run in float32 and over all matrices of one shape at once. PyTorch's
+runs them in bfloat16, one matrix after another, which takes many times longer on a CPU that only emulates bfloat16.
 """
 
 from collections import defaultdict

@@ -1,8 +1,8 @@
 """Pretrain the lab's model from nothing: a Llama of 1.8 M parameters that follows rules stated in its system prompt.
 
-Two stages: rules as stated (`corpus.py`), then habits as well. A row holds one system prompt and several questions under
-it; each question attends to the prompt and to itself alone, so that the prompt is computed once. Only answers are learnt.
-The result is an ordinary Hugging Face directory.
+Two stages: rules as stated (`corpus.py`), then habits as well. A row holds one system prompt and several questions
+under it; each question attends to the prompt and to itself alone, so that the prompt is computed once. Only answers are
+learnt. The result is an ordinary Hugging Face directory.
 """
 
 import os
@@ -29,8 +29,8 @@ IGNORED = -100
 class Recipe:
     """Everything that the weights depend on. `turns` questions a system prompt; `rows` prompts a step.
 
-    The learning rate of the first stage goes down in a line that would reach `final_share` at `stated_horizon`; that of the
-    second goes from `habit_share` down to `final_share`.
+    The learning rate of the first stage goes down in a line that would reach `final_share` at `stated_horizon`; that of
+    the second goes from `habit_share` down to `final_share`.
     """
 
     width: int = 192
@@ -57,7 +57,7 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Batch:
-    """Rows of one system prompt and its questions: ids, positions, labels (R, T); mask (R, 1, T, T), true where seen."""
+    """Rows of a system prompt and its questions: ids, positions, labels (R, T); mask (R, 1, T, T), true where seen."""
 
     ids: torch.Tensor
     positions: torch.Tensor
@@ -91,7 +91,8 @@ def pretrain(recipe: Recipe, directory: Path, progress: Progress | None = None) 
         "examples": recipe.steps * recipe.rows * recipe.turns,
         "parameters": model.num_parameters(),
         "vocabulary": len(tokenizer),
-        "machine": f"{torch.get_num_threads()} threads of {platform.machine()}, torch {torch.__version__.split('+')[0]}",
+        "machine": f"{torch.get_num_threads()} threads of {platform.machine()}, "
+        f"torch {torch.__version__.split('+')[0]}",
     }
 
 
@@ -123,7 +124,7 @@ def make_optimisers(model: Any, recipe: Recipe) -> list[torch.optim.Optimizer]:
 
 
 def schedule(recipe: Recipe, step: int) -> float:
-    """The share of the learning rate at a step, counted from 1: warm-up and a line down, then the second stage's line."""
+    """The share of the learning rate at a step, counted from 1: warm-up, a line down, then the second stage's line."""
     final = recipe.final_share
     if step > recipe.stated_steps:
         return final + (recipe.habit_share - final) * (1 - (step - recipe.stated_steps) / recipe.habit_steps)

@@ -28,10 +28,10 @@ HEAD = """# The lab: {title}
 
 Written by `fastslow lab reproduce` from the `.jsonl` files beside it. Medians over seeds.
 {brackets}
-The asymptote A has a 95 % interval over seeds. Accuracy is mean@{k} on {problems} validation problems at temperature 0.6 unless
-the text names the test split. Sampled rollouts include the prompt search's. Seconds are training seconds on one core,
-two runs side by side, without evaluations. KL is to the base weights, in nats a token, over the full vocabulary. The
-model has 1.8 M parameters: nothing here is evidence about large models.
+The asymptote A has a 95 % interval over seeds. Accuracy is mean@{k} on {problems} validation problems at temperature
+0.6 unless the text names the test split. Sampled rollouts include the prompt search's. Seconds are training seconds on
+one core, two runs side by side, without evaluations. KL is to the base weights, in nats a token, over the full
+vocabulary. The model has 1.8 M parameters: nothing here is evidence about large models.
 """
 
 
@@ -66,8 +66,8 @@ def _tune(lines: Lines, results: Path, size: plan.Size) -> list[str]:
     return [
         "## The search over learning rates",
         "",
-        f"Mean accuracy over {size.steps} steps on task {plan.TUNED_ON}, seeds {', '.join(map(str, size.tuning_seeds))}, which "
-        f"is not used again. {text}",
+        f"Mean accuracy over {size.steps} steps on task {plan.TUNED_ON}, seeds "
+        f"{', '.join(map(str, size.tuning_seeds))}, which is not used again. {text}",
         "",
         *markdown_table(["method", *plan.LEARNING_RATES], rows),
     ]
@@ -166,7 +166,8 @@ def _ablate(lines: Lines, results: Path, size: plan.Size) -> list[str]:
     return [
         f"## Ablations of FST on {plan.ABLATED}, {size.ablation_steps} steps",
         "",
-        "One setting at a time; the default is K = 4, T = 5, problem baseline, light recipe, reuse, search when it pays.",
+        "One setting at a time; the default is K = 4, T = 5, problem baseline, light recipe, reuse, "
+        "search when it pays.",
         "",
         *sections.ablation(lines, {key: list(values) for key, values in plan.ABLATIONS.items()}, 0.9),
     ]
@@ -177,10 +178,10 @@ def _beyond(lines: Lines, results: Path, size: plan.Size) -> list[str]:
     return [
         f"## Beyond the paper, on {plan.ABLATED}",
         "",
-        f"Options of FST over {size.ablation_steps} steps, RL alone and distillation at about the same rollouts. FST has the "
-        "learning rate that was searched for it. What trains under the seed prompt has that of RL alone. Bare gradient: under "
-        "the seed prompt. Own prompt: the best of the population. Seconds were shared with other work on the machine: "
-        "rollouts are the axis that compares.",
+        f"Options of FST over {size.ablation_steps} steps, RL alone and distillation at about the same rollouts. FST "
+        "has the learning rate that was searched for it. What trains under the seed prompt has that of RL alone. Bare "
+        "gradient: under the seed prompt. Own prompt: the best of the population. Seconds were shared with other work "
+        "on the machine: rollouts are the axis that compares.",
         "",
         *sections.under_both_prompts(runs),
     ]

@@ -27,8 +27,8 @@ def reproduce(
     report_only: bool = False,
     size: Size = FULL,
 ) -> None:
-    """Run what is missing of the named experiments (all of them where none is named), then write tables and plots. `TUNE`
-    comes before all others in any case.
+    """Run what is missing of the named experiments (all of them where none is named), then write tables and plots.
+    `TUNE` comes before all others in any case.
 
     Raises: ConfigError, before anything runs, for a name that is not known or a library that plots need.
     """

@@ -279,13 +279,13 @@ def answer(items: Sequence[str], rules: Iterable[str]) -> Items:
 
 
 def shows_all(items: Sequence[str], hidden: RuleSet) -> bool:
-    """Whether an input shows every rule of a set: without any of them, conditions left out, the answer is another one."""
+    """Whether an input shows every rule of a set: without any one, conditions left out, the answer is another one."""
     right = answer(items, hidden)
     return all(answer(items, hidden - {name}) != right for name in hidden - CONDITIONAL)
 
 
 def undress(words: Sequence[str]) -> tuple[Items, RuleSet]:
-    """The items of an answer, and the formats that it shows. An inverse of `answer`'s dressing, whatever was dressed."""
+    """The items of an answer, and the formats it shows. An inverse of `answer`'s dressing, whatever was dressed."""
     rest, shown = tuple(words), set()
     for rule in reversed(FORMATS):
         inner = rule.undress(rest)

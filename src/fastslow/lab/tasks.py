@@ -1,7 +1,8 @@
 """The lab's tasks: answer a list by rules that nobody states, learnt from an exact reward and one finding at a time.
 
-Each task hides rule sets that pretraining never saw as a whole, stated or by habit (`HELD_OUT`). What differs is how often
-the model keeps them by chance under the seed prompt, the floor that RL starts from; the model's card has the measured ones.
+Each task hides rule sets that pretraining never saw as a whole, stated or by habit (`HELD_OUT`). What differs
+is how often the model keeps them by chance under the seed prompt, the floor that RL starts from; the model's
+card has the measured ones.
 """
 
 import hashlib

@@ -1,8 +1,8 @@
 """Which tasks of the lab are compared and how: the parts of every experiment, made from what tuning chose.
 
-`tune` comes first: every method that moves weights gets the same search over learning rates, on a task that is not reported
-and with seeds that are not used again. The other experiments take what it chose. Deviations from the paper: the proposer is
-the lesson proposer with a phrase book, no LLM; the model is the lab's.
+`tune` comes first: every method that moves weights gets the same search over learning rates, on a task that is not
+reported and with seeds that are not used again. The other experiments take what it chose. Deviations from the paper:
+the proposer is the lesson proposer with a phrase book, no LLM; the model is the lab's.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -104,7 +104,8 @@ BEYOND: dict[str, tuple[str, str, dict[str, object]]] = {
     ),
     "two-each": ("two of the four prompts a problem", "fst", {"loop.prompts_per_problem": 2}),
 }
-"""Options of FST that go beyond the paper, and what stands beside them at about the same rollouts: title, method, settings.
+"""Options of FST that go beyond the paper, and what stands beside them at about the same rollouts: title, method,
+settings.
 
 All weights are measured under the seed prompt, too. Distillation ends with the rollouts of FST's 40 steps.
 """

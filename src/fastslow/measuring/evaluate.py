@@ -1,4 +1,4 @@
-"""Evaluation after training: any weights (base, a checkpoint, any model) under any prompt (seed, best, population, a text)."""
+"""Evaluation after training: any weights (base, checkpoint, model) under any prompt (seed, best, population, text)."""
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
@@ -64,7 +64,8 @@ class EvaluationReport:
     """The problems, each with the reference answer where the task tells one."""
 
     def completions(self) -> Iterator[dict[str, Any]]:
-        """Every completion with its question, the reference answer, the prompt's text, its score and the verifier's words.
+        """Every completion with its question, the reference answer, the prompt's text,
+        its score and the verifier's words.
 
         The fields are those of a line of rollouts/step_N.jsonl; `label` says which prompt it was.
         """
@@ -76,7 +77,7 @@ class EvaluationReport:
                 yield finite(sample_line(rollout, told))
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values, without the rollouts; None for what could not be measured. `scores` has the rewards of each problem."""
+        """Plain values, without the rollouts; None for what was not measured. `scores`: rewards of each problem."""
         record = {name: value for name, value in vars(self).items() if name not in ("rows", "asked")}
         found: dict[str, Any] = finite(record | {"rows": [_row_to_json(row) for row in self.rows]})
         return found
@@ -98,11 +99,11 @@ def evaluate(
 ) -> EvaluationReport:
     """mean@k, best@k and, if asked, the KL to the base.
 
-    `target` is a run directory, or a model (then `config` names the task). `weights` of a run: `base`, `latest`, `step_N`.
-    `prompt`: `seed`, `best`, `population`, the hash of a candidate, `@FILE`, a text of more than one word, a `Prompt`, or a
-    sequence of such, which has a row for each; all are sampled together. None: what the weights were trained to answer under,
-    `best` of a run, `seed` of a model and after distillation, both after training with the gradient under the seed prompt.
-    `trust_code`: code that another user's run names may run.
+    `target` is a run directory, or a model (then `config` names the task). `weights` of a run: `base`, `latest`,
+    `step_N`. `prompt`: `seed`, `best`, `population`, the hash of a candidate, `@FILE`, a text of more than one word, a
+    `Prompt`, or a sequence of such, which has a row for each; all are sampled together. None: what the weights were
+    trained to answer under, `best` of a run, `seed` of a model and after distillation, both after training with the
+    gradient under the seed prompt. `trust_code`: code that another user's run names may run.
     `tell` hears `phase` and `progress` events, as an observer of a run does.
     Raises: ConfigError, before any model loads, for anything that does not exist.
     """
@@ -165,7 +166,8 @@ def resolve_prompts(prompt: str | Prompt, task: Task, run: Run | None) -> list[t
             return [(prompt, Prompt.from_dict(candidate["components"]))]
     if not prompt or " " not in prompt:
         raise ConfigError(
-            f"prompt: {prompt!r} is neither seed, best, population, a candidate's hash, @FILE nor a text of several words"
+            f"prompt: {prompt!r} is neither seed, best, population, a candidate's hash, @FILE nor a "
+            "text of several words"
         )
     return [("text", seed.replace(SYSTEM, prompt))]
 
@@ -199,8 +201,8 @@ def _settings(target: Path, run: Run | None, config: str | Path | Config | None,
         return with_overrides(run.config, overrides)
     if config is None:
         raise ConfigError(
-            f"target: {str(target)!r} is not a run directory (there is no config.yaml in it). For a model, give --config "
-            f"with the YAML file that names its task"
+            f"target: {str(target)!r} is not a run directory (there is no config.yaml in it). For a model, give "
+            "--config with the YAML file that names its task"
         )
     if isinstance(config, Config):
         return with_overrides(config, overrides)  # it names the model

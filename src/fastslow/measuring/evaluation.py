@@ -1,8 +1,8 @@
 """How good is a policy under a prompt, and how far has it moved from its base.
 
 mean@k and best@k at temperature 0.6 and top-p 0.95 (arXiv 2605.12484, section 4), with 95 % intervals over problems
-(`intervals.py`). Masked rollouts are left out and counted; a problem that has fewer than k scored ones is in mean@k but not
-in best@k, since the best of fewer is less.
+(`intervals.py`). Masked rollouts are left out and counted; a problem that has fewer than k scored ones is in mean@k but
+not in best@k, since the best of fewer is less.
 """
 
 from collections.abc import Mapping, Sequence
@@ -68,7 +68,7 @@ class KlResult:
 
     @property
     def per_completion(self) -> float:
-        """Nats a completion: the divergence of whole answers, which does not depend on how many tokens an answer has."""
+        """Nats a completion: the divergence of whole answers, which does not depend on how long an answer is."""
         return self.mean * self.tokens / self.completions
 
     @property
@@ -140,7 +140,8 @@ def _result(prompt: Prompt, groups: Sequence[Sequence[Rollout]], k: int) -> Eval
 def expected_best(rewards: Sequence[float], k: int) -> float:
     """Mean over all ways to take k of a problem's m rewards of the best of them: unbiased for the best of k samples.
 
-    With rewards r_1 <= ... <= r_m it is the sum over i >= k of C(i - 1, k - 1) / C(m, k) r_i; of rewards 0 and 1 it is pass@k.
+    With rewards r_1 <= ... <= r_m it is the sum over i >= k of C(i - 1, k - 1) / C(m, k) r_i;
+    of rewards 0 and 1 it is pass@k.
     Source: arXiv 2107.03374, eq. 1, for 0 and 1; arXiv 2510.23393, appendix C.1. Raises: ValueError where m < k.
     """
     if not 0 < k <= len(rewards):
@@ -209,9 +210,9 @@ def kl_to_base(
 ) -> list[KlResult]:
     """Token-level KL between the current and the base policy under the same context, for each prompt.
 
-    One episode a problem is drawn from the current policy (give `params` at temperature 1); at each position that it sampled
-    the divergence is taken over the full vocabulary, or estimated where the engine cannot do that. What an environment that
-    failed left of its episode counts as well: rewards are no part of this.
+    One episode a problem is drawn from the current policy (give `params` at temperature 1); at each position that it
+    sampled the divergence is taken over the full vocabulary, or estimated where the engine cannot do that. What an
+    environment that failed left of its episode counts as well: rewards are no part of this.
     Source: arXiv 2605.12484 section 4.3. Raises: InfrastructureError where nothing could be sampled under a prompt.
     """
     requests = [RolloutRequest(p, prompt, 1, derive_seed(seed, "kl", p.id)) for prompt in prompts for p in problems]

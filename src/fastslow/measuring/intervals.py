@@ -1,9 +1,9 @@
 """Every interval of this package: of a mean of rewards over problems, of a median over seeds, of a ratio (the KL).
 
 What each covers on simulated data is in benchmarks/results/coverage.md, which benchmarks/coverage.py makes.
-Sources: Clopper and Pearson, Biometrika 26 (1934); Korn and Graubard, Survey Methodology 24 (1998): an effective number of
-draws for clustered ones; David and Nagaraja, Order Statistics (2003), section 7.1: the median; Efron, The Jackknife, the
-Bootstrap and Other Resampling Plans (1982), chapter 10: the studentised bootstrap.
+Sources: Clopper and Pearson, Biometrika 26 (1934); Korn and Graubard, Survey Methodology 24 (1998): an effective number
+of draws for clustered ones; David and Nagaraja, Order Statistics (2003), section 7.1: the median; Efron, The Jackknife,
+the Bootstrap and Other Resampling Plans (1982), chapter 10: the studentised bootstrap.
 """
 
 from collections.abc import Iterable, Sequence
@@ -43,7 +43,8 @@ def share_interval(share: float, count: float) -> Interval:
 
 
 def mean_interval(groups: Sequence[Sequence[float]]) -> Interval:
-    """95 % interval over problems of the mean over problems of mean rewards. `groups`: each problem's rewards, in [0, 1].
+    """95 % interval over problems of the mean over problems of mean rewards. `groups`: each problem's rewards, in [0,
+    1].
 
     Raises: ValueError for no problem, or one without rewards.
     """
@@ -57,11 +58,13 @@ def mean_interval(groups: Sequence[Sequence[float]]) -> Interval:
 
 
 def clustered_interval(mean: float, error: float, problems: int, draws: int | None) -> Interval:
-    """95 % interval of a mean over `problems` of values in [0, 1] that has the standard `error`, estimated from the problems.
+    """95 % interval of a mean over `problems` of values in [0, 1] that has the standard `error`,
+    estimated from the problems.
 
     `draws`: how many rewards of 0 or 1 there are in all; None where there are others. The samples of a problem are not
-    independent. So the interval is that of a share of as many independent draws as would have the same standard error, and no
-    more than there are. Where all problems came out the same, nothing is known of the spread, and each problem counts once.
+    independent. So the interval is that of a share of as many independent draws as would have the same standard
+    error, and no more than there are. Where all problems came out the same, nothing is known of the spread, and
+    each problem counts once.
     Source: Korn and Graubard.
     """
     if error**2 < NO_VARIANCE:
@@ -75,14 +78,17 @@ def clustered_interval(mean: float, error: float, problems: int, draws: int | No
 
 @dataclass(frozen=True)
 class MedianRank:
-    """The interval of a median: from the `rank`-th lowest to the `rank`-th highest value, which covers it in `coverage`."""
+    """The interval of a median: from the `rank`-th lowest to the `rank`-th highest value,
+    which covers it in `coverage`.
+    """
 
     rank: int
     coverage: float
 
 
 def median_rank(count: int) -> MedianRank:
-    """The narrowest such interval of `count` values that covers at least 95 %; below 6 values none does, and it is their range.
+    """The narrowest such interval of `count` values that covers at least 95 %; below 6 values none does,
+    and it is their range.
 
     Holds for any distribution. Source: David and Nagaraja.
     """
@@ -97,7 +103,8 @@ def median_note(counts: Iterable[int]) -> str:
     if not kinds:
         return "Fewer than three seeds have no brackets."
     texts = [
-        f"of {count} seeds from the {_place(found.rank)}lowest to the {_place(found.rank)}highest, {100 * found.coverage:.3g} %"
+        f"of {count} seeds from the {_place(found.rank)}lowest to the {_place(found.rank)}highest, "
+        f"{100 * found.coverage:.3g} %"
         for count, found in kinds
     ]
     few = " 95 % takes six seeds." if any(found.coverage < LEVEL for _, found in kinds) else ""

@@ -43,12 +43,12 @@ class Summary:
 
     @property
     def coverage(self) -> float:
-        """How often such an interval covers the median of the distribution that the seeds come from, whatever that is."""
+        """How often such an interval covers the median of the seeds' distribution, whatever that is."""
         return median_rank(self.count).coverage
 
     @property
     def alike(self) -> bool:
-        """Whether three or more seeds all gave the same value, as at a ceiling: their range has no width, and says no more."""
+        """Whether three or more seeds gave one value, as at a ceiling: their range has no width, and says no more."""
         return self.count >= 3 and self.low == self.high
 
     def text(self, digits: int = 2) -> str:
@@ -96,7 +96,8 @@ END = 3
 
 
 def at_the_end(evaluations: Sequence[tuple[float, float]]) -> float | None:
-    """Accuracy at the end: the mean of the last `END` (step, accuracy) after the start, of fewer where there are no more.
+    """Accuracy at the end: the mean of the last `END` (step, accuracy) after the start,
+    of fewer where there are no more.
 
     The one definition of tables, reports and the demo. None where nothing was measured after the start.
     """
@@ -117,7 +118,7 @@ class Spent:
 
 
 def unequal_budgets(spent: Sequence[float]) -> tuple[float, float] | None:
-    """The fewest and the most sampled rollouts, where they differ by more than one in fifty; None where they are equal."""
+    """The fewest and the most sampled rollouts, where they differ by over one in fifty; None where they are equal."""
     if len(spent) < 2 or max(spent) <= 1.02 * min(spent):
         return None
     return min(spent), max(spent)
@@ -151,10 +152,11 @@ CHOSEN_BY = "the lowest rate whose median lies within the bracket of the highest
 
 
 def chosen_rate(areas: Mapping[float, Sequence[float]]) -> float:
-    """The learning rate that a search takes: the lowest one that it cannot tell from the best, since a lower one drifts less.
+    """The learning rate that a search takes: the lowest one that it cannot tell from the best,
+    since a lower one drifts less.
 
-    `areas` maps each rate to a measure of its runs, one per seed. A rate counts as no worse than the one with the highest
-    median where its own median is not below that one's interval. With one seed the best alone qualifies.
+    `areas` maps each rate to a measure of its runs, one per seed. A rate counts as no worse than the one with the
+    highest median where its own median is not below that one's interval. With one seed the best alone qualifies.
     """
     found = {rate: summarise(values) for rate, values in areas.items() if values}
     best = max(found.values(), key=lambda summary: summary.median)

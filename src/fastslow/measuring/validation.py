@@ -34,10 +34,11 @@ class Validation:
     ) -> dict[str, float]:
         """Everything that a metrics line says of validation.
 
-        `current` is the task that is trained on now. On it: mean@k, best@k and KL of the population's first prompt (of the
-        seed prompt where the method answers under it), mean@k with each kind of problems under the member that `by_kind`
-        names by hash, and by option mean@k and KL under the seed prompt. Of a stream, mean@k on every task, and on earlier
-        ones under the first prompt that the `library` has for them. Raises InfrastructureError where nothing could be scored.
+        `current` is the task that is trained on now. On it: mean@k, best@k and KL of the population's first prompt (of
+        the seed prompt where the method answers under it), mean@k with each kind of problems under the member that
+        `by_kind` names by hash, and by option mean@k and KL under the seed prompt. Of a stream, mean@k on every task,
+        and on earlier ones under the first prompt that the `library` has for them. Raises InfrastructureError where
+        nothing could be scored.
         """
         k = self.config.evaluation.k
         mean = m.VAL_MEAN.key(k=k)

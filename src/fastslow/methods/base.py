@@ -1,4 +1,4 @@
-"""What a method is: its own loop over the session's verbs, and its own facts. Nobody else asks which method a run has."""
+"""What a method is: its own loop over the session's verbs, and its own facts. Nobody else asks for a run's method."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
@@ -50,7 +50,7 @@ class Session(Protocol):
         ...
 
     def search(self, lookahead: Sequence[Minibatch]) -> tuple[Prompt, ...]:
-        """Move the fast weights: one cycle of prompt evolution under the current policy. The population of K prompts."""
+        """Move the fast weights: one cycle of prompt evolution under the current policy. The K prompts."""
         ...
 
     def keep_population(self) -> tuple[Prompt, ...]:
@@ -86,7 +86,7 @@ class Method(ABC):
     title: str
     """As it stands in tables and charts."""
     colour = 7
-    """Its place in the palette of charts (`experiments/plots.py`), so that a method has one colour wherever it is drawn."""
+    """Its place in the palette of charts (`experiments/plots.py`), so that a method has one colour everywhere."""
     moves_weights = True
     """Whether the slow weights train; the KL to the base is 0 where they do not."""
     answers_under_seed_prompt = False
@@ -146,14 +146,15 @@ class Method(ABC):
         each = loop.prompts_per_problem
         if each is not None and (each > loop.population_size or group % each):
             raise ValueError(
-                f"loop.prompts_per_problem: M = {each} must be at most loop.population_size, K = {loop.population_size}, and "
-                f"divide loop.group_size, G = {group}: every problem gets G/M rollouts under each of its prompts. Take one of "
+                f"loop.prompts_per_problem: M = {each} must be at most loop.population_size, K = "
+                f"{loop.population_size}, and divide loop.group_size, G = {group}: every problem gets G/M rollouts "
+                "under each of its prompts. Take one of "
                 f"{[m for m in range(1, min(group, loop.population_size) + 1) if group % m == 0]}, or leave it out"
             )
         if group % self.answering_prompts(config):
             raise ValueError(
-                f"loop.population_size: K = {population} does not divide loop.group_size, G = {group}: every prompt gets G/K "
-                f"rollouts a problem. Take one of {[k for k in range(1, group + 1) if group % k == 0]}"
+                f"loop.population_size: K = {population} does not divide loop.group_size, G = {group}: every prompt "
+                f"gets G/K rollouts a problem. Take one of {[k for k in range(1, group + 1) if group % k == 0]}"
             )
 
     def _check_scores(self, config: Config) -> None:
@@ -161,8 +162,8 @@ class Method(ABC):
         fast, loop = config.fast, config.loop
         if not self.reuses_rollouts:
             raise ValueError(
-                f"fast.scores: 'rollouts' lets RL's rollouts score prompts, and method {config.method!r} makes none while it "
-                "searches: take anchors, or method: fst"
+                f"fast.scores: 'rollouts' lets RL's rollouts score prompts, and method {config.method!r} makes none "
+                "while it searches: take anchors, or method: fst"
             )
         if not loop.reuse_max_age:
             raise ValueError(
@@ -171,13 +172,14 @@ class Method(ABC):
             )
         if self.answering_prompts(config) < self.population_size(config):
             raise ValueError(
-                f"loop.prompts_per_problem: {loop.prompts_per_problem} leaves no problem that all prompts have answered, and "
-                "fast.scores: rollouts compares prompts on such problems: leave it out, or take fast.scores: anchors"
+                f"loop.prompts_per_problem: {loop.prompts_per_problem} leaves no problem that all prompts have "
+                "answered, and fast.scores: rollouts compares prompts on such problems: leave it out, or take "
+                "fast.scores: anchors"
             )
         if fast.max_backoff:
             raise ValueError(
-                f"fast.max_backoff: {fast.max_backoff} pauses searches, and with fast.scores: rollouts they sample nothing "
-                "that a pause would save: set it to 0"
+                f"fast.max_backoff: {fast.max_backoff} pauses searches, and with fast.scores: rollouts they sample "
+                "nothing that a pause would save: set it to 0"
             )
         if isinstance(fast, GepaConfig) and fast.trials >= self.population_size(config):
             raise ValueError(
@@ -186,8 +188,8 @@ class Method(ABC):
             )
         if isinstance(fast, GepaConfig) and fast.held_out:
             raise ValueError(
-                f"fast.held_out: {fast.held_out:g} is not for fast.scores: rollouts, which score children on problems that "
-                "reflection has not seen: set it to 0"
+                f"fast.held_out: {fast.held_out:g} is not for fast.scores: rollouts, which score children on problems "
+                "that reflection has not seen: set it to 0"
             )
 
     def _check_groups(self, config: Config) -> None:
@@ -195,17 +197,19 @@ class Method(ABC):
         prompts, group = self.answering_prompts(config), config.loop.group_size
         if group == 1:
             raise ValueError(
-                f"loop.group_size: 1 gives groups of one rollout, whose advantage is always 0: method {config.method!r} would "
-                "never move the weights. Take 2 or more, or method: prompt, which only searches for prompts"
+                "loop.group_size: 1 gives groups of one rollout, whose advantage is always 0: method "
+                f"{config.method!r} would never move the weights. Take 2 or more, or method: prompt, which only "
+                "searches for prompts"
             )
         if config.loop.baseline == "prompt" and self.searches(config) and group == prompts:
             key, letter = (
                 ("population_size", "K") if config.loop.prompts_per_problem is None else ("prompts_per_problem", "M")
             )
             raise ValueError(
-                f"loop.baseline: 'prompt' compares the G/{letter} rollouts of a problem under one prompt, and loop.group_size, "
-                f"G = {group}, over loop.{key}, {letter} = {prompts}, leaves one under each, whose advantage is always 0. "
-                f"Raise loop.group_size to {2 * prompts} or more, lower loop.{key}, or take baseline: problem"
+                f"loop.baseline: 'prompt' compares the G/{letter} rollouts of a problem under one prompt, and "
+                f"loop.group_size, G = {group}, over loop.{key}, {letter} = {prompts}, leaves one under each, "
+                f"whose advantage is always 0. Raise loop.group_size to {2 * prompts} or more, lower loop.{key}, "
+                "or take baseline: problem"
             )
 
     def prepare(self, config: Config, task: Task) -> Config:

@@ -1,7 +1,7 @@
 """FST-distill: what a prompt says goes into the weights (arXiv 2605.12484, equation 8; `slow/distillation.py`).
 
-The teacher is the base model under an evolved prompt, which is given or searched for first. The student answers under the
-task's seed prompt alone, and is measured and deployed under it.
+The teacher is the base model under an evolved prompt, which is given or searched for first. The student answers under
+the task's seed prompt alone, and is measured and deployed under it.
 """
 
 from collections.abc import Mapping
@@ -65,20 +65,21 @@ class Distillation(Method):
             return
         if not self.searches(config):
             raise ValueError(
-                f"distill.prompt: 'evolve' needs a search, and fast.optimiser is {config.fast.optimiser!r}: set it to gepa, "
-                "or give the prompt"
+                f"distill.prompt: 'evolve' needs a search, and fast.optimiser is {config.fast.optimiser!r}: set it to "
+                "gepa, or give the prompt"
             )
         if config.steps <= config.distill.cycles:
             raise ValueError(
-                f"steps: {config.steps} leaves none to distil, since the first distill.cycles = {config.distill.cycles} "
-                "search for the prompt: raise it"
+                f"steps: {config.steps} leaves none to distil, since the first distill.cycles = "
+                f"{config.distill.cycles} search for the prompt: raise it"
             )
 
     def prepare(self, config: Config, task: Task) -> Config:
         """The config with the teacher's prompt as its text, wherever it came from: a resumed run needs it unchanged."""
         if task.stage(0).steps is not None:
             raise ConfigError(
-                f"method: 'distill' takes one task, and {task.name!r} is several in turn: distil the prompt of one of them"
+                f"method: 'distill' takes one task, and {task.name!r} is several in turn: distil the "
+                "prompt of one of them"
             )
         if not _is_given(config):
             return config
@@ -110,8 +111,8 @@ class Distillation(Method):
         return [
             f"a step: {rollouts_a_step(config)} of the student, who has the seed prompt; one update",
             f"teacher: the base weights under {teacher}",
-            "loss: KL(student || teacher) over the full vocabulary at every token of the student's rollouts; rewards are "
-            "measured and not trained on",
+            "loss: KL(student || teacher) over the full vocabulary at every token of the student's rollouts; rewards "
+            "are measured and not trained on",
         ]
 
 
@@ -130,8 +131,8 @@ def _check_teacher(prompt: Prompt, config: Config, task: Task) -> None:
         raise ConfigError(f"distill.prompt: {config.distill.prompt!r} is empty: the teacher needs a prompt")
     if prompt == task.seed_prompt:
         raise ConfigError(
-            "distill.prompt: is the task's seed prompt, which the student has as well: there is nothing to distil. Give "
-            "the prompt of a run that found a better one"
+            "distill.prompt: is the task's seed prompt, which the student has as well: there is nothing to distil. "
+            "Give the prompt of a run that found a better one"
         )
 
 

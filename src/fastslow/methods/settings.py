@@ -17,8 +17,8 @@ class DistillConfig(Section):
     prompt: str | dict[str, str] = option(
         "evolve",
         "or a prompt that is given",
-        more="It is given as `@FILE`, the directory of a run (its best prompt), a text of several words, or component names to "
-        "texts.",
+        more="It is given as `@FILE`, the directory of a run (its best prompt), a text of several words, or component "
+        "names to texts.",
         unit="`evolve`, text, file or run",
         source="equation 8; the rest ours",
     )

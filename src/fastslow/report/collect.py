@@ -129,9 +129,9 @@ def _runs_panel(runs: Sequence[RunData]) -> list[Panel]:
     panel: Panel = {
         "title": "this run" if len(named) == 1 else "the runs",
         "kind": "runs",
-        "note": f"Accuracy is mean@k on validation problems under the best prompt of that moment. {finding.end_note()} Its "
-        "95 % interval is over problems (Clopper and Pearson, with each problem counted once, so rather too wide than too "
-        "narrow), not over seeds. Seconds are training seconds without evaluations.",
+        "note": f"Accuracy is mean@k on validation problems under the best prompt of that moment. {finding.end_note()} "
+        "Its 95 % interval is over problems (Clopper and Pearson, with each problem counted once, so rather too wide "
+        "than too narrow), not over seeds. Seconds are training seconds without evaluations.",
         "about": "",
         "finding": _finding(list(named.values()), series, spent),
         "axis": rollouts_axis([each.sampled for each in spent]),
@@ -228,7 +228,9 @@ def _verdict(
 
 
 def _by_kind(after: Point | None) -> str:
-    """Where problems are of several kinds, what the population is worth together: no single prompt need serve all of them."""
+    """Where problems are of several kinds, what the population is worth together:
+    no single prompt need serve all of them.
+    """
     value = after["tasks"].get(BY_KIND) if after and after.get("tasks") else None
     return "" if value is None else f" With {BY_KIND} it is {value:.3f}."
 
@@ -268,8 +270,8 @@ def _number(value: float | None, digits: int) -> str:
 def _neither(path: Path) -> ConfigError:
     name = repr(printable(str(path)))
     expected = (
-        "a run is a directory with a config.yaml in it, as `fastslow train` makes it; an experiment is a results file (.jsonl) "
-        "of fastslow.experiments.runner, or a directory with such files"
+        "a run is a directory with a config.yaml in it, as `fastslow train` makes it; an experiment is a results file "
+        "(.jsonl) of fastslow.experiments.runner, or a directory with such files"
     )
     if not path.exists():
         return ConfigError(f"{name} does not exist: {expected}")

@@ -31,7 +31,7 @@ def _report(options: argparse.Namespace) -> int:
 
 
 def write(paths: list[Path], output: Path) -> None:
-    """Write the page. Raises ConfigError where a path is neither a run nor an experiment, or the page cannot be written."""
+    """Write the page. Raises ConfigError where a path is neither a run nor an experiment, or it cannot be written."""
     from fastslow.report.collect import collect
     from fastslow.report.page import render
     from fastslow.report.thin import LARGEST, fit

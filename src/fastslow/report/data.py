@@ -21,7 +21,7 @@ class Shown(TypedDict, total=False):
 
 
 class Point(Shown, total=False):
-    """A point of a learning curve. Of a group of runs the values are medians, with the lowest and the highest of the seeds."""
+    """A point of a learning curve. Of a group the values are medians, with the lowest and the highest seed."""
 
     step: int
     rollouts: float
@@ -40,8 +40,8 @@ class Point(Shown, total=False):
 class Prompt(TypedDict):
     """One candidate of the fast side and what happened to it.
 
-    `edits`: by component (start, end, first, last, changes within lines). `events`: (cycle, accepted, reason, mean, count).
-    `reflections`: what a language model said when it wrote the prompt, and what it was asked.
+    `edits`: by component (start, end, first, last, changes within lines). `events`: (cycle, accepted, reason, mean,
+    count). `reflections`: what a language model said when it wrote the prompt, and what it was asked.
     """
 
     hash: str
@@ -66,7 +66,9 @@ class Grid(TypedDict):
 
 
 class Prompts(TypedDict):
-    """The fast side of a run. `population`: hashes, best first; `populations`: (cycle, hashes that its search started from)."""
+    """The fast side of a run. `population`: hashes, best first; `populations`: (cycle,
+    hashes that its search started from).
+    """
 
     prompts: list[Prompt]
     grids: list[Grid]
@@ -107,8 +109,8 @@ class Finding(TypedDict):
 
 class RunData(Prompts):
     """One run. `training`: columns, one value a step: where it stood, and every number of metrics.jsonl by its name.
-    `samples`: rows of the fields of `samples.SAMPLE`; `texts`: the components of prompts that samples name and `prompts` has
-    not.
+    `samples`: rows of the fields of `samples.SAMPLE`; `texts`:
+    the components of prompts that samples name and `prompts` has not.
 
     `part`: it belongs to an experiment. `left_out`: how much of each kind did not fit the page.
     """
@@ -143,8 +145,8 @@ class Table(TypedDict):
 
 
 class Series(TypedDict):
-    """A line of a panel: a run (`run` is its place in `runs`), or a group of runs with a curve of its own. `colour` is its
-    place in the palette.
+    """A line of a panel: a run (`run` is its place in `runs`), or a group of runs with a curve of its own.
+    `colour` is its place in the palette.
     """
 
     name: str
@@ -158,8 +160,8 @@ class Series(TypedDict):
 
 
 class Panel(TypedDict):
-    """Curves and tables that belong together. `finding` is what they say; `about` what was run; `axis` says on the axis of
-    rollouts that the series did not sample the same number.
+    """Curves and tables that belong together. `finding` is what they say; `about` what was run; `axis` says on the axis
+    of rollouts that the series did not sample the same number.
     """
 
     title: str
@@ -176,8 +178,8 @@ class Panel(TypedDict):
 
 
 class PageData(TypedDict):
-    """Everything on the page. `ends`: in words, why an episode ended. `metrics`: (unit, meaning) of the metrics that there are.
-    `methods`: what each is called, and its place in the palette.
+    """Everything on the page. `ends`: in words, why an episode ended. `metrics`: (unit, meaning) of the metrics that
+    there are. `methods`: what each is called, and its place in the palette.
     """
 
     version: str | None

@@ -1,4 +1,4 @@
-"""Results of `fastslow.experiments.runner` as data for the page: runs with the same labels, but for the seed, are a group."""
+"""Results of `fastslow.experiments.runner` as data for the page: runs whose labels differ in the seed are a group."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -26,8 +26,8 @@ STARTS = "from different starts"
 
 
 def read_experiment(path: Path) -> list[Part]:
-    """The parts of a results file, or of all results files in a directory; [] where it is neither. Of a part that stands
-    there twice, the last line counts.
+    """The parts of a results file, or of all results files in a directory; [] where it is neither. Of a part that
+    stands there twice, the last line counts.
     """
     files = [path] if path.is_file() else sorted(path.glob("*.jsonl"))
     parts: dict[tuple[Path, str], Part] = {}
@@ -40,8 +40,8 @@ def read_experiment(path: Path) -> list[Part]:
 
 
 def panels(parts: Sequence[Part], title: str) -> list[Panel]:
-    """One panel for each results file and task (or kind of labels): its groups' curves and its tables. What an experiment
-    asks comes before what it had to run on the way.
+    """One panel for each results file and task (or kind of labels): its groups' curves and its tables. What an
+    experiment asks comes before what it had to run on the way.
     """
     found: dict[tuple[str, str], dict[Group, list[Part]]] = {}
     for part in parts:
@@ -86,9 +86,9 @@ def _panel(title: str, groups: Mapping[Group, Sequence[Part]]) -> Panel:
         "about": about(studies),
         "finding": answer(groups, arms, studies),
         "axis": rollouts_axis([each["totals"].get("sampled") for each in series]),
-        "note": f"Medians over seeds. {median_note(len(parts) for parts in groups.values())} Bands in charts go from the "
-        f"lowest to the highest seed. {end_note()} The level is {SHARE:.0%} of the best group's. Seconds are training seconds "
-        "without evaluations.",
+        "note": f"Medians over seeds. {median_note(len(parts) for parts in groups.values())} Bands in charts go from "
+        f"the lowest to the highest seed. {end_note()} The level is {SHARE:.0%} of the best group's. Seconds are "
+        "training seconds without evaluations.",
         "series": series,
         "table": _table(groups, finals, level, names),
         "measures": _measures(groups, names),

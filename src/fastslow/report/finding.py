@@ -12,7 +12,7 @@ ONE_RUN = "One run each is an illustration, not evidence: fastslow experiment co
 
 @dataclass(frozen=True)
 class Arm:
-    """What one series came to: medians over its runs. `spent` has what each of them sampled, `curve` the evaluations."""
+    """What one series came to: medians over its runs. `spent` has what each sampled, `curve` the evaluations."""
 
     name: str
     accuracy: float | None
@@ -78,7 +78,8 @@ def of_arms(arms: Sequence[Arm]) -> Finding:
     first, *others = measured
     tied = all(f"{arm.accuracy:.2f}" == f"{first.accuracy:.2f}" for arm in others)
     head = "" if not tied else "No difference in accuracy: "
-    title = f"{head}{first.name} reached {_reached(first)}; {'; '.join(f'{arm.name} {_reached(arm)}' for arm in others[:3])}"
+    behind = "; ".join(f"{arm.name} {_reached(arm)}" for arm in others[:3])
+    title = f"{head}{first.name} reached {_reached(first)}; {behind}"
     more = f"; and {len(others) - 3} more" if len(others) > 3 else ""
     notes = [note for note in (_overlap(first, others, tied), _budget(measured)) if note]
     if max(len(arm.spent) for arm in measured) == 1:

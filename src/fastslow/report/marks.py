@@ -11,7 +11,7 @@ PALETTE = 8
 
 
 def give_colours(series: Sequence[Series]) -> None:
-    """Set the colour of each series: its method's. Several series of one method alone get others, which no method has."""
+    """Set the colour of each series: its method's. Where a method has several, they get others that no method has."""
     known = colours()
     methods = {each["method"] for each in series}
     first = known.get(next(iter(methods)) or "", PALETTE - 1) if methods else 0

@@ -1,7 +1,8 @@
 """Data to one HTML page that needs no network.
 
-What came from a model or a dataset is in one block of JSON, in which no character can end the block, and the page's scripts
-show it as text only. The Content-Security-Policy allows the page's own scripts, by their hashes, and nothing from anywhere.
+What came from a model or a dataset is in one block of JSON, in which no character can end the block, and the
+page's scripts show it as text only. The Content-Security-Policy allows the page's own scripts, by their hashes,
+and nothing from anywhere.
 """
 
 import base64
@@ -72,7 +73,8 @@ def _application() -> str:
 def _policy(scripts: tuple[str, ...], live: bool) -> str:
     digests = (base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts)
     allowed = " ".join(f"'sha256-{digest}'" for digest in digests)
-    # Styles may be set inline, since the charts set them so; with no image, font or address allowed they can fetch nothing.
+    # Styles may be set inline, since the charts set them so; with no image,
+    # font or address allowed they can fetch nothing.
     connect = "'self'" if live else "'none'"
     return (
         f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; connect-src {connect}; "

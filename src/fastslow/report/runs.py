@@ -30,8 +30,8 @@ BY_KIND = "each kind under its own prompt"
 
 
 def read_run(run: Run, name: str) -> RunData:
-    """What the page shows of one run: of what is far more than a page has room for, a part is made, and `left_out` counts the
-    rest. Raises ConfigError where one of its files is broken.
+    """What the page shows of one run: of what is far more than a page has room for, a part is made, and `left_out`
+    counts the rest. Raises ConfigError where one of its files is broken.
     """
     config = run.config_tree
     task, model, evaluation = (_section(config, name) for name in ("task", "model", "evaluation"))
@@ -94,8 +94,8 @@ def _point(point: reader.Point, usd: object) -> Point:
 
 
 def _training(steps: Sequence[Step]) -> dict[str, list[Number]]:
-    """Columns, one value a step: where the run stood, and every number of its metrics by name. NaN, which is null in the
-    files, is None, and so is a zero which only says that a step had no search or no evaluation.
+    """Columns, one value a step: where the run stood, and every number of its metrics by name. NaN, which is null in
+    the files, is None, and so is a zero which only says that a step had no search or no evaluation.
     """
     found = [(step, seconds) for step, seconds in zip(steps, seconds_at(steps), strict=True) if step.number]
     names: dict[str, None] = {}
@@ -129,8 +129,8 @@ def _is_number(value: object) -> bool:
 def _prompts(
     run: Run, members: Mapping[str, Member], samples: int, left_out: dict[str, int]
 ) -> tuple[Prompts, dict[str, int]]:
-    """`prompts`: every candidate once, parents before children, with what happened to it; `grids`: a table of scores for
-    each cycle; `population`: hashes, best first. A member that had no search (RL alone) becomes a prompt as well.
+    """`prompts`: every candidate once, parents before children, with what happened to it; `grids`: a table of scores
+    for each cycle; `population`: hashes, best first. A member that had no search (RL alone) becomes a prompt as well.
 
     `samples`: bytes that the kept rollouts take at least. What is left out is counted beside `left_out`.
     """
@@ -187,7 +187,9 @@ def _best(run: Run) -> Best | None:
 
 
 def _reflections(run: Run) -> dict[str, list[tuple[str, str]]]:
-    """By hash of the child, what a language model said beside the new text, and what it was asked; {} where none is kept."""
+    """By hash of the child, what a language model said beside the new text, and what it was asked;
+    {} where none is kept.
+    """
     found: dict[str, list[tuple[str, str]]] = {}
     for line in read_lines(run.path / REFLECTIONS):
         child, said, asked = (line.get(name) for name in ("child", "diagnosis", "request"))
@@ -219,8 +221,8 @@ def _texts(member: Member) -> dict[str, str]:
 
 
 def _edits(before: Mapping[str, str], after: Mapping[str, str]) -> dict[str, list[list[object]]]:
-    """By component, each run of lines that changed: where it was, where it is, and where a line has a line to be compared with,
-    what changed within it (null: nothing in common).
+    """By component, each run of lines that changed: where it was, where it is, and where a line has a line to be
+    compared with, what changed within it (null: nothing in common).
     """
     found = {}
     for name, text in after.items():

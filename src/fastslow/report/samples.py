@@ -28,10 +28,11 @@ Row = list[object]
 
 @dataclass
 class Samples:
-    """`rows`: the kept rollouts, oldest first, each of the fields of SAMPLE; `left_out` are those that no page has room for.
+    """`rows`: the kept rollouts, oldest first, each of the fields of SAMPLE;
+    `left_out` are those that no page has room for.
 
-    `texts`: by hash, the components of prompts that are not `known`: no search has the seed prompt of RL alone on record.
-    `size`: bytes that the rows take in the page, about.
+    `texts`: by hash, the components of prompts that are not `known`: no search has the seed prompt of RL alone on
+    record. `size`: bytes that the rows take in the page, about.
     """
 
     known: Collection[str]

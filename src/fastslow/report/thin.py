@@ -1,4 +1,4 @@
-"""Keeps a report under its size: curves, prompts, grids of scores and samples are thinned evenly, and the page says so."""
+"""Keeps a report under its size: curves, prompts, grids of scores and samples are thinned, and the page says so."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
@@ -20,7 +20,9 @@ T = TypeVar("T")
 
 
 def fit(data: PageData, budget: int = BUDGET) -> PageData:
-    """Thin `data` in place until it is within `budget`; a run's `left_out` counts what went, beside what it counts already."""
+    """Thin `data` in place until it is within `budget`; a run's `left_out` counts what went,
+    beside what it counts already.
+    """
     runs = data["runs"]
     _thin_curves(data)
     if _size(data) <= budget:

@@ -1,1 +1,1 @@
-"""`fastslow reproduce`: every table of the README and of docs/results.md from nothing, and what they say of the paper."""
+"""`fastslow reproduce`: all tables of the README and docs/results.md from nothing, and what they say of the paper."""

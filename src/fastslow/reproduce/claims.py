@@ -11,8 +11,8 @@ from fastslow.reproduce.sections import HIGHER
 
 @dataclass(frozen=True)
 class Claim:
-    """`paper` says what the paper reports, "" where the question is ours; `rule` when it held. `columns` are those of its
-    table, between the place and the verdict.
+    """`paper` says what the paper reports, "" where the question is ours; `rule` when it held. `columns` are those of
+    its table, between the place and the verdict.
     """
 
     name: str
@@ -39,10 +39,10 @@ CLAIMS: tuple[Claim, ...] = (
     Claim(
         "Fewer samples",
         "fewer samples than RL alone",
-        "RL's running peak in 3.0 times fewer steps on CodeIO, 1.4 on Math, 3.0 on HoVer-hard; GEPA's own rollouts are not "
-        "counted.",
-        "Sampled rollouts, the search's included, to 95 % of RL alone's own accuracy at the end: FST over RL alone, seed by "
-        "seed, lies below 1.",
+        "RL's running peak in 3.0 times fewer steps on CodeIO, 1.4 on Math, 3.0 on HoVer-hard; GEPA's own "
+        "rollouts are not counted.",
+        "Sampled rollouts, the search's included, to 95 % of RL alone's own accuracy at the end: FST over RL alone, "
+        "seed by seed, lies below 1.",
         ("level", "FST", "RL alone", "FST / RL"),
         lambda results: looks.compared(results, "fst", "rl", looks.fewer_samples, 4),
     ),
@@ -50,16 +50,18 @@ CLAIMS: tuple[Claim, ...] = (
         "Half the rollouts and half the seconds",
         "half the rollouts and seconds (our goal)",
         "",
-        "Sampled rollouts and training seconds to 95 % of the better accuracy at the end: FST over RL alone, seed by seed, "
-        "both lie below 0.5.",
+        "Sampled rollouts and training seconds to 95 % of the better accuracy at the end: FST over RL alone, seed by "
+        "seed, both lie below 0.5.",
         ("level", "rollouts, FST / RL", "seconds, FST / RL"),
         lambda results: looks.compared(results, "fst", "rl", looks.half, 3),
     ),
     Claim(
         "A higher ceiling",
         "a higher ceiling",
-        "Fitted asymptotes of FST and RL: 47.4 and 43.0 % on CodeIO, 49.2 and 46.4 % on Math, 25.0 and 17.3 % on HoVer-hard.",
-        "Accuracy on the test split after training, each under its own prompt: FST less RL alone, seed by seed, lies above 0.",
+        "Fitted asymptotes of FST and RL: 47.4 and 43.0 % on CodeIO, 49.2 and 46.4 % on Math, 25.0 and "
+        "17.3 % on HoVer-hard.",
+        "Accuracy on the test split after training, each under its own prompt: FST less RL alone, seed by "
+        "seed, lies above 0.",
         ("FST", "RL alone", "FST - RL"),
         lambda results: looks.compared(results, "fst", "rl", lambda place: looks.above(place, "fst", "rl"), 3),
     ),
@@ -67,10 +69,10 @@ CLAIMS: tuple[Claim, ...] = (
         "Less drift at matched accuracy",
         "less drift at matched accuracy",
         "KL to the base up to 70 % lower at matched reward.",
-        "KL to the base under the own prompt, where 90 % of the lower one of the two accuracies at the end is first reached: "
-        "FST over RL alone, seed by seed, lies below 1. In nats a token, as in the paper: a mean over tokens is larger where "
-        "answers are short. The next column has the ratio of the sums over a completion, the last one what FST's weights have "
-        "moved there under the seed prompt, each where it was measured.",
+        "KL to the base under the own prompt, where 90 % of the lower one of the two accuracies at the end is first "
+        "reached: FST over RL alone, seed by seed, lies below 1. In nats a token, as in the paper: a mean over tokens "
+        "is larger where answers are short. The next column has the ratio of the sums over a completion, the last one "
+        "what FST's weights have moved there under the seed prompt, each where it was measured.",
         ("level", "FST", "RL alone", "FST / RL", "of completions", "FST, seed prompt"),
         lambda results: looks.compared(results, "fst", "rl", looks.less_drift, 6),
     ),
@@ -78,7 +80,8 @@ CLAIMS: tuple[Claim, ...] = (
         "Plasticity",
         "plasticity",
         "RL on HoVer-hard afterwards: about 0 % from RL on Math, near the base's from FST on Math.",
-        "Accuracy at the end of plain RL on a second task: from FST's weights less from RL's, seed by seed, lies above 0.",
+        "Accuracy at the end of plain RL on a second task: from FST's weights less from RL's, seed by "
+        "seed, lies above 0.",
         ("from FST", "from RL alone", "from the base", "FST - RL"),
         looks.second_task,
     ),
@@ -86,8 +89,8 @@ CLAIMS: tuple[Claim, ...] = (
         "Continual learning",
         "continual learning",
         "One run over HoVer, CodeIO and Physics: in the second stage RL reaches 20.7 %, FST 37.7 %.",
-        "Accuracy on a later task of one uninterrupted run at the end of its phase: FST less RL alone, seed by seed, lies "
-        "above 0.",
+        "Accuracy on a later task of one uninterrupted run at the end of its phase: FST less RL alone, seed by "
+        "seed, lies above 0.",
         ("FST", "RL alone", "FST - RL"),
         looks.stream,
     ),
@@ -95,9 +98,9 @@ CLAIMS: tuple[Claim, ...] = (
         "Both together are better than each alone",
         "weights and prompt together beat each alone",
         "HoVer-hard: base 2.0, weights only 11.6, prompt only 10.6, both 21.2 %; CodeIO: 25.1, 34.5, 43.3 %.",
-        "Accuracy on the test split: both less the weights alone, and both less the prompt alone, seed by seed, lie above 0. "
-        "Weights alone: under the seed prompt. Prompt alone: under the base weights; on the real model that is GEPA alone "
-        "from the same seed.",
+        "Accuracy on the test split: both less the weights alone, and both less the prompt alone, seed by seed, lie "
+        "above 0. Weights alone: under the seed prompt. Prompt alone: under the base weights; on the real model that "
+        "is GEPA alone from the same seed.",
         ("both", "weights alone", "prompt alone", "both - weights", "both - prompt"),
         lambda results: looks.compared(results, "fst", "prompt", looks.decomposed, 5),
     ),
@@ -114,8 +117,8 @@ CLAIMS: tuple[Claim, ...] = (
         "Better than prompt evolution alone",
         "better than prompt evolution alone",
         "As before: both 21.2 against prompt only 10.6 % on HoVer-hard.",
-        "Accuracy on the test split: FST less GEPA alone, seed by seed, lies above 0. In the lab GEPA alone stops at fewer "
-        "rollouts; on the real model all arms have the same.",
+        "Accuracy on the test split: FST less GEPA alone, seed by seed, lies above 0. In the lab GEPA alone stops at "
+        "fewer rollouts; on the real model all arms have the same.",
         ("FST", "GEPA alone", "FST - GEPA"),
         lambda results: looks.compared(results, "fst", "prompt", lambda place: looks.above(place, "fst", "prompt"), 3),
     ),
@@ -133,15 +136,16 @@ CLAIMS: tuple[Claim, ...] = (
         "Distillation",
         "distillation: above prompts alone, below FST",
         "FST-distill beats prompt-only, and stays below FST.",
-        "Accuracy after training (in the lab on validation problems, otherwise on the test split), the distilled weights under "
-        "the seed prompt: the first column less the second, seed by seed, lies above 0.",
+        "Accuracy after training (in the lab on validation problems, otherwise on the test split), the distilled "
+        "weights under the seed prompt: the first column less the second, seed by seed, lies above 0.",
         ("the higher one", "the lower one", "difference"),
         looks.distilled,
     ),
     Claim(
         "Ablations",
         "ablations: K, baseline, recipe",
-        "CodeIO at step 500: K = 8 42.84, K = 1 41.10; problem baseline 40.65, prompt baseline 39.30; full recipe 39.85 %.",
+        "CodeIO at step 500: K = 8 42.84, K = 1 41.10; problem baseline 40.65, prompt baseline 39.30; "
+        "full recipe 39.85 %.",
         "Accuracy at the end: the first less the second, seed by seed, lies above 0.",
         ("the first", "the second", "difference"),
         looks.ablations,
@@ -158,8 +162,9 @@ CLAIMS: tuple[Claim, ...] = (
         "FST against other orders and options",
         "above other orders and options (not in the paper)",
         "",
-        "Accuracy after training, at about the same sampled rollouts (in the lab on validation problems, otherwise on the test "
-        "split): FST less the other one, seed by seed, lies above 0. Where it did not hold, the other is as good or better.",
+        "Accuracy after training, at about the same sampled rollouts (in the lab on validation problems, otherwise "
+        "on the test split): FST less the other one, seed by seed, lies above 0. Where it did not hold, the other is "
+        "as good or better.",
         ("FST", "the other one", "FST - other"),
         looks.orders,
     ),
@@ -167,9 +172,10 @@ CLAIMS: tuple[Claim, ...] = (
         "The lower of two learning rates",
         "the lower learning rate is better (not in the paper)",
         "",
-        f"The search could not tell {HIGHER} from the lower rate that is taken. Accuracy on the test split at the lower rate "
-        f"less that at {HIGHER}, seed by seed, lies above 0. The rule that takes the lower one was made after the results on "
-        "json were seen; those of the other tasks were not there yet, but for tool_protocol at the higher rate.",
+        f"The search could not tell {HIGHER} from the lower rate that is taken. Accuracy on the test split at the "
+        f"lower rate less that at {HIGHER}, seed by seed, lies above 0. The rule that takes the lower one was made "
+        "after the results on json were seen; those of the other tasks were not there yet, but for tool_protocol "
+        "at the higher rate.",
         ("lower rate", HIGHER, "lower - higher"),
         looks.learning_rates,
     ),

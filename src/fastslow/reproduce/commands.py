@@ -1,4 +1,4 @@
-"""`fastslow reproduce`: runs what is missing, section after section, then writes every table and what it says of the paper."""
+"""`fastslow reproduce`: runs what is missing, section by section, then writes the tables and the verdicts on claims."""
 
 import argparse
 import re
@@ -58,8 +58,9 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def reproduce(sections: "Sequence[Section]", plan: "Plan", *, report_only: bool = False, strict: bool = False) -> int:
-    """Run what is missing of the sections, or only write their pages; then the page about the paper's claims. What cannot be
-    run here is skipped with a word, unless nothing of it is missing; `strict`: it is an error before anything runs.
+    """Run what is missing of the sections, or only write their pages; then the page about the paper's
+    claims. What cannot be run here is skipped with a word, unless nothing of it is missing; `strict`: it is
+    an error before anything runs.
 
     Raises: ConfigError as said; FastslowError when runs failed.
     """
@@ -128,10 +129,11 @@ def lines_of(section: "Section", plan: "Plan") -> dict[str, "Line"]:
 
 
 def time_left(section: "Section", plan: "Plan", lines: "dict[str, Line]") -> tuple[float, bool]:
-    """Seconds for the runs that are missing, side by side; and whether none has been recorded that they are estimated by.
+    """Seconds for the runs that are missing, side by side;
+    and whether none has been recorded that they are estimated by.
 
-    A run takes the median of those that differ from it in the seed alone, or else of all in the section: training seconds and
-    those of its evaluations. What is measured on the test split afterwards is not recorded.
+    A run takes the median of those that differ from it in the seed alone, or else of all in the section: training
+    seconds and those of its evaluations. What is measured on the test split afterwards is not recorded.
     """
     import statistics
 

@@ -27,9 +27,9 @@ UNTESTABLE, FEW, NOT_RUN = "could not be tested here", "too few seeds", "not run
 
 @dataclass(frozen=True)
 class Place:
-    """A task of the lab or of the real model. `runs`: learning curves by arm and seed; `planned`: arms that are run there;
-    `tested`: accuracy on the test split by arm and seed, of `both`, the trained weights under their own prompt, `weights`
-    alone under the seed prompt, and the best `prompt` alone under the base weights.
+    """A task of the lab or of the real model. `runs`: learning curves by arm and seed; `planned`: arms that are run
+    there; `tested`: accuracy on the test split by arm and seed, of `both`, the trained weights under their own prompt,
+    `weights` alone under the seed prompt, and the best `prompt` alone under the base weights.
     """
 
     world: str
@@ -76,8 +76,8 @@ def pairs(first: Mapping[int, T], second: Mapping[int, T]) -> list[tuple[T, T]]:
 def judged(effect: Summary, *, above: float | None = None, below: float | None = None) -> str:
     """The verdict on an effect that a claim says lies above a bound, or below one.
 
-    Held: the whole bracket of the median over seeds does. Did not hold: the whole bracket lies on the other side or at the
-    bound. Undecided: the bracket is on both sides.
+    Held: the whole bracket of the median over seeds does. Did not hold: the whole bracket lies on the other side or at
+    the bound. Undecided: the bracket is on both sides.
     """
     if effect.count < LEAST_SEEDS:
         return FEW
@@ -129,7 +129,7 @@ def places(results: Path) -> list[Place]:
 
 
 def at_both_rates(results: Path) -> list[tuple[Place, Place]]:
-    """The real model's tasks that were run at the higher learning rate as well: at the one that is taken, and at that one."""
+    """The real model's tasks that were run at the higher learning rate as well: at the rate taken, and at that one."""
     return [
         (_real_place(task, results, tuple(arms)), _real_place(f"{task}_{HIGHER}", results, tuple(arms)))
         for task, arms in AT_HIGHER.items()

@@ -1,5 +1,5 @@
-"""What the stored results say of each claim, place by place: one function a claim, which gives a finding for every place where
-its runs are planned, run or not.
+"""What the stored results say of each claim, place by place: one function a claim, which gives a finding for every
+place where its runs are planned, run or not.
 """
 
 import math
@@ -34,8 +34,8 @@ from fastslow.reproduce.evidence import (
 )
 
 SHARE, MATCHED, MOVED = 0.95, 0.9, 0.1
-"""Of an accuracy at the end: the level that methods are timed to, and the one that drift is compared at; and the accuracy at
-which a zero floor is left.
+"""Of an accuracy at the end: the level that methods are timed to, and the one that drift is compared at;
+and the accuracy at which a zero floor is left.
 """
 ZERO_FLOORS = ("json", "letter_counting", "tool_protocol")
 """Tasks of the real model that are planned as such."""
@@ -144,7 +144,8 @@ def _whole_answers(reaching: Sequence[tuple[Reached, Reached]]) -> list[float]:
     return [one / two for one, two in found if one is not None and two]
 
 
-# -- what is in the weights, and what only a prompt can find -------------------------------------------------------------
+# -- what is in the weights, and what only a prompt can find
+# -------------------------------------------------------------
 
 
 def decomposed(place: Place) -> Finding:
@@ -251,7 +252,8 @@ def _end(line: Line) -> float:
     return final_accuracy(line["curve"])
 
 
-# -- distillation, ablations, and what goes beyond the paper -------------------------------------------------------------
+# -- distillation, ablations, and what goes beyond the paper
+# -------------------------------------------------------------
 
 
 def distilled(results: Path) -> list[Finding]:

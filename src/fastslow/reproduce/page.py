@@ -47,20 +47,20 @@ READ_SO = {
 }
 """What must be known of a task's results to read them."""
 QUICK = (
-    "**This is a quick run**: small runs of few seeds, which show that everything runs from beginning to end. Its numbers and "
-    "verdicts mean nothing."
+    "**This is a quick run**: small runs of few seeds, which show that everything runs from beginning to end. Its "
+    "numbers and verdicts mean nothing."
 )
 SCALE = (
-    "The paper's own domains (HoVer-hard, CodeIO, Physics, Math, the star graph of 500 nodes) with models of 4 and 8 billion "
-    "parameters: what is measured here runs on CPU cores. [Recipes](recipes.md) has a config for each.",
-    "A reflection LM as strong as gpt-5.2: here the lesson proposer adds the verifier's most frequent lesson, or the policy "
-    "itself reflects.",
+    "The paper's own domains (HoVer-hard, CodeIO, Physics, Math, the star graph of 500 nodes) with models of 4 and 8 "
+    "billion parameters: what is measured here runs on CPU cores. [Recipes](recipes.md) has a config for each.",
+    "A reflection LM as strong as gpt-5.2: here the lesson proposer adds the verifier's most frequent lesson, or the "
+    "policy itself reflects.",
     "The cost of a run in H100-hours and dollars.",
 )
 
 
 def write_pages(plan: "Plan") -> list[Path]:
-    """Write the page of what is there, and for the published results the README's table; the files that were written."""
+    """Write the page of what is there, and for the published results the README's table; the files written."""
     published = plan.results == PUBLISHED and PAGE.parent.is_dir()
     page = PAGE if published else plan.results / "results.md"
     wanted = {page: results_page(plan.results, page, quick=plan.quick)}
@@ -84,8 +84,9 @@ def results_page(results: Path, page: Path, *, quick: bool = False) -> str:
         "<!-- Written by `fastslow reproduce` from the stored results: run it, do not change this page. -->",
         "",
         *([QUICK, ""] if quick else []),
-        "Each claim of the paper (arXiv 2605.12484) stands beside what was found here, in the lab and on a real model, task by "
-        f"task. The lab is [a small world](lab.md) with a model of 1.8 M parameters. The real model is {MODEL_ID} with LoRA.",
+        "Each claim of the paper (arXiv 2605.12484) stands beside what was found here, in the lab and on a real model, "
+        "task by task. The lab is [a small world](lab.md) with a model of 1.8 M parameters. The real model is "
+        f"{MODEL_ID} with LoRA.",
         "",
         *_rules(seeds),
         *(line for place in shown for line in ([f"{place}: {READ_SO[place]}", ""] if place in READ_SO else [])),
@@ -126,10 +127,11 @@ def with_claims(readme: str, results: Path) -> str:
 def _rules(seeds: Sequence[int]) -> list[str]:
     note = fill(median_note(seeds), COLUMNS - 2)
     return [
-        f"A verdict is computed: two methods are compared seed by seed, and the median of that has brackets. **{HELD}**: the "
-        f"whole bracket is on the claim's side. **{NOT_HELD}**: the whole bracket is on the other side, or there is no "
-        f"difference. **{UNDECIDED}**: the bracket is on both sides. **{UNTESTABLE}**: the runs cannot say. Fewer than "
-        f"{LEAST_SEEDS} seeds have no verdict, and **{NOT_RUN}** is what it says. Numbers are medians over seeds.",
+        "A verdict is computed: two methods are compared seed by seed, and the median of that has brackets. "
+        f"**{HELD}**: the whole bracket is on the claim's side. **{NOT_HELD}**: the whole bracket is on the other "
+        f"side, or there is no difference. **{UNDECIDED}**: the bracket is on both sides. **{UNTESTABLE}**: the runs "
+        f"cannot say. Fewer than {LEAST_SEEDS} seeds have no verdict, and **{NOT_RUN}** is what it says. Numbers are "
+        "medians over seeds.",
         "",
         note,
         "",

@@ -1,7 +1,8 @@
-"""What `fastslow reproduce` rebuilds: a plain list of sections, each with its runs, where its results lie and how it is run.
+"""What `fastslow reproduce` rebuilds: a plain list of sections, each with its runs,
+where its results lie and how it is run.
 
-The lab's sections are those of `lab/reproduce.py`. The real model's are `fastslow experiment tune` and `arms` over the configs
-in experiments/real_model, at the learning rates that its tune chose.
+The lab's sections are those of `lab/reproduce.py`. The real model's are `fastslow experiment tune` and `arms` over the
+configs in experiments/real_model, at the learning rates that its tune chose.
 """
 
 import subprocess
@@ -44,7 +45,7 @@ TASKS: Mapping[str, Mapping[str, int]] = {
 }
 """The real model's tasks: how many seeds each arm has."""
 SHORT_REFLECTIONS = "fst-policy:fast.proposer.max_tokens=256"
-"""Prompts here have a line or two. A model of this size may go on to the default of 4096 tokens, which takes minutes."""
+"""Prompts here have a line or two. A model this small may go on to the default of 4096 tokens, which takes minutes."""
 HIGHER = "2e-4"
 """The rate with the highest median of the search, which cannot be told from the lower one that is taken."""
 AT_HIGHER: Mapping[str, Mapping[str, int]] = {
@@ -87,9 +88,10 @@ class Plan:
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the whole. `runs` are the names of its runs, `file` has their lines, `run` runs what is missing and writes the
-    page, `report` only writes the page. `after` is the section that must have ended before. `run_s` is how long a run takes
-    where none has a line yet, `quick_s` a quick one: seconds on one core. `only_published`: it has no quick form.
+    """A part of the whole. `runs` are the names of its runs, `file` has their lines, `run` runs what is missing
+    and writes the page, `report` only writes the page. `after` is the section that must have ended before. `run_s`
+    is how long a run takes where none has a line yet, `quick_s` a quick one: seconds on one core.
+    `only_published`: it has no quick form.
     """
 
     name: str
@@ -107,7 +109,7 @@ class Section:
 
 
 def sections() -> tuple[Section, ...]:
-    """All of them, in the order in which they are run: what learning rates are chosen by comes before what uses them."""
+    """All of them, in the order of running: what learning rates are chosen by comes before what uses them."""
     return (
         _lab(TUNE, "the lab: the search over learning rates", 2, 40),
         _lab("compare", "the lab: FST, RL alone and GEPA alone on five tasks; plasticity", 5, 45),

@@ -1,7 +1,7 @@
 """Episodes that agents play: their calls are gathered, and each wave samples all that wait in one call of the engine.
 
-A wave begins when every agent waits for the policy or has ended, so that what is sampled together does not depend on which
-request came first. Each call is a turn. Its seed comes from its episode's, and from its context.
+A wave begins when every agent waits for the policy or has ended, so that what is sampled together does not depend on
+which request came first. Each call is a turn. Its seed comes from its episode's, and from its context.
 """
 
 import threading
@@ -227,8 +227,8 @@ class AgentWaves:
         player.left_s = self.settings.step_timeout_s
 
     def _seeds(self, player: Player, place: Place, n: int, admitted: Sequence[Call]) -> tuple[int, ...]:
-        """One seed a choice, from the context and how often the episode has asked it before: two requests that come in another
-        order draw the same completions.
+        """One seed a choice, from the context and how often the episode has asked it before: two requests that come in
+        another order draw the same completions.
         """
         context = place.context
         before = sum(turn.context_tokens == context for turn in player.live.turns)

@@ -10,7 +10,8 @@ from fastslow.types import Completion, FinishReason
 def cut(
     chat: Chat, context: tuple[int, ...], completion: Completion, request: ChatRequest
 ) -> tuple[Completion, str | None, Finish]:
-    """What the client's own limit and its stop texts leave of a completion; the text before a stop text, None without one.
+    """What the client's own limit and its stop texts leave of a completion; the text before a stop text,
+    None without one.
 
     What is left is what the policy would have written had it been stopped there: tokens are only ever cut from the end.
     """

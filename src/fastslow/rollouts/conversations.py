@@ -1,7 +1,7 @@
 """Which earlier turn of its episode an agent's call goes on from, and the tokens that it is sampled after.
 
-An agent sends whole conversations. What the policy said in them is recognised, so that its own tokens stand in the context and
-not another rendering of its words.
+An agent sends whole conversations. What the policy said in them is recognised, so that its own tokens stand in the
+context and not another rendering of its words.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from fastslow.types import Completion, Message, Tool, Turn
 
 @dataclass(frozen=True)
 class Place:
-    """Where a call stands. `parent`: index of the turn that it goes on from, -1 where there is none; `said`: what is new."""
+    """Where a call stands. `parent`: index of the turn it goes on from, -1 without; `said`: what is new."""
 
     parent: int
     said: tuple[Message, ...]
@@ -53,7 +53,8 @@ class Conversations:
         if not found:
             if self._known:
                 return -1, request.messages
-            # As of every episode: the system text, which is the prompt, is left out, and so is the problem's own question.
+            # As of every episode: the system text, which is the prompt, is left out,
+            # and so is the problem's own question.
             shown = tuple(message for message in request.messages if message["role"] != "system")
             return -1, () if same_messages(request.messages, self.opening) else shown
         index = max(found, key=lambda i: (len(self._known[i].seen), i))
@@ -84,8 +85,8 @@ class Conversations:
 
 
 def in_an_order_of_their_own(turns: Sequence[Turn], opening: tuple[Message, ...]) -> list[Turn]:
-    """Turns of calls that overlapped, in an order that does not depend on which came first: how far on in its conversation
-    each is, then its tokens. A turn stays behind the one that it goes on from.
+    """Turns of calls that overlapped, in an order that does not depend on which came first: how far on in its
+    conversation each is, then its tokens. A turn stays behind the one that it goes on from.
     """
     parents = [index - 1 if turn.follows is None else turn.follows for index, turn in enumerate(turns)]
     depths: list[int] = []

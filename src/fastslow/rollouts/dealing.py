@@ -11,12 +11,12 @@ T = TypeVar("T")
 
 
 def dealt(population: Sequence[T], each: int, first: int, problems: int, seed: int) -> list[list[T]]:
-    """The members that each of `problems` sees, in the order of the population; `first` is the number of the first problem,
-    counted over the run.
+    """The members that each of `problems` sees, in the order of the population;
+    `first` is the number of the first problem, counted over the run.
 
-    Members are dealt in turn, so that no two of them are ever dealt a different number of times by more than one over all
-    problems so far. The turn has a new order after every lcm(K, `each`) deals, where all stand level: who meets whom changes.
-    From seed and number alone, so that nothing needs saving.
+    Members are dealt in turn, so that no two of them are ever dealt a different number of times by more than one over
+    all problems so far. The turn has a new order after every lcm(K, `each`) deals, where all stand level: who meets
+    whom changes. From seed and number alone, so that nothing needs saving.
     Raises: ValueError where `each` is not 1 to K.
     """
     size = len(population)

@@ -1,12 +1,12 @@
 """From problems and prompts to rollouts: render, sample in waves, score in one batch.
 
-A task of one turn is one wave: one `engine.sample` call, one `task.score_batch` call. Episodes of several turns are played
-beside it (`waves.py`, and `agents.py` where an agent calls): each further wave samples the next turn of every live episode in
-one call.
+A task of one turn is one wave: one `engine.sample` call, one `task.score_batch` call. Episodes of several turns are
+played beside it (`waves.py`, and `agents.py` where an agent calls): each further wave samples the next turn of every
+live episode in one call.
 
 Two things are never mixed. A wrong, empty or cut-off completion is the model's doing and scores what the task says, 0
-where it was cut off, whichever limit it was. A scorer or an environment that breaks is not the model's doing: the rollout
-is masked and counted. So is one whose context is too long from the start.
+where it was cut off, whichever limit it was. A scorer or an environment that breaks is not the model's doing: the
+rollout is masked and counted. So is one whose context is too long from the start.
 """
 
 from collections.abc import Iterator, Sequence

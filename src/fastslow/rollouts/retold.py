@@ -30,8 +30,8 @@ class Retold:
     def contexts(self, rollout: Rollout) -> list[tuple[int, ...]]:
         """The context of each of a rollout's turns: the same but for the opening.
 
-        Raises: InfrastructureError where the environment does not start, and for a turn of a conversation that does not begin
-        with the opening: where the prompt stands in it is not known.
+        Raises: InfrastructureError where the environment does not start, and for a turn of a conversation that does not
+        begin with the opening: where the prompt stands in it is not known.
         """
         if not rollout.turns:
             return []
@@ -41,9 +41,9 @@ class Retold:
             before = index - 1 if turn.follows is None else turn.follows
             if before < 0:
                 raise InfrastructureError(
-                    f"problem {rollout.problem_id!r}: turn {index + 1} begins a conversation of its own, and what another "
-                    "prompt would make of it is not known: method: distill and slow.gradient_context: bare take agents that "
-                    "keep to one conversation"
+                    f"problem {rollout.problem_id!r}: turn {index + 1} begins a conversation of its own, and what "
+                    "another prompt would make of it is not known: method: distill and slow.gradient_context: bare "
+                    "take agents that keep to one conversation"
                 )
             last, conversation = rollout.turns[before], [*conversations[before], *turn.messages]
             if turn.continues(last):
@@ -64,7 +64,8 @@ class Retold:
                 side_by_side([episode.close], self.episodes.step_timeout_s, 1)
                 if started.failure is not None:
                     raise InfrastructureError(
-                        f"the environment of problem {problem_id!r} did not start under another prompt: {started.failure}"
+                        f"the environment of problem {problem_id!r} did not start under another prompt: "
+                        f"{started.failure}"
                     )
                 tools = episode.tools
                 self._openings[problem_id] = (started.value, tools, self.chat.encode(started.value, tools))

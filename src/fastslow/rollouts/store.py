@@ -1,8 +1,8 @@
 """The rollout store: what one side has sampled, the other need not sample again.
 
-GEPA's evaluations serve the slots of RL's groups (arXiv 2605.12484, appendix F). RL's rollouts serve GEPA's scores of the
-prompts that survive, which goes beyond the paper. Both within a limit on staleness, counted in policy versions: a reused
-rollout keeps its sampler's log-probabilities, so the ratio in the loss is truly off-policy.
+GEPA's evaluations serve the slots of RL's groups (arXiv 2605.12484, appendix F). RL's rollouts serve GEPA's scores of
+the prompts that survive, which goes beyond the paper. Both within a limit on staleness, counted in policy versions: a
+reused rollout keeps its sampler's log-probabilities, so the ratio in the loss is truly off-policy.
 
 Deviation from the paper: the cache is not cleared at a new cycle, it forgets by age.
 """

@@ -1,8 +1,8 @@
 """Episodes of several turns, played in waves: each wave samples the next turn of every live episode in one call.
 
-What was sampled is never rendered again. The context of a turn is the last context, the tokens that were sampled after it,
-and the tokens of what the environment said (`slow/chat.py`). An episode's seed gives the seeds of its turns, so that what it
-samples depends on nothing that happens to others.
+What was sampled is never rendered again. The context of a turn is the last context, the tokens that were sampled after
+it, and the tokens of what the environment said (`slow/chat.py`). An episode's seed gives the seeds of its turns, so
+that what it samples depends on nothing that happens to others.
 """
 
 import logging
@@ -106,8 +106,8 @@ class Live:
 class Waves:
     """Some episodes, from their start to their scores. Use it as a context manager: it closes what was opened.
 
-    `mask_beyond`: an episode whose first context leaves no room for a turn within so many positions is masked; None: the
-    engine raises TooLongError. `limit`: positions that later turns may take; None: not known.
+    `mask_beyond`: an episode whose first context leaves no room for a turn within so many positions is masked; None:
+    the engine raises TooLongError. `limit`: positions that later turns may take; None: not known.
     """
 
     def __init__(
@@ -197,7 +197,9 @@ class Waves:
             release([live.turns[-1].tokens for live in lives if live.turns])
 
     def _go_on(self, live: Live) -> None:
-        """The context of an episode's next turn; or its end, where the environment has said nothing or a limit is reached."""
+        """The context of an episode's next turn; or its end,
+        where the environment has said nothing or a limit is reached.
+        """
         sampled = sum(len(turn.completion.tokens) for turn in live.turns)
         budget = self.settings.max_tokens
         if not live.said:

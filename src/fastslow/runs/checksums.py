@@ -13,7 +13,7 @@ SUMS = "SHA256SUMS"
 RESUME = "resume"
 WEIGHTS = (".safetensors", ".bin")
 READ = (*WEIGHTS, ".json", ".jsonl")
-"""What loading reads: such a file that is not in the list is not what was written; a note of somebody's may lie there."""
+"""What loading reads: such a file not in the list is not what was written; a note of somebody's may lie there."""
 
 
 def write_sums(directory: Path) -> None:
@@ -45,8 +45,8 @@ def changed_files(directory: Path, *, weights: bool = False) -> list[str]:
 
 
 def torn_weights(directory: Path, *, needed: bool) -> list[str]:
-    """Which weights are no whole files, in words, also where there are no checksums. `needed`: there must be some, as there
-    need not of an engine that keeps them elsewhere.
+    """Which weights are no whole files, in words, also where there are no checksums. `needed`: there must be some, as
+    there need not of an engine that keeps them elsewhere.
     """
     files = sorted(path for path in directory.iterdir() if path.suffix in WEIGHTS)
     if needed and not files:

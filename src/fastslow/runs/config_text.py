@@ -8,7 +8,10 @@ from fastslow.config.yaml_text import write_yaml
 from fastslow.given import resume_line
 
 PACKAGES = ("fastslow", "torch", "transformers", "peft", "gepa", "numpy")
-OBJECTS = "# Names such as <object: NAME> stand for Python objects, which no file holds. Resume the run from Python, with them:"
+OBJECTS = (
+    "# Names such as <object: NAME> stand for Python objects, which no file holds. Resume the run from Python, "
+    "with them:"
+)
 
 
 def config_text(config: Config) -> str:

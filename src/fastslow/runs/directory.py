@@ -70,8 +70,8 @@ class RunDirectory:
             )
         if (self.path / CONFIG).exists():
             raise ConfigError(
-                f"output: {str(self.path)!r} already holds a run: choose another directory, delete it, or go on with it: "
-                f"fastslow train --resume {self.path}"
+                f"output: {str(self.path)!r} already holds a run: choose another directory, delete it, or go on with "
+                f"it: fastslow train --resume {self.path}"
             )
 
     def create(self, config: Config) -> None:
@@ -95,14 +95,14 @@ class RunDirectory:
         forbidden = [key for key in changed if not _may_change(key) and key != "output"]
         if forbidden:
             raise ResumeError(
-                f"{str(self.path)!r} was started with another {', '.join(forbidden)}: a resumed run keeps its options; only "
-                f"{', '.join(RESUMABLE_KEYS)} and the sections tinker and tracking may change"
+                f"{str(self.path)!r} was started with another {', '.join(forbidden)}: a resumed run keeps its options; "
+                f"only {', '.join(RESUMABLE_KEYS)} and the sections tinker and tracking may change"
             )
         if "steps" in changed and config.slow.schedule != "constant" and config.slow.schedule_steps is None:
             raise ResumeError(
                 f"steps: {config.steps} instead of {before.steps} would bend the learning rate of slow.schedule: "
-                f"{config.slow.schedule}, whose length is the run's: resume with {before.steps}; a run that may grow is "
-                "started with slow.schedule_steps"
+                f"{config.slow.schedule}, whose length is the run's: resume with {before.steps}; a run that may grow "
+                "is started with slow.schedule_steps"
             )
         self._take_lock()
         self._set_way_on(config)
@@ -126,8 +126,8 @@ class RunDirectory:
             self._lock = (self.path / ".lock").open("w", encoding="utf-8")
         except OSError as error:
             raise ResumeError(
-                f"{str(self.path / '.lock')!r} cannot be opened: {error.strerror}. It is an empty file that says who writes: "
-                "move away what lies there, and make the run a place that this user can write to"
+                f"{str(self.path / '.lock')!r} cannot be opened: {error.strerror}. It is an empty file that says who "
+                "writes: move away what lies there, and make the run a place that this user can write to"
             ) from error
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -164,7 +164,7 @@ class RunDirectory:
         return records
 
     def append_reflections(self, cycle: int, reflections: Sequence[Reflection]) -> None:
-        """One line of reflections.jsonl for every question that a cycle asked of a language model; no file without any."""
+        """A line of reflections.jsonl for each question that a cycle asked of a language model; no file without any."""
         if reflections:
             self._append(REFLECTIONS, [reflection_line(cycle, each) for each in reflections])
 
@@ -176,7 +176,7 @@ class RunDirectory:
         scores: Mapping[str, Mapping[str, float]],
         by_kind: Mapping[str, str] | None = None,
     ) -> None:
-        """population.json: the current K prompts, best first; `by_kind`: the hash of the best for each kind of problems."""
+        """population.json: the current K prompts, best first; `by_kind`: the hash of each kind's best."""
         members = [{"hash": p.hash, "components": p.as_dict(), "mean": _mean(scores.get(p.hash, {}))} for p in prompts]
         record: dict[str, Any] = {"cycle": cycle, "step": step, "population": members}
         if by_kind:
@@ -318,8 +318,8 @@ def resumed_config(run: Path, overrides: Sequence[str] = ()) -> Config:
             # A key that was pasted into api_key_env, or stands in an address, is not repeated.
             named = key if key.endswith(("_env", "_url")) else override
             raise ConfigError(
-                f"--set {shown(named)}: a resumed run keeps its options; only {', '.join(RESUMABLE_KEYS)} and the sections "
-                "tinker and tracking may change"
+                f"--set {shown(named)}: a resumed run keeps its options; only {', '.join(RESUMABLE_KEYS)} and the "
+                "sections tinker and tracking may change"
             )
     return with_overrides(config, overrides)
 

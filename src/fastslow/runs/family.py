@@ -24,8 +24,8 @@ class Event:
 
 @dataclass
 class Member:
-    """One prompt. `parent` is its hash, None where the prompt came from no other; `cycle`, `reason` and `feedback` are those
-    that led to it; `mean` and `scores` (by problem) are its last. `accepted` is whether it ever was.
+    """One prompt. `parent` is its hash, None where the prompt came from no other; `cycle`, `reason` and `feedback` are
+    those that led to it; `mean` and `scores` (by problem) are its last. `accepted` is whether it ever was.
 
     `before` are the components of the parent that it is shown under.
     """
@@ -102,7 +102,7 @@ def populations(candidates: Iterable[CandidateLine]) -> dict[int, list[str]]:
 
 
 def difference(before: Sequence[str], after: Sequence[str]) -> list[tuple[str, str]]:
-    """All lines in the order of the text, each with its sign: "-" for one that went, "+" for one that came, " " otherwise."""
+    """All lines in the order of the text, each with its sign: "-" for one gone, "+" for one new, " " otherwise."""
     found: list[tuple[str, str]] = []
     done = 0
     for edit in edits(before, after):
@@ -129,8 +129,8 @@ def edits(before: Sequence[str], after: Sequence[str]) -> list[Edit]:
 
 
 def word_edits(before: str, after: str) -> list[Edit] | None:
-    """What changed within a line that was rewritten, by characters (code points), whole words at a time; None where the two
-    have no word in common.
+    """What changed within a line that was rewritten, by characters (code points), whole words at a time;
+    None where the two have no word in common.
     """
     words, others = ([word for word in re.split(r"(\s+)", line) if word] for line in (before, after))
     if not {word for word in words if word.strip()} & set(others):

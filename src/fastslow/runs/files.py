@@ -85,10 +85,11 @@ class TurnLine(TypedDict):
 
 
 class SampleLine(TypedDict, total=False):
-    """One line of rollouts/step_N.jsonl; older runs lack some of it. What follows `end` is of episodes of several turns.
+    """One line of rollouts/step_N.jsonl; older runs lack some of it.
+    What follows `end` is of episodes of several turns.
 
-    `question` are the problem's messages, `reference` the right answer where the task tells one, `components` the prompt's
-    texts. `said` are the environment's last words; `text` is the policy's last turn.
+    `question` are the problem's messages, `reference` the right answer where the task tells one, `components` the
+    prompt's texts. `said` are the environment's last words; `text` is the policy's last turn.
     """
 
     problem: str

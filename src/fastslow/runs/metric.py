@@ -1,4 +1,4 @@
-"""What a metric is: a name, its unit and meaning, where it comes from, and how its values merge. `metrics.py` has them all."""
+"""What a metric is: a name, its unit and meaning, where it comes from, and how values merge. See `metrics.py`."""
 
 import re
 from dataclasses import dataclass
@@ -32,8 +32,8 @@ class Start(Enum):
 class Metric:
     """One metric. Its name may have places: `<task>` stands for the name of a task, `@k` for the completions a problem.
 
-    `meaning` is one line of a table; `more` are further sentences. `merge` says what several steps make together, `start`
-    what a step begins with.
+    `meaning` is one line of a table; `more` are further sentences. `merge` says what several steps make together,
+    `start` what a step begins with.
     """
 
     name: str

@@ -67,7 +67,8 @@ SAMPLED_TOKENS = Metric(
     "rollouts/sampled_tokens", "tokens a step", "completion tokens of the sampled rollouts", merge=Merge.SUM
 )
 FAILED = Metric(
-    "rollouts/failed", COUNT_A_STEP, "rollouts of the step's groups that are masked: they are in no mean", merge=Merge.SUM,
+    "rollouts/failed", COUNT_A_STEP, "rollouts of the step's groups that are masked: they are in no mean",
+    merge=Merge.SUM,
     more="They could not be scored, or their context was too long.",
 )  # fmt: skip
 CUT_OFF_FRACTION = Metric(
@@ -79,23 +80,28 @@ COMPLETION_TOKENS = Metric(
 )
 
 EPISODE_TURNS = Metric(
-    "episodes/turns", "turns, mean", "completions of an episode; of tasks of several turns, as all of these", merge=Merge.MEAN,
+    "episodes/turns", "turns, mean", "completions of an episode; of tasks of several turns, as all of these",
+    merge=Merge.MEAN,
 )  # fmt: skip
 TOOL_CALLS = Metric("episodes/tool_calls", "calls, mean", "calls of tools that an episode made", merge=Merge.MEAN)
 TOOL_ERRORS = Metric(
-    "episodes/tool_errors", "calls, mean", "calls of an episode that a tool answered with an error, unreadable ones included",
+    "episodes/tool_errors", "calls, mean",
+    "calls of an episode that a tool answered with an error, unreadable ones included",
     merge=Merge.MEAN,
 )  # fmt: skip
 FORKS = Metric(
-    "episodes/forks", "turns a step", "turns whose context the chat template renders in another way than it was sampled",
+    "episodes/forks", "turns a step",
+    "turns whose context the chat template renders in another way than it was sampled",
     merge=Merge.SUM, more="Such a turn has a context of its own, and shares no more than its beginning.",
 )  # fmt: skip
 EPISODE_COMPUTED = Metric(
-    "episodes/computed_tokens", "tokens a step", "tokens that sampling put through the model for the step's new episodes",
+    "episodes/computed_tokens", "tokens a step",
+    "tokens that sampling put through the model for the step's new episodes",
     merge=Merge.SUM, more="Of samplers that count them: the forest sampler does.",
 )  # fmt: skip
 EPISODE_KEPT = Metric(
-    "episodes/kept_tokens", "tokens a step", "tokens of their contexts that were kept from the turn before, not computed",
+    "episodes/kept_tokens", "tokens a step",
+    "tokens of their contexts that were kept from the turn before, not computed",
     merge=Merge.SUM, more="See [episodes.md](episodes.md#what-it-costs).",
 )  # fmt: skip
 CUT_OFF_TURN_TOKENS = Metric(
@@ -112,11 +118,13 @@ CUT_OFF_CONTEXT = Metric(
     "episodes/cut_off_context", COUNT_A_STEP, "episodes that no longer fitted into the model's context", merge=Merge.SUM
 )
 ENVIRONMENT_FAILED = Metric(
-    "episodes/environment_failed", COUNT_A_STEP, "episodes whose environment raised, or gave what it must not; they are masked",
+    "episodes/environment_failed", COUNT_A_STEP,
+    "episodes whose environment raised, or gave what it must not; they are masked",
     merge=Merge.SUM,
 )  # fmt: skip
 ENVIRONMENT_TIMED_OUT = Metric(
-    "episodes/environment_timed_out", COUNT_A_STEP, "episodes whose environment hung, at `episodes.step_timeout_s`; masked too",
+    "episodes/environment_timed_out", COUNT_A_STEP,
+    "episodes whose environment hung, at `episodes.step_timeout_s`; masked too",
     merge=Merge.SUM,
 )  # fmt: skip
 POPULATION_SIZE = Metric(
@@ -156,7 +164,8 @@ MERGES_ACCEPTED = Metric(
     "fast/merges_accepted", "prompts a cycle", "how many of them were taken into the pool", GEPA, Merge.SUM
 )
 OVERFITTED = Metric(
-    "fast/overfitted", "prompts a cycle", "children whose gain was on the anchors that reflection was shown alone: refused",
+    "fast/overfitted", "prompts a cycle",
+    "children whose gain was on the anchors that reflection was shown alone: refused",
     "ours; gepa issue 261", Merge.SUM, more="With `fast.held_out`.",
 )  # fmt: skip
 INPUT_TOKENS = Metric("fast/input_tokens", "tokens a cycle", "what the proposer read", OURS, Merge.SUM, Start.COUNT)
@@ -177,7 +186,8 @@ LOSS = Metric(
 )  # fmt: skip
 GRAD_NORM = Metric("slow/grad_norm", "norm", "before clipping", OURS, Merge.MEAN, Start.NULL)
 RATIO_MEAN = Metric(
-    "slow/ratio_mean", "ratio of probabilities", "importance ratio of learner and sampler, mean over tokens", "3.2: `rho`",
+    "slow/ratio_mean", "ratio of probabilities", "importance ratio of learner and sampler, mean over tokens",
+    "3.2: `rho`",
     Merge.MEAN, Start.NULL, more="`null` in distillation.",
 )  # fmt: skip
 RATIO_MAX = Metric(
@@ -185,7 +195,8 @@ RATIO_MAX = Metric(
     Start.NULL, more="`null` in distillation.",
 )  # fmt: skip
 CLIP_FRACTION = Metric(
-    "slow/clip_fraction", "share of tokens, 0 to 1", "share of tokens whose ratio is above tau", "3.2: `rho` above `tau`",
+    "slow/clip_fraction", "share of tokens, 0 to 1", "share of tokens whose ratio is above tau",
+    "3.2: `rho` above `tau`",
     Merge.MEAN, Start.NULL,
     more="With `ppo`, `dapo` and `dr_grpo` the share of tokens whose gradient the clip takes away, with `gspo` that of "
     "completions. `null` in distillation.",
@@ -195,7 +206,8 @@ ENTROPY = Metric(
     Start.NULL,
 )  # fmt: skip
 KL_PENALTY = Metric(
-    "slow/kl_penalty", NATS, "estimate of KL(policy, base) on the trained tokens", "arXiv 2402.03300, eq. 4", Merge.MEAN,
+    "slow/kl_penalty", NATS, "estimate of KL(policy, base) on the trained tokens", "arXiv 2402.03300, eq. 4",
+    Merge.MEAN,
     Start.NULL, more="0 where `slow.kl_coefficient` is 0; `null` in distillation.",
 )  # fmt: skip
 MISMATCH_KL = Metric(
@@ -206,7 +218,8 @@ MISMATCH_KL = Metric(
     "[engine.md](engine.md#sampler-and-learner-differ).",
 )  # fmt: skip
 MISMATCH_MAX = Metric(
-    "slow/mismatch_max", "nats", "the largest difference of their log-probabilities on one of these tokens", OURS, Merge.MAX,
+    "slow/mismatch_max", "nats", "the largest difference of their log-probabilities on one of these tokens", OURS,
+    Merge.MAX,
     Start.NULL, more="`null` as `slow/mismatch_kl`.",
 )  # fmt: skip
 MISMATCH_MASKED = Metric(
@@ -224,11 +237,13 @@ BARE_RATIO_MAX = Metric(
     Merge.MAX,
 )  # fmt: skip
 BARE_LEFT_OUT = Metric(
-    "slow/bare/left_out", "share of tokens, 0 to 1", "tokens whose ratio lies outside `slow.bare_bounds`", "arXiv 2603.21877",
+    "slow/bare/left_out", "share of tokens, 0 to 1", "tokens whose ratio lies outside `slow.bare_bounds`",
+    "arXiv 2603.21877",
     Merge.MEAN,
 )  # fmt: skip
 BARE_KL = Metric(
-    "slow/bare/kl", NATS, "estimate of KL(evolved prompts, seed prompt): what the prompts still say that the weights do not",
+    "slow/bare/kl", NATS,
+    "estimate of KL(evolved prompts, seed prompt): what the prompts still say that the weights do not",
     "k3 estimate: arXiv 2402.03300, eq. 4", Merge.MEAN,
 )  # fmt: skip
 LEARNING_RATE = Metric(
@@ -242,7 +257,8 @@ LEARNING_RATE = Metric(
 DATUMS = Metric("slow/datums", COUNT_A_STEP, "rollouts that were trained on", OURS, Merge.SUM, Start.NULL)
 TOKENS = Metric("slow/tokens", "tokens a step", "completion tokens that were trained on", OURS, Merge.SUM, Start.NULL)
 COMPUTED_TOKENS = Metric(
-    "slow/computed_tokens", "tokens a step", "tokens of the forward passes, shared prefixes counted once", OURS, Merge.SUM,
+    "slow/computed_tokens", "tokens a step", "tokens of the forward passes, shared prefixes counted once", OURS,
+    Merge.SUM,
     Start.NULL,
 )  # fmt: skip
 SKIPPED_UPDATES = Metric(
@@ -284,12 +300,14 @@ KL = Metric(
     more="The base is what `model.name` names.",
 )  # fmt: skip
 KL_ESTIMATE = Metric(
-    "kl/base_estimate", NATS, "the same with `engine: tinker`, from the sampled tokens alone", "ours: an estimate of 4.3",
+    "kl/base_estimate", NATS, "the same with `engine: tinker`, from the sampled tokens alone",
+    "ours: an estimate of 4.3",
     more="It is a Monte-Carlo estimate from their log-probabilities.",
 )  # fmt: skip
 KL_COMPLETION = Metric(
     "kl/base_completion", "nats a completion", "`kl/base` or its estimate, summed over a completion", "ours",
-    more="Of tasks of several turns: over an episode. A mean over tokens is larger where answers are short, this sum is not.",
+    more="Of tasks of several turns: over an episode. A mean over tokens is larger where answers are short, this sum "
+    "is not.",
 )  # fmt: skip
 KL_SEED_COMPLETION = Metric(
     "kl/seed_prompt/base_completion", "nats a completion", "the same under the task's seed prompt", "ours"

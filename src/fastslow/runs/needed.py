@@ -1,4 +1,4 @@
-"""What of a run must be there before it is shown, measured, exported or served: a population, a checkpoint, whole weights."""
+"""What must be there of a run that is shown, measured, exported or served: a population, a checkpoint, weights."""
 
 from pathlib import Path
 
@@ -19,14 +19,14 @@ def needed_population(run: Run) -> list[Prompt]:
         return run.population
     if run.trained or run.candidates:
         raise ConfigError(
-            f"{str(run.path / POPULATION)!r} is missing, and the run is beyond its first cycle: put it back from a copy, or go "
-            f"on with the run, which writes it anew: fastslow train --resume {run.path}"
+            f"{str(run.path / POPULATION)!r} is missing, and the run is beyond its first cycle: put it back from a "
+            f"copy, or go on with the run, which writes it anew: fastslow train --resume {run.path}"
         )
     raise ConfigError(f"{str(run.path)!r} has no population yet: its first cycle has not ended")
 
 
 def find_weights(run: Run, weights: str, others: str = "") -> Path:
-    """The checkpoint that `weights` names, `latest` or `step_N`; `others` is what else may be named. Raises ConfigError."""
+    """The checkpoint that `weights` names, `latest` or `step_N`; `others`: what it might name. Raises ConfigError."""
     known = _checkpoints(run)
     if known and weights == "latest":
         return known[-1]
@@ -38,7 +38,7 @@ def find_weights(run: Run, weights: str, others: str = "") -> Path:
 
 
 def check_whole(run: Run, checkpoint: Path, engine: str) -> None:
-    """Raises ConfigError, with another checkpoint to take, where the weights of one are not whole. `engine`: whose they are."""
+    """Raises ConfigError, with another to take, where the weights of one are not whole. `engine`: whose they are."""
     faults = _faults(checkpoint, engine)
     if not faults:
         return

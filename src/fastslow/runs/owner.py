@@ -1,8 +1,9 @@
-"""Whether a run directory, or an export, was made by this user: its config may name code, and whoever runs it runs that code.
+"""Whether a run directory, or an export, was made by this user: its config may name code,
+and whoever runs it runs that code.
 
-A secret of the user's own lies in the user's state directory. The mark in a run directory is made from it and from the text of
-config.yaml (HMAC-SHA-256), so that nobody else can make it, and a config that was changed has none. A run may be moved. An
-export's mark is made from its fastslow.json.
+A secret of the user's own lies in the user's state directory. The mark in a run directory is made from it and from the
+text of config.yaml (HMAC-SHA-256), so that nobody else can make it, and a config that was changed has none. A run may
+be moved. An export's mark is made from its fastslow.json.
 """
 
 import hashlib
@@ -57,7 +58,7 @@ def named_code(config: Config) -> list[str]:
 
 
 def named_servers(config: Config, *, trains: bool) -> list[str]:
-    """The servers that a config names, and the variables whose values they would get. `trains`: reflection is asked, too."""
+    """The servers that a config names, and the variables whose values they get. `trains`: reflection is asked, too."""
     tree = config.model_dump(mode="json")
     sections = {"fast.proposer": tree["fast"].get("proposer") if trains else None, "tinker": tree["tinker"]}
     return [
@@ -80,10 +81,10 @@ def check_trusted(run: Path, config: Config, *, trust_code: bool, trains: bool =
     words = printable("; ".join(named))
     if not trust_code:
         raise ConfigError(
-            f"{printable(str(run))!r} was not made by this user on this machine, or its config was changed since. Code that it "
-            f"names would run here, and servers that it names would get what is sent from here, keys included: {words}. "
-            f"Where you trust all of them, add {FLAG} (trust_code in Python). `fastslow report` and `fastslow prompts` show a "
-            "run without its code"
+            f"{printable(str(run))!r} was not made by this user on this machine, or its config was changed since. Code "
+            "that it names would run here, and servers that it names would get what is sent from here, keys included: "
+            f"{words}. Where you trust all of them, add {FLAG} (trust_code in Python). `fastslow report` and `fastslow "
+            "prompts` show a run without its code"
         )
     logger.warning("%s is not this user's run, and what it names is used now: %s", printable(str(run)), words)
 

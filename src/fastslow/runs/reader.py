@@ -43,10 +43,10 @@ class Evaluation:
     """What one line says of an evaluation; None for what was not measured.
 
     `accuracy` is mean@k, `best` best@k, `by_kind` mean@k with each kind of problems under its own prompt. Of a stream,
-    `tasks` has mean@k of each task, `own` that of earlier tasks under the prompt that was kept for them. `kl` is that to
-    the base in nats a token, over the full vocabulary or, where `kl_is_estimate`, estimated from the sampled tokens.
-    `kl_completion` is its sum over a completion. `seed_accuracy`, `seed_kl` and `seed_kl_completion` are the same under the
-    task's seed prompt.
+    `tasks` has mean@k of each task, `own` that of earlier tasks under the prompt that was kept for them. `kl` is that
+    to the base in nats a token, over the full vocabulary or, where `kl_is_estimate`, estimated from the sampled
+    tokens. `kl_completion` is its sum over a completion. `seed_accuracy`, `seed_kl` and `seed_kl_completion` are the
+    same under the task's seed prompt.
     """
 
     k: int | None = None
@@ -341,7 +341,7 @@ class Run:
         return {step_of(path): self.samples_of(path) for path in sample_files(self.path)}
 
     def samples_of(self, path: Path) -> list[SampleLine]:
-        """Those of one step: of a long run all of them are too much to hold at once. `path`: a file of `sample_files`."""
+        """Those of one step: of a long run all are too much to hold at once. `path`: a file of `sample_files`."""
         return checked_lines(path, ("text",), shapes.SAMPLE)
 
     @cached_property

@@ -166,8 +166,8 @@ class StepRecord:
         sampled_total: int,
         population_size: int,
     ) -> dict[str, Any]:
-        """The line. `rollouts/sampled` is what this step sampled: GEPA's evaluations, and what the policy wrote as reflection,
-        included.
+        """The line. `rollouts/sampled` is what this step sampled: GEPA's evaluations,
+        and what the policy wrote as reflection, included.
         """
         counts = {
             m.STEP: step,

@@ -1,4 +1,4 @@
-"""A rollout as a line that people read: the question, the prompt's text, what the policy wrote, and what it got for it."""
+"""A rollout as a line that people read: the question, the prompt's text, what the policy wrote, and its reward."""
 
 from collections.abc import Callable, Mapping
 
@@ -26,7 +26,7 @@ def sample_line(rollout: Rollout, told: Mapping[str, object] | None = None) -> d
 
 
 def context_of(problem: Problem | None, reference: str | None, prompt: Prompt | None) -> dict[str, object]:
-    """What somebody needs beside a completion: its question, the right answer where the task tells one, the prompt's text."""
+    """What one needs beside a completion: its question, the right answer where the task tells it, the prompt's text."""
     told: dict[str, object] = {}
     if problem is not None:
         told["question"] = [{"role": str(m["role"]), "content": str(m["content"])} for m in problem.messages]

@@ -1,4 +1,4 @@
-"""What the lines and records of a run directory must look like before anything is made of them: they may be anybody's."""
+"""What the lines and records of a run directory must look like before they are used: they may be anybody's."""
 
 from collections.abc import Sequence
 from pathlib import Path

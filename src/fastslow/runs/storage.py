@@ -31,13 +31,14 @@ def storage_error(path: Path, error: Exception) -> StorageError:
     reason = WORDS.get(number or 0) or getattr(error, "strerror", None) or " ".join(str(error).split())[:200]
     full = number in (None, errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
     advice = (
-        "Make room or lift the limit: of a run's checkpoints, all but the newest ones only hold weights that are not needed "
-        "to go on"
+        "Make room or lift the limit: of a run's checkpoints, all but the newest ones only hold weights that are "
+        "not needed to go on"
         if full
         else "Make it a place that can be written to"
     )
     return StorageError(
-        f"{str(path)!r} could not be written: {reason} ({_room(path)}). Everything that was saved before stands. {advice}"
+        f"{str(path)!r} could not be written: {reason} ({_room(path)}). Everything that was saved "
+        f"before stands. {advice}"
     )
 
 

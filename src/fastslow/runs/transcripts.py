@@ -1,4 +1,4 @@
-"""Kept rollouts as conversations that people can read: who said what, which tools were called, and where it was cut off."""
+"""Kept rollouts as conversations that people read: who said what, which tools were called, and where it was cut off."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -17,9 +17,9 @@ Mark = Literal["", "forked", "error", "cut"]
 class Said:
     """One thing that was said after the question.
 
-    `speaker` is `policy`, or the role of an environment's message. `calls` are the tools that a turn calls, in words. `mark`:
-    the turn has a context of its own (`forked`), a tool answered a failed call with this (`error`), or it was cut off within
-    the turn (`cut`).
+    `speaker` is `policy`, or the role of an environment's message. `calls` are the tools that a turn calls, in words.
+    `mark`: the turn has a context of its own (`forked`), a tool answered a failed call with this (`error`), or it was
+    cut off within the turn (`cut`).
     """
 
     speaker: str

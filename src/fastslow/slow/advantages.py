@@ -26,8 +26,8 @@ def as_sampled(rollout: Rollout) -> Sequence[tuple[int, ...]]:
 
 @dataclass(frozen=True)
 class AdvantageSettings:
-    """`baseline`: one mean and deviation a problem (the paper's) or one a (problem, prompt). `aggregation`: how tokens are
-    weighed, see `_token_weights`; `max_tokens`, of a completion, is what `constant` divides by.
+    """`baseline`: one mean and deviation a problem (the paper's) or one a (problem, prompt). `aggregation`: how tokens
+    are weighed, see `_token_weights`; `max_tokens`, of a completion, is what `constant` divides by.
     """
 
     baseline: str = "problem"
@@ -79,9 +79,9 @@ def build_datums(
 ) -> list[Datum]:
     """The datums of one update from the groups of one step, a group being all rollouts of one problem.
 
-    One datum a turn: the rollout's advantage holds for every token that it sampled. Masked rollouts are left out of every
-    mean. `policy_version` is that of the weights which are updated: their own rollouts are fresh. None: all are. `contexts`:
-    what the update sees before each turn.
+    One datum a turn: the rollout's advantage holds for every token that it sampled. Masked rollouts are left out of
+    every mean. `policy_version` is that of the weights which are updated: their own rollouts are fresh. None: all are.
+    `contexts`: what the update sees before each turn.
     """
     valid = [[rollout for rollout in group if rollout.reward is not None] for group in groups]
     valid = [group for group in valid if group]

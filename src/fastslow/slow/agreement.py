@@ -1,8 +1,9 @@
-"""Whether a sampler reports the learner's log-probabilities: measured on its own draws, whichever sampler and engine it is.
+"""Whether a sampler reports the learner's log-probabilities: measured on its own draws,
+whichever sampler and engine it is.
 
-Before the first step the sampler continues a few of the run's own contexts, and one as long as the run's longest sequence, in
-the run's precision and at its temperature. The learner then measures the same tokens. Nothing is trained, and every seed is
-derived from a name of its own, so that the run draws what it would have drawn.
+Before the first step the sampler continues a few of the run's own contexts, and one as long as the run's longest
+sequence, in the run's precision and at its temperature. The learner then measures the same tokens. Nothing is trained,
+and every seed is derived from a name of its own, so that the run draws what it would have drawn.
 """
 
 import math
@@ -31,14 +32,15 @@ CONTEXTS, COMPLETIONS, TOKENS = 3, 4, 16
 LONG_ENOUGH = 512
 """Tokens of the long context where our own sampler computes every length alike, which `local/agreement.py` has seen."""
 FLOAT32_BAR, CORRECTED_BAR = 1e-4, 1e-1
-"""Mismatch KL, nats a token, above which a run is refused: where both sides compute in float32, and where a correction is on;
-`MISMATCH_BAR` elsewhere. docs/engine.md says why."""
+"""Mismatch KL, nats a token, above which a run is refused: where both sides compute in float32, and where a correction
+is on; `MISMATCH_BAR` elsewhere. docs/engine.md says why.
+"""
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """What was found, in a line. `complaint`: why a run that begins so is refused; None where nothing is wrong. `warning`: what
-    its user should know.
+    """What was found, in a line. `complaint`: why a run that begins so is refused; None where nothing is wrong.
+    `warning`: what its user should know.
     """
 
     found: str
@@ -70,8 +72,8 @@ def longest_sequence(
 def measure_agreement(config: Config, task: Task, engine: PolicyEngine, longest_tokens: int) -> Agreement:
     """Compare the sampler's log-probabilities with the learner's on completions that it draws now.
 
-    `longest_tokens`: `longest_sequence`. Raises DivergedError where log-probabilities are not finite, ServerError where the
-    server is gone.
+    `longest_tokens`: `longest_sequence`. Raises DivergedError where log-probabilities are not finite,
+    ServerError where the server is gone.
     """
     length = min(TOKENS, config.sampling.max_tokens)
     asked = _messages(config, task, engine, length)
@@ -114,7 +116,7 @@ def _characters_per_token(engine: PolicyEngine, messages: Sequence[Message]) -> 
 
 
 def _lengthened(engine: PolicyEngine, messages: Sequence[Message], tokens: int) -> tuple[int, ...] | None:
-    """The context of these messages with as much ordinary text in the last as `tokens` have room for; None: none at all."""
+    """The context of these messages with as much ordinary text in the last as `tokens` have room for; None: none."""
     room = tokens - len(engine.encode(messages))
     per_token = _characters_per_token(engine, messages)
     characters = int(room * per_token)
@@ -198,18 +200,19 @@ def _judged(config: Config, engine: PolicyEngine, apart: _Apart, contexts: int, 
     worst, bar = apart.worst, _bar(config, engine)
     agree = worst.kl <= bar  # a NaN does not
     found = (
-        f"sampler and learner {'agree' if agree else 'differ'}: mean {apart.all.mean:.1g}, max {apart.all.max:.1g} nats over "
-        f"{apart.all.tokens} tokens of {contexts} contexts of up to {longest} tokens, mismatch KL {worst.kl:.1g}"
+        f"sampler and learner {'agree' if agree else 'differ'}: mean {apart.all.mean:.1g}, max "
+        f"{apart.all.max:.1g} nats over {apart.all.tokens} tokens of {contexts} contexts of up to {longest} "
+        f"tokens, mismatch KL {worst.kl:.1g}"
     )
     ways = ways_out(config)
     if not agree:
         where = f"contexts of {longest} tokens" if worst is apart.long else "its own problems"
         return Agreement(
             found,
-            complaint=f"{_blamed(config)} sampler and learner give other log-probabilities to the sampler's own tokens: after "
-            f"{where} they differ by {worst.mean:.2g} nats in the mean and {worst.max:.2g} at most, a mismatch KL of "
-            f"{worst.kl:.2g} nats a token (allowed here: {bar:g}). Every importance ratio would be off by that, and training "
-            f"biased. Ways out: {ways}",
+            complaint=f"{_blamed(config)} sampler and learner give other log-probabilities to the sampler's own "
+            f"tokens: after {where} they differ by {worst.mean:.2g} nats in the mean and {worst.max:.2g} at most, a "
+            f"mismatch KL of {worst.kl:.2g} nats a token (allowed here: {bar:g}). Every importance ratio would be off "
+            f"by that, and training biased. Ways out: {ways}",
         )
     if worst.kl > MISMATCH_BAR:
         return Agreement(found, warning=f"{found}, which is above {MISMATCH_BAR:g}: {ways}")

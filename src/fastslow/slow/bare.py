@@ -1,19 +1,20 @@
-"""The gradient under the seed prompt: rollouts are sampled under evolved prompts, and the weights learn to do without them.
+"""The gradient under the seed prompt: rollouts are sampled under evolved prompts,
+and the weights learn to do without them.
 
-With `mu(y | x, phi)` what a rollout was sampled with, `phi` its prompt, and `pi(y | x)` the learner under the task's seed
-prompt, the update moves `log pi(y | x)`. Its ratio has one of two denominators (`slow.bare_behaviour`):
+With `mu(y | x, phi)` what a rollout was sampled with, `phi` its prompt, and `pi(y | x)` the learner under the task's
+seed prompt, the update moves `log pi(y | x)`. Its ratio has one of two denominators (`slow.bare_behaviour`):
 
-- `learner`: `pi_old(y | x)`, the learner before the update, under the seed prompt. The ratio of the one optimiser step is 1:
-  the loss teaches what was rewarded, whatever prompt it came from. A token is left out where `pi_old(y | x) / mu(y | x, phi)`
-  lies outside `slow.bare_bounds`: there the two prompts have little in common, and a token that the seed prompt hardly ever
-  gives would be pushed down without end.
-- `sampler`: `mu(y | x, phi)`. The ratio is the true off-policy one and the loss clips it. A token that only the evolved prompt
-  gives then weighs next to nothing, which is what an unbiased gradient says of a policy that never samples it.
+- `learner`: `pi_old(y | x)`, the learner before the update, under the seed prompt. The ratio of the one optimiser step
+  is 1: the loss teaches what was rewarded, whatever prompt it came from. A token is left out where `pi_old(y | x) /
+  mu(y | x, phi)` lies outside `slow.bare_bounds`: there the two prompts have little in common, and a token that the
+  seed prompt hardly ever gives would be pushed down without end.
+- `sampler`: `mu(y | x, phi)`. The ratio is the true off-policy one and the loss clips it. A token that only the evolved
+  prompt gives then weighs next to nothing, which is what an unbiased gradient says of a policy that never samples it.
 
-Source: arXiv 2603.21877 computes the gradient of hard problems on the bare input; the denominator, and the bounds 0.01 and
-10, are those of the authors' code and scripts (github.com/zlkqz/P2O). Deviations: every problem is sampled under the
-population, not hard ones alone; a reused rollout's `pi_old` is that of the update as well, so that staleness is no part of the
-ratio. This module loads without torch.
+Source: arXiv 2603.21877 computes the gradient of hard problems on the bare input; the denominator, and the bounds 0.01
+and 10, are those of the authors' code and scripts (github.com/zlkqz/P2O). Deviations: every problem is sampled under
+the population, not hard ones alone; a reused rollout's `pi_old` is that of the update as well, so that staleness is no
+part of the ratio. This module loads without torch.
 """
 
 import math
@@ -30,8 +31,9 @@ from fastslow.slow.settings import SlowConfig
 class PromptGap:
     """How far the seed prompt is from the prompts that were sampled under, over the tokens of an update.
 
-    `ratio_mean` and `ratio_max` are of `pi_old(y | x) / mu(y | x, phi)`, `kl` is the k3 estimate of KL(mu, pi_old) in nats a
-    token (arXiv 2402.03300 eq. 4), `left_out` the share of tokens outside the bounds. NaN where there is no token.
+    `ratio_mean` and `ratio_max` are of `pi_old(y | x) / mu(y | x, phi)`, `kl` is the k3 estimate of KL(mu,
+    pi_old) in nats a token (arXiv 2402.03300 eq. 4), `left_out` the share of tokens outside the bounds. NaN
+    where there is no token.
     """
 
     ratio_mean: float = math.nan
@@ -50,10 +52,10 @@ def bare_datums(
 ) -> tuple[list[Datum], PromptGap]:
     """The datums of the update, and how far the prompts are apart.
 
-    `datums` have the seed prompt's contexts and the sampler's log-probabilities, `learner_logprobs` those of the learner before
-    the update after these contexts, one row a datum. Tokens that are left out become context of what follows them, so that a
-    completion may come in several pieces; the losses are of tokens, and the weights stay. Nothing is `fresh`: sampler and
-    learner are not compared, since they had other contexts.
+    `datums` have the seed prompt's contexts and the sampler's log-probabilities, `learner_logprobs` those of the
+    learner before the update after these contexts, one row a datum. Tokens that are left out become context of what
+    follows them, so that a completion may come in several pieces; the losses are of tokens, and the weights stay.
+    Nothing is `fresh`: sampler and learner are not compared, since they had other contexts.
     """
     made: list[Datum] = []
     gaps: list[float] = []
@@ -110,44 +112,44 @@ def check_bare(config: Config, *, reinforces: bool, searches: bool) -> None:
         for key in ("bare_behaviour", "bare_bounds", "bare_member"):
             if getattr(slow, key) != getattr(default, key):
                 raise ConfigError(
-                    f"slow.{key}: {getattr(slow, key)!r} is for the gradient under the seed prompt, and slow.gradient_context "
-                    "is 'prompt': set that to bare, or leave this out"
+                    f"slow.{key}: {getattr(slow, key)!r} is for the gradient under the seed prompt, and "
+                    "slow.gradient_context is 'prompt': set that to bare, or leave this out"
                 )
         return
     if not reinforces or not searches:
         raise ConfigError(
-            f"slow.gradient_context: 'bare' needs a policy loss and prompts that evolve, and method {config.method!r} with "
-            f"fast.optimiser {config.fast.optimiser!r} has not both: leave it out, or take method: fst"
+            f"slow.gradient_context: 'bare' needs a policy loss and prompts that evolve, and method {config.method!r} "
+            f"with fast.optimiser {config.fast.optimiser!r} has not both: leave it out, or take method: fst"
         )
     if slow.bare_member and config.loop.population_size == 1:
         raise ConfigError(
-            "slow.bare_member: true gives the population's last place to the seed prompt, and loop.population_size is 1: raise "
-            "that, or set this to false"
+            "slow.bare_member: true gives the population's last place to the seed prompt, and loop.population_size is "
+            "1: raise that, or set this to false"
         )
     if slow.bare_member and config.fast.scores == "rollouts":
         raise ConfigError(
-            "slow.bare_member: true takes the population's last place, where fast.scores: rollouts tries children out: set one "
-            "of them back"
+            "slow.bare_member: true takes the population's last place, where fast.scores: rollouts tries children out: "
+            "set one of them back"
         )
     if config.sampling.temperature != 1.0:
         raise ConfigError(
-            f"sampling.temperature: {config.sampling.temperature:g} with slow.gradient_context: bare, whose ratio is measured "
-            "at temperature 1: set it to 1.0"
+            f"sampling.temperature: {config.sampling.temperature:g} with slow.gradient_context: bare, whose ratio is "
+            "measured at temperature 1: set it to 1.0"
         )
     if slow.mismatch_correction != "none":
         raise ConfigError(
-            f"slow.mismatch_correction: {slow.mismatch_correction!r} compares sampler and learner after one context, and with "
-            "slow.gradient_context: bare they have two: leave it out"
+            f"slow.mismatch_correction: {slow.mismatch_correction!r} compares sampler and learner after one context, "
+            "and with slow.gradient_context: bare they have two: leave it out"
         )
     if not 0.0 <= low < 1.0 < high:
         raise ConfigError(
-            f"slow.bare_bounds: {[low, high]} must be two numbers with 0 <= lower < 1 < upper: 1 is the ratio where the seed "
-            "prompt gives a token as often as the evolved one"
+            f"slow.bare_bounds: {[low, high]} must be two numbers with 0 <= lower < 1 < upper: 1 is the ratio where "
+            "the seed prompt gives a token as often as the evolved one"
         )
     if slow.bare_behaviour == "sampler" and slow.bare_bounds != default.bare_bounds:
         raise ConfigError(
-            f"slow.bare_bounds: {[low, high]} is for slow.bare_behaviour: learner; the ratio to the sampler is clipped by the "
-            "loss (slow.clip_high): leave it out"
+            f"slow.bare_bounds: {[low, high]} is for slow.bare_behaviour: learner; the ratio to the sampler is clipped "
+            "by the loss (slow.clip_high): leave it out"
         )
 
 
@@ -157,8 +159,8 @@ def describe_bare(slow: SlowConfig) -> list[str]:
         return []
     low, high = slow.bare_bounds
     how = {
-        "learner": "the ratio's denominator is the learner before the update; tokens whose probability under the seed prompt "
-        f"is not {low:g} to {high:g} times the sampled one are left out",
+        "learner": "the ratio's denominator is the learner before the update; tokens whose probability under the seed "
+        f"prompt is not {low:g} to {high:g} times the sampled one are left out",
         "sampler": "the ratio is that to the sampler under the evolved prompt",
     }[slow.bare_behaviour]
     return [f"gradient under the seed prompt: {how}"]

@@ -20,8 +20,8 @@ def check_engine(config: Config, *, moves_weights: bool, needs_distributions: bo
     """
     if config.engine != "local" and not isinstance(config.slow.sampler, ForestConfig):
         raise ConfigError(
-            f"slow.sampler.kind: {config.slow.sampler.kind!r} draws for engine: local, and engine {config.engine!r} samples "
-            "by itself: leave slow.sampler out"
+            f"slow.sampler.kind: {config.slow.sampler.kind!r} draws for engine: local, and engine {config.engine!r} "
+            "samples by itself: leave slow.sampler out"
         )
     if config.engine != "local" and is_placeholder(config.model.name):
         raise ConfigError(
@@ -38,7 +38,8 @@ def check_engine(config: Config, *, moves_weights: bool, needs_distributions: bo
 
 
 def build_engine(config: Config, *, checkpoint: Path | None = None, trains: bool = True) -> PolicyEngine:
-    """The slow side of a run, or, where `trains` is false, of a measurement: of a checkpoint's weights, or of the base weights.
+    """The slow side of a run, or, where `trains` is false, of a measurement: of a checkpoint's weights,
+    or of the base weights.
 
     An engine of your own gets `model`, `slow`, `seed`, `threads`, `checkpoint` and `trains` where its constructor has
     parameters of these names; without `checkpoint`, it is asked to `load` one.
@@ -106,7 +107,9 @@ def _check_local(config: Config) -> None:
 
 
 def _check_training(config: Config) -> None:
-    """Raises ConfigError where this machine cannot train as the config says, or where `slow.freeze` names what is not there."""
+    """Raises ConfigError where this machine cannot train as the config says,
+    or where `slow.freeze` names what is not there.
+    """
     from fastslow.slow.local.frozen import empty_model, frozen_parameters
     from fastslow.slow.local.loading import device_of
     from fastslow.slow.local.moments import check_optimiser
@@ -114,8 +117,8 @@ def _check_training(config: Config) -> None:
     check_optimiser(config.slow, device_of(config.model))
     if config.slow.freeze and config.model.lora is not None:
         raise ConfigError(
-            f"slow.freeze: {list(config.slow.freeze)} with model.lora: the adapter alone is trained, and the model's own "
-            "parameters stay: leave it out, and choose layers with model.lora.targets"
+            f"slow.freeze: {list(config.slow.freeze)} with model.lora: the adapter alone is trained, and the model's "
+            "own parameters stay: leave it out, and choose layers with model.lora.targets"
         )
     if config.slow.freeze:
         frozen_parameters(empty_model(config.model), config.slow.freeze)
@@ -149,7 +152,7 @@ def _check_remote(config: Config, moves_weights: bool, needs_distributions: bool
         check_temperature(config.sampling.temperature)
     if needs_distributions:
         raise ConfigError(
-            f"method: {config.method!r} compares whole distributions, and the Tinker API gives log-probabilities of tokens "
-            "alone: run it with engine: local"
+            f"method: {config.method!r} compares whole distributions, and the Tinker API gives log-probabilities of "
+            "tokens alone: run it with engine: local"
         )
     check_remote(config)

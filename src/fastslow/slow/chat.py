@@ -39,8 +39,8 @@ class ChatRenderer:
     """Renders messages with the tokenizer's chat template, generation prompt included.
 
     Without a system role the system text goes in front of the first user message. Without a template the contents are
-    joined by blank lines: a plain text for the model to continue. A template that shows no tools has them told in words.
-    Contents stay text (`special_text.py`), unless `parse_special`: then a special token in a content is one.
+    joined by blank lines: a plain text for the model to continue. A template that shows no tools has them told in
+    words. Contents stay text (`special_text.py`), unless `parse_special`: then a special token in a content is one.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class ChatRenderer:
         return tuple(self.tokenizer(text)["input_ids"])
 
     def count(self, contexts: Iterable[tuple[Sequence[Message], Tools]]) -> Iterator[int]:
-        """How many tokens `encode` makes of each context: tokenizers take many texts at a time in a fraction of the time."""
+        """The number of tokens of each context: tokenizers take many texts at a time in a fraction of the time."""
         waiting = iter(contexts)
         while some := list(islice(waiting, TOGETHER)):
             disguises = [self._disguise(*context) for context in some]
@@ -139,7 +139,7 @@ class ChatRenderer:
         return self._render(told if self.has_system_role else fold_system(told), shown)
 
     def _following(self, said: Sequence[Message], tools: Tools) -> str:
-        """The text between the end of what the policy wrote and the end of a context in which the environment answers it."""
+        """The text between the end of what the policy wrote and the end of a context with the environment's answer."""
         return self._text([ASKED, ANSWERED, *said], tools).partition(PROBE)[2]
 
     def _disguise(self, messages: Sequence[Message], tools: Tools) -> Disguise | None:

@@ -1,5 +1,5 @@
-"""Losses with PPO's pessimistic clip: the smaller of the plain and the clipped objective, so that a clip only ever takes
-gradient away.
+"""Losses with PPO's pessimistic clip: the smaller of the plain and the clipped objective,
+so that a clip only ever takes gradient away.
 
 Their papers differ in how they divide as well. That is no part of these functions: the engine's aggregation
 (`slow.aggregation`) and the advantages (`loop.divide_by_std`) do it, and `LOSS_DEFAULTS` has what each paper does.
@@ -21,8 +21,8 @@ CLIPS = ("clip_low", "clip_high")
 def ppo(inputs: LossInputs) -> LossOutput:
     """The loss of PPO and GRPO, `-min(ratio A, clamp(ratio, 1 - clip_low, 1 + clip_high) A)` of each token.
 
-    Shapes: returns (N,). Source: arXiv 1707.06347 eq. 7; arXiv 2402.03300 eq. 3. Deviations: one optimiser step a batch, so
-    the ratio speaks of reused rollouts; the KL penalty is the engine's.
+    Shapes: returns (N,). Source: arXiv 1707.06347 eq. 7; arXiv 2402.03300 eq. 3. Deviations: one optimiser step a
+    batch, so the ratio speaks of reused rollouts; the KL penalty is the engine's.
     """
     return _clipped(inputs, inputs.learner_logprobs_N - inputs.sampler_logprobs_N, inputs.advantages_N)
 
@@ -31,8 +31,8 @@ def ppo(inputs: LossInputs) -> LossOutput:
 def dapo(inputs: LossInputs) -> LossOutput:
     """PPO's clip with a higher ceiling than floor; a problem's tokens weigh the same (`slow.aggregation: problem`).
 
-    Shapes: returns (N,). Source: arXiv 2503.14476 eq. 8 and 10. Deviations: dynamic sampling and overlong shaping are not part
-    of a loss; groups without a signal are left out, and not sampled again.
+    Shapes: returns (N,). Source: arXiv 2503.14476 eq. 8 and 10. Deviations: dynamic sampling and overlong shaping are
+    not part of a loss; groups without a signal are left out, and not sampled again.
     """
     return _clipped(inputs, inputs.learner_logprobs_N - inputs.sampler_logprobs_N, inputs.advantages_N)
 
@@ -41,15 +41,16 @@ def dapo(inputs: LossInputs) -> LossOutput:
 def dr_grpo(inputs: LossInputs) -> LossOutput:
     """PPO's clip on rewards minus their mean: neither lengths nor deviations divide (`slow.aggregation: constant`).
 
-    Shapes: returns (N,). Source: arXiv 2503.20783 section 3.2. Deviations: the constant is `sampling.max_tokens`, as in the
-    authors' code.
+    Shapes: returns (N,). Source: arXiv 2503.20783 section 3.2. Deviations: the constant is `sampling.max_tokens`,
+    as in the authors' code.
     """
     return _clipped(inputs, inputs.learner_logprobs_N - inputs.sampler_logprobs_N, inputs.advantages_N)
 
 
 @policy_loss(uses=CLIPS)
 def gspo(inputs: LossInputs) -> LossOutput:
-    """PPO's clip on one ratio a completion, `(pi(y) / pi_behaviour(y)) ** (1 / |y|)`, the geometric mean of its tokens' ratios.
+    """PPO's clip on one ratio a completion, `(pi(y) / pi_behaviour(y)) ** (1 / |y|)`,
+    the geometric mean of its tokens' ratios.
 
     Shapes: returns (S,). Source: arXiv 2507.18071 eq. 5 to 7. Deviations: none.
     """

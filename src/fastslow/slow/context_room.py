@@ -1,7 +1,8 @@
 """How long a prompt may be: what the model's context leaves beside a run's longest problems and a whole completion.
 
-It needs the tokenizer and the model's config alone, so that it can be known before any weights load. A context is a task's
-`messages` and the tools that its episodes have before they start; what an environment says first is not known yet.
+It needs the tokenizer and the model's config alone, so that it can be known before any weights load. A
+context is a task's `messages` and the tools that its episodes have before they start; what an environment
+says first is not known yet.
 """
 
 import logging
@@ -95,9 +96,10 @@ class ContextRoom:
         ways = [f"lower sampling.max_tokens to {lower}"] if lower > 0 else []
         ways += ["leave such problems out of the task", f"shorten {named}", "take a model with a longer context"]
         raise ConfigError(
-            f"sampling.max_tokens: {len(too_long)} of {len(lengths)} problems do not fit into the model's context under "
-            f"{named}. The longest, {problem.id!r} of the {split} split, is {tokens + self.max_tokens - self.limit} tokens "
-            f"too long: {excess(self.limit, tokens, self.max_tokens)}. Ways out: {', '.join(ways[:-1])}, or {ways[-1]}"
+            f"sampling.max_tokens: {len(too_long)} of {len(lengths)} problems do not fit into the model's context "
+            f"under {named}. The longest, {problem.id!r} of the {split} split, is "
+            f"{tokens + self.max_tokens - self.limit} tokens too long: {excess(self.limit, tokens, self.max_tokens)}. "
+            f"Ways out: {', '.join(ways[:-1])}, or {ways[-1]}"
         )
 
     @property
@@ -122,7 +124,7 @@ class ContextRoom:
         return array("q", self._count(contexts))
 
     def _tools(self, problem: Problem, prompt: Prompt) -> tuple[Tool, ...]:
-        """The tools of an episode before it starts. Problems of a kind share them, so that one episode of each is made."""
+        """The tools of an episode before it starts. Problems of a kind share them, so one episode of each is made."""
         key = (problem.kind, prompt)
         if key not in self._shown:
             try:

@@ -1,4 +1,5 @@
-"""The slow side's interface: three protocols, `Sampler`, `Learner` and `Checkpoints`, and an engine, which is all of them.
+"""The slow side's interface: three protocols, `Sampler`, `Learner` and `Checkpoints`, and an engine,
+which is all of them.
 
 Tokens in, tokens out, and every call is synchronous and batched, so that an engine that speaks the Tinker API can
 implement it as well: `sample` is a set of futures awaited together, `train_step` is forward_backward plus optim_step.
@@ -34,11 +35,11 @@ class SamplingParams:
 class SampleRequest:
     """`n` completions of one context. Completion i depends on the weights, the context and (seed, i) alone.
 
-    `continued_tokens`: the context begins with that many tokens of an earlier request and its completion (all of both), as
-    the turns of an episode do. A sampler may keep keys and values of `context + completion` and look them up by
+    `continued_tokens`: the context begins with that many tokens of an earlier request and its completion (all of both),
+    as the turns of an episode do. A sampler may keep keys and values of `context + completion` and look them up by
     `context_tokens[:continued_tokens]`; what it samples must not depend on that. 0: nothing is known of.
-    `keep`: a later request may continue this one. A sampler that keeps something has a method `release(sequences)`, which is
-    told which of them (context and completion) nothing will continue.
+    `keep`: a later request may continue this one. A sampler that keeps something has a method `release(sequences)`,
+    which is told which of them (context and completion) nothing will continue.
     """
 
     context_tokens: tuple[int, ...]
@@ -61,8 +62,8 @@ class Datum:
     """One turn of a rollout as the update sees it.
 
     `advantage` holds for each of its tokens. `token_weight` is the weight of each token in the step's loss:
-    1 / (tokens of its problem's group * problems) gives the paper's problem-level aggregation. `fresh`: the weights that the
-    update starts from sampled it; false for a reused rollout of an older policy.
+    1 / (tokens of its problem's group * problems) gives the paper's problem-level aggregation. `fresh`: the weights
+    that the update starts from sampled it; false for a reused rollout of an older policy.
     """
 
     context_tokens: tuple[int, ...]
@@ -82,8 +83,8 @@ class Datum:
 
 @dataclass(frozen=True)
 class DistillDatum:
-    """One turn of the student's rollout as distillation sees it: the same completion after the student's context, which it was
-    sampled from, and after the teacher's. `token_weight` as in `Datum`.
+    """One turn of the student's rollout as distillation sees it: the same completion after the student's context, which
+    it was sampled from, and after the teacher's. `token_weight` as in `Datum`.
     """
 
     context_tokens: tuple[int, ...]
@@ -98,12 +99,13 @@ class DistillDatum:
 
 @dataclass(frozen=True)
 class UpdateMetrics:
-    """What one update did. Ratio, clip fraction, entropy (nats) and KL (nats a token) are means over tokens; NaN where the
-    update has no such thing. `not_finite` says what was NaN or infinite, and is why the update was left out.
+    """What one update did. Ratio, clip fraction, entropy (nats) and KL (nats a token) are means over tokens; NaN where
+    the update has no such thing. `not_finite` says what was NaN or infinite, and is why the update was left out.
     `loss_metrics`: the means of what the loss measures besides its clip fraction.
 
-    `mismatch_kl` and `mismatch_max` say how far sampler and learner were apart on the fresh datums before the update, in nats
-    a token and in nats (`slow/mismatch.py`); NaN where that is not known. `masked`: completions that the correction left out.
+    `mismatch_kl` and `mismatch_max` say how far sampler and learner were apart on the fresh datums before the
+    update, in nats a token and in nats (`slow/mismatch.py`); NaN where that is not known. `masked`: completions that
+    the correction left out.
     """
 
     loss: float
@@ -129,8 +131,8 @@ NO_UPDATE = UpdateMetrics(0.0, 0.0, NAN, NAN, 0.0, NAN, 0.0, 0, 0)
 
 @dataclass(frozen=True)
 class Correction:
-    """What an update does where sampler and learner differ, see `slow/mismatch.py`. `low` and `high` bound the ratio of their
-    probabilities: of a token for `truncate`, which has no lower bound, of a whole completion for `mask`.
+    """What an update does where sampler and learner differ, see `slow/mismatch.py`. `low` and `high` bound the ratio of
+    their probabilities: of a token for `truncate`, which has no lower bound, of a whole completion for `mask`.
     """
 
     kind: Literal["none", "truncate", "mask"] = "none"
@@ -140,14 +142,15 @@ class Correction:
 
 @dataclass(frozen=True)
 class LossSettings:
-    """Which loss, and its constants. `tau` is the absolute ceiling of the ratio (paper: 1 + clip_high = 4), `floor` its floor,
-    `1 - clip_low`.
+    """Which loss, and its constants. `tau` is the absolute ceiling of the ratio (paper: 1 + clip_high = 4),
+    `floor` its floor, `1 - clip_low`.
 
-    `temperature` is the one that the rollouts were sampled at. Log-probabilities, ratio, entropy and KL penalty are those
-    of softmax(logits / temperature), so that the ratio of a fresh rollout is 1.
+    `temperature` is the one that the rollouts were sampled at. Log-probabilities, ratio, entropy and KL penalty are
+    those of softmax(logits / temperature), so that the ratio of a fresh rollout is 1.
 
-    `entropy_coefficient` times the entropy of the learner's distribution, over the full vocabulary, is taken off each token's
-    loss, and the gradient flows through it. An engine that cannot do that, or cannot make the `correction`, refuses it.
+    `entropy_coefficient` times the entropy of the learner's distribution, over the full vocabulary, is taken off
+    each token's loss, and the gradient flows through it. An engine that cannot do that, or cannot make the
+    `correction`, refuses it.
     """
 
     name: str = "cispo"
@@ -162,18 +165,18 @@ class LossSettings:
 class Sampler(Protocol):
     """Draws completions from the current weights.
 
-    One that draws a call's completions in parts may have an attribute `on_rows`, None at first: where the run puts a function
-    there, the sampler calls it after each part with how many are drawn, and of how many.
+    One that draws a call's completions in parts may have an attribute `on_rows`, None at first: where the run puts a
+    function there, the sampler calls it after each part with how many are drawn, and of how many.
     """
 
     def sample(self, requests: Sequence[SampleRequest], params: SamplingParams) -> list[list[Completion]]:
-        """Completions of each request, in order: `len(result[i]) == requests[i].n`, with the log-probabilities that they were
-        drawn with. Raises TooLongError for what the model's context does not hold.
+        """Completions of each request, in order: `len(result[i]) == requests[i].n`, with the log-probabilities that
+        they were drawn with. Raises TooLongError for what the model's context does not hold.
         """
         ...
 
     def sync(self) -> None:
-        """Take the weights as they are now. The engine calls it after every update and `load`; doing it twice is harmless."""
+        """Take the weights as they are now. The engine calls it after every update and `load`; twice does no harm."""
         ...
 
 
@@ -182,7 +185,7 @@ class Learner(Protocol):
 
     @property
     def policy_version(self) -> int:
-        """Number of updates that the weights have had; each `train_step` and each `distill_step` that is applied adds one."""
+        """Number of updates that the weights have had; each `train_step` and each `distill_step` applied adds one."""
         ...
 
     @property
@@ -217,7 +220,8 @@ class Learner(Protocol):
     def distill_step(
         self, datums: Sequence[DistillDatum], learning_rate: float, temperature: float = 1.0
     ) -> UpdateMetrics:
-        """One optimiser step on the sum over tokens of `token_weight * KL(student || teacher)`, over the full vocabulary.
+        """One optimiser step on the sum over tokens of `token_weight * KL(student || teacher)`,
+        over the full vocabulary.
 
         The student is the current weights after `context_tokens`, the teacher the base weights after
         `teacher_context_tokens`, both at the temperature of the rollouts; the gradient flows through the student alone.
@@ -243,7 +247,9 @@ class PolicyEngine(Sampler, Learner, Checkpoints, Protocol):
 
     @property
     def context_limit(self) -> int | None:
-        """Positions of the model's context, completion included; None: not known. `sample` raises TooLongError beyond it."""
+        """Positions of the model's context, completion included; None: not known.
+        `sample` raises TooLongError beyond it.
+        """
         ...
 
     def describe(self) -> str:
@@ -262,8 +268,8 @@ class PolicyEngine(Sampler, Learner, Checkpoints, Protocol):
 class Chat(Protocol):
     """How an engine renders conversations. It is optional: an engine that has one has it as the attribute `renderer`.
 
-    Without it each turn of an episode gets a context of its own, which `encode` makes of the whole conversation, and tools
-    are told in words.
+    Without it each turn of an episode gets a context of its own, which `encode` makes of the whole conversation,
+    and tools are told in words.
     """
 
     def encode(self, messages: Sequence[Message], tools: Sequence[Tool] = ()) -> tuple[int, ...]:
@@ -280,17 +286,22 @@ class Chat(Protocol):
         """The context of an episode's next turn, after `last` and what the environment `said` to it.
 
         It begins with every token of `last`; what was sampled is never rendered again. Where the template would render
-        the conversation (all messages, the policy's last one included) in another way, it is the whole rendering: a fork.
+        the conversation (all messages, the policy's last one included) in another way, it is the whole rendering:
+        a fork.
         """
         ...
 
     def read(self, context_tokens: Sequence[int], tokens: Sequence[int], tools: Sequence[Tool] = ()) -> str:
-        """Text of a turn's tokens. With tools it is what the environment gets: as `Episode.step` in `tasks/episode.py` says."""
+        """Text of a turn's tokens. With tools it is what the environment gets:
+        as `Episode.step` in `tasks/episode.py` says.
+        """
         ...
 
 
 def check_protocol(made: object, protocol: type, what: str) -> None:
-    """Raises ConfigError, which begins with `what`, where an object lacks members of one of these protocols; it names them."""
+    """Raises ConfigError, which begins with `what`, where an object lacks members of one of these protocols;
+    it names them.
+    """
     wanted = {
         name
         for part in protocol.__mro__

@@ -28,8 +28,8 @@ def check_finite(tensors: Mapping[str, torch.Tensor], what: str) -> None:
     if name is not None:
         bad, values = int((~torch.isfinite(tensors[name])).sum()), tensors[name].numel()
         raise ConfigError(
-            f"{what} are not finite: {bad} of the {values} values of tensor {name!r} are NaN or infinite. Take an earlier "
-            "checkpoint"
+            f"{what} are not finite: {bad} of the {values} values of tensor {name!r} are NaN or infinite. Take an "
+            "earlier checkpoint"
         )
 
 

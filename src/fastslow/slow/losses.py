@@ -1,8 +1,9 @@
-"""Policy losses. A new loss is one function from `LossInputs` to `LossOutput`, anywhere, named as `package.module:function`.
+"""Policy losses. A new loss is one function from `LossInputs` to `LossOutput`, anywhere,
+named as `package.module:function`.
 
-Tokens are flat arrays of shape (N,): those of all S completions of a micro-batch, one after the other; a completion is never
-split. Aggregation is the engine's: `sum(token_weight * loss)`. This module loads without torch, so that a config is checked
-quickly.
+Tokens are flat arrays of shape (N,): those of all S completions of a micro-batch, one after the other; a completion
+is never split. Aggregation is the engine's: `sum(token_weight * loss)`. This module loads without torch, so that a
+config is checked quickly.
 """
 
 from __future__ import annotations
@@ -42,7 +43,8 @@ AGGREGATIONS = {
 class LossInputs:
     """What a loss sees of S completions with N tokens in all.
 
-    Shapes: `lengths_S` (S,), int64, tokens of each completion; all others (N,). Only `learner_logprobs_N` has a gradient.
+    Shapes: `lengths_S` (S,), int64, tokens of each completion; all others (N,).
+    Only `learner_logprobs_N` has a gradient.
     Raises: ValueError on a shape mismatch.
     """
 
@@ -86,8 +88,8 @@ class LossInputs:
 class LossOutput:
     """A loss to minimise, of each token, shape (N,), or of each completion, (S,), which then holds for all its tokens.
 
-    `metrics` are values of each token or completion; a step's line has the mean of each as `slow/loss/NAME`, and that of
-    `clip_fraction` as `slow/clip_fraction`.
+    `metrics` are values of each token or completion; a step's line has the mean of each as `slow/loss/NAME`, and that
+    of `clip_fraction` as `slow/clip_fraction`.
     """
 
     loss: torch.Tensor
@@ -107,7 +109,7 @@ class Loss:
     server: str | None = None
 
     def __call__(self, inputs: LossInputs) -> LossOutput:
-        """The loss of each token, (N,), and its metrics. Raises TypeError or ValueError where a function gives neither."""
+        """The loss of each token, (N,), and its metrics. Raises TypeError or ValueError where one gives neither."""
         output = self.function(inputs)
         if not isinstance(output, LossOutput):
             raise TypeError(f"slow.loss: the function returned {type(output).__name__}: a loss returns a LossOutput")
@@ -153,8 +155,8 @@ def cispo(inputs: LossInputs) -> LossOutput:
 def importance_sampling(inputs: LossInputs) -> LossOutput:
     """Plain importance-weighted policy gradient, `-ratio * A` with the gradient through the ratio. Nothing is clipped.
 
-    Shapes: returns (N,). Its gradient equals CISPO's wherever the ratio stays below `tau`; its clip fraction is the share of
-    tokens beyond it, which CISPO would clip.
+    Shapes: returns (N,). Its gradient equals CISPO's wherever the ratio stays below `tau`; its clip fraction is the
+    share of tokens beyond it, which CISPO would clip.
     """
     ratio = (inputs.learner_logprobs_N - inputs.sampler_logprobs_N).exp()
     return LossOutput(-ratio * inputs.advantages_N, {"clip_fraction": ratio.detach() > inputs.settings.tau})
@@ -196,7 +198,10 @@ def unused_clip(slow: SlowConfig, loss: Loss) -> str | None:
     # The floor of a clamp that lies below 0 does nothing.
     floor_does_nothing = "clip_high" in loss.uses and slow.clip_low > 1.0
     if slow.clip_low != default.clip_low and "clip_low" not in loss.uses and not floor_does_nothing:
-        return f"slow.clip_low: {slow.clip_low} sets a floor, which {slow.loss} does not have: set it to {default.clip_low}"
+        return (
+            f"slow.clip_low: {slow.clip_low} sets a floor, which {slow.loss} does not have: set it to "
+            f"{default.clip_low}"
+        )
     if slow.clip_high != default.clip_high and "clip_high" not in loss.uses:
         return (
             f"slow.clip_high: {slow.clip_high} sets a ceiling, which {slow.loss} does not have: leave it at "
@@ -206,7 +211,7 @@ def unused_clip(slow: SlowConfig, loss: Loss) -> str | None:
 
 
 def scaled_against_its_definition(slow: SlowConfig, *, divide_by_std: bool, batch_normalisation: bool) -> str | None:
-    """What a config divides by although the loss is defined by not doing so, and the way out; None where there is nothing."""
+    """What a config divides by although the loss is defined without that, and the way out; None where all is well."""
     if not loss_defaults(slow.loss).unscaled:
         return None
     wanted = {
@@ -217,14 +222,14 @@ def scaled_against_its_definition(slow: SlowConfig, *, divide_by_std: bool, batc
     for key, (given, needed) in wanted.items():
         if given != needed:
             return (
-                f"{key}: {given!r} is not {slow.loss}, which divides by neither lengths nor deviations: set it to {needed!r} "
-                "or leave it out, or take slow.loss: ppo, which has the same clip"
+                f"{key}: {given!r} is not {slow.loss}, which divides by neither lengths nor deviations: set it to "
+                f"{needed!r} or leave it out, or take slow.loss: ppo, which has the same clip"
             )
     return None
 
 
 def unused_clip_of_a_known_loss(slow: SlowConfig) -> str | None:
-    """`unused_clip` while a config is parsed: losses of one's own are not imported then, they are checked before the run."""
+    """`unused_clip` while a config is parsed: one's own losses are not imported yet, but checked before the run."""
     if ":" in slow.loss:
         return None
     known = find_loss(slow.loss) if slow.loss in LOSSES else Loss(cispo.function, uses=("clip_high",))

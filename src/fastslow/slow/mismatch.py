@@ -1,12 +1,14 @@
 """Sampler and learner may differ: by how much they do, and what an update does about it.
 
-Both have the same weights. Other kernels, another precision or a stale copy give other log-probabilities all the same. With
-`mu` what the sampler reports, `pi` the learner's probability and `pi_old` that before the update, the ratio of a loss is
+Both have the same weights. Other kernels, another precision or a stale copy give other log-probabilities all
+the same. With `mu` what the sampler reports, `pi` the learner's probability and `pi_old` that before the
+update, the ratio of a loss is
 
     pi / mu = (pi / pi_old) * (pi_old / mu)
 
-staleness times mismatch. An update is one optimiser step, so `pi_old` of a fresh rollout is the learner as it stands, and its
-`d = log pi_old - log mu` is mismatch alone. Of a reused rollout nobody has kept `pi_old`: its ratio counts as staleness.
+staleness times mismatch. An update is one optimiser step, so `pi_old` of a fresh rollout is the learner as it
+stands, and its `d = log pi_old - log mu` is mismatch alone. Of a reused rollout nobody has kept `pi_old`: its
+ratio counts as staleness.
 
 Sources: truncation: Yao et al. 2025, https://fengyao.notion.site/off-policy-rl; masks: Liu et al. 2025,
 https://richardli.xyz/rl-collapse. Deviations: docs/engine.md. This module loads without torch.
@@ -73,7 +75,9 @@ class Mismatch:
 
 @dataclass(frozen=True)
 class Corrected:
-    """What a loss sees, the factor of each token's loss, (N,) without gradient, and the number of completions left out."""
+    """What a loss sees, the factor of each token's loss, (N,) without gradient,
+    and the number of completions left out.
+    """
 
     inputs: LossInputs
     factor_N: torch.Tensor
@@ -83,8 +87,8 @@ class Corrected:
 def correct(inputs: LossInputs, fresh_S: torch.Tensor) -> Corrected:
     """Make the correction of the loss's settings. Shapes: fresh_S (S,) bool; reused completions stay as they are.
 
-    `truncate`: the loss of a fresh token has the factor `min(exp(d), high)`, and sees the learner's own log-probability from
-    before the update as the behaviour policy's, so that its ratio and its clip speak of staleness alone.
+    `truncate`: the loss of a fresh token has the factor `min(exp(d), high)`, and sees the learner's own log-probability
+    from before the update as the behaviour policy's, so that its ratio and its clip speak of staleness alone.
     `mask`: a fresh completion with `exp(sum of d)` outside `[low, high]` has weight 0, its KL penalty too; others stay.
     """
     settings = inputs.settings.correction
@@ -116,7 +120,8 @@ def check_correction(slow: SlowConfig, method: str, *, reinforces: bool) -> None
     if kind == "none":
         if slow.mismatch_bounds != SlowConfig().mismatch_bounds:
             raise ConfigError(
-                f"{bounds} is for a correction, and slow.mismatch_correction is none: take truncate or mask, or leave it out"
+                f"{bounds} is for a correction, and slow.mismatch_correction is none: take truncate or "
+                "mask, or leave it out"
             )
         return
     if not reinforces:
@@ -132,8 +137,8 @@ def check_correction(slow: SlowConfig, method: str, *, reinforces: bool) -> None
     if kind == "truncate" and slow.loss in TRUNCATED:
         raise ConfigError(
             f"slow.mismatch_correction: 'truncate' would do twice what {slow.loss} does: its weight is min(ratio, 1 + "
-            f"slow.clip_high) = min(ratio, {slow.tau:g}) already. Leave it out and lower slow.clip_high to {high - 1:g}, or "
-            "take mask, or another loss"
+            f"slow.clip_high) = min(ratio, {slow.tau:g}) already. Leave it out and lower slow.clip_high to "
+            f"{high - 1:g}, or take mask, or another loss"
         )
 
 

@@ -1,7 +1,7 @@
 """The learning rate of an update: a pure function of its number and the config, so that a resumed run goes on exactly.
 
-The curves are those of transformers. Theirs begin at 0 and end at 0; ours are moved by one update, so that neither the first
-nor the last update has a learning rate of 0.
+The curves are those of transformers. Theirs begin at 0 and end at 0; ours are moved by one update, so that neither the
+first nor the last update has a learning rate of 0.
 """
 
 from collections.abc import Callable
@@ -15,8 +15,8 @@ NAMES = {"constant": "constant_with_warmup", "linear": "linear", "cosine": "cosi
 
 
 def learning_rate(slow: SlowConfig, update: int, updates: int) -> float:
-    """That of update number `update`, counted from 0, in a run of `updates`; warm-up is linear and reaches the full rate with
-    update `slow.warmup_steps - 1`.
+    """That of update number `update`, counted from 0, in a run of `updates`; warm-up is linear and reaches the full
+    rate with update `slow.warmup_steps - 1`.
     """
     return slow.learning_rate * _curve(slow.schedule, max(slow.warmup_steps, 1), slow.schedule_steps or updates)(
         update + 1
@@ -30,13 +30,13 @@ def check_schedule(slow: SlowConfig, updates: int) -> None:
         return
     if slow.schedule == "constant":
         raise ConfigError(
-            f"slow.schedule_steps: {steps} is the length of a schedule, and slow.schedule is constant: take linear or cosine, "
-            "or leave it out"
+            f"slow.schedule_steps: {steps} is the length of a schedule, and slow.schedule is constant: take linear or "
+            "cosine, or leave it out"
         )
     if steps < updates:
         raise ConfigError(
-            f"slow.schedule_steps: after {steps} the learning rate is 0, and the run has {updates} training steps: set it to "
-            f"{updates} or more"
+            f"slow.schedule_steps: after {steps} the learning rate is 0, and the run has {updates} training steps: set "
+            f"it to {updates} or more"
         )
 
 
@@ -46,7 +46,8 @@ def describe_schedule(slow: SlowConfig, updates: int) -> str:
     if slow.schedule == "constant":
         return words
     last = learning_rate(slow, updates - 1, updates)
-    return f"{words}, then {slow.schedule} over {slow.schedule_steps or updates} training steps, {last:.3g} in the last of them"
+    steps = slow.schedule_steps or updates
+    return f"{words}, then {slow.schedule} over {steps} training steps, {last:.3g} in the last of them"
 
 
 @lru_cache(maxsize=8)

@@ -29,8 +29,8 @@ TEMPLATE_ARGUMENTS = ("conversation", "tools", "add_generation_prompt", "tokeniz
 
 @dataclass(frozen=True)
 class LossDefaults:
-    """What holds with a loss where the config is silent. `unscaled`: the loss is defined by dividing by neither lengths nor
-    deviations, so its aggregation cannot be another, and `loop` divides advantages by nothing.
+    """What holds with a loss where the config is silent. `unscaled`: the loss is defined by dividing by neither lengths
+    nor deviations, so its aggregation cannot be another, and `loop` divides advantages by nothing.
     """
 
     clip_low: float = 1.0
@@ -72,8 +72,8 @@ class ModelConfig(Section):
 
     name: PathText = option(
         meaning="a hub id, a local directory, a `.gguf` file, or `package:NAME/PATH`",
-        more="`package:NAME/PATH` is a directory of an installed package. A [PEFT adapter](engine.md#the-local-engine) is a "
-        "directory as well.",
+        more="`package:NAME/PATH` is a directory of an installed package. A [PEFT adapter](engine.md#the-local-engine) "
+        "is a directory as well.",
         unit="hub id, path or package", source="settings name one for each domain",
     )  # fmt: skip
     revision: str | None = option(None, "of a hub id", unit="branch, tag or commit")
@@ -154,8 +154,10 @@ class SlowConfig(Section):
         "`importance_sampling` has no ceiling: another value is refused there.",
     )
     aggregation: Aggregation = option(
-        "problem", "what a token's loss is divided by: [the four ways](engine.md#aggregation)", unit="a name", source="3.2",
-        more="`ppo` and `gspo` have `sequence`, `dr_grpo` has `constant` and takes no other. `method: distill` has `problem`.",
+        "problem", "what a token's loss is divided by: [the four ways](engine.md#aggregation)", unit="a name",
+        source="3.2",
+        more="`ppo` and `gspo` have `sequence`, `dr_grpo` has `constant` and takes no other. `method: distill` has "
+        "`problem`.",
     )  # fmt: skip
     kl_coefficient: NonNegativeNumber = option(
         1e-3,
@@ -168,7 +170,8 @@ class SlowConfig(Section):
         "bonus for the entropy of the learner's distribution",
         unit="loss per nat",
         source="off in the paper; arXiv 1602.01783",
-        more="The gradient flows through the entropy over the full vocabulary, so it is for `engine: local` and policy losses.",
+        more="The gradient flows through the entropy over the full vocabulary, so it is for `engine: local` and policy "
+        "losses.",
     )
     learning_rate: PositiveNumber = option(
         1e-6, "for full fine-tuning of 8 B; LoRA wants 1e-5 to 1e-4", unit="per step",
@@ -193,8 +196,8 @@ class SlowConfig(Section):
     )  # fmt: skip
     freeze: Annotated[tuple[str, ...], FROM_LIST] = option(
         (), "patterns of parameter names that stay as they are, such as `model.layers.0.*`", unit="patterns of names",
-        more="`*` stands for anything. A pattern without a match is refused. Tied weights are named by all of their names. For "
-        "`engine: local` without `model.lora`.",
+        more="`*` stands for anything. A pattern without a match is refused. Tied weights are named by all of their "
+        "names. For `engine: local` without `model.lora`.",
     )  # fmt: skip
     betas: Annotated[tuple[Beta, Beta], FROM_LIST] = option(
         (0.9, 0.999), "AdamW", unit="number", source="settings: (0.9, 0.999)"
@@ -206,8 +209,8 @@ class SlowConfig(Section):
     mismatch_correction: Literal["none", "truncate", "mask"] = option(
         "none", "`none`, `truncate` or `mask`, where sampler and learner differ", unit="a name",
         source="truncate: Yao et al. 2025; mask: Liu et al. 2025",
-        more="`truncate` weighs a token by learner / sampler, at most the upper bound. `mask` leaves out a completion whose "
-        "ratio lies outside the bounds. See [engine.md](engine.md#sampler-and-learner-differ).",
+        more="`truncate` weighs a token by learner / sampler, at most the upper bound. `mask` leaves out a completion "
+        "whose ratio lies outside the bounds. See [engine.md](engine.md#sampler-and-learner-differ).",
     )  # fmt: skip
     mismatch_bounds: Annotated[tuple[float, float], FROM_LIST] = option(
         (0.0, 2.0), "of learner / sampler; the lower is for `mask` alone", unit="ratio of probabilities",
@@ -216,17 +219,18 @@ class SlowConfig(Section):
     gradient_context: Literal["prompt", "bare"] = option(
         "prompt", "`bare`: sampled under evolved prompts, gradient under the seed prompt", unit="a name",
         source="prompt: 3.2; bare: arXiv 2603.21877",
-        more="The weights then learn to do without a prompt, and validation measures them under the seed prompt as well. "
-        "See [method.md](method.md#the-gradient-under-the-seed-prompt).",
+        more="The weights then learn to do without a prompt, and validation measures them under the seed prompt as "
+        "well. See [method.md](method.md#the-gradient-under-the-seed-prompt).",
     )  # fmt: skip
     bare_behaviour: Literal["learner", "sampler"] = option(
         "learner", "`bare`: whose probability divides in the ratio", unit="a name",
         source="learner: code of arXiv 2603.21877",
-        more="`learner`: its own under the seed prompt, before the update. `sampler`: that of sampling, under the evolved "
-        "prompt.",
+        more="`learner`: its own under the seed prompt, before the update. `sampler`: that of sampling, under the "
+        "evolved prompt.",
     )  # fmt: skip
     bare_bounds: Annotated[tuple[float, float], FROM_LIST] = option(
-        (0.01, 10.0), "`bare`: tokens outside are left out; of seed prompt / evolved prompt", unit="ratio of probabilities",
+        (0.01, 10.0), "`bare`: tokens outside are left out; of seed prompt / evolved prompt",
+        unit="ratio of probabilities",
         source="scripts of arXiv 2603.21877", more="With `bare_behaviour: learner` alone.",
     )  # fmt: skip
     bare_member: bool = option(
@@ -242,8 +246,8 @@ class SlowConfig(Section):
     )
     memory_gib: PositiveNumber | None = option(
         None, "memory: what tensors may take at most; null: `microbatch_tokens` says", unit="GiB",
-        more="[The engine finds](engine.md#a-memory-budget) how many tokens fit into a training pass, and samples fewer than "
-        "`sample_rows` at a time where it must. For `engine: local`.",
+        more="[The engine finds](engine.md#a-memory-budget) how many tokens fit into a training pass, and samples "
+        "fewer than `sample_rows` at a time where it must. For `engine: local`.",
     )  # fmt: skip
     activation_checkpointing: bool = option(
         False,

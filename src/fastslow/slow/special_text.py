@@ -1,9 +1,10 @@
 """Contents stay text: what stands in a problem, a prompt or an environment's answer makes no special token.
 
-A chat template puts contents between markers such as `<|im_start|>`, and a tokenizer reads such a marker wherever it stands. A
-content that holds one could end its own message and begin another under any role. So the markers of contents take part in the
-rendering as plain words, and afterwards the text is cut at the markers that the template itself wrote, as the tokenizer would
-cut it, and what lies between is encoded without special tokens. Contents without markers go the ordinary way, token by token.
+A chat template puts contents between markers such as `<|im_start|>`, and a tokenizer reads such a marker wherever it
+stands. A content that holds one could end its own message and begin another under any role. So the markers of contents
+take part in the rendering as plain words, and afterwards the text is cut at the markers that the template itself wrote,
+as the tokenizer would cut it, and what lies between is encoded without special tokens. Contents without markers go the
+ordinary way, token by token.
 """
 
 import re
@@ -83,7 +84,7 @@ class SpecialText:
         return Disguise(self, next(word for word in words if not any(word in text for text in texts)))
 
     def as_text(self, text: str, *, add_special_tokens: bool) -> list[int]:
-        """The tokens of a text in which nothing is a special token; `add_special_tokens`: but what begins or ends any text."""
+        """The tokens of a text without special tokens; `add_special_tokens`: with those that begin or end any text."""
         return list(
             self._tokenizer(text, add_special_tokens=add_special_tokens, split_special_tokens=True)["input_ids"]
         )

@@ -1,6 +1,7 @@
 """What a dataset looks like: which column is the question, which the answer, and which scorer its answers ask for.
 
-It is a guess, by the names of columns and the looks of answers. The config that is written from it says what was guessed.
+It is a guess, by the names of columns and the looks of answers.
+The config that is written from it says what was guessed.
 """
 
 import re
@@ -41,8 +42,8 @@ _LETTER = re.compile(r"\(?[A-Ja-j][).]?")
 class Look:
     """What was found. `sizes` are those of the dataset's own splits, `rows` those that were looked at.
 
-    `scorer` is a built-in's name, None where a function must be written; `why` says in words what the guess goes by. `repeated`
-    questions stand more than once, in one split or in two; `broken` rows lack a question or an answer.
+    `scorer` is a built-in's name, None where a function must be written; `why` says in words what the guess goes by.
+    `repeated` questions stand more than once, in one split or in two; `broken` rows lack a question or an answer.
     """
 
     source: str
@@ -80,8 +81,8 @@ def look(source: str, subset: str | None = None, *, prompt: str | None = None, a
     question = prompt or _question(rows, columns)
     if question is None:
         raise ConfigError(
-            f"--prompt: no column of {source!r} looks like a question: name one of {', '.join(columns)}. It holds a text, or a "
-            "list of chat messages that ends with the user's"
+            f"--prompt: no column of {source!r} looks like a question: name one of {', '.join(columns)}. It holds a "
+            "text, or a list of chat messages that ends with the user's"
         )
     choices = next((name for name in columns if name.lower() in CHOICES and _are_options(rows, name)), None)
     rest = [name for name in columns if name not in (question, choices)]

@@ -55,7 +55,8 @@ def config_text(directory: Path, look: Look, model: str, subset: str | None = No
     small = _problems(look, "train") < FEW
     return "\n".join(
         [
-            "# Written by `fastslow init`. Every key is described in docs/config.md; --dry-run explains what it comes to.",
+            "# Written by `fastslow init`. Every key is described in docs/config.md; --dry-run "
+            "explains what it comes to.",
             "model:",
             f"  name: {_value(model)}",
             "task:",
@@ -93,14 +94,17 @@ def scorer_text(look: Look) -> str:
         else """    if completion.strip():  # what is a good answer? say it here
         return 1.0, "Correct.\""""
     )
-    return f'''"""Scores an answer. config.yaml names it as task.options.scorer: {SCORER}:score, with the path of this file."""
+    return f'''"""Scores an answer.
+
+config.yaml names it as task.options.scorer: {SCORER}:score, with the path of this file.
+"""
 
 
 def score(completion, record):
     """A reward from 0 to 1, and feedback. `record` is a row of the data: {columns}.
 
-    The prompt search reads the feedback, one finding a line. A rule that holds for every problem, in the same words each time,
-    can become a line of the prompt. What is about one problem helps a language model that reflects.
+    The prompt search reads the feedback, one finding a line. A rule that holds for every problem, in the same
+    words each time, can become a line of the prompt. What is about one problem helps a language model that reflects.
     """
 {judged}
     return 0.0, "Give the answer that was asked for, and nothing else."
@@ -142,8 +146,8 @@ def readme_text(directory: Path, look: Look) -> str:
             "```",
             "",
             fill(
-                f"`{SCORER}` is a scorer to fill in. The prompt search learns from its words: say what was wrong as a rule "
-                "that holds for every problem.",
+                f"`{SCORER}` is a scorer to fill in. The prompt search learns from its words: say what was wrong as a "
+                "rule that holds for every problem.",
                 118,
             ),
             "",
@@ -152,7 +156,7 @@ def readme_text(directory: Path, look: Look) -> str:
 
 
 def _value(value: object) -> str:
-    """A value in one line of YAML. What JSON leaves as it is and YAML does not take, such as a C1 control, is escaped."""
+    """A value in one line of YAML. What JSON leaves and YAML does not take, such as a C1 control, is escaped."""
     text = json.dumps(value, ensure_ascii=False)
     return text if text.isprintable() else "".join(map(_escaped, text))
 

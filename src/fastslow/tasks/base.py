@@ -88,7 +88,7 @@ class Task(ABC):
 
     @property
     def scores_alone(self) -> bool:
-        """Whether a batch is scored one completion at a time, as the task's own `score_batch` is not where it has one."""
+        """Whether a batch is scored one completion at a time, as the task's own `score_batch` is not, if any."""
         return type(self).score_batch is Task.score_batch
 
     def limit_scoring(self, timeout_s: float | None) -> None:
@@ -98,15 +98,16 @@ class Task(ABC):
     def verdicts(self, problems: Sequence[Problem], completions: Sequence[str]) -> list[Score | ScoringFailure]:
         """What a run takes: `score_batch`, each call of the scorer within `task.timeout_s`, each score checked.
 
-        Where a batch breaks, or is late, rows go in one at a time, so that one bad row costs one row. After three failures
-        in a row the scorer is taken for down, and what is left fails with the same reason.
+        Where a batch breaks, or is late, rows go in one at a time, so that one bad row costs one row. After three
+        failures in a row the scorer is taken for down, and what is left fails with the same reason.
         Raises: TaskError for what is no score, and other errors of fastslow's own.
         """
         with TimeLimit(self._scoring_timeout_s, TIMEOUT) as limit:
             return self._verdicts_within(limit, problems, completions)
 
     def messages(self, problem: Problem, prompt: Prompt) -> tuple[Message, ...]:
-        """The context of a problem under a prompt: the `system` component, merged into the problem's own system message.
+        """The context of a problem under a prompt: the `system` component,
+        merged into the problem's own system message.
 
         Override it where a task has more components than `system` (tool descriptions, skills) and places them itself.
         """
@@ -115,8 +116,8 @@ class Task(ABC):
     def kind_of(self, messages: Sequence[Message]) -> str | None:
         """The kind of a question that is none of the task's own problems; None: its messages do not tell.
 
-        `fastslow serve` asks it, so that a question gets the prompt that was evolved for its kind. Of its own problems the
-        task need not tell: they are known.
+        `fastslow serve` asks it, so that a question gets the prompt that was evolved for its kind.
+        Of its own problems the task need not tell: they are known.
         """
         return None
 
@@ -131,7 +132,8 @@ class Task(ABC):
     def optional_components(self) -> Mapping[str, str]:
         """Components beside those of `seed_prompt` that the task can place, with the texts that they have now.
 
-        A config opts in by naming them in task.seed_prompt. `skill:<name>` is possible for every task that has a `system`.
+        A config opts in by naming them in task.seed_prompt.
+        `skill:<name>` is possible for every task that has a `system`.
         """
         return {}
 
@@ -308,7 +310,7 @@ def has_turns(task: Task) -> bool:
 
 
 def reference_of(task: Task, problem: Problem) -> str | None:
-    """The task's reference answer, cut where it is long; None where the task has none, or breaks over it: nobody needs it."""
+    """The task's reference answer, cut if long; None where the task has none, or breaks over it: nobody needs it."""
     try:
         found = task.reference(problem)
     except Exception as error:  # a task of somebody's own may raise whatever it likes

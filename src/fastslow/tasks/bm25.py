@@ -1,7 +1,7 @@
 """BM25 over a corpus of pages, by the library bm25s: an index that is made once, kept on disk and mapped into memory.
 
-A corpus is a JSONL file, {"title": text, "text": text or list of sentences} a line, or a .tar.gz that holds one; title and
-text are indexed together. The parameters and English stems are those that the HoVer programs of DSPy and GEPA use.
+A corpus is a JSONL file, {"title": text, "text": text or list of sentences} a line, or a .tar.gz that holds one; title
+and text are indexed together. The parameters and English stems are those that the HoVer programs of DSPy and GEPA use.
 Nothing is pickled: arrays are .npy files that are read without pickle, the rest is JSON.
 """
 
@@ -143,8 +143,8 @@ def read_pages(corpus: str) -> Iterator[Page]:
                 yield Page(title.strip(), text.strip() if isinstance(text, str) else " ".join(map(str.strip, text)))
             except (ValueError, KeyError, TypeError, AttributeError) as error:
                 raise TaskError(
-                    f"task.options.corpus: {corpus}, line {number}: a page is {{title: text, text: text or list of texts}}: "
-                    f"{type(error).__name__}: {error}"
+                    f"task.options.corpus: {corpus}, line {number}: a page is {{title: text, text: text or list of "
+                    f"texts}}: {type(error).__name__}: {error}"
                 ) from error
 
 

@@ -1,10 +1,10 @@
 """CodeIO, output prediction: given a problem, its reference code and an input, predict the function's return value.
 
-reasoning-gym bundles the problems (code and input generators, about 3,000) but no input/output pairs: its own dataset runs
-the bundled code in the training process each time an item is read. This task runs nothing. It reads ready pairs from a
-JSONL file that `python -m fastslow.tasks.codeio_pairs FILE` makes once, in limited subprocesses. One line a pair:
-`task_description`, `input_output_spec`, `code_sample`, `input` (an object: the arguments), `output` (any JSON value).
-All pairs of one function go to the same split, so that no split knows another's code.
+reasoning-gym bundles the problems (code and input generators, about 3,000) but no input/output pairs: its own dataset
+runs the bundled code in the training process each time an item is read. This task runs nothing. It reads ready pairs
+from a JSONL file that `python -m fastslow.tasks.codeio_pairs FILE` makes once, in limited subprocesses. One line a
+pair: `task_description`, `input_output_spec`, `code_sample`, `input` (an object: the arguments), `output` (any JSON
+value). All pairs of one function go to the same split, so that no split knows another's code.
 """
 
 import hashlib
@@ -39,7 +39,7 @@ Given this input, what does `main_solution` return? Work it out without running 
 
 
 class CodeIOTask(Task):
-    """CodeIO output prediction on ready pairs: a JSON value equal to the function's return value, nothing is executed."""
+    """CodeIO output prediction on ready pairs: a JSON value equal to the function's return value, nothing executed."""
 
     name = "codeio"
 
@@ -49,8 +49,8 @@ class CodeIOTask(Task):
         path = Path(pairs)
         if not path.is_file():
             raise TaskError(
-                f"task.options.pairs: file {pairs!r} does not exist. Make it once: python -m fastslow.tasks.codeio_pairs "
-                f"{shlex.quote(pairs)}"
+                f"task.options.pairs: file {pairs!r} does not exist. Make it once: python -m "
+                f"fastslow.tasks.codeio_pairs {shlex.quote(pairs)}"
             )
         self._splits = _deal(_read(path), {"test": test, "validation": validation, "train": train}, seed)
 
@@ -113,7 +113,7 @@ def _problem(record: Mapping[str, object]) -> Problem:
 def _deal(
     functions: Mapping[str, list[Problem]], sizes: Mapping[Split, int | None], seed: int
 ) -> dict[Split, list[Problem]]:
-    """Whole functions, in the order of a seeded hash, fill test, then validation, then train; None takes all the rest."""
+    """Whole functions, in the order of a seeded hash, fill test, validation, then train; None takes all the rest."""
     splits: dict[Split, list[Problem]] = {split: [] for split in SPLITS}
     order = iter(sorted(functions, key=lambda code: _digest(f"{seed}:{code}")))
     for split, size in sizes.items():
@@ -127,8 +127,8 @@ def _deal(
             continue
         if len(chosen) < size:
             raise TaskError(
-                f"task.options.{split}: {size} pairs are asked for, {len(chosen)} are left (test and validation are dealt "
-                f"first, whole functions at a time): lower the sizes or make more pairs"
+                f"task.options.{split}: {size} pairs are asked for, {len(chosen)} are left (test and validation are "
+                "dealt first, whole functions at a time): lower the sizes or make more pairs"
             )
         del chosen[size:]
     return splits

@@ -2,11 +2,12 @@
 
     python -m fastslow.tasks.codeio_pairs PAIRS.jsonl [--per-function 3] [--functions N] [--jobs N]
 
-reasoning-gym bundles about 3,000 functions with input generators, written by an LLM from curated code, and no pairs: they
-must be run. Each function runs in a process of its own: no inherited environment, an empty working directory that is
-deleted, limits on CPU seconds, memory, file size and open files, a wall-clock limit, and an audit hook that refuses
-network, process starts, writing and native code. That stops accidents; it is not a jail for hostile code. Kept is what
-JSON can hold, what two calls agree on, and what is short enough to be a question. Skipped functions are counted by reason.
+reasoning-gym bundles about 3,000 functions with input generators, written by an LLM from curated code, and no
+pairs: they must be run. Each function runs in a process of its own: no inherited environment, an empty working
+directory that is deleted, limits on CPU seconds, memory, file size and open files, a wall-clock limit, and an audit
+hook that refuses network, process starts, writing and native code. That stops accidents; it is not a jail for
+hostile code. Kept is what JSON can hold, what two calls agree on, and what is short enough to be a question.
+Skipped functions are counted by reason.
 """
 
 import argparse

@@ -1,7 +1,8 @@
 """Components of a prompt beside `system`, opt-in: what tools say of themselves, and skills.
 
-`tool:<name>` takes the place of that tool's description, wherever the tool is shown. `skill:<name>` is a text that stands
-under the system text, or that an environment includes itself. A config names those that are to evolve in task.seed_prompt.
+`tool:<name>` takes the place of that tool's description, wherever the tool is shown. `skill:<name>` is a text
+that stands under the system text, or that an environment includes itself. A config names those that are to
+evolve in task.seed_prompt.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,8 +1,9 @@
-"""An episode: what the policy and an environment say to each other about one problem, from the first context to a score.
+"""An episode: what the policy and an environment say to each other about one problem,
+from the first context to a score.
 
-Two things are never mixed. What goes wrong because of what the model wrote is the environment's answer, in words: a call
-that cannot be read, a tool that refuses its arguments, a move that the rules forbid. What goes wrong otherwise raises, and
-the rollout is masked: it is in no mean, and never a reward of 0.
+Two things are never mixed. What goes wrong because of what the model wrote is the environment's answer, in words: a
+call that cannot be read, a tool that refuses its arguments, a move that the rules forbid. What goes wrong otherwise
+raises, and the rollout is masked: it is in no mean, and never a reward of 0.
 """
 
 from collections.abc import Sequence
@@ -28,8 +29,9 @@ class Episode(Protocol):
     def step(self, text: str) -> Sequence[Message]:
         """What the environment says to the policy's turn; nothing: the episode is over.
 
-        `text` is without the tokens that end the turn. Where the tokenizer knows how to parse its model's tool calls, they
-        stand in it as `<tool_call>{"name": ..., "arguments": {...}}</tool_call>`, whatever form the model has for them.
+        `text` is without the tokens that end the turn. Where the tokenizer knows how to parse its model's
+        tool calls, they stand in it as `<tool_call>{"name": ..., "arguments": {...}}</tool_call>`, whatever
+        form the model has for them.
         """
         ...
 

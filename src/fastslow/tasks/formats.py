@@ -1,7 +1,7 @@
 """Answer formats: how a completion must write its answer, and the rule that the feedback names where it does not.
 
-The rules are constant text, one line each, phrased so that they could stand in a system prompt. A new format is one entry
-in `FORMATS`.
+The rules are constant text, one line each, phrased so that they could stand in a system prompt.
+A new format is one entry in `FORMATS`.
 """
 
 import json
@@ -46,7 +46,7 @@ def last_boxed(text: str) -> str | None:
 
 
 def read_json(text: str) -> Any:
-    """The value of a JSON text. Raises ValueError for anything else: NaN, a repeated key and bottomless nesting included."""
+    """The value of a JSON text. Raises ValueError for anything else: NaN, repeated keys, bottomless nesting."""
     try:
         return json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=unique_keys)
     except RecursionError:
@@ -75,7 +75,7 @@ def json_value_text(completion: str) -> str | None:
 
 
 def same_json(one: object, other: object) -> bool:
-    """Whether two JSON values are equal: 1 equals 1.0, true does not equal 1, a fraction may be off by a relative 1e-9."""
+    """Whether JSON values are equal: 1 equals 1.0, true does not equal 1, a fraction may be off by a relative 1e-9."""
     if isinstance(one, bool) or isinstance(other, bool):
         return one is other
     if isinstance(one, int) and isinstance(other, int):

@@ -1,8 +1,8 @@
 """Some of reasoning-gym's verifiers hand the answer to Python's `eval`, or to sympy's `parse_expr`, which evals too.
 
 Text of a model must not run as code in this process, so an answer reaches such a verifier only where it can be nothing
-but data or a formula of bearable size. One verifier takes "nan" for every answer. Checked against reasoning-gym 0.1.25; a test
-looks for verifiers that are new.
+but data or a formula of bearable size. One verifier takes "nan" for every answer. Checked against reasoning-gym 0.1.25;
+a test looks for verifiers that are new.
 """
 
 import ast

@@ -73,7 +73,7 @@ class GuessTask(EpisodeTask):
 
 
 class GuessEpisode:
-    """One game. Reward 1 where the number was found; otherwise 0 or, graded, the share of the bits that were found out."""
+    """One game. Reward 1 where the number was found; otherwise 0 or, graded, the share of the bits found out."""
 
     tools: Sequence[Tool] = ()
 

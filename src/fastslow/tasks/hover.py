@@ -1,10 +1,10 @@
 """HoVer-hard: given a claim and what a first search found, write the follow-up query that finds the missing pages.
 
-The paper (arXiv 2605.12484) gives the frame: one follow-up query, BM25 over Wikipedia abstracts, the reward from the gold
-pages that are retrieved after the second hop. Ours, where it is silent:
+The paper (arXiv 2605.12484) gives the frame: one follow-up query, BM25 over Wikipedia abstracts, the reward from the
+gold pages that are retrieved after the second hop. Ours, where it is silent:
 - "Hard" are the claims of three hops, less those whose first hop finds every gold page, which reward any query.
-- The first hop's query is the claim itself, so that the policy's part is a single turn: no summaries, no third hop, which the
-  HoVer program of LangProBe and GEPA has.
+- The first hop's query is the claim itself, so that the policy's part is a single turn: no summaries, no third hop,
+  which the HoVer program of LangProBe and GEPA has.
 - Both hops count. The reward is 1 where together they found all gold pages, else 0; `partial` gives the share found.
 - Of the claims made of one HotpotQA question the first is taken, so that no split knows another's pages by heart.
 - A query has at most 64 words, and a page is shown up to 1,000 characters.
@@ -166,7 +166,7 @@ def _choose(rows: Sequence[Row], hops: int) -> list[tuple[str, list[str]]]:
 
 
 def _gold_titles(where: str, facts: Any) -> list[str]:
-    """Titles in order, each once. A fact is {key: title, value: sentence}, or [title, sentence] as in the release's JSON."""
+    """Titles in order, each once. A fact is {key: title, value: sentence}, or [title, sentence] as in the release."""
     try:
         titles = [fact["key"] if isinstance(fact, Mapping) else fact[0] for fact in facts]
     except (TypeError, KeyError, IndexError) as error:

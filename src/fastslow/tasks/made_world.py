@@ -1,8 +1,9 @@
-"""A made world of people, towns, guilds and rivers: pages about them, and questions whose answer lies several pages away.
+"""A made world of people, towns, guilds and rivers: pages about them,
+and questions whose answer lies several pages away.
 
-Nothing in it is known from elsewhere, so that only a search finds an answer. Words of names are shared by many, names are
-not. What a question is about, from its first page to its last, belongs to one split alone: who knows the pages of the training
-split by heart knows nothing of the others.
+Nothing in it is known from elsewhere, so that only a search finds an answer. Words of names are shared by many, names
+are not. What a question is about, from its first page to its last, belongs to one split alone: who knows the pages of
+the training split by heart knows nothing of the others.
 """
 
 import random
@@ -70,8 +71,8 @@ class Thing:
         name, names = self.name, {relation: other.name for relation, other in self.names.items()}
         if self.kind == "person":
             text = (
-                f"{name} was a {self.craft} born in {names['birthplace']} in {self.number}. {name} learned the craft from "
-                f"{names['teacher']} and joined {names['guild']}."
+                f"{name} was a {self.craft} born in {names['birthplace']} in {self.number}. {name} learned the craft "
+                f"from {names['teacher']} and joined {names['guild']}."
             )
         elif self.kind == "town":
             text = (

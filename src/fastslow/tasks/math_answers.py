@@ -1,7 +1,8 @@
 """Comparing two LaTeX answers by math-verify, in a process that is kept warm and killed where an answer takes too long.
 
-math-verify's own time limit is an alarm signal: it needs the main thread, and does not stop the arithmetic of 9^{9^{9^9}}. Ours
-is CPU time in another process (`math_worker.py`), so that a busy machine does not turn right answers into wrong ones.
+math-verify's own time limit is an alarm signal: it needs the main thread, and does not stop the arithmetic of
+9^{9^{9^9}}. Ours is CPU time in another process (`math_worker.py`), so that a busy machine does not turn right
+answers into wrong ones.
 """
 
 import atexit
@@ -49,8 +50,8 @@ class MathVerify:
     def equal(self, right: str, given: str) -> bool:
         """Whether the answer `given` equals the right one.
 
-        Raises: AnswerTooHard for an answer that takes too long or too much memory, TaskError where it is the right answer that
-        does so or that cannot be read, InfrastructureError where math-verify itself is broken.
+        Raises: AnswerTooHard for an answer that takes too long or too much memory, TaskError where it is the right
+        answer that does so or that cannot be read, InfrastructureError where math-verify itself is broken.
         """
         try:
             return self._ask(right, given)
@@ -84,8 +85,8 @@ class MathVerify:
 
     def _too_hard(self, right: str) -> TaskError:
         return TaskError(
-            f"the record's answer {shorten(right)!r} takes math-verify more than {self.limit_s:g} s or too much memory: write "
-            "its value, or leave the record out"
+            f"the record's answer {shorten(right)!r} takes math-verify more than {self.limit_s:g} s or too much "
+            "memory: write its value, or leave the record out"
         )
 
     def _ask(self, right: str, given: str | None) -> bool:
@@ -151,7 +152,7 @@ atexit.register(MATH_VERIFY.close)
 
 @lru_cache(maxsize=4096)
 def same_math(right: str, given: str) -> bool | None:
-    """Whether two LaTeX answers are equal; None where the given one takes too long. Remembered: groups repeat answers."""
+    """Whether two LaTeX answers are equal; None where that takes too long. Remembered: groups repeat answers."""
     try:
         return MATH_VERIFY.equal(right, given)
     except AnswerTooHard:

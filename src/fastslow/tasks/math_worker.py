@@ -1,9 +1,10 @@
 """The process in which math-verify reads and compares answers. Nothing of fastslow is imported: it must start quickly.
 
-One JSON object a line comes in, `{"right": LaTeX, "given": LaTeX or null}`; null asks whether `right` can be used at all. Two
-lines go out: `{"read": true}` as soon as `right` has been read, then `{"equal": bool}`, `{"unusable": reason}` (of `right`) or
-`{"broken": reason}` (math-verify itself). Time and memory are limited by the kernel, which kills this process even where a
-library is deep in C code; a limit that works by Python signals works in neither C code nor a thread.
+One JSON object a line comes in, `{"right": LaTeX, "given": LaTeX or null}`; null asks whether `right` can be used
+at all. Two lines go out: `{"read": true}` as soon as `right` has been read, then `{"equal": bool}`, `{"unusable":
+reason}` (of `right`) or `{"broken": reason}` (math-verify itself). Time and memory are limited by the kernel,
+which kills this process even where a library is deep in C code; a limit that works by Python signals works in
+neither C code nor a thread.
 """
 
 import contextlib

@@ -1,10 +1,10 @@
 """Reading one number out of a text, exactly, and comparing two.
 
-What counts as a number: signs in any Unicode dash; thousands in threes by commas, thin or plain spaces; a decimal point, or a
-comma where it cannot separate thousands (3,5 is 3.5; 1,234 is 1234); exponents (1e3, 3 x 10^5), fractions, mixed numbers
-and powers of plain numbers, in LaTeX as well. Units, currencies and the percent sign are left aside: 50% is 50. Any other
-arithmetic (5-3, 6*7, 2pi, sqrt(2)) is no number, and neither are 3:4, 1.2.3 or 0x1F: a part of it is never taken for the
-whole.
+What counts as a number: signs in any Unicode dash; thousands in threes by commas, thin or plain spaces; a decimal
+point, or a comma where it cannot separate thousands (3,5 is 3.5; 1,234 is 1234); exponents (1e3, 3 x 10^5), fractions,
+mixed numbers and powers of plain numbers, in LaTeX as well. Units, currencies and the percent sign are left aside: 50%
+is 50. Any other arithmetic (5-3, 6*7, 2pi, sqrt(2)) is no number, and neither are 3:4, 1.2.3 or 0x1F: a part of it is
+never taken for the whole.
 """
 
 import functools
@@ -33,7 +33,8 @@ _MARKS: tuple[tuple[str, str], ...] = (
     (r"\\div\b|÷|\u2044", "/"),
     (r"\\pm\b", "±"),
     (r"(?<=\d)\*\*(?=-?\d)", "^"),
-    (r"(?<![\w)\]}.*])(?:\*{1,3}|_{1,3})(?=[-+$€£¥₹]?[\d.])|(?<=[\d%.])(?:\*{1,3}|_{1,3})(?![\d*(-])", " "),  # bold
+    # bold
+    (r"(?<![\w)\]}.*])(?:\*{1,3}|_{1,3})(?=[-+$€£¥₹]?[\d.])|(?<=[\d%.])(?:\*{1,3}|_{1,3})(?![\d*(-])", " "),
     (r"-\s+(?=\d+/\d)(?<![\d)] -\s)|(?<==)\s*-\s+(?=[\d$.])", "-"),  # -\frac{1}{2}, x = - 5
     (r"(?<![\w)\]}.])-\s*\(\s*([\d.,]*\d)\s*\)", r"-\1"),
 )
@@ -68,7 +69,7 @@ _POWER = re.compile(rf"({_PLAIN})[ ]*\^[ ]*(-?\d+)")
 
 @dataclass(frozen=True)
 class Number:
-    """An exact value. `scientific` says that it was written with an exponent, which tells no more digits than it shows."""
+    """An exact value. `scientific` says that it has an exponent, which has no more digits than it shows."""
 
     value: Fraction
     scientific: bool = False
@@ -88,7 +89,8 @@ class Number:
 
 
 def last_number(text: str) -> Number | None:
-    """The last number of a text that stands outside round brackets, or within where all do; None where it cannot be read.
+    """The last number of a text that stands outside round brackets, or within where all do;
+    None where it cannot be read.
 
     What stands last decides: where it is arithmetic and no number, the numbers before it are not taken for the answer.
     """
@@ -102,7 +104,7 @@ def last_number(text: str) -> Number | None:
 
 
 def same_number(one: Number, other: Number) -> bool:
-    """Equal to a relative 1e-6, or to 1e-9 near zero; where one of them is whole, to 1e-6 at most: integers are exact."""
+    """Equal to a relative 1e-6, or to 1e-9 near zero; where one is whole, to 1e-6 at most: integers are exact."""
     off: Fraction = abs(one.value - other.value)
     size: Fraction = max(abs(one.value), abs(other.value))
     least, most = Fraction(1, 10**9), Fraction(1, 10**6)

@@ -37,8 +37,9 @@ def import_reasoning_gym() -> Any:
 class ReasoningGymTask(Task):
     """Problems of one generator, judged by its own verifier.
 
-    Splits are disjoint ranges of one dataset's indices with repeated questions left out: seeds of their own would let the
-    splits share questions. Questions whose own answer the guards refuse are left out too. `exact` gives no partial credit.
+    Splits are disjoint ranges of one dataset's indices with repeated questions left out: seeds of their own
+    would let the splits share questions. Questions whose own answer the guards refuse are left out too. `exact`
+    gives no partial credit.
     """
 
     def __init__(
@@ -88,8 +89,8 @@ class ReasoningGymTask(Task):
     def _judge(self, answer: str, entry: dict[str, object]) -> float:
         """The verifier's verdict, clipped to [0, 1]; 0 where it trips over the answer.
 
-        Verifiers are pure, and several raise on an answer of the wrong shape: that is a wrong answer. Where one raises on
-        the right answer as well, it is the verifier that is broken, and the exception goes through.
+        Verifiers are pure, and several raise on an answer of the wrong shape: that is a wrong answer. Where one raises
+        on the right answer as well, it is the verifier that is broken, and the exception goes through.
         """
         try:
             reward = float(self._dataset.score_answer(answer, entry))
@@ -117,8 +118,8 @@ class ReasoningGymTask(Task):
                 splits[split].append(Problem(f"{self.generator}-{key}", messages, {"entry": entry}))
         if len(seen) < len(wanted):
             raise TaskError(
-                f"task {self.name!r} has only {len(seen)} different questions with these params, {len(wanted)} are asked "
-                f"for (train + validation + test): lower the sizes or widen the params"
+                f"task {self.name!r} has only {len(seen)} different questions with these params, {len(wanted)} are "
+                "asked for (train + validation + test): lower the sizes or widen the params"
             )
         return splits
 

@@ -1,7 +1,7 @@
 """The user's own data as a task: a JSONL file or a Hugging Face dataset, scored by name, by a function or as in TRL.
 
-A split is a file of its own, a named split of the dataset, or a part cut from one source in the order of a seeded hash of
-the question. Everything is read and checked when the task is made, before any model loads.
+A split is a file of its own, a named split of the dataset, or a part cut from one source in the order of a seeded hash
+of the question. Everything is read and checked when the task is made, before any model loads.
 """
 
 import contextlib
@@ -135,8 +135,8 @@ class RecordsTask(Task):
         if not isinstance(found, Scorer):
             if answer_format is not None:
                 raise ConfigError(
-                    "task.options.answer_format: belongs to the scorers exact, number and choice, and to a Scorer of your own. "
-                    f"Remove it: the function {scorer!r} reads the completion itself"
+                    "task.options.answer_format: belongs to the scorers exact, number and choice, and to a Scorer of "
+                    f"your own. Remove it: the function {scorer!r} reads the completion itself"
                 )
             by_record = from_function(found, scorer, self.columns["answer"])
             return lambda problem, completion: by_record(completion, problem.data["record"])
@@ -192,7 +192,8 @@ class RecordsTask(Task):
             self._tell_broken(broken, len(problems), len(rows))
         if contrary:
             logger.warning(
-                "task.options.drop_duplicates: %d repeated questions have another answer than the first, which is kept: %s",
+                "task.options.drop_duplicates: %d repeated questions have another answer than the "
+                "first, which is kept: %s",
                 contrary,
                 first_contrary,
             )
@@ -205,7 +206,7 @@ class RecordsTask(Task):
             logger.warning("task.options.skip_broken: %d of %d records left out: %s", len(broken), records, broken[0])
 
     def _place(self, problem: Problem, sources: Sequence[Sequence[Row]]) -> str:
-        """Where the record of a problem stands. It is looked for when it is asked for, which is when data are refused."""
+        """Where the record of a problem stands. It is looked for only when it is asked for: when data are refused."""
         for where, record in itertools.chain(*sources):
             with contextlib.suppress(TaskError):
                 if self._make_problem(where, record)[1] == problem:
@@ -255,8 +256,8 @@ class RecordsTask(Task):
         value = self._value(where, record, option)
         if _is_missing(value) or not isinstance(value, str | int | float) or not str(value).strip():
             raise TaskError(
-                f"{where}: column {self.columns[option]!r} (task.options.{option}) holds {value!r}: a text or a number is "
-                "needed in every record"
+                f"{where}: column {self.columns[option]!r} (task.options.{option}) holds {value!r}: a text or a number "
+                "is needed in every record"
             )
         check_text(where, self.columns[option], str(value))
         return str(value)
@@ -281,8 +282,8 @@ class RecordsTask(Task):
                 raise TaskError(f"{where}: column {self.columns['prompt']!r}, message {number}: the user says nothing")
             if message.get("tool_calls"):
                 raise TaskError(
-                    f"{where}: column {self.columns['prompt']!r}, message {number}: has tool_calls, which would be lost: write "
-                    "them into its content"
+                    f"{where}: column {self.columns['prompt']!r}, message {number}: has tool_calls, which would be "
+                    "lost: write them into its content"
                 )
         return tuple({"role": message["role"], "content": message["content"]} for message in value)
 
@@ -296,8 +297,8 @@ class RecordsTask(Task):
             taken = {"completions", *({"prompts"} - {prompt})} & set(self._reward_columns)
             if taken:
                 raise ConfigError(
-                    f"task.options.reward_functions: the records have a column {min(taken)!r}, under which functions get "
-                    "something else: rename it"
+                    f"task.options.reward_functions: the records have a column {min(taken)!r}, under which functions "
+                    "get something else: rename it"
                 )
             self._rewards.check_columns(self._reward_columns)
 

@@ -69,8 +69,8 @@ def _seed_prompt(task: Task, given: Mapping[str, str | None]) -> Prompt:
         unknown = [name for name in given if name not in texts and name not in known]
         if unknown:
             raise ConfigError(
-                f"task.seed_prompt: {shown(unknown[0])} is null, and task {shown(task.name)} has no text of its own for "
-                f"it. It has one for {', '.join(sorted(known))}"
+                f"task.seed_prompt: {shown(unknown[0])} is null, and task {shown(task.name)} has no text of its own "
+                f"for it. It has one for {', '.join(sorted(known))}"
             )
         texts |= {name: known[name] for name in given if name not in texts}
     return Prompt.from_dict(texts)
@@ -90,7 +90,7 @@ def list_tasks() -> list[tuple[str, str]]:
 
 
 def find_factory(name: str) -> Any:
-    """What makes the task of that name; a task that was given is itself. Raises ConfigError with the names that come close."""
+    """What makes the task of that name; a given task is itself. Raises ConfigError with names that come close."""
     if name in BUILT_IN:
         return load_object(BUILT_IN[name], "task.name")
     if name.startswith(REASONING_GYM):
@@ -115,8 +115,8 @@ def find_factory(name: str) -> Any:
 
 
 def construct_task(factory: Callable[..., object] | Task, name: str, options: Mapping[str, object]) -> Task:
-    """The task that a factory makes of the options, or the task that was given. Raises ConfigError for options that do not
-    fit its signature.
+    """The task that a factory makes of the options, or the task that was given.
+    Raises ConfigError for options that do not fit its signature.
     """
     if isinstance(factory, Task):
         if options:

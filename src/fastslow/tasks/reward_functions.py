@@ -1,12 +1,12 @@
 """TRL-style reward functions as they are: `func(prompts=, completions=, **columns) -> list[float | None]`.
 
-For a completion there may also be (reward, feedback) or a `fastslow.Score`, whose reward is a number as any other: the prompt
-search learns from words, and a bare number has none.
+For a completion there may also be (reward, feedback) or a `fastslow.Score`, whose reward is a number as any other: the
+prompt search learns from words, and a bare number has none.
 
-As in TRL 1.16: a column is passed as a list under its own name, completions are chat messages where the prompt is a chat,
-functions may be async, None means "does not apply", and the rewards are summed with weights. Different here, because a
-reward must lie in [0, 1]: the sum is mapped there from `reward_range`, and one that lies outside raises. Prompts are the
-records' own, without the evolved system prompt; `completion_ids` and `trainer_state` are not passed.
+As in TRL 1.16: a column is passed as a list under its own name, completions are chat messages where the prompt is a
+chat, functions may be async, None means "does not apply", and the rewards are summed with weights. Different here,
+because a reward must lie in [0, 1]: the sum is mapped there from `reward_range`, and one that lies outside raises.
+Prompts are the records' own, without the evolved system prompt; `completion_ids` and `trainer_state` are not passed.
 """
 
 import asyncio
@@ -70,7 +70,7 @@ class RewardFunctions:
     def score(
         self, prompts: Sequence[object], completions: Sequence[object], columns: Mapping[str, Sequence[object]]
     ) -> list[Score | ScoringFailure]:
-        """One score a row. A row that a function breaks on is a failure. Raises TaskError for rewards that cannot be."""
+        """One score a row. A row that breaks a function is a failure. Raises TaskError for rewards that cannot be."""
         arguments: dict[str, Sequence[Any]] = {**columns, "prompts": prompts, "completions": completions}
         size = len(completions)
         verdicts = [_call(name, function, arguments, size) for name, function, _ in self.parts]
@@ -135,7 +135,7 @@ def _rewards(
 
 
 def _as_list(returned: Any) -> list[Any] | None:
-    """Rewards in the order of the completions; None for a text, a dict or a set, whose items are no rewards in any order."""
+    """Rewards in the order of the completions; None for a text, a dict or a set, which are no list of rewards."""
     if isinstance(returned, str | bytes | bytearray | Mapping | Set):
         return None
     try:
@@ -156,7 +156,8 @@ def _verdict(name: str, value: object) -> tuple[float, str] | None:
         return None
     if said is not None and not isinstance(said, str):
         raise TaskError(
-            f"task.options.reward_functions: {name!r} returned the feedback {shorten(repr(said))}: a text or None is needed"
+            f"task.options.reward_functions: {name!r} returned the feedback {shorten(repr(said))}: a "
+            "text or None is needed"
         )
     return _reward(name, reward), said or ""
 
@@ -190,5 +191,6 @@ def _wait_for(coroutine: Coroutine[object, object, object]) -> Any:
         asyncio.get_running_loop()
     except RuntimeError:
         return asyncio.run(coroutine)
-    # A notebook has a loop of its own in this thread, and asyncio.run refuses to nest. A pool would wait for what hangs.
+    # A notebook has a loop of its own in this thread, and asyncio.run refuses to nest.
+    # A pool would wait for what hangs.
     return together([lambda: asyncio.run(coroutine)], 1)[0]

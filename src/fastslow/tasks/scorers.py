@@ -1,7 +1,7 @@
 """Scorers for the user's own records: built-in ones by name, or anybody's as `package.module:Name`.
 
-A `Scorer` has two parts: `prepare` reads the record's answer once, before any model loads, and raises ValueError where it
-is of no use; `judge` compares a completion with it. A plain function does as well (`from_function`).
+A `Scorer` has two parts: `prepare` reads the record's answer once, before any model loads, and raises ValueError where
+it is of no use; `judge` compares a completion with it. A plain function does as well (`from_function`).
 """
 
 import importlib.util

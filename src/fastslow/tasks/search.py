@@ -1,7 +1,8 @@
 """Multi-hop search: questions about a made world, whose pages a BM25 index finds. Nothing is downloaded.
 
-A question names the first page alone. Each page names the next, and the last one has the number that is asked for. The reward
-is exact: 1 for that number, 0 otherwise; `partial` gives half of the reward for the share of the pages that were found.
+A question names the first page alone. Each page names the next, and the last one has the number that is asked
+for. The reward is exact: 1 for that number, 0 otherwise; `partial` gives half of the reward for the share of
+the pages that were found.
 """
 
 import hashlib
@@ -126,7 +127,7 @@ class SearchEpisode(ToolEpisode):
         return self.opening
 
     def step(self, text: str) -> Sequence[Message]:
-        """The pages that a search finds; nothing after an answer, or where the policy searches on without a search left."""
+        """The pages that a search finds; nothing after an answer, or without a search left."""
         warned = self.searched >= self.task.searches
         results = self._by_tag(text) if self.task.calls == "tag" else list(super().step(text))
         if not results:

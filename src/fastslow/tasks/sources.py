@@ -1,4 +1,4 @@
-"""Reading the user's data: files of JSON, CSV or Parquet, Hugging Face datasets, and objects that were given from Python."""
+"""Reading the user's data: files of JSON, CSV or Parquet, Hugging Face datasets, and objects given from Python."""
 
 import csv
 import gzip
@@ -66,7 +66,7 @@ def read_source(
 
 
 def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Line number and object of every line that is not blank. Raises TaskError that names the line, repeated keys included."""
+    """Number and object of every line that is not blank. Raises TaskError that names the line, repeats included."""
     with _open(path) as lines:
         for number, line in enumerate(lines, start=1):
             if not line.strip():
@@ -168,8 +168,8 @@ def _read_delimited(path: Path) -> Rows:
             for cells in reader:
                 if cells and len(cells) != len(header):
                     raise TaskError(
-                        f"{path}, line {reader.line_num}: has {len(cells)} cells for {len(header)} columns: quote cells that "
-                        f"hold {delimiter!r}"
+                        f"{path}, line {reader.line_num}: has {len(cells)} cells for {len(header)} columns: quote "
+                        f"cells that hold {delimiter!r}"
                     )
                 if cells:
                     numbers.append(reader.line_num)
@@ -236,8 +236,8 @@ def read_hub(source: str, subset: str | None = None) -> Mapping[str, Any]:
 
 
 def open_splits(source: str) -> Mapping[str, Any] | None:
-    """The splits of what `save_to_disk` wrote, or of an object that was given; one without splits is `train`. None where it is
-    neither.
+    """The splits of what `save_to_disk` wrote, or of an object that was given; one without splits is `train`.
+    None where it is neither.
     """
     if given.is_lent(source) or given.is_placeholder(source):
         found = given.find(source, FIELD)
@@ -253,7 +253,8 @@ def open_splits(source: str) -> Mapping[str, Any] | None:
 def default_splits(sizes: Mapping[str, int]) -> dict[str, str | int]:
     """What a dataset is divided into where nobody says it; `sizes` are those of its own splits.
 
-    One with a split for validation is taken as it is. Otherwise a tenth of the training rows is held out, 1 to 200 of them.
+    One with a split for validation is taken as it is. Otherwise a tenth of the training rows is held out,
+    1 to 200 of them.
     """
     train = "train" if "train" in sizes else next(iter(sizes))
     held_out = min(MOST_HELD_OUT, max(1, sizes[train] // 10))
@@ -286,13 +287,13 @@ def _position(text: str | None, size: int) -> int | None:
 
 
 def as_table(part: Any) -> Any:
-    """An object's rows, with a length: a `datasets.Dataset`, a list of dicts, or a pandas DataFrame. Raises ConfigError."""
+    """An object's rows, with a length: a `datasets.Dataset`, a list of dicts or a DataFrame. Raises ConfigError."""
     if hasattr(part, "to_dict") and hasattr(part, "iterrows"):
         return part.to_dict("records")
     if isinstance(part, str | bytes) or not (hasattr(part, "__len__") and hasattr(part, "__getitem__")):
         raise ConfigError(
-            f"dataset: {shown(part)} has no rows that can be counted: give a datasets.Dataset, a DatasetDict, a list of "
-            "dicts or a pandas DataFrame; of a stream, datasets.Dataset.from_list(list(stream.take(1000)))"
+            f"dataset: {shown(part)} has no rows that can be counted: give a datasets.Dataset, a DatasetDict, a list "
+            "of dicts or a pandas DataFrame; of a stream, datasets.Dataset.from_list(list(stream.take(1000)))"
         )
     return part
 

@@ -2,8 +2,8 @@
 
 A problem (d, p, n): a source of degree d; a gold path of p nodes from source to goal, both included; d - 1 decoy arms
 hung on the source, each a chain of p fresh nodes. All d * p nodes are drawn without replacement from 0..n-1.
-Ours, where the paper is silent: the wording of the question and of the seed prompt, and that each "u,v" pair has its two
-ends in random order, since edges are undirected. The seed prompt names the format, so that RL alone can know it.
+Ours, where the paper is silent: the wording of the question and of the seed prompt, and that each "u,v" pair has its
+two ends in random order, since edges are undirected. The seed prompt names the format, so that RL alone can know it.
 """
 
 import hashlib
@@ -96,7 +96,8 @@ class StarGraphTask(Task):
         return rng.permutation(self.n)[: self.d * self.p]
 
     def _deal(self, sizes: dict[Split, int]) -> dict[Split, "LazyProblems"]:
-        # Test comes first, so that another training size leaves it as it is. Only nodes are drawn here, no text is made.
+        # Test comes first, so that another training size leaves it as it is. Only nodes are drawn here,
+        # no text is made.
         wanted = sum(sizes.values())
         possible = math.perm(self.n, self.d * self.p) // math.factorial(self.d - 1)
         if wanted > possible:

@@ -1,8 +1,8 @@
 """A stream: several tasks one after the other in one uninterrupted run, as in the paper's continual experiment.
 
-The policy and its optimiser state go on from task to task, and so does the population; nothing tells them that the task has
-changed. Two deviations: a search that was sitting out (`fast.max_backoff`) is made at once, and a task that comes back finds
-the population that it left with.
+The policy and its optimiser state go on from task to task, and so does the population; nothing tells them that the task
+has changed. Two deviations: a search that was sitting out (`fast.max_backoff`) is made at once, and a task that comes
+back finds the population that it left with.
 """
 
 from collections.abc import Callable, Sequence

@@ -1,4 +1,4 @@
-"""Rows of the user's data: choosing some of them, and putting their options under their questions. `sources.py` reads them."""
+"""Rows of the user's data: choosing some, putting their options under their questions. `sources.py` reads them."""
 
 import string
 from collections.abc import Mapping, Sequence
@@ -73,7 +73,9 @@ def _field(record: Mapping[str, object], column: str) -> tuple[bool, Any]:
 
 
 def check_text(where: str, column: str | None, text: str) -> None:
-    """Raises TaskError where a text holds a lone surrogate, which JSON and Python know, and files and tokenizers do not."""
+    """Raises TaskError where a text holds a lone surrogate, which JSON and Python know,
+    and files and tokenizers do not.
+    """
     if storable(text) != text:
         raise TaskError(f"{where}: column {column!r} holds half of a character, a lone surrogate: write the whole one")
 
@@ -81,8 +83,8 @@ def check_text(where: str, column: str | None, text: str) -> None:
 def with_choices(where: str, record: Mapping[str, object], prompt: str, choices: str, answer: str) -> dict[str, Any]:
     """The record with its options under its question, one a line from A on, and with the right letter as its answer.
 
-    The options are a list of texts, or {text, label} as in ARC and SciKnowEval, whose answer is one of the labels. Of a chat
-    they stand under the last message, which must be the user's.
+    The options are a list of texts, or {text, label} as in ARC and SciKnowEval, whose answer is one of the labels. Of a
+    chat they stand under the last message, which must be the user's.
     Raises: TaskError where options, labels and answer do not fit together.
     """
     missing = [column for column in (prompt, choices, answer) if column not in record]
@@ -117,8 +119,8 @@ def _extended(where: str, question: Any, column: str, lines: str) -> Any:
     *before, last = question
     if last["role"] != "user":
         raise TaskError(
-            f"{where}: column {column!r} ends with a message of role {last['role']!r}: options can stand under a question of "
-            "the user's alone"
+            f"{where}: column {column!r} ends with a message of role {last['role']!r}: options can stand under a "
+            "question of the user's alone"
         )
     return [*before, {**last, "content": f"{last['content']}\n\n{lines}"}]
 

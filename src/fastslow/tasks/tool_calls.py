@@ -36,8 +36,8 @@ class Malformed:
 def read_calls(text: str) -> list[Call | Malformed]:
     """The calls in a model's turn, in their order; nothing where it makes none. Thoughts are left out.
 
-    Forms: `<tool_call>{...}</tool_call>` (Hermes, Qwen), `[TOOL_CALLS][{...}]` and `[TOOL_CALLS]name[ARGS]{...}` (Mistral), and
-    a turn that is one JSON object with `name` and `parameters` (Llama).
+    Forms: `<tool_call>{...}</tool_call>` (Hermes, Qwen), `[TOOL_CALLS][{...}]` and `[TOOL_CALLS]name[ARGS]{...}`
+    (Mistral), and a turn that is one JSON object with `name` and `parameters` (Llama).
     """
     said = _THOUGHTS.sub("", text)
     if "<tool_call>" in said:
@@ -56,7 +56,7 @@ def write_call(name: str, arguments: Mapping[str, Any]) -> str:
 
 
 def tell_tools(messages: Sequence[Message], tools: Sequence[Tool]) -> list[Message]:
-    """The messages with the tools told in words at the end of the system message, for templates that cannot show them."""
+    """The messages, with the tools told in words at the end of the system message where a template cannot show them."""
     if not tools:
         return [dict(message) for message in messages]
     lines = [json.dumps(tool.get("function", tool), ensure_ascii=False) for tool in tools]

@@ -1,7 +1,8 @@
-"""Arithmetic with a calculator whose calling form nobody tells but the verifier: rewards are zero until a prompt names it.
+"""Arithmetic with a calculator whose calling form nobody tells but the verifier:
+rewards are zero until a prompt names it.
 
-The task needs no template that knows tools: a call is a text of a hidden form, and the result is the next message. A turn
-without a call is the answer. Rewards are exact: 1 for the right number, 0 otherwise.
+The task needs no template that knows tools: a call is a text of a hidden form, and the result is the next message. A
+turn without a call is the answer. Rewards are exact: 1 for the right number, 0 otherwise.
 """
 
 import json
@@ -27,8 +28,8 @@ WORDS = {"*": "times", "+": "plus", "-": "minus"}
 
 @dataclass(frozen=True)
 class Form:
-    """A way to call the calculator. `read` gives the expression of a turn, None where it makes no call; what looks like one and
-    is none raises ValueError. `rule` is what the feedback says of it.
+    """A way to call the calculator. `read` gives the expression of a turn, None where it makes no call; what looks like
+    one and is none raises ValueError. `rule` is what the feedback says of it.
     """
 
     rule: str
@@ -37,7 +38,7 @@ class Form:
 
 
 class ToolProtocolTask(EpisodeTask):
-    """Arithmetic that is too hard to do in one's head, and a calculator; only the feedback names the form of its calls."""
+    """Arithmetic that is too hard to do in one's head, and a calculator; the feedback alone names its calls' form."""
 
     name = "tool_protocol"
 
@@ -54,8 +55,8 @@ class ToolProtocolTask(EpisodeTask):
     ) -> None:
         if not 1 <= digits <= 12 or not 2 <= operands <= 8 or max_calls < 1:
             raise TaskError(
-                f"task.options: digits 1 to 12, operands 2 to 8 and max_calls >= 1 are needed, got {digits}, {operands} and "
-                f"{max_calls}"
+                f"task.options: digits 1 to 12, operands 2 to 8 and max_calls >= 1 are needed, got {digits}, "
+                f"{operands} and {max_calls}"
             )
         if form not in FORMS:
             raise TaskError(f"task.options: form: {form!r} is unknown: take one of {', '.join(FORMS)}")

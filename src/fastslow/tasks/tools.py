@@ -20,8 +20,9 @@ class ToolError(Exception):
 class ToolEpisode(ABC):
     """The policy calls tools until a turn has no call: that is its answer. Give it `start` and `score`.
 
-    A call that cannot be read, of a tool that there is not, or with arguments that do not fit is answered in words. So is what
-    a tool raises of `answered`: it is taken for the model's doing. Whatever else a tool raises masks the rollout.
+    A call that cannot be read, of a tool that there is not, or with arguments that do not fit is answered in
+    words. So is what a tool raises of `answered`: it is taken for the model's doing. Whatever else a tool
+    raises masks the rollout.
     """
 
     answered: ClassVar[tuple[type[Exception], ...]] = (ToolError, ValueError, TypeError, LookupError, ArithmeticError)
@@ -88,8 +89,8 @@ def schema_of(function: Function, description: str | None = None) -> Tool:
         schema: dict[str, Any] = get_json_schema(function)
     except Exception as error:  # transformers has exceptions of its own for each way to be incomplete
         raise TaskError(
-            f"tool {function.__name__!r}: {error}. It needs type hints, and a docstring with a line for each argument under "
-            "Args:"
+            f"tool {function.__name__!r}: {error}. It needs type hints, and a docstring with a line for each "
+            "argument under Args:"
         ) from error
     if description is not None:
         schema["function"]["description"] = description

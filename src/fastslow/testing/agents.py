@@ -38,8 +38,8 @@ class AgentCase:
 
 
 def check_agent(task: AgentTask, *, plays: Plays | None = None) -> None:
-    """Run every check. Raises AssertionError. `plays` gives the policy's texts that earn a reward of 1; after its last text
-    the policy repeats it.
+    """Run every check. Raises AssertionError. `plays` gives the policy's texts that earn a reward of 1;
+    after its last text the policy repeats it.
     """
     run_checks(f"the agent of task {task.name!r}", CHECKS, AgentCase(task, plays))
 

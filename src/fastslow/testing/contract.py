@@ -1,4 +1,4 @@
-"""How the contract suites work: a suite is a list of checks, and says of every one that breaks what the contract asks."""
+"""How contract suites work: a suite is a list of checks, and says of every one that breaks what the contract asks."""
 
 from collections.abc import Callable, Sequence
 from typing import TypeVar
@@ -7,7 +7,7 @@ Case = TypeVar("Case")
 
 
 def require(holds: bool, contract: str) -> None:
-    """Raises AssertionError with the contract's words where it does not hold; unlike `assert`, under `python -O` too."""
+    """Raises AssertionError with the contract's words if it does not hold; unlike `assert`, under `python -O` too."""
     if not holds:
         raise AssertionError(contract)
 

@@ -42,7 +42,8 @@ NO_LOSS = "no_such_loss"
 
 
 def check_engine(make: Callable[[], PolicyEngine], **expected: float | bool) -> None:
-    """Run every check. `make` gives a new engine with the same weights each time; `expected` are fields of `EngineCase`.
+    """Run every check. `make` gives a new engine with the same weights each time;
+    `expected` are fields of `EngineCase`.
 
     Raises: AssertionError that names every check that breaks.
     """
@@ -67,10 +68,10 @@ class Before:
 class EngineCase:
     """An engine and what is expected of it.
 
-    `tolerance`: nats by which rounding may move a log-probability. `exact`: a completion is the same in another batch, to the
-    last token; `batch_free`: it is at least almost always. `distils`: it compares whole distributions. `reloads`: a new engine
-    takes what another has saved. `learning_rate`: one that moves the weights visibly. `requests`: contexts to sample, in
-    tokens; None: questions as the engine encodes them.
+    `tolerance`: nats by which rounding may move a log-probability. `exact`: a completion is the same in another batch,
+    to the last token; `batch_free`: it is at least almost always. `distils`: it compares whole distributions.
+    `reloads`: a new engine takes what another has saved. `learning_rate`: one that moves the weights visibly.
+    `requests`: contexts to sample, in tokens; None: questions as the engine encodes them.
     """
 
     make: Callable[[], PolicyEngine]
@@ -179,7 +180,7 @@ def the_same_call_gives_the_same_completions(case: EngineCase) -> None:
 
 
 def a_completion_does_not_depend_on_its_batch(case: EngineCase) -> None:
-    """Completion i depends on the weights, the context and (seed, i). A rounding error may flip a draw where not `exact`."""
+    """Completion i depends on the weights, the context and (seed, i). Where not `exact`, rounding may flip a draw."""
     if not case.batch_free:
         return
     together = case.engine.sample(case.asked, PARAMS)
@@ -201,7 +202,7 @@ def a_completion_does_not_depend_on_its_batch(case: EngineCase) -> None:
 
 
 def greedy_completions_are_the_likeliest(case: EngineCase) -> None:
-    """At temperature 0 all completions of a context are one, and its first token is at least as likely as any that is drawn."""
+    """At temperature 0 all completions of a context are one; its first token is at least as likely as any drawn one."""
     drawn = case.engine.sample(case.asked, PARAMS)
     greedy = case.engine.sample(case.asked, SamplingParams(3, temperature=0.0))
     for sampled, group in zip(drawn, greedy, strict=True):
@@ -250,7 +251,7 @@ def text_goes_in_and_comes_out(case: EngineCase) -> None:
 
 
 def sampling_and_training_agree(case: EngineCase) -> None:
-    """The importance ratio of a fresh rollout is 1, before the first update and after it: the sampler has been synced."""
+    """The importance ratio of a fresh rollout is 1, before the first update and after it: the sampler is synced."""
     for engine, when in ((case.engine, "before"), (case.trained.engine, "after")):
         rollouts = case.rollouts(engine)
         gap = worst([list(c.logprobs) for _, c in rollouts], engine.logprobs([s for s, _ in rollouts]))
@@ -334,7 +335,8 @@ def distillation_moves_towards_the_teacher_or_is_refused(case: EngineCase) -> No
             require(engine.policy_version == 0, "a refused update moves nothing")
             return
         require(False, "distill_step raises ConfigError where it cannot be done")
-    # The student is led away first: where the two contexts hardly differ there is nothing to learn, and steps overshoot.
+    # The student is led away first: where the two contexts hardly differ there is nothing to learn,
+    # and steps overshoot.
     for _ in range(5):
         engine.train_step(case.trained.datums, case.loss, case.learning_rate)
     metrics = [engine.distill_step(datums, case.learning_rate) for _ in range(5)]

@@ -65,7 +65,7 @@ def starts_with_the_question(case: EpisodeCase) -> None:
 
 
 def answers_whatever_the_policy_says(case: EpisodeCase) -> None:
-    """The rule: no text of the policy makes `step` raise; the episode has a score whenever it ends, with words below 1."""
+    """The rule: no text of the policy makes `step` raise; an episode has a score when it ends, with words below 1."""
     problem = case.some[0]
     for text in RUBBISH:
         episode = case.episode(problem)
@@ -79,7 +79,7 @@ def answers_whatever_the_policy_says(case: EpisodeCase) -> None:
 
 
 def scores_at_any_time(case: EpisodeCase) -> None:
-    """The rule: an episode that is cut off before its first turn has a score as well, and asking twice changes nothing."""
+    """The rule: an episode that is cut before its first turn has a score as well, and asking twice changes nothing."""
     for problem in case.some:
         episode = case.episode(problem)
         episode.start()

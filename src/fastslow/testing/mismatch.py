@@ -1,4 +1,4 @@
-"""The part of an engine's contract that is about sampler and learner: how far apart they are, and corrections of that."""
+"""The part of an engine's contract about sampler and learner: how far apart they are, and corrections of that."""
 
 import math
 from dataclasses import replace
@@ -25,7 +25,8 @@ def an_update_says_how_far_sampler_and_learner_are_apart(case: Case) -> None:
         return
     require(
         abs(metrics.mismatch_kl - (math.expm1(0.5) - 0.5)) <= 10 * case.tolerance,
-        "mismatch_kl is the mean of exp(d) - d - 1 over the tokens of fresh datums, d = log pi_learner - log pi_sampler",
+        "mismatch_kl is the mean of exp(d) - d - 1 over the tokens of fresh datums, d = log "
+        "pi_learner - log pi_sampler",
     )
     require(abs(metrics.mismatch_max - 0.5) <= 2 * case.tolerance, "mismatch_max is the largest |d| of fresh datums")
 

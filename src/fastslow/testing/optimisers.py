@@ -29,8 +29,8 @@ BUDGET = 60
 def check_optimiser(make: Make) -> None:
     """Run every check. Raises AssertionError.
 
-    `make` is the class, or a function that gives a new optimiser; it gets `seed_prompt`, `metric_calls`, `room` (None) and
-    `proposer` where it has parameters of these names, as it does from a config.
+    `make` is the class, or a function that gives a new optimiser; it gets `seed_prompt`, `metric_calls`, `room` (None)
+    and `proposer` where it has parameters of these names, as it does from a config.
     """
     run_checks("the prompt optimiser", CHECKS, make)
 

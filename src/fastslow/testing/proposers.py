@@ -132,8 +132,8 @@ def takes_any_rollout(case: ProposerCase) -> None:
             outcome = case.ask(asked)
         except Exception as error:
             raise AssertionError(
-                f"an example with the feedback {shown[0].feedback[:20]!r} must give a Proposal or a ReflectionError, it raised "
-                f"{type(error).__name__}: {error}"
+                f"an example with the feedback {shown[0].feedback[:20]!r} must give a Proposal or a ReflectionError, "
+                f"it raised {type(error).__name__}: {error}"
             ) from error
         keeps_to_the_form(outcome, asked)
 

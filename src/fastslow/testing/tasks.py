@@ -56,9 +56,9 @@ def check_task(
 ) -> None:
     """Run every check. Raises AssertionError.
 
-    `again` is the task made a second time from the same options; `right` gives a completion that is right for a problem;
-    `feedback=False` is for a scorer that gives rewards without words, which prompt search then cannot learn from. Episodes of
-    several turns are checked as well (`check_episodes`).
+    `again` is the task made a second time from the same options; `right` gives a completion that is right for a
+    problem; `feedback=False` is for a scorer that gives rewards without words, which prompt search then cannot learn
+    from. Episodes of several turns are checked as well (`check_episodes`).
     """
     run_checks(f"task {getattr(task, 'name', task)!r}", CHECKS, TaskCase(task, again, right, feedback))
     if isinstance(task, AgentTask):

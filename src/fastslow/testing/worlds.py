@@ -52,7 +52,7 @@ class World:
 
 
 class Plus:
-    """A proposer: the parent with a plus sign and what its seed gives; or an error, each time. `asked` counts its calls."""
+    """A proposer: the parent with a plus sign and what its seed gives; or always an error. `asked` counts its calls."""
 
     def __init__(self, error: Exception | None = None) -> None:
         self.error, self.asked = error, 0

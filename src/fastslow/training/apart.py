@@ -7,7 +7,7 @@ from fastslow.training.context import RunContext
 
 
 class MismatchWatch:
-    """Says what was found before the first step, and warns once of an update before which the two were too far apart."""
+    """Says what was found before the first step, and warns once of an update before which they were too far apart."""
 
     def __init__(self, context: RunContext, parts: Parts) -> None:
         self.context, self.parts = context, parts
@@ -15,7 +15,7 @@ class MismatchWatch:
         self.warned = False
 
     def look_again(self) -> None:
-        """Measure a resumed run, whose weights are there now. It goes on where the uninterrupted run would have gone on."""
+        """Measure a resumed run; its weights are there. It goes on where the uninterrupted run would have gone on."""
         parts = self.parts
         self.agreement = measure(parts.config, parts.task, parts.engine, parts.longest_tokens)
 
@@ -36,7 +36,7 @@ class MismatchWatch:
             return
         self.warned = True
         self.context.warn(
-            f"step {self.context.state.step + 1}: sampler and learner were {metrics.mismatch_kl:.2g} nats a token apart before "
-            f"the update (slow/mismatch_kl; above {MISMATCH_BAR:g} training may become unstable). What helps: "
-            f"{ways_out(self.context.config)}"
+            f"step {self.context.state.step + 1}: sampler and learner were {metrics.mismatch_kl:.2g} nats a token "
+            f"apart before the update (slow/mismatch_kl; above {MISMATCH_BAR:g} training may become unstable). What "
+            f"helps: {ways_out(self.context.config)}"
         )

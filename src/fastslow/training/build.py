@@ -34,9 +34,9 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Parts:
-    """What a training session is made of. In `config` a teacher's prompt stands as its text. `longest_tokens`: of the longest
-    sequence that may come. `agreement`: how far sampler and learner are apart; None where no weights train, and of a resumed
-    run, whose weights are yet to be loaded. `found`: where a resumed run goes on.
+    """What a training session is made of. In `config` a teacher's prompt stands as its text. `longest_tokens`: of the
+    longest sequence that may come. `agreement`: how far sampler and learner are apart; None where no weights train, and
+    of a resumed run, whose weights are yet to be loaded. `found`: where a resumed run goes on.
     """
 
     config: Config
@@ -67,8 +67,8 @@ def check(config: Config) -> tuple[Config, Task]:
         check_schedule(config.slow, config.steps - method.search_steps(config))
     if method.needs_distributions and config.slow.entropy_coefficient:
         raise ConfigError(
-            f"slow.entropy_coefficient: {config.slow.entropy_coefficient:g} is for a policy loss, and method {config.method!r} "
-            "has none: set it to 0"
+            f"slow.entropy_coefficient: {config.slow.entropy_coefficient:g} is for a policy loss, and method "
+            f"{config.method!r} has none: set it to 0"
         )
     if method.searches(config):
         check_optimiser(config.fast)
@@ -98,15 +98,15 @@ def _check_sampling(config: Config) -> None:
     """Raises ConfigError where the learner could not speak of the distribution that training rollouts come from."""
     if config.sampling.top_p < 1.0:
         raise ConfigError(
-            f"sampling.top_p: {config.sampling.top_p:g} cuts unlikely tokens out of the training rollouts, and the learner "
-            "does not know which, so every importance ratio would be biased. Set it to 1.0 (evaluation.top_p is a key of "
-            "its own), or take method: prompt, which trains no weights"
+            f"sampling.top_p: {config.sampling.top_p:g} cuts unlikely tokens out of the training rollouts, and the "
+            "learner does not know which, so every importance ratio would be biased. Set it to 1.0 (evaluation.top_p "
+            "is a key of its own), or take method: prompt, which trains no weights"
         )
 
 
 def _check_model(config: Config, engine: PolicyEngine, longest_tokens: int) -> None:
-    """Raises ConfigError where an update on the longest sequence outgrows `slow.memory_gib`, or where cached sampling and
-    whole sequences do not give the same policy of this model.
+    """Raises ConfigError where an update on the longest sequence outgrows `slow.memory_gib`, or where cached sampling
+    and whole sequences do not give the same policy of this model.
     """
     from fastslow.slow.local.engine import LocalEngine
 

@@ -1,4 +1,4 @@
-"""When a run is saved: where it stands is noted between its steps, and whatever ends it, that is what a checkpoint holds."""
+"""When a run is saved: it notes where it stands between its steps, and a checkpoint holds that, whatever ends it."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -64,12 +64,11 @@ class Checkpoints:
         self._saved, self._saved_step, self._saving = mark, mark.step, False
 
     def rescue(self, error: BaseException, step: int) -> str:
-        """Save what can be saved when an error ends the run after `step`; in words, what came of it and how to go on."""
+        """Save what can be saved when an error ends the run after `step`; in words, what came of it, how to go on."""
         if isinstance(error, ServerError) and not error.reachable:
             return (
-                f"The run stopped after step {step}. Bring the server back with its database and its checkpoints, then: "
-                f"{self.run.way_on} ({self._since()}; --set tinker.base_url=... where the address is "
-                "another)"
+                f"The run stopped after step {step}. Bring the server back with its database and its checkpoints, "
+                f"then: {self.run.way_on} ({self._since()}; --set tinker.base_url=... where the address is another)"
             )
         obstacle = self._obstacle()
         if obstacle is None and self.due:
@@ -79,8 +78,8 @@ class Checkpoints:
                 obstacle = str(second) if isinstance(second, FastslowError) else f"{type(second).__name__}: {second}"
         if obstacle is None and self.mark is not None:
             return (
-                f"The run stopped after step {self.mark.step} and was saved in {self.run.checkpoint_dir(self.mark.step)}. "
-                f"Mend the cause, then go on with: {self.run.way_on}"
+                f"The run stopped after step {self.mark.step} and was saved in "
+                f"{self.run.checkpoint_dir(self.mark.step)}. Mend the cause, then go on with: {self.run.way_on}"
             )
         return (
             f"The run stopped after step {step} and was not saved there: {obstacle}. Mend the cause, then: "

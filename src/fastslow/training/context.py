@@ -25,8 +25,8 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class RunContext:
-    """One run. `state` is what a checkpoint holds of the loop, `record` the line of metrics that is being collected, `doing`
-    the phase that was told last.
+    """One run. `state` is what a checkpoint holds of the loop, `record` the line of metrics that is being collected,
+    `doing` the phase that was told last.
     """
 
     config: Config
@@ -61,8 +61,8 @@ class RunContext:
         return self.task.stage(self.first_minibatch(step))
 
     def beginning(self, engine: str | None) -> dict[str, object]:
-        """What the event `start` says; `engine`: what that says of itself. The run searches every `search_every` steps (0:
-        never) up to the step `search_until`.
+        """What the event `start` says; `engine`: what that says of itself. The run searches every `search_every` steps
+        (0: never) up to the step `search_until`.
         """
         config, state = self.config, self.state
         alone = self.method.search_steps(config)

@@ -1,4 +1,4 @@
-"""Which problems come when: shuffled epochs, computed from the seed and the step alone, so that nothing needs saving."""
+"""Which problems come when: shuffled epochs, computed from the seed and the step alone, so nothing needs saving."""
 
 import random
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ class Curriculum:
         self._epoch: tuple[int, list[int]] = (-1, [])
 
     def minibatch(self, step: int) -> list[Problem]:
-        """The problems of one step, counted from 0. What is left over at the end of an epoch waits for the next shuffle."""
+        """The problems of one step, counted from 0. What an epoch leaves over waits for the next shuffle."""
         epoch, position = divmod(step, self.steps_per_epoch)
         order = self._order(epoch)
         return [self.problems[index] for index in order[position * self.size : (position + 1) * self.size]]

@@ -23,8 +23,8 @@ def check_stuck(context: RunContext) -> None:
     """Raises DivergedError where the weights have not moved for too long since an update was left out."""
     if context.state.stuck_steps >= MAX_STUCK_STEPS:
         raise DivergedError(
-            f"the weights have not moved for {MAX_STUCK_STEPS} steps, since an update whose loss or gradient was NaN or "
-            "infinite: they have diverged"
+            f"the weights have not moved for {MAX_STUCK_STEPS} steps, since an update whose loss or gradient was NaN "
+            "or infinite: they have diverged"
         )
 
 

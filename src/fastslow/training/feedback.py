@@ -12,14 +12,15 @@ from fastslow.text import is_bare_number, shown
 
 A_GUESS = "I do not know."
 WAYS = (
-    "Take a scorer or a reward function that returns (reward, feedback) or a fastslow.Score, with a rule in words; or let a "
-    "language model read the answers (fast.proposer.kind: policy, openai or litellm), better with the reference answers "
-    "(task.options.answer)"
+    "Take a scorer or a reward function that returns (reward, feedback) or a fastslow.Score, with a rule in words; or "
+    "let a language model read the answers (fast.proposer.kind: policy, openai or litellm), better with the reference "
+    "answers (task.options.answer)"
 )
 
 
 def silence(config: Config, task: Task) -> list[str]:
-    """What `--dry-run` says where a wrong answer gets no words: lines, none where it does, or where only playing would tell.
+    """What `--dry-run` says where a wrong answer gets no words: lines, none where it does,
+    or where only playing would tell.
 
     The scorer is asked once, about a training problem.
     """

@@ -1,8 +1,8 @@
 """Ctrl-C and SIGTERM: the first one is heard and the step is finished and saved, the second one stops at once.
 
-Python runs a signal's handler between two of its own instructions, and a backward pass or a matrix product on a CPU may take
-seconds of none. So a thread listens as well: it says at once that a signal was heard, and ends a process whose main thread
-does not come back after the second one.
+Python runs a signal's handler between two of its own instructions, and a backward pass or a matrix product on a CPU may
+take seconds of none. So a thread listens as well: it says at once that a signal was heard, and ends a process whose
+main thread does not come back after the second one.
 """
 
 import contextlib
@@ -23,8 +23,8 @@ GRACE_S = 2.0
 class Interrupts:
     """Listens for Ctrl-C and SIGTERM from `listen` to `stop`, in the main thread; `heard` says whether it was pressed.
 
-    `warn` is told of the first one, from a thread. `give_up`: what ends the process where a second one cannot be heard by the
-    main thread; None where nobody may end it, as in a notebook.
+    `warn` is told of the first one, from a thread. `give_up`: what ends the process where a second one cannot be heard
+    by the main thread; None where nobody may end it, as in a notebook.
     """
 
     def __init__(self, warn: Callable[[str], None], give_up: Callable[[], None] | None = None) -> None:

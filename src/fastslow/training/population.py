@@ -1,4 +1,4 @@
-"""The fast weights of a run: when they are searched for, what a search changes, and what each task of a stream keeps."""
+"""The fast weights of a run: when a search comes, what a search changes, and what each task of a stream keeps."""
 
 from fastslow.fast.optimiser import Candidate, Evolution, Usage
 from fastslow.training.context import RunContext, fitting
@@ -15,7 +15,7 @@ class Population:
 
     @property
     def is_moved(self) -> bool:
-        """Whether this cycle has moved the population already: a run that is resumed in its middle does not do it again."""
+        """Whether this cycle has moved the population already: a run resumed in its middle does not do it again."""
         state = self.context.state
         return state.evolved_for_step == state.step - state.step_in_cycle
 
@@ -96,13 +96,13 @@ class Population:
 
 
 def all_refused(evolution: Evolution) -> str | None:
-    """That a language model was asked and none of its replies was adopted, with the first reasons; None where one was."""
+    """That a language model was asked and none of its replies adopted, with the first reasons; None where one was."""
     usage, reasons = evolution.usage, evolution.refusals
     if not usage.calls or evolution.proposed != 0 or not reasons:
         return None
     first = "; ".join(f"{count} x {reason}" for reason, count in list(reasons.items())[:SHOWN_REASONS])
     more = f"; and {len(reasons) - SHOWN_REASONS} more reasons" if len(reasons) > SHOWN_REASONS else ""
     return (
-        f"EVERY reply of the reflection LM was refused, {sum(reasons.values())} of them, so that the search had no new prompt "
-        f"to try. The first reasons: {first}{more}. reflections.jsonl has what it was asked and what it said"
+        f"EVERY reply of the reflection LM was refused, {sum(reasons.values())} of them, so that the search had no new "
+        f"prompt to try. The first reasons: {first}{more}. reflections.jsonl has what it was asked and what it said"
     )

@@ -1,4 +1,4 @@
-"""What a checkpoint holds for resuming beside the engine's state, and whether the run is still what the checkpoint knows."""
+"""What a checkpoint holds for resuming beside the engine's state, and whether the run is still the one it knows."""
 
 import json
 import os
@@ -26,7 +26,7 @@ LONGEST = 500
 def write_resume(
     run: RunDirectory, directory: Path, step: int, loop: Mapping[str, object], store: Sequence[Mapping[str, object]]
 ) -> None:
-    """Write the loop's record, the store's, and the lengths of files, into the directory of a checkpoint after `step`."""
+    """Write the loop's record, the store's, and the lengths of files, into a checkpoint's directory after `step`."""
     resume = directory / "resume"
     resume.mkdir(exist_ok=True)
     lines = "".join(json.dumps(record) + "\n" for record in store).encode()
@@ -48,7 +48,9 @@ def read_resume(checkpoint: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]
 
 @dataclass(frozen=True)
 class Found:
-    """Where a run goes on: its newest whole checkpoint, None where it begins again; `broken`: newer ones, and their faults."""
+    """Where a run goes on: its newest whole checkpoint, None where it begins again; `broken`: newer ones,
+    and their faults.
+    """
 
     checkpoint: Path | None
     broken: tuple[tuple[Path, str], ...] = ()
@@ -64,10 +66,11 @@ class Found:
 
 
 def find_checkpoint(run: RunDirectory, known: Sequence[tuple[Path, str]] = ()) -> Found:
-    """The newest whole checkpoint of a run; `known`: newer ones that turned out broken, and their faults. Changes nothing.
+    """The newest whole checkpoint of a run; `known`: newer ones that turned out broken, and their faults.
+    Changes nothing.
 
-    Raises: ResumeError where there are checkpoints and none is whole, or where something else is missing that the newest
-    whole one knows of.
+    Raises: ResumeError where there are checkpoints and none is whole,
+    or where something else is missing that the newest whole one knows of.
     """
     _check_place(run.path / "checkpoints")
     broken, local = list(known), read_config(run.path).engine == "local"
@@ -90,7 +93,8 @@ def find_checkpoint(run: RunDirectory, known: Sequence[tuple[Path, str]] = ()) -
 
 
 def load_newest(engine: PolicyEngine, run: RunDirectory, found: Found) -> Found:
-    """Load the weights and the engine's state, of the next whole checkpoint where one without checksums turns out broken.
+    """Load the weights and the engine's state, of the next whole checkpoint where one without
+    checksums turns out broken.
 
     Returns where the run goes on. Raises ResumeError where no checkpoint can be loaded.
     """
@@ -111,8 +115,8 @@ def load_newest(engine: PolicyEngine, run: RunDirectory, found: Found) -> Found:
 def _check_place(checkpoints: Path) -> None:
     if os.path.lexists(checkpoints) and not checkpoints.is_dir():
         raise ResumeError(
-            f"{str(checkpoints)!r} is no directory, and that is where the checkpoints of a run lie: put them back, or move "
-            "away what lies there, and the run begins again"
+            f"{str(checkpoints)!r} is no directory, and that is where the checkpoints of a run lie: put them back, or "
+            "move away what lies there, and the run begins again"
         )
 
 
@@ -121,8 +125,8 @@ def _check_samples(run: RunDirectory, step: int) -> None:
     for path in run.samples():
         if step_of(path) > step and path.is_dir():
             raise ResumeError(
-                f"{str(path)!r} is a directory, and resuming would take away what was written after step {step}: move it out "
-                "of the run"
+                f"{str(path)!r} is a directory, and resuming would take away what was written after step {step}: "
+                "move it out of the run"
             )
 
 
@@ -134,8 +138,8 @@ def _lost(run: Path) -> str:
     if steps < 1:
         return ""
     return (
-        f"{run / 'checkpoints'} holds no checkpoint to go on from, and {run / METRICS} has a record of {steps} steps: the run "
-        "begins again at step 0. Where checkpoints were deleted or moved, put them back instead"
+        f"{run / 'checkpoints'} holds no checkpoint to go on from, and {run / METRICS} has a record of {steps} steps: "
+        "the run begins again at step 0. Where checkpoints were deleted or moved, put them back instead"
     )
 
 
@@ -189,6 +193,6 @@ def _missing(run: RunDirectory, path: Path, size: int) -> str:
 
 def _ways(checkpoint: Path) -> str:
     return (
-        "Put it back from a copy of the run, or start a new run with another output: fastslow evaluate and export still take "
-        f"the weights in {checkpoint}, and model.name does where no LoRA adapter is trained"
+        "Put it back from a copy of the run, or start a new run with another output: fastslow evaluate and export "
+        f"still take the weights in {checkpoint}, and model.name does where no LoRA adapter is trained"
     )

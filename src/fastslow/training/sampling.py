@@ -25,7 +25,8 @@ class Sampling:
         self.progress = Progress(context)
 
     def groups(self, minibatch: Sequence[Problem], population: Sequence[Prompt]) -> list[Group]:
-        """One group of G rollouts a problem, G/K under each prompt; or G/M under each of the M that the problem is dealt.
+        """One group of G rollouts a problem, G/K under each prompt;
+        or G/M under each of the M that the problem is dealt.
 
         Raises: InfrastructureError where more of them could not be scored than the config allows.
         """
@@ -86,8 +87,8 @@ class Sampling:
         return evaluations
 
     def anchors(self, problems: Sequence[Problem]) -> list[Problem]:
-        """The anchor set: the look-ahead batch or a part of it, and by option problems that the store covers already. With
-        `fast.scores: rollouts` the latter alone, which may be none.
+        """The anchor set: the look-ahead batch or a part of it, and by option problems that the store covers already.
+        With `fast.scores: rollouts` the latter alone, which may be none.
         """
         context, fast = self.context, self.context.config.fast
         if fast.scores == "rollouts":

@@ -1,4 +1,5 @@
-"""One run: the verbs that methods are made of (`methods/base.py`), around them opening, closing, logging and checkpoints.
+"""One run: the verbs that methods are made of (`methods/base.py`), around them opening, closing,
+logging and checkpoints.
 
 One controller owns the weights (through the engine) and the population; everything else receives values.
 """
@@ -38,8 +39,8 @@ from fastslow.types import Problem, Prompt
 
 @dataclass(frozen=True)
 class TrainResult:
-    """How a run ended. `best_prompt` is the population's first member, after distillation the teacher's; `metrics` the last
-    step's record; `problems` how many validation problems an evaluation asks.
+    """How a run ended. `best_prompt` is the population's first member, after distillation the teacher's; `metrics` the
+    last step's record; `problems` how many validation problems an evaluation asks.
     """
 
     run: Path
@@ -52,7 +53,7 @@ class TrainResult:
 
 
 class TrainingSession:
-    """One run of a method's loop, from open to finish. Use it as a context manager: it owns a lock and a signal handler."""
+    """One run of a method's loop, from open to finish. A context manager: it owns a lock and a signal handler."""
 
     def __init__(self, parts: Parts, observer: Observer) -> None:
         config, task = parts.config, parts.task
@@ -150,7 +151,8 @@ class TrainingSession:
         context.observer.on_event("end", {"result": result})
         return result
 
-    # -- the verbs: `methods.base.Session` says what each does -----------------------------------------------------------
+    # -- the verbs: `methods.base.Session` says what each does
+    # -----------------------------------------------------------
 
     @property
     def finished(self) -> bool:
@@ -283,8 +285,8 @@ class TrainingSession:
             self._save()
 
     def _evaluate(self) -> None:
-        """Put what validation gives on the record. A scorer that is down, or a prompt that leaves no room for a problem,
-        costs the measurement, never the run.
+        """Put what validation gives on the record. A scorer that is down, or a prompt that leaves no room for a
+        problem, costs the measurement, never the run.
         """
         context, state = self.context, self.context.state
         context.phase("evaluating")

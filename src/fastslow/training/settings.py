@@ -69,7 +69,8 @@ class LoopConfig(Section):
         None,
         "M: a problem sees M of the K prompts, G/M rollouts each; null: all",
         unit="prompts, M",
-        more="it divides G, and K then need not. Prompts are dealt in turn: over a run each is used as often as any other.",
+        more="it divides G, and K then need not. Prompts are dealt in turn: over a run each is used as often as any "
+        "other.",
     )
     problems_per_step: Positive = option(32, "B", unit="problems, B", source="settings: 32, Math 64")
     baseline: Literal["problem", "prompt"] = option(

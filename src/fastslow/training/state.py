@@ -29,7 +29,7 @@ class LoopState:
     """By kind of problems, where there are several, the hash of the member that is best for it."""
     pace: SearchPace = field(default_factory=SearchPace)
     stuck_steps: int = 0
-    """Steps without an update since one was left out because its loss or gradient was not finite; 0 after a sound one."""
+    """Steps without an update since one was left out for a loss or gradient that is not finite; 0 after a sound one."""
     stuck_version: int = 0
     """The policy version whose update was left out, where steps are stuck."""
 
@@ -39,7 +39,7 @@ class LoopState:
         return self.sampled_rl + self.sampled_gepa + self.sampled_reflection
 
     def choose_by_kind(self, chosen: Mapping[str, Prompt]) -> None:
-        """Take what a search found best for each kind; of kinds that it did not see, earlier choices that are still members."""
+        """Take what a search found best for each kind; of kinds that it did not see, earlier choices still members."""
         members = {prompt.hash for prompt in self.population}
         known = self.by_kind | {kind: prompt.hash for kind, prompt in chosen.items()}
         self.by_kind = {kind: hash_ for kind, hash_ in known.items() if hash_ in members}

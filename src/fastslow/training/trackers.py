@@ -1,7 +1,7 @@
 """The trackers that come with the package: TensorBoard, wandb and trackio. Each hears the events of a run.
 
-All three get the numbers of every step, the config, and tables of the prompts and of kept rollouts. What exists only in some
-steps (the search's counts, an evaluation's seconds) is a gap in the others, not a zero.
+All three get the numbers of every step, the config, and tables of the prompts and of kept rollouts. What exists only in
+some steps (the search's counts, an evaluation's seconds) is a gap in the others, not a zero.
 """
 
 import json
@@ -80,7 +80,7 @@ class WandbObserver:
             self.client.log({**scalars(payload), **tables}, step=payload["step"])
 
     def settings(self, output: Path, known: Mapping[str, Any]) -> dict[str, Any]:
-        """What the client is opened with: the config's own keys, else what the run directory knows, else the environment."""
+        """What opens the client: the config's own keys, else what the run directory knows, else the environment."""
         chosen = self.config.tracking
         return {
             "project": chosen.project or known.get("project") or self._environment("PROJECT") or PROJECT,
@@ -119,7 +119,7 @@ class WandbObserver:
 
 
 class TrackioObserver(WandbObserver):
-    """trackio, which has wandb's calls but tells runs apart by their names, and has no tags: they stand in the config."""
+    """trackio has wandb's calls, but tells runs apart by their names, and has no tags: they stand in the config."""
 
     package = "trackio"
 
@@ -149,7 +149,7 @@ class TrackioObserver(WandbObserver):
 
 
 def scalars(record: Mapping[str, object]) -> dict[str, float]:
-    """The numbers of a metrics line. What was not measured in a step is left out, and so is a zero that says no more."""
+    """The numbers of a metrics line, without what was not measured in a step, and without a zero that says no more."""
     missing = gaps(record)
     return {
         name: value

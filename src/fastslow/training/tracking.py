@@ -55,6 +55,7 @@ def _parameters(name: str, factory: object) -> Mapping[str, inspect.Parameter]:
     for parameter in parameters.values():
         if parameter.name != "config" and parameter.default is parameter.empty and parameter.kind not in optional:
             raise ConfigError(
-                f"{FIELD}: the constructor of {name!r} wants {parameter.name!r}: give it a default. It can have `config`"
+                f"{FIELD}: the constructor of {name!r} wants {parameter.name!r}: give it a default. "
+                "It can have `config`"
             )
     return parameters

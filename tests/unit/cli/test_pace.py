@@ -7,7 +7,8 @@ import pytest
 from fastslow.cli.pace import Pace
 
 START = {
-    "steps": 10, "max_rollouts": None, "step": 0, "rollouts": 0, "search_every": 5, "search_until": 10, "evaluate_every": 4,
+    "steps": 10, "max_rollouts": None, "step": 0, "rollouts": 0, "search_every": 5, "search_until": 10,
+    "evaluate_every": 4,
 }  # fmt: skip
 
 
@@ -58,7 +59,8 @@ def test_a_search_that_ends_early_in_the_run_is_not_counted_for_later_steps() ->
 
 
 def test_a_budget_of_rollouts_ends_the_run_sooner() -> None:
-    # A step samples 10 and a search 20, every five steps: 14 a step. Of 100, 30 are spent: 5 steps are left, with one search.
+    # A step samples 10 and a search 20, every five steps: 14 a step. Of 100, 30 are spent: 5 steps are left,
+    # with one search.
     sampled = {"rollouts/sampled": 30, "rollouts/sampled_gepa": 20, "rollouts/sampled_total": 30}
     pace, _ = after(line(1, evolve_s=30.0, **sampled), max_rollouts=100, evaluate_every=0)
     assert pace.seconds_left() == pytest.approx(5 * 2 + 30)

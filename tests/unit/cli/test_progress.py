@@ -17,7 +17,8 @@ from fastslow.types import Prompt
 
 def step(number: int, **values: Any) -> dict[str, Any]:
     return {
-        "step": number, "reward/mean": 0.25, "slow/loss": -0.1, "rollouts/sampled": 64, "rollouts/sampled_total": 64 * number,
+        "step": number, "reward/mean": 0.25, "slow/loss": -0.1, "rollouts/sampled": 64,
+        "rollouts/sampled_total": 64 * number,
         "rollouts/reused": 8, "time/step_s": 4.0, "time/sample_s": 1.0, "time/evolve_s": 1.0, **values,
     }  # fmt: skip
 

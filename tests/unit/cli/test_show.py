@@ -1,4 +1,4 @@
-"""`fastslow prompts` where a run has very many prompts: the same words, indented, and not laid out by their contents."""
+"""`fastslow prompts` where a run has very many prompts: the same words, indented, not laid out by contents."""
 
 import json
 import re

@@ -43,7 +43,8 @@ def test_the_summary_has_what_people_ask_for(tmp_path: Path, capsys: pytest.Capt
     assert found["best prompt"] == ["Be brief."]
     # Clopper and Pearson for 4 and 12 of 16.
     assert found["accuracy"] == [
-        "0.250 [0.073, 0.524] at step 0 -> 0.750 [0.476, 0.927] at step 2; mean@4, 16 validation problems, 95 % intervals"
+        "0.250 [0.073, 0.524] at step 0 -> 0.750 [0.476, 0.927] at step 2; mean@4, 16 validation "
+        "problems, 95 % intervals"
     ]
     assert found["KL to base"] == ["0.0312 nats a token"]
     assert found["rollouts"] == ["80 sampled (60 for training, 20 for searches), 8 reused, 2 masked"]

@@ -61,12 +61,13 @@ def test_the_defaults_are_the_papers() -> None:
         ({"method": "distill", "steps": 10}, "steps: 10 leaves none to distil, .* first distill.cycles = 10 search"),
         (
             {"loop": {"baseline": "prompt"}},
-            "loop.baseline: 'prompt' .* G = 8, over loop.population_size, K = 8, leaves one .* whose advantage is always 0. "
-            "Raise loop.group_size to 16 or more, lower loop.population_size, or take baseline: problem",
+            "loop.baseline: 'prompt' .* G = 8, over loop.population_size, K = 8, leaves one .* whose advantage is "
+            "always 0. Raise loop.group_size to 16 or more, lower loop.population_size, or take baseline: problem",
         ),
         (
             {"method": "rl", "loop": {"group_size": 1}},
-            "loop.group_size: 1 gives groups of one rollout, .* method 'rl' would never move the weights. Take 2 or more",
+            "loop.group_size: 1 gives groups of one rollout, .* method 'rl' would never move the "
+            "weights. Take 2 or more",
         ),
         (
             {"loop": {"group_size": 1, "population_size": 1}},
@@ -84,7 +85,8 @@ def test_the_defaults_are_the_papers() -> None:
         ({"loop": {"prompts_per_problem": 0}}, "loop.prompts_per_problem: Input should be greater than 0, got 0"),
         (
             {"loop": {"baseline": "prompt", "prompts_per_problem": 8, "group_size": 8, "population_size": 16}},
-            "the G/M rollouts of a problem .* loop.prompts_per_problem, M = 8, leaves one .* Raise loop.group_size to 16",
+            "the G/M rollouts of a problem .* loop.prompts_per_problem, M = 8, leaves one .* Raise "
+            "loop.group_size to 16",
         ),
         (
             {"loop": {"prompts_per_problem": 4}, "fast": {"scores": "rollouts"}},

@@ -1,4 +1,4 @@
-"""The recipes in configs/paper: the paper's numbers, and tasks that can be built from data in the schema of the hub's."""
+"""The recipes in configs/paper: the paper's numbers, and tasks that data in the hub's schema can build."""
 
 import json
 import tarfile
@@ -13,8 +13,8 @@ from fastslow.types import Problem
 
 PAPER = Path(__file__).parents[3] / "configs" / "paper"
 
-# The table of settings of arXiv 2605.12484: K, G/K, problems a step, context, prompt and response tokens, GEPA's evaluation
-# set and metric calls, advantages divided by the deviation.
+# The table of settings of arXiv 2605.12484: K, G/K, problems a step, context, prompt and response tokens, GEPA's
+# evaluation set and metric calls, advantages divided by the deviation.
 TABLE = {
     "hover_hard": ("Qwen/Qwen3-8B", True, 8, 1, 32, 18944, 4096, 8192, 192, 960, True),
     "physics": ("Qwen/Qwen3-8B", True, 4, 2, 32, 18944, 4096, 8192, 192, 960, True),
@@ -123,7 +123,8 @@ def test_the_page_has_the_numbers_of_the_recipes(column: int, name: str) -> None
     assert data is None or f"`{data}`" in source
 
 
-# -- the tasks, on data made here in the schema of the real ones ---------------------------------------------------------
+# -- the tasks, on data made here in the schema of the real ones
+# ---------------------------------------------------------
 
 
 def sciknoweval() -> list[dict[str, Any]]:
@@ -200,7 +201,7 @@ HUB = {
 
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[str, ...]]:
-    """Made data where the hub would be asked; what was asked for. The working directory is empty but for CodeIO's pairs."""
+    """Made data where the hub would be asked; what was asked. The working directory is empty but for CodeIO pairs."""
     datasets = pytest.importorskip("datasets")
     asked: list[Any] = []
 

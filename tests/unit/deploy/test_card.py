@@ -35,7 +35,8 @@ def test_the_rank_is_one_that_vllm_takes(rank: int, allowed: int) -> None:
     assert vllm_rank(rank) == allowed
     (command,) = commands(card(rank=rank))
     assert command == [
-        "vllm", "serve", "org/base-7b", "--enable-lora", "--max-lora-rank", str(allowed), "--lora-modules", "my-model=.",
+        "vllm", "serve", "org/base-7b", "--enable-lora", "--max-lora-rank", str(allowed), "--lora-modules",
+        "my-model=.",
     ]  # fmt: skip
 
 

@@ -32,7 +32,8 @@ def line(
         "seed prompt": {"mean": tested[1], "mean_interval": [0, 1], "problems": 2, "kl": {"mean": 0.5, "tokens": 40}},
     }
     made: Any = {
-        "part": f"{arm}-{seed}-{phase}", "labels": {"arm": arm, "phase": phase, "seed": seed}, "settings": {}, "start": None,
+        "part": f"{arm}-{seed}-{phase}", "labels": {"arm": arm, "phase": phase, "seed": seed}, "settings": {},
+        "start": None,
         "interrupted": False, "curve": curve, "totals": totals, "prompt": "p", "measures": measures,
     }  # fmt: skip
     return cast(Line, made)

@@ -14,8 +14,8 @@ INPUT_TOKENS, OUTPUT_TOKENS = 1000, 200
 
 @dataclass(frozen=True)
 class Answer:
-    """What the server does with one request. `body` replaces the completion that `text` would make. `drip`: the part of the
-    answer that comes byte by byte, one every 50 ms, for as long as the client listens.
+    """What the server does with one request. `body` replaces the completion that `text` would make. `drip`: the part of
+    the answer that comes byte by byte, one every 50 ms, for as long as the client listens.
     """
 
     text: str = "<new_prompt>\nBe brief.\n</new_prompt>"

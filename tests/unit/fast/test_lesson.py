@@ -37,7 +37,8 @@ def test_what_only_one_example_names_is_left_out_where_anything_comes_more_often
 @pytest.mark.parametrize(
     "line",
     [
-        "correct: 0", "short: 0.25", "accuracy = 3/4", "0", "reward: -1e-3", "passed 0 ", "unit tests: 75%", "ok: False",
+        "correct: "
+        "0", "short: 0.25", "accuracy = 3/4", "0", "reward: -1e-3", "passed 0 ", "unit tests: 75%", "ok: False",
         "The reference answer is yes.", "The correct answer is B.", "The answer was 'A', the correct one is 'B'.",
     ],
 )  # fmt: skip

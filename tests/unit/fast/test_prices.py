@@ -18,10 +18,14 @@ HOSTED = "openai/gpt-4o"
 @pytest.mark.parametrize(
     "address",
     [
-        "http://localhost:8000/v1", "http://127.0.0.1:11434", "http://127.9.9.9/v1", "http://[::1]:8000/v1", "localhost:8000",
-        "http://0.0.0.0:8000", "http://10.1.2.3:8000/v1", "https://192.168.0.9/v1", "http://172.31.255.1", "http://100.64.0.7",
-        "http://169.254.1.1", "http://[fd00::7]:8000", "http://[::ffff:10.0.0.1]/v1", "http://vllm:8000/v1", "http://gpu.local",
-        "http://host.docker.internal:8000", "http://llm.default.svc:80", "http://llm.svc.cluster.local", "HTTP://LOCALHOST.:80",
+        "http://localhost:8000/v1", "http://127.0.0.1:11434", "http://127.9.9.9/v1", "http://[::1]:8000/v1",
+        "localhost:8000",
+        "http://0.0.0.0:8000", "http://10.1.2.3:8000/v1", "https://192.168.0.9/v1", "http://172.31.255.1",
+        "http://100.64.0.7",
+        "http://169.254.1.1", "http://[fd00::7]:8000", "http://[::ffff:10.0.0.1]/v1", "http://vllm:8000/v1",
+        "http://gpu.local",
+        "http://host.docker.internal:8000", "http://llm.default.svc:80", "http://llm.svc.cluster.local",
+        "HTTP://LOCALHOST.:80",
     ],
 )  # fmt: skip
 def test_loopback_and_private_addresses_are_local(address: str) -> None:
@@ -42,8 +46,10 @@ def test_other_addresses_are_not(address: str) -> None:
 @pytest.mark.parametrize(
     ("provider", "address", "expected"),
     [
-        ("openai", None, "list"), ("openai", "https://api.openai.com/v1", "list"), ("openai", "http://10.0.0.1/v1", "unknown"),
-        ("ollama", None, "free"), ("ollama", "http://gpu:11434", "free"), ("hosted_vllm", "https://my.example.com", "unknown"),
+        ("openai", None, "list"), ("openai", "https://api.openai.com/v1", "list"),
+        ("openai", "http://10.0.0.1/v1", "unknown"),
+        ("ollama", None, "free"), ("ollama", "http://gpu:11434", "free"),
+        ("hosted_vllm", "https://my.example.com", "unknown"),
     ],
 )  # fmt: skip
 def test_whose_price_a_call_has(provider: str, address: str | None, expected: str) -> None:

@@ -1,4 +1,4 @@
-"""A world without a model: a prompt's reward on a problem is a function, and every call of the policy is written down."""
+"""A world without a model: a prompt's reward on a problem is a function, and every policy call is written down."""
 
 from collections.abc import Callable, Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""The rules of the lab: what they do, that answers can be taken apart again, and what the verifier says about wrong ones."""
+"""The rules of the lab: what they do, that answers can be taken apart again, what the verifier says of wrong ones."""
 
 import itertools
 import random

@@ -49,8 +49,8 @@ def test_the_median_has_an_interval_of_the_values_themselves() -> None:
     assert [median_rank(n).rank for n in (1, 2, 3, 5, 8, 9, 12)] == [1, 1, 1, 1, 1, 2, 3]
     assert median_rank(2).coverage == 0.5
     assert median_note([5, 2, 9]) == (
-        "In brackets an interval of the median, with how often such intervals cover it: of 5 seeds from the lowest to the "
-        "highest, 93.8 %; of 9 seeds from the second lowest to the second highest, 96.1 %. 95 % takes six seeds. "
+        "In brackets an interval of the median, with how often such intervals cover it: of 5 seeds from the lowest to "
+        "the highest, 93.8 %; of 9 seeds from the second lowest to the second highest, 96.1 %. 95 % takes six seeds. "
         "Where all seeds gave one value, it says so: a range without width is no interval."
     )
     assert median_note([1, 2]) == "Fewer than three seeds have no brackets."

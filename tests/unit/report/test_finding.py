@@ -85,7 +85,8 @@ def test_arms_with_other_budgets_are_compared_where_all_of_them_got() -> None:
     slow = arm("RL alone", 0.5, sampled=200, curve=points(0.0, 0.4, 0.5))
     (note,) = of_arms([fast, slow])["notes"]
     assert note == (
-        "Budgets differ: the arms sampled 200 to 400 rollouts. At 200, which every arm spent: FST: 0.70; RL alone: 0.45."
+        "Budgets differ: the arms sampled 200 to 400 rollouts. At 200, which every arm spent: FST: "
+        "0.70; RL alone: 0.45."
     )
     late = Spent(500, [(500, 1, 0.5)])
     assert budget_note({"a": [late], "b": [Spent(100, [])]}) == "Budgets differ: the arms sampled 100 to 500 rollouts."

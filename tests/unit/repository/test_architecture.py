@@ -1,4 +1,4 @@
-"""docs/architecture.md names every package, no other, and the order of `tools/structure.py`; pages name files that exist."""
+"""docs/architecture.md names every package, no other, in the order of `tools/structure.py`; pages name real files."""
 
 import ast
 import os

@@ -68,7 +68,9 @@ def names_in(cell: str) -> list[str]:
 
 @cache
 def definitions() -> dict[str, set[str]]:
-    """By file of the package, what is defined there: functions, classes, their methods and fields, `Class.member` and alone."""
+    """By file of the package, what is defined there: functions, classes, their methods and fields,
+    `Class.member` and alone.
+    """
     found: dict[str, set[str]] = {}
     for path in sorted((ROOT / "src" / "fastslow").rglob("*.py")):
         names = found.setdefault(path.relative_to(ROOT / "src" / "fastslow").as_posix(), set())

@@ -1,4 +1,4 @@
-"""Every example of the pages is run: Python blocks, configs, commands. What cannot run here is listed, with the reason."""
+"""Every example is run: Python blocks, configs, commands. What cannot run here is listed, with the reason."""
 
 import argparse
 import ast
@@ -101,7 +101,8 @@ PYTHON = {
 NOT_COMMANDS = {
     "docs/architecture.md": "a tree of the packages",
     "docs/run-directory.md": "a tree of files",
-    "docs/scale-out.md": "commands of a server that is a package of its own, with GPUs; its `fastslow` lines are parsed",
+    "docs/scale-out.md": "commands of a server that is a package of its own, with GPUs; its `fastslow` lines are "
+    "parsed",
     "docs/performance.md": "make and a benchmark against another package; the files must exist",
     "docs/prompts.md": "a template of reflection",
     "docs/tracking.md": "pip, the rest is parsed",
@@ -172,7 +173,8 @@ def run_block(block: Block, kind: str, model: Path, folder: Path) -> Ran:
     return Ran(block, names, model, folder)
 
 
-# -- what is checked of a block that was run ------------------------------------------------------------------------------
+# -- what is checked of a block that was run
+# ------------------------------------------------------------------------------
 
 
 def trained_two_steps(ran: Ran) -> None:
@@ -287,7 +289,8 @@ CHECKS: Mapping[str, Callable[[Ran], None]] = {
 """By how a block is run."""
 
 
-# -- blocks that are more than can be run as they stand -------------------------------------------------------------------
+# -- blocks that are more than can be run as they stand
+# -------------------------------------------------------------------
 
 
 def train_as_shown(shown: Mapping[str, Any], model: Path, folder: Path) -> Any:

@@ -1,4 +1,4 @@
-"""What stored results say of the claims: made results whose verdicts are known, and the page that is written of them."""
+"""What stored results say of the claims: made results whose verdicts are known, and the page written of them."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -27,7 +27,8 @@ def line(labels: dict[str, Any], accuracies: Sequence[float], kls: Sequence[floa
     totals = {"steps": last["step"], "sampled": last["rollouts"], "seconds": last["seconds"], "evaluate_s": 1.0}
     measures = {name: {"mean": value, "mean_interval": [0, 1]} for name, value in tested.items()}
     return {
-        "part": "-".join(map(str, labels.values())), "labels": labels, "settings": {}, "start": None, "interrupted": False,
+        "part": "-".join(map(str, labels.values())), "labels": labels, "settings": {}, "start": None,
+        "interrupted": False,
         "curve": curve, "totals": totals, "prompt": "p", "measures": measures,
     }  # fmt: skip
 

@@ -84,8 +84,8 @@ def test_a_config_that_is_no_mapping_is_told_with_what_it_holds(text: str, fault
     with pytest.raises(ResumeError) as caught:
         read_tree(tmp_path / "config.yaml")
     assert str(caught.value) == (
-        f"{str(tmp_path / 'config.yaml')!r} is broken: {fault}. A run is read and resumed by its config: put it back from a "
-        "copy of the run"
+        f"{str(tmp_path / 'config.yaml')!r} is broken: {fault}. A run is read and resumed by its config: put it back "
+        "from a copy of the run"
     )
 
 

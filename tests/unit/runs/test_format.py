@@ -261,9 +261,9 @@ def test_what_would_make_another_run_is_named_key_by_key(run: RunDirectory) -> N
     with pytest.raises(ResumeError) as caught:
         run.open(other)
     assert str(caught.value) == (
-        f"{str(run.path)!r} was started with another {', '.join(different)}: a resumed run keeps its options; only steps, "
-        "max_rollouts, tracker, threads, task.timeout_s, task.isolate, task.memory_gib and the sections tinker and "
-        "tracking may change"
+        f"{str(run.path)!r} was started with another {', '.join(different)}: a resumed run keeps its options; only "
+        "steps, max_rollouts, tracker, threads, task.timeout_s, task.isolate, task.memory_gib and the sections tinker "
+        "and tracking may change"
     )
     assert read_config(run.path) == config()
 
@@ -323,7 +323,8 @@ def test_anything_else_may_not(run: RunDirectory, override: str) -> None:
     named = "slow.tinker.base_url" if "url" in override else override
     assert str(caught.value) == (
         f"--set {named!r}: a resumed run keeps its options; only steps, max_rollouts, "
-        "tracker, threads, task.timeout_s, task.isolate, task.memory_gib and the sections tinker and tracking may change"
+        "tracker, threads, task.timeout_s, task.isolate, task.memory_gib and the sections tinker and "
+        "tracking may change"
     )
 
 

@@ -1,4 +1,4 @@
-"""Every metric is declared once: what is written is declared, what is declared is written, and no name stands elsewhere."""
+"""Every metric is declared once: what is written is declared, what is declared is written, no name stands elsewhere."""
 
 import ast
 import json

@@ -68,8 +68,8 @@ def test_more_steps_would_bend_a_schedule_that_is_as_long_as_the_run(tmp_path: P
     with pytest.raises(ResumeError) as caught:
         opened(tmp_path / "run", config_of(**linear), config_of(**linear, **{"steps": 7}))
     assert str(caught.value) == (
-        "steps: 7 instead of 5 would bend the learning rate of slow.schedule: linear, whose length is the run's: resume "
-        "with 5; a run that may grow is started with slow.schedule_steps"
+        "steps: 7 instead of 5 would bend the learning rate of slow.schedule: linear, whose length is the run's: "
+        "resume with 5; a run that may grow is started with slow.schedule_steps"
     )
 
 

@@ -57,8 +57,11 @@ class Raw(ForestSampler):
 
         learner, groups = LocalLearner(self.policy), super().sample(requests, params)
         return [
-            [replace(c, logprobs=tuple(learner.logprobs([TokenSequence(r.context_tokens, c.tokens)])[0])) for c in group]
-            for r, group in zip(requests, groups)
+            [
+                replace(c, logprobs=tuple(learner.logprobs([TokenSequence(request.context_tokens, c.tokens)])[0]))
+                for c in group
+            ]
+            for request, group in zip(requests, groups)
         ]
 
 
@@ -157,7 +160,7 @@ def test_log_probabilities_of_another_temperature_are_refused(
 def test_with_a_correction_a_run_goes_on_and_warns_of_what_it_sees(
     tiny_model_dir: Path, tmp_path: Path, lying: Callable[..., dict[str, Any]]
 ) -> None:
-    """0.2 nats too low: k3 is exp(0.2) - 0.2 - 1 = 0.0214. Completions longer than 3 tokens have a ratio above e^0.7."""
+    """0.2 nats too low: k3 is exp(0.2) - 0.2 - 1 = 0.0214. Completions of over 3 tokens have a ratio above e^0.7."""
     heard = Listening()
     slow = {"sampler": lying(shift=0.2), "mismatch_correction": "mask", "learning_rate": 1e-3}
     config = small_config(tiny_model_dir, tmp_path / "run", slow=slow, **{**RL, "steps": 2})

@@ -95,7 +95,8 @@ WITH_TOOLS = (
 )
 NO_TOOL_ROLE = (
     "{% for message in messages %}{% if message.role == 'tool' %}{{ raise_exception('no tools here') }}{% endif %}"
-    "<|{{ message.role }}|>{{ message.content }}<|end|>{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
+    "<|{{ message.role }}|>{{ message.content }}<|end|>{% endfor %}{% if add_generation_prompt "
+    "%}<|assistant|>{% endif %}"
 )
 ASKED = [{"role": "system", "content": "go"}, {"role": "user", "content": "1 + 2?"}]
 TOOL = {"type": "function", "function": {"name": "add", "description": "Adds.", "parameters": {}}}

@@ -160,8 +160,8 @@ def test_a_dry_run_says_what_holds(tiny_model_dir: Path, tmp_path: Path) -> None
     text = describe(small_config(tiny_model_dir, tmp_path / "run", method="rl", slow=slow))
     for phrase in (
         "loss: dr_grpo, importance ratio clamped to [0.8, 1.2] (absolute)",
-        "a step's loss: the sum over the tokens of a rollout by sampling.max_tokens, then the mean over rollouts and problems; "
-        "entropy bonus 0.01",
+        "a step's loss: the sum over the tokens of a rollout by sampling.max_tokens, then the mean over rollouts and "
+        "problems; entropy bonus 0.01",
         "not divided by a deviation\n",
     ):
         assert phrase in text

@@ -93,8 +93,8 @@ def test_what_dr_grpo_must_not_divide_by(
 ) -> None:
     slow = of(loss="dr_grpo", aggregation=aggregation)
     assert scaled_against_its_definition(slow, divide_by_std=std, batch_normalisation=batch) == (
-        f"{key}: {given} is not dr_grpo, which divides by neither lengths nor deviations: set it to {needed} or leave it "
-        "out, or take slow.loss: ppo, which has the same clip"
+        f"{key}: {given} is not dr_grpo, which divides by neither lengths nor deviations: set it to {needed} or leave "
+        "it out, or take slow.loss: ppo, which has the same clip"
     )
     ppo = of(loss="ppo", aggregation=aggregation)
     assert scaled_against_its_definition(ppo, divide_by_std=std, batch_normalisation=batch) is None

@@ -115,7 +115,8 @@ def test_an_unknown_loss_names_the_known_ones() -> None:
     check_loss(SlowConfig())
     with pytest.raises(
         ConfigError,
-        match=r"slow.loss: 'gppo' is unknown. Did you mean 'ppo'\? Known: cispo, importance_sampling, ppo, .*, and package",
+        match=r"slow.loss: 'gppo' is unknown. Did you mean 'ppo'\? Known: cispo, importance_sampling, ppo, .*, and "
+        r"package",
     ):
         check_loss(SlowConfig(loss="gppo"))
     with pytest.raises(ConfigError, match=r"slow.loss: 'math:pi' is 3.14.*: name a function"):

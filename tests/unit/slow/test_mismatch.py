@@ -210,7 +210,8 @@ def slow(**options: Any) -> SlowConfig:
 @pytest.mark.parametrize(
     ("options", "reinforces", "message"),
     [
-        ({"mismatch_bounds": (0.5, 2.0)}, True, r"slow.mismatch_bounds: \[0.5, 2.0\] is for a correction, and .* is none"),
+        ({"mismatch_bounds": (0.5, 2.0)}, True, r"slow.mismatch_bounds: \[0.5, 2.0\] is for a correction, and .* is "
+            r"none"),
         ({"mismatch_correction": "mask"}, False, "'mask' corrects the policy loss, and method 'distill' has none"),
         ({"mismatch_correction": "mask", "mismatch_bounds": (0.0, 1.0)}, True, "0 <= lower < 1 < upper"),
         ({"mismatch_correction": "mask", "mismatch_bounds": (1.0, 2.0)}, True, "0 <= lower < 1 < upper"),
@@ -221,7 +222,8 @@ def slow(**options: Any) -> SlowConfig:
         ),
         (
             {"mismatch_correction": "truncate", "mismatch_bounds": (0.0, 2.5)}, True,
-            r"twice what cispo does: its weight is min\(ratio, 1 \+ slow.clip_high\) = min\(ratio, 4\) already. .*to 1.5",
+            r"twice what cispo does: its weight is min\(ratio, 1 \+ slow.clip_high\) = min\(ratio, 4\) already. .*to "
+            r"1.5",
         ),
     ],
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Time limits of scorers, and scorers and environments in processes of their own: what ends a process costs one rollout."""
+"""Time limits of scorers; scorers and environments as processes: what ends a process costs one rollout."""
 
 import functools
 import os
@@ -218,7 +218,8 @@ def test_what_are_no_messages_comes_across_as_such(said: str, shown: Any) -> Non
     assert played(isolated("Environment"), said)[0] == shown
 
 
-# -- what is refused before any model loads -----------------------------------------------------------------------------
+# -- what is refused before any model loads
+# -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Reading a number out of a text: what is read, what is not, and that no text takes long. Verdicts: `verdicts/number.jsonl`."""
+"""Reading a number out of a text: what is read, what is not, and in little time. Verdicts: `verdicts/number.jsonl`."""
 
 import random
 from fractions import Fraction

@@ -206,7 +206,8 @@ def test_repeated_questions_with_another_answer_are_counted(caplog):
         ([], {}, "data: 'a.jsonl' holds no records"),
         (['{"question": "a", "answer": 1}', "{oops"], {}, "a.jsonl, line 2: is not JSON"),
         (["[1]"], {}, "a.jsonl, line 1: holds list: one object a line is needed"),
-        ([{"q": "a", "answer": 1}], {}, r"line 1: has no column 'question' \(task.options.prompt\): the columns are q, answer"),
+        ([{"q": "a", "answer": 1}], {}, r"line 1: has no column 'question' \(task.options.prompt\): the columns are q, "
+            r"answer"),
         ([{"question": "a"}], {}, r"line 1: has no column 'answer' \(task.options.answer\)"),
         (rows(0, 8), {"id": "key"}, r"has no column 'key' \(task.options.id\)"),
         ([{"question": 3, "answer": 1}], {}, "line 1: column 'question' must hold a text or a list of chat messages"),
@@ -215,7 +216,11 @@ def test_repeated_questions_with_another_answer_are_counted(caplog):
         ([*rows(0, 8), {"question": [{"role": "user", "content": "x"}], "answer": 1}], {}, "holds texts and chats"),
         ([{"question": "a", "answer": "none"}], {}, "line 1: the answer 'none' holds no number"),
         ([{"question": "a \ud800", "answer": 1}], {}, "line 1: column 'question' holds half of a character"),
-        ([{"question": [{"role": "user", "content": "\udc00"}], "answer": 1}], {}, "'question' holds half of a character"),
+        (
+            [{"question": [{"role": "user", "content": "\udc00"}], "answer": 1}],
+            {},
+            "'question' holds half of a character",
+        ),
         ([{"question": "a", "answer": 1, "key": "\ud800"}], {"id": "key"}, "column 'key' holds half of a character"),
         ([{"question": "a", "answer": 1, "key": "\ud800"}], {"kind": "key"}, "column 'key' holds half of a character"),
         (REPEATED, {}, "line 9: repeats the question of a.jsonl, line 3.*drop_duplicates"),

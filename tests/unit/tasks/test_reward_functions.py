@@ -36,7 +36,8 @@ def test_a_function_may_say_why():
 
     got = score([says, matches], ["a", "b", "a", "a"], reward_range=[0, 2])
     assert [each.feedback for each in got] == [
-        "Good.\nsays: 1\nmatches: 1", "Add a unit.\nIt is cm.\nsays: 0.5\nmatches: 0", "says: 0\nmatches: 1", "matches: 1",
+        "Good.\nsays: 1\nmatches: "
+        "1", "Add a unit.\nIt is cm.\nsays: 0.5\nmatches: 0", "says: 0\nmatches: 1", "matches: 1",
     ]  # fmt: skip
     assert [each.reward for each in got] == [1.0, 0.25, 0.5, 0.5]
 

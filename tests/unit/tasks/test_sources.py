@@ -1,4 +1,4 @@
-"""The user's data as it lies there: files of every kind, saved datasets, slices of splits, and what is wrong with them."""
+"""The user's data as it lies: files of every kind, saved datasets, slices of splits, and what is wrong with them."""
 
 import gzip
 import json

@@ -1,4 +1,4 @@
-"""The adapter between gepa and the policy for one cycle: batches, the budget, reflection, and a record of every candidate."""
+"""The adapter between gepa and the policy for one cycle: batches, the budget, reflection, a record of candidates."""
 
 import random
 from collections.abc import Iterator, Mapping, Sequence
@@ -32,7 +32,7 @@ class BudgetSpentError(Exception):
 
 @dataclass(frozen=True)
 class Trial:
-    """What an accepted child is scored on: its `first` anchors, as positions; all of them; or by a race on the first."""
+    """What an accepted child is scored on: the `first` anchors, as positions; all; or by a race on the first."""
 
     first: list[int]
     path: Literal["first", "all", "race"]
@@ -56,9 +56,9 @@ class Entry:
 class CycleAdapter:
     """gepa's adapter for one cycle. A pair of prompt and problem is one metric call, asked once.
 
-    Where rollouts are reused, a pair may have several. `scores` are means over all of them. Whatever compares two prompts
-    problem by problem, gepa above all, gets `single_scores`, of one rollout a pair, drawn by the seed: a single rollout reaches
-    1.0 by luck where a mean of several hardly ever does, and old prompts have the means.
+    Where rollouts are reused, a pair may have several. `scores` are means over all of them. Whatever compares two
+    prompts problem by problem, gepa above all, gets `single_scores`, of one rollout a pair, drawn by the seed: a single
+    rollout reaches 1.0 by luck where a mean of several hardly ever does, and old prompts have the means.
     """
 
     propose_new_texts = None
@@ -137,7 +137,7 @@ class CycleAdapter:
 
     @contextmanager
     def crashes_kept(self) -> Iterator[None]:
-        """gepa only logs what its callbacks and reflection raise. A defect must not look like a cycle without progress."""
+        """gepa just logs what callbacks and reflection raise. A defect must not look like a cycle without progress."""
         try:
             yield
         except Exception as error:
@@ -164,7 +164,7 @@ class CycleAdapter:
         self.shown = len(self.anchors) - len(held)
 
     def score_seeds(self, seeds: Sequence[Prompt]) -> None:
-        """Score members of the population on every anchor, in one batch. Raises BudgetSpentError, InfrastructureError."""
+        """Score members of the population on all anchors in one batch. Raises BudgetSpentError, InfrastructureError."""
         self.ask([(prompt, problem) for prompt in seeds for problem in self.anchors])
         for prompt in seeds:
             entry = self.entries.setdefault(prompt.hash, Entry(prompt, accepted=True, reason=MEMBER))

@@ -12,7 +12,7 @@ from fastslow.types import Prompt
 
 
 class ReflectionBook:
-    """Every question of a cycle with what became of its answer; `refusals` counts the reasons, `proposed` what was adopted."""
+    """Each question of a cycle and what became of its answer; `refusals` counts the reasons, `proposed` the adopted."""
 
     def __init__(self) -> None:
         self.reflections: list[Reflection | None] = []

@@ -137,8 +137,9 @@ class Acceptance:
         return entry.accepted
 
     def _doubt(self, child: Prompt, parent: Prompt, shown: Sequence[Problem]) -> str | None:
-        """Why a child's gain on what reflection was shown is not believed: the anchors that were held out of it, of the same
-        kind, see no gain, and the two gains differ by more than one standard error. None where nothing speaks against it.
+        """Why a child's gain on what reflection was shown is not believed: the anchors that were held out of it,
+        of the same kind, see no gain, and the two gains differ by more than one standard error. None where
+        nothing speaks against it.
         """
         kind, known = shown[0].kind, self.adapter.known
         held = [
@@ -177,9 +178,9 @@ class Acceptance:
 class Race(EvaluationCache[Evaluation | None, int]):
     """Which anchors a child is scored on: a quarter first, and all of them unless it is losing there.
 
-    A child whose minibatch was all zero is scored on the quarter alone. Other children race: one that is behind the best
-    prompt by more than the noise, and solves nothing there that no other prompt solves, gets no further anchors. The first
-    quarter is of the child's kind. The quarters of all children of an iteration are one batch.
+    A child whose minibatch was all zero is scored on the quarter alone. Other children race: one that is behind the
+    best prompt by more than the noise, and solves nothing there that no other prompt solves, gets no further anchors.
+    The first quarter is of the child's kind. The quarters of all children of an iteration are one batch.
 
     gepa asks its evaluation policy for validation ids without saying for which candidate. It then asks its cache, by
     candidate, which of them are still to be scored: that is the call that is answered here. Nothing is cached.

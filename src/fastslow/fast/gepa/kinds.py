@@ -1,10 +1,10 @@
 """Problems of several kinds: the prompt search works on one kind at a time.
 
-Where a task knows kinds (`Problem.kind`: a subject, a data set), no single prompt need serve all of them. A minibatch that
-mixes kinds teaches rules that exclude each other, and a prompt that serves one kind hides that nothing serves another. So
-each proposal looks at one kind, in turn: its parent, its minibatch, what counts as luck, and the first anchors of its child
-are those of the kind. A kind that nothing serves yet is searched from its own newest edit, and one slot of the
-population is kept for that edit. With one kind everything is as in gepa. Not in the paper.
+Where a task knows kinds (`Problem.kind`: a subject, a data set), no single prompt need serve all of them. A minibatch
+that mixes kinds teaches rules that exclude each other, and a prompt that serves one kind hides that nothing serves
+another. So each proposal looks at one kind, in turn: its parent, its minibatch, what counts as luck, and the first
+anchors of its child are those of the kind. A kind that nothing serves yet is searched from its own newest edit, and one
+slot of the population is kept for that edit. With one kind everything is as in gepa. Not in the paper.
 """
 
 import itertools
@@ -19,7 +19,7 @@ from fastslow.types import Prompt
 
 
 class Kinds:
-    """The kinds among a cycle's anchors: whose turn it is, its parent and its minibatch, and what a population must keep."""
+    """The kinds among a cycle's anchors: whose turn it is, its parent, its minibatch; what a population must keep."""
 
     def __init__(self, adapter: CycleAdapter, minibatch: int, rng: random.Random) -> None:
         self.adapter, self.minibatch, self.rng = adapter, minibatch, rng
@@ -55,7 +55,9 @@ class Kinds:
     # -- during a cycle ------------------------------------------------------------------------------------------------
 
     def draw(self, state: State) -> tuple[int, list[int]]:
-        """The next kind's parent, as a position among gepa's candidates, and the anchors of its minibatch, as positions."""
+        """The next kind's parent, as a position among gepa's candidates, and the anchors of its minibatch,
+        as positions.
+        """
         kind = next(self._turns)
         like = self.positions[kind]
         if self.unserved(like[0], state):
@@ -67,7 +69,7 @@ class Kinds:
         return parent, self.rng.sample(shown, min(self.minibatch, len(shown)))
 
     def _head(self, kind: str, candidates: Sequence[Prompt]) -> int:
-        """The newest edit of a kind's search; before the first, the shortest of the prompts with the fewest complaints."""
+        """The newest edit of a kind's search; before the first, the shortest prompt with the fewest complaints."""
         if kind in self.heads and self.heads[kind] in candidates:
             return candidates.index(self.heads[kind])
         problems = [self.adapter.anchors[position] for position in self.positions[kind]]
@@ -91,7 +93,7 @@ class Kinds:
         return [(prompt, scores) for prompt, scores in parts if scores]
 
     def comparable(self, scores: Scores) -> Scores:
-        """Scores with zeros for kinds that a prompt was not scored on, so that its mean is not that of its own kind alone."""
+        """Scores with zeros for kinds that a prompt was not scored on, so that its mean is not its own kind's alone."""
         filled = dict(scores)
         for positions in self.positions.values():
             ids = [self.adapter.anchors[position].id for position in positions]
@@ -100,7 +102,8 @@ class Kinds:
         return filled
 
     def reserved(self, pool: Sequence[tuple[Prompt, Scores]]) -> list[int]:
-        """Positions in a pool that the next population must keep: the best prompt for each kind, or its search's newest edit.
+        """Positions in a pool that the next population must keep: the best prompt for each kind,
+        or its search's newest edit.
 
         Best kinds first. Empty where there is one kind.
         """

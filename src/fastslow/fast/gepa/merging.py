@@ -1,8 +1,8 @@
 """Merge: a child that takes some texts from one prompt and some from another, as gepa has it (`use_merge`).
 
-gepa's own code chooses the parents, two of the Pareto frontier with a common ancestor that both of them beat, and crosses
-them: each component comes from the parent that changed it. So a task needs several components. A merged prompt is accepted
-where its sum on five anchors is at least that of the better parent (gepa, arXiv 2507.19457, appendix F).
+gepa's own code chooses the parents, two of the Pareto frontier with a common ancestor that both of them beat, and
+crosses them: each component comes from the parent that changed it. So a task needs several components. A merged prompt
+is accepted where its sum on five anchors is at least that of the better parent (gepa, arXiv 2507.19457, appendix F).
 
 Deviations: a merge is tried before the iteration's reflection and not in its place; ancestors that score nothing may be
 chosen (gepa's draw by weight fails where all of them score nothing, as they do with exact rewards).

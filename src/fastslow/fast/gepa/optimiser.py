@@ -5,16 +5,17 @@ Deviations from gepa and from the paper, each because a population is evolved ag
   half of the budget (K seeds times 192 anchors would exceed the paper's 960 calls), and put into gepa's pool.
 - The budget is a hard ceiling: a batch that does not fit ends the cycle. Within a cycle the policy stands still, so a
   known (prompt, problem) score is not asked for again and costs no call.
-- While no prompt scores more than luck, ties up to one hit are accepted unless the verifier complains about more things than
-  before, the newest candidate then being the next parent: with exact rewards a right edit earns nothing until nearly all
-  rules stand. Such a child is scored on a few anchors only.
-- By option (`held_out`) a slice of the anchors is never shown to reflection, and a child whose gain is on the shown ones alone
-  is refused: it may have copied phrases of single problems.
+- While no prompt scores more than luck, ties up to one hit are accepted unless the verifier complains about more things
+  than before, the newest candidate then being the next parent: with exact rewards a right edit earns nothing until
+  nearly all rules stand. Such a child is scored on a few anchors only.
+- By option (`held_out`) a slice of the anchors is never shown to reflection, and a child whose gain is on the shown
+  ones alone is refused: it may have copied phrases of single problems.
 - A child that is losing on a quarter of the anchors, and wins nothing alone there, is not scored on the rest.
 - A population that scores less than a quarter of what it scored in the cycle before restarts from the seed prompt.
 - Where problems are of several kinds, the search looks at one kind at a time (`kinds.py`).
 - Where rollouts are reused, old prompts have several a problem and new ones have one. What compares prompts problem by
-  problem (parents, acceptance, the race, the frontier) takes one rollout of each pair, drawn by the seed; means take all.
+  problem (parents, acceptance, the race, the frontier) takes one rollout of each pair, drawn by the seed;
+  means take all.
 - The population's first prompt was scored on every anchor, unless no such prompt scored anything.
 - A masked rollout is never a 0: it is asked for once more, then replaced by the candidate's mean over the others. A
   candidate without any scored rollout is not accepted; three such batches in a row end the run as a failed scorer.
@@ -54,8 +55,8 @@ STALE_SHARE = 0.25
 
 
 class GepaOptimiser:
-    """Evolves a population with gepa. `metric_calls` is the hard ceiling of one cycle, `merges` the most accepted merges of
-    one; 0: none is tried.
+    """Evolves a population with gepa. `metric_calls` is the hard ceiling of one cycle,
+    `merges` the most accepted merges of one; 0: none is tried.
     """
 
     def __init__(
@@ -140,8 +141,8 @@ class GepaOptimiser:
 
     def _too_small(self, seeds: Sequence[Prompt], size: int) -> Evolution:
         error = (
-            f"fast.metric_calls: {self.metric_calls} calls cannot score the {len(seeds)} prompts of the population once: "
-            "the previous population is kept"
+            f"fast.metric_calls: {self.metric_calls} calls cannot score the {len(seeds)} prompts of the population "
+            "once: the previous population is kept"
         )
         return Evolution(_repeat(seeds, size), (), 0, Usage(), error)
 

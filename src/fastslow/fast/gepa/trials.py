@@ -1,15 +1,18 @@
-"""A search that samples nothing: RL's own rollouts score the population, and children get theirs in the steps that follow.
+"""A search that samples nothing: RL's own rollouts score the population,
+and children get theirs in the steps that follow.
 
-Each step of RL rolls out the same problems under every prompt of the population, so that its groups are matched comparisons.
-A cycle reads them from the store, selects the members that stay as GEPA does, has gepa choose parents on their Pareto frontier
-and the proposer write children, and puts the children on trial: they take `trials` places of the population unscored. The next
-T steps roll them out like any other member, on problems that reflection has not seen, and the next cycle judges them.
+Each step of RL rolls out the same problems under every prompt of the population, so that its groups are matched
+comparisons. A cycle reads them from the store, selects the members that stay as GEPA does, has gepa choose parents on
+their Pareto frontier and the proposer write children, and puts the children on trial: they take `trials` places of the
+population unscored. The next T steps roll them out like any other member, on problems that reflection has not seen, and
+the next cycle judges them.
 
-Source: arXiv 2602.14697 scores system prompts by RL's rollouts, with ratings and without gepa. Deviations: the selection is
-GEPA's per-instance Pareto frontier over the last steps' problems; a cycle is T steps, not one. From gepa's loop its choice of
-parents, minibatches and reflection are taken; its acceptance test is not, since nothing is known of a child when it is made.
-While no prompt scores more than luck, the members with the fewest different complaints stay, the newer one of two, and the best
-of them is the parent. The first place is for the one with the highest mean all the same: it is measured and exported.
+Source: arXiv 2602.14697 scores system prompts by RL's rollouts, with ratings and without gepa. Deviations: the
+selection is GEPA's per-instance Pareto frontier over the last steps' problems; a cycle is T steps, not one. From gepa's
+loop its choice of parents, minibatches and reflection are taken; its acceptance test is not, since nothing is known of
+a child when it is made. While no prompt scores more than luck, the members with the fewest different complaints stay,
+the newer one of two, and the best of them is the parent. The first place is for the one with the highest mean all the
+same: it is measured and exported.
 """
 
 import random
@@ -27,7 +30,7 @@ ON_TRIAL = "on trial: the rollouts of the next steps score it"
 
 
 class DeferringAdapter(CycleAdapter):
-    """Members are scored from the store; once `deferred`, a pair that is not known ends gepa's run instead of being sampled."""
+    """Members are scored from the store; once `deferred`, an unknown pair ends gepa's run instead of being sampled."""
 
     deferred = False
 
@@ -47,7 +50,7 @@ class DeferringAdapter(CycleAdapter):
 
 
 class TrialOptimiser(GepaOptimiser):
-    """Evolves a population by the rollouts that RL makes anyway. `proposals_per_iteration`: the places that children get."""
+    """Evolves a population by rollouts that RL makes anyway. `proposals_per_iteration`: places for children."""
 
     def evolve(
         self,

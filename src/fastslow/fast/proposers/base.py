@@ -14,8 +14,8 @@ from fastslow.types import Prompt
 class Example:
     """One rollout as reflection sees it: the question, what the policy answered, its reward and the verifier's words.
 
-    `turns` is the transcript of an episode of several turns, as (speaker, text) after the question; () where there is one
-    answer. `reference` is the right answer where the task's data have one, "" otherwise.
+    `turns` is the transcript of an episode of several turns, as (speaker, text) after the question; () where there is
+    one answer. `reference` is the right answer where the task's data have one, "" otherwise.
     """
 
     question: str
@@ -28,7 +28,7 @@ class Example:
 
 @dataclass(frozen=True)
 class Attempt:
-    """An edit that the search refused: the lines that it added and took out, with their sign, and why it was refused."""
+    """An edit that the search refused: the lines it added and took out, with their sign, and why it was refused."""
 
     change: str
     reason: str
@@ -48,10 +48,11 @@ class Proposal:
 
 @dataclass(frozen=True)
 class ProposalRequest:
-    """What one call of `Proposer.propose` is asked. `max_chars`: about what fits into the policy's context; None: anything.
+    """What one call of `Proposer.propose` is asked. `max_chars`: about what fits into the policy's context; None:
+    anything.
 
-    `attempts`: edits of this text that the search has refused in this cycle, oldest first, as many as the proposer's own
-    attribute `attempts` says; none where it has no such attribute.
+    `attempts`: edits of this text that the search has refused in this cycle, oldest first, as many as the proposer's
+    own attribute `attempts` says; none where it has no such attribute.
     """
 
     parent: Prompt
@@ -68,7 +69,8 @@ class Proposer(Protocol):
     def propose(self, parent: Prompt, component: str, examples: Sequence[Example], *, seed: int) -> Proposal:
         """A new text for one component.
 
-        Raises ReflectionError, carrying `usage`, when the call fails for good or its reply is empty, truncated or too long.
+        Raises ReflectionError, carrying `usage`, when the call fails for good or its reply is empty,
+        truncated or too long.
         """
         ...
 
@@ -85,8 +87,9 @@ class BatchProposer(Protocol):
 def propose_all(proposer: Proposer, requests: Sequence[ProposalRequest]) -> list[Proposal | ReflectionError]:
     """One outcome a request, in order; in one batch where the proposer knows how.
 
-    A text that a prompt must not hold, whoever wrote it, becomes a refusal: a control character can steer a terminal, ends
-    texts in some programs, and is nothing that a model was trained to read; a lone surrogate cannot be written to a file.
+    A text that a prompt must not hold, whoever wrote it, becomes a refusal: a control character can steer a
+    terminal, ends texts in some programs, and is nothing that a model was trained to read; a lone surrogate
+    cannot be written to a file.
     """
     if isinstance(proposer, BatchProposer):
         outcomes = proposer.propose_batch(requests)

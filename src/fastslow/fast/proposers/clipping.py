@@ -1,4 +1,6 @@
-"""Examples in as many characters as a reflection LM may read: long texts lose their middle, short ones leave their room."""
+"""Examples in as many characters as a reflection LM may read: long texts lose their middle,
+short ones leave their room.
+"""
 
 from collections.abc import Mapping, Sequence
 
@@ -47,7 +49,7 @@ def examples_text(
 
 
 def fair_limit(lengths: Sequence[int], total: int) -> int:
-    """The length that texts are clipped to, so that all of them take about `total`: short ones leave their room to others."""
+    """The length that texts are clipped to, so that all take about `total`: short ones leave their room to others."""
     left, waiting = total, sorted(lengths)
     for position, length in enumerate(waiting):
         share = left // (len(waiting) - position)

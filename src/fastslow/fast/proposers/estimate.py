@@ -18,7 +18,8 @@ FEEDBACK_CHARS = 300
 
 @dataclass(frozen=True)
 class ReflectionEstimate:
-    """Calls of a cycle, from `fewest`, where every child is scored on all anchors, to `most`, where none is; tokens of a call.
+    """Calls of a cycle, from `fewest`, where every child is scored on all anchors, to `most`, where none is;
+    tokens of a call.
 
     `usd`: of the whole run at most; None where the price is not known. `price`: in words, whose price it is.
     """
@@ -37,9 +38,9 @@ class ReflectionEstimate:
         read, written = total * self.input_tokens, total * self.output_tokens
         money = "" if self.usd is None else f": up to {self.usd:.2f} USD"
         return [
-            f"reflection: {self.fewest} to {self.most} calls a cycle, up to {total} in {self.cycles} cycles, retries and "
-            f"replies that bring nothing new not counted; a call reads up to about {self.input_tokens} tokens and writes "
-            f"up to {self.output_tokens}",
+            f"reflection: {self.fewest} to {self.most} calls a cycle, up to {total} in {self.cycles} cycles, retries "
+            f"and replies that bring nothing new not counted; a call reads up to about {self.input_tokens} tokens and "
+            f"writes up to {self.output_tokens}",
             f"together up to {read / 1e6:.2f} M tokens read and {written / 1e6:.2f} M written{money} ({self.price})",
         ]
 
@@ -64,8 +65,8 @@ def estimate_reflection(
     answer_tokens: int,
     count: Callable[[str], int],
 ) -> ReflectionEstimate:
-    """`question`: a problem of usual length; `answer_tokens`: of the longest answer; `count`: tokens of a text, roughly those
-    of the reflection LM too.
+    """`question`: a problem of usual length; `answer_tokens`: of the longest answer; `count`: tokens of a text,
+    roughly those of the reflection LM too.
     """
     per_token = len(question) / max(1, count(question))
     answer = "x" * round(answer_tokens * max(1.0, per_token))

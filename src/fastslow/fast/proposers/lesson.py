@@ -2,11 +2,11 @@
 
 Feedback is one finding a line. A finding that is a rule ("Put the final answer in \\boxed{}.") comes back word for word
 from many rollouts; one about a single problem ("The correct answer is 13.") does not. So the most frequent line is the
-lesson. What a built-in scorer says of one problem's answer never is, nor is a line that is only a name and a number, such
-as a reward function without words gives. The edit is to add the lesson, to put it in place of an earlier one, or, where
-there is nothing to add, to drop one.
-The recipe `full` starts again from the prompt's first line. With a phrase book a lesson is said in words that the policy
-knows: a guess, which may take the place of an earlier guess at the same lesson.
+lesson. What a built-in scorer says of one problem's answer never is, nor is a line that is only a name and a number,
+such as a reward function without words gives. The edit is to add the lesson, to put it in place of an earlier one, or,
+where there is nothing to add, to drop one.
+The recipe `full` starts again from the prompt's first line. With a phrase book a lesson is said in words that the
+policy knows: a guess, which may take the place of an earlier guess at the same lesson.
 """
 
 import random
@@ -107,8 +107,8 @@ class LessonProposer:
 def count_lessons(examples: Sequence[Example], known: Sequence[str]) -> Counter[str]:
     """How many failed examples name each lesson, the lessons that the prompt already has left out.
 
-    A line that only one failure names speaks of its problem, not of the task, and is no lesson, unless nothing but that one
-    example was looked at.
+    A line that only one failure names speaks of its problem, not of the task, and is no lesson,
+    unless nothing but that one example was looked at.
     """
     said = {normalise(line) for line in known}
     failed = [example for example in examples if example.reward < 1.0]

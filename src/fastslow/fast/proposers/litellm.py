@@ -84,8 +84,8 @@ class LiteLLMChat:
 
 
 def list_price(config: RemoteConfig) -> tuple[tuple[float, float] | None, str]:
-    """USD for a million tokens read and written, as LiteLLM's list has them for a provider's own address; and in words, whose
-    price it is.
+    """USD for a million tokens read and written, as LiteLLM's list has them for a provider's own address; and in words,
+    whose price it is.
     """
     litellm = _import()
     kind = _billing(litellm, config)
@@ -110,11 +110,12 @@ def _billing(litellm: Any, config: RemoteConfig) -> Billing:
 
 def _check_environment(litellm: Any, config: RemoteConfig) -> None:
     missing = litellm.validate_environment(config.model)["missing_keys"]
-    # Other names (regions, projects) may come from a provider's own files, so that only plain keys can be known to lack.
+    # Other names (regions, projects) may come from a provider's own files,
+    # so that only plain keys can be known to lack.
     if missing and all(name.endswith("_API_KEY") for name in missing):
         raise ConfigError(
-            f"fast.proposer.model: {config.model!r} needs the environment variable {' or '.join(missing)}: export it, or "
-            "name another one in fast.proposer.api_key_env"
+            f"fast.proposer.model: {config.model!r} needs the environment variable {' or '.join(missing)}: export it, "
+            "or name another one in fast.proposer.api_key_env"
         )
 
 

@@ -42,8 +42,8 @@ class OpenAIChat:
         self._key = api_key(config) or NO_KEY
         self._secrets = known_secrets(self._key)
         self._reader = ReplyReader(config, self._key, self._secrets)
-        # A server that answers 200 with something that is no completion is broken for the moment, like one that hangs up.
-        # The client fails over such an answer with whatever its code happens to raise.
+        # A server that answers 200 with something that is no completion is broken for the moment, like one that hangs
+        # up. The client fails over such an answer with whatever its code happens to raise.
         self._transient = (
             openai.APIConnectionError, openai.APIResponseValidationError, TimeoutError,
             ValueError, TypeError, AttributeError, LookupError, RecursionError,

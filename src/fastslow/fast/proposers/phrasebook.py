@@ -1,8 +1,10 @@
-"""A phrase book: from a finding in the verifier's words to sentences that the policy knows. A translator without an LLM.
+"""A phrase book: from a finding in the verifier's words to sentences that the policy knows.
+A translator without an LLM.
 
 A phrase book is a JSON file, {"phrases": [sentence, ...], "synonyms": {word: [word, ...]}}. A finding is compared with
-every phrase by the words that they share, rare words counting more, after its words have been widened by their synonyms.
-What comes out is a guess: several phrases are offered with weights, and the search finds out which one serves.
+every phrase by the words that they share, rare words counting more, after its words have been widened
+by their synonyms. What comes out is a guess: several phrases are offered with weights, and the search
+finds out which one serves.
 """
 
 import json
@@ -42,7 +44,8 @@ class Phrasebook:
             ) from error
 
     def translations(self, finding: str) -> dict[str, float]:
-        """Phrases that may say what a finding says, with weights that add up to 1; the finding alone where it is a phrase.
+        """Phrases that may say what a finding says, with weights that add up to 1;
+        the finding alone where it is a phrase.
 
         Empty where no phrase shares a word with it.
         """

@@ -70,7 +70,7 @@ class PolicyModel:
 
     def _too_long(self) -> ReflectionError:
         return ReflectionError(
-            f"the reflection question does not fit the policy's {self.limit} positions beside {self.max_tokens} tokens of "
-            "reply: lower fast.proposer.max_tokens or max_prompt_chars",
+            f"the reflection question does not fit the policy's {self.limit} positions beside {self.max_tokens} tokens "
+            "of reply: lower fast.proposer.max_tokens or max_prompt_chars",
             Usage(calls=1, failures=1),
         )

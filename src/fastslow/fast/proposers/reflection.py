@@ -63,7 +63,8 @@ class ReflectionModel(Protocol):
 class ReflectionProposer:
     """Proposes what a reflection LM writes, after checking it.
 
-    `log_chars`: what is kept of a request and of a diagnosis, in characters; 0: nothing. `api_key`: what must not be kept.
+    `log_chars`: what is kept of a request and of a diagnosis, in characters; 0: nothing. `api_key`:
+    what must not be kept.
     """
 
     def __init__(

@@ -1,9 +1,9 @@
-"""What a reflection LM is asked: a template whose fields are the parent's text, what the policy did under it, and how far
-the child may go from it.
+"""What a reflection LM is asked: a template whose fields are the parent's text, what the policy did under it,
+and how far the child may go from it.
 
-The built-in wording asks for what gepa's own template asks for (`gepa/strategies/instruction_proposal.py`, arXiv 2507.19457):
-the task and its input format, facts of the domain, and strategies that generalise. A template of somebody's own is a file
-with the same fields, written as {{name}}.
+The built-in wording asks for what gepa's own template asks for (`gepa/strategies/instruction_proposal.py`, arXiv
+2507.19457): the task and its input format, facts of the domain, and strategies that generalise. A template of
+somebody's own is a file with the same fields, written as {{name}}.
 """
 
 import re
@@ -25,9 +25,9 @@ MOST_TEMPLATE_BYTES = 10**6
 
 RECIPES: Mapping[str, str] = {
     "light": (
-        "Edit the current text lightly. Find the mistake that most of the failures share, and make the one small change that "
-        "would have prevented it: add a rule, sharpen one, correct one, or take out one that does harm. Keep every other "
-        "line exactly as it is, because the policy has been trained under it."
+        "Edit the current text lightly. Find the mistake that most of the failures share, and make the one small "
+        "change that would have prevented it: add a rule, sharpen one, correct one, or take out one that does harm. "
+        "Keep every other line exactly as it is, because the policy has been trained under it."
     ),
     "full": (
         "Write the best text that you can. You may keep, reorder or replace anything, and start from scratch where the "
@@ -65,16 +65,16 @@ What the model did under it:
 {{examples}}
 
 Read all of it before you write, and look for four things. The task: what is asked, and in which form the input comes. \
-Facts of the domain that the feedback gives away and that the model will not have next time. A strategy behind the good \
-answers that carries over to other problems. What the failures have in common. What of this the current text lacks, it \
-should say.
+Facts of the domain that the feedback gives away and that the model will not have next time. A strategy behind the \
+good answers that carries over to other problems. What the failures have in common. What of this the current text \
+lacks, it should say.
 
 {{refused_attempts}}
 
 Your task: {{recipe}}
 
-Write for problems that are not shown here: name rules, facts, formats and methods, never the answer of one problem above. \
-Where the feedback asks for a format, state it exactly. {{limit}}
+Write for problems that are not shown here: name rules, facts, formats and methods, never the answer of one problem \
+above. Where the feedback asks for a format, state it exactly. {{limit}}
 
 {{answer_format}}
 """
@@ -84,10 +84,11 @@ _FIELD = re.compile(r"\{\{\s*([A-Za-z_]\w*)\s*\}\}")
 
 @dataclass(frozen=True)
 class Wording:
-    """How a reflection LM is asked. `example_chars`: the most of one example, in characters; None: its share of them all.
+    """How a reflection LM is asked. `example_chars`: the most of one example, in characters; None:
+    its share of them all.
 
-    `background`, `references` and `attempts` are what a config adds: a text, whether examples show their reference answers,
-    and how many refused edits are shown.
+    `background`, `references` and `attempts` are what a config adds: a text, whether examples show their reference
+    answers, and how many refused edits are shown.
     """
 
     recipe: str = "light"
@@ -189,14 +190,14 @@ def _meaning(component: str) -> str:
 
 
 def _limit(request: ProposalRequest, max_prompt_chars: int) -> str:
-    """The length that a new text may have: what the config allows, or what the policy's context holds, where that is less."""
+    """The length that a new text may have: what the config allows, or what the policy's context holds, if less."""
     room = request.max_chars
     if room is None or room >= max_prompt_chars:
         return f"The whole text has at most {max_prompt_chars} characters."
     now = len(request.parent.as_dict()[request.component])
     return (
-        f"The whole text has at most {room} characters (the current one has {now}): the model reads it together with the "
-        "question and its own answer, and no more fits. A longer text is refused."
+        f"The whole text has at most {room} characters (the current one has {now}): the model reads it together with "
+        "the question and its own answer, and no more fits. A longer text is refused."
     )
 
 
@@ -216,6 +217,6 @@ def _attempts(attempts: Sequence[Attempt]) -> str:
         for attempt in attempts
     )
     return (
-        "These changes to the current text were tried in this search and refused. Lines with + were added, lines with - taken "
-        f"out. Propose something else:\n{texts}"
+        "These changes to the current text were tried in this search and refused. Lines with + were added, lines with "
+        f"- taken out. Propose something else:\n{texts}"
     )

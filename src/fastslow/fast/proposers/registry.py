@@ -1,6 +1,7 @@
 """From a config to the proposer. A new one is one class with `propose`, anywhere, named as `package.module:Class`.
 
-Those that come with the package are one file each, with `check(config)` and `build(config, engine)`, and one entry here.
+Those that come with the package are one file each, with `check(config)` and `build(config, engine)`,
+and one entry here.
 """
 
 from importlib import import_module
@@ -45,7 +46,7 @@ def build_proposer(config: ProposerConfig, engine: PolicyEngine) -> Proposer:
 
 
 def price_of(config: RemoteConfig) -> tuple[tuple[float, float] | None, str]:
-    """USD for a million tokens that a server reads, and that it writes, None where nobody knows; and whose prices they are."""
+    """USD for a million tokens read, and for as many written, None where nobody knows; and whose prices they are."""
     read, written = config.usd_per_million_input_tokens, config.usd_per_million_output_tokens
     if read is not None and written is not None:
         return (read, written), "the config's prices"

@@ -30,8 +30,8 @@ MAX_WAIT_S = 60.0
 MAX_RETRY_AFTER_S = 300.0
 RETRYABLE_STATUS = (408, 409, 429)
 ADVICE: Mapping[int, str] = {
-    400: "check fast.proposer.model and max_tokens; where the server names a parameter that it does not take, kind: litellm "
-    "leaves it out",
+    400: "check fast.proposer.model and max_tokens; where the server names a parameter that it does not take, kind: "
+    "litellm leaves it out",
     401: "set the environment variable named by fast.proposer.api_key_env to a valid key",
     403: "this key may not use fast.proposer.model: choose another model, or another key in fast.proposer.api_key_env",
     404: "check fast.proposer.model, and fast.proposer.base_url, which for most servers ends in /v1",
@@ -103,8 +103,8 @@ class RemoteModel:
 def within(timeout_s: float, call: Callable[[], Value]) -> Value:
     """What a call gives, whole, within its time. Raises what it raises, and TimeoutError where it takes longer.
 
-    The client libraries' own time limits begin anew with every byte, so that an answer that drips would never end. A call that
-    is given up goes on in a thread that keeps nothing alive, until its connection is closed.
+    The client libraries' own time limits begin anew with every byte, so that an answer that drips would never end. A
+    call that is given up goes on in a thread that keeps nothing alive, until its connection is closed.
     """
 
     def attempt() -> tuple[list[Value], Exception | None]:
@@ -126,7 +126,7 @@ def within(timeout_s: float, call: Callable[[], Value]) -> Value:
 
 
 def call_error(error: Exception, secrets: Sequence[str], transient: tuple[type[Exception], ...]) -> CallError:
-    """What a client library raised, as one of ours: retryable or not, in words, without secrets and control characters."""
+    """What a library raised, as one of ours: retryable or not, in words, without secrets and control characters."""
     status = getattr(error, "status_code", None)
     words = shortened(printable(redact(" ".join(str(error).split()), secrets)), 500) or type(error).__name__
     if isinstance(error, BrokenReply):

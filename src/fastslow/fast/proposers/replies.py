@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 
 class BrokenReply(ValueError):
-    """A server's answer that is no chat completion. Its message repeats nothing of the answer but the kind of a value."""
+    """A server's answer that is no chat completion. The message has nothing of the answer but the kind of a value."""
 
 
 class ReplyReader:
@@ -53,8 +53,8 @@ class ReplyReader:
             if not self._warned:
                 self._warned = True
                 logger.warning(
-                    "fast.proposer: the server's usage is not booked, so that the cost of reflection is unknown from here "
-                    "on: %s",
+                    "fast.proposer: the server's usage is not booked, so that the cost of reflection is "
+                    "unknown from here on: %s",
                     error,
                 )
             return Usage(usd=None)

@@ -35,6 +35,6 @@ def api_key(config: RemoteConfig) -> str | None:
     if value:
         return value
     raise ConfigError(
-        f"fast.proposer.api_key_env: the environment variable {name!r} is not set: export it with the key of the reflection "
-        "LM, or leave api_key_env out for a server without a key"
+        f"fast.proposer.api_key_env: the environment variable {name!r} is not set: export it with the key of the "
+        "reflection LM, or leave api_key_env out for a server without a key"
     )

@@ -76,7 +76,8 @@ class ReflectionConfig(ProposerConfig):
         24000,
         "what a request may take for all its examples together",
         unit="characters",
-        more="With `policy` it is 8000, and less where its context is short. Texts that are too long lose their middle.",
+        more="With `policy` it is 8000, and less where its context is short. Texts that are too long lose their "
+        "middle.",
     )
     example_chars: Positive | None = option(
         None, "the most of one example; none: short ones make room", unit="characters"

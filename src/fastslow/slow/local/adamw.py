@@ -69,7 +69,8 @@ class MasterAdamW:
         total = torch.stack([master.detach().sum() for master in self.masters.values()]).sum()
         if not math.isfinite(float(total)) and (name := non_finite_tensor(self.masters)):
             raise DivergedError(
-                f"slow.learning_rate: the update at {learning_rate:g} made weights NaN or infinite, first in tensor {name!r}"
+                f"slow.learning_rate: the update at {learning_rate:g} made weights NaN or infinite, first "
+                f"in tensor {name!r}"
             )
 
     def save(self, directory: Path) -> None:

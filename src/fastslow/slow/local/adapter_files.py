@@ -10,7 +10,7 @@ LORA_KEY = re.compile(r"\.([^.]+)\.lora_[AB](\.|$)")
 
 
 def complete_adapter(directory: Path, base_model: str) -> None:
-    """Name the target modules and the base model in an adapter's config; a directory without an adapter is left alone."""
+    """Name the target modules and the base model in an adapter's config; one without an adapter is left alone."""
     from safetensors import safe_open
 
     path = directory / CONFIG

@@ -1,11 +1,11 @@
-"""Whether our sampler and the learner compute the same policy at every length that a run will see; asked once, before the
-first step. `slow/agreement.py` compares what a sampler reports of its own tokens, whichever sampler that is.
+"""Whether our sampler and the learner compute the same policy at every length that a run will see; asked once, before
+the first step. `slow/agreement.py` compares what a sampler reports of its own tokens, whichever sampler that is.
 
-The sampler extends a cache token by token, the learner computes whole sequences. Most models give the same numbers either
-way. Some do not: rotary factors that change with the length of a pass (long rope, dynamic rope), windows that a cache
-forgets, decoders that count padding as positions. Every importance ratio would then be wrong, silently. So the two are
-compared on ordinary text, in float32: on short contexts of mixed lengths, across every length at which the config says
-that something changes, and at full length where it says so at all or the model brings its own code.
+The sampler extends a cache token by token, the learner computes whole sequences. Most models give the same numbers
+either way. Some do not: rotary factors that change with the length of a pass (long rope, dynamic rope), windows that a
+cache forgets, decoders that count padding as positions. Every importance ratio would then be wrong, silently. So the
+two are compared on ordinary text, in float32: on short contexts of mixed lengths, across every length at which the
+config says that something changes, and at full length where it says so at all or the model brings its own code.
 """
 
 import logging
@@ -36,7 +36,9 @@ ROPES = ("longrope", "dynamic")
 
 @dataclass(frozen=True)
 class Comparison:
-    """Sampler against learner after a context of some tokens: the largest difference in nats, and what rounding allows."""
+    """Sampler against learner after a context of some tokens: the largest difference in nats,
+    and what rounding allows.
+    """
 
     context_tokens: int
     completion_tokens: int
@@ -50,7 +52,8 @@ class Comparison:
 
 
 def check_agreement(engine: LocalEngine, longest_tokens: int, *, trains: bool) -> None:
-    """Compare our sampler and the learner up to `longest_tokens`; what another sampler computes can only be seen in its draws.
+    """Compare our sampler and the learner up to `longest_tokens`;
+    what another sampler computes can only be seen in its draws.
 
     Raises: ConfigError where they differ and weights are trained; without training it is a warning.
     """
@@ -129,8 +132,8 @@ def _told(engine: LocalEngine, found: Comparison, before: int, longest_tokens: i
     what = (
         f"model.name: {settings.name!r} ({name}): sampling with a cache and computing whole sequences give other "
         f"log-probabilities, by up to {found.difference:.2g} nats after {found.context_tokens} to "
-        f"{found.context_tokens + found.completion_tokens} tokens (rounding: {found.allowed:.1g}), so the importance ratios of "
-        "fresh rollouts would be wrong"
+        f"{found.context_tokens + found.completion_tokens} tokens (rounding: {found.allowed:.1g}), so the importance "
+        "ratios of fresh rollouts would be wrong"
     )
     if not before:
         return f"{what}. No length of its sequences is safe: take another model"

@@ -1,9 +1,10 @@
-"""The attention of the local engine. `use` makes it known to transformers, under the name `fastslow`, and puts a model on it.
+"""The attention of the local engine. `use` makes it known to transformers, under the name `fastslow`,
+and puts a model on it.
 
-Two cases. A packed forest is computed block by block: a run of neighbouring nodes attends to its ancestors and to itself,
-not to the whole pack, so unrelated sequences in a pack cost each other nothing. A decoding step has one query a row: each
-row attends to a pool of prefix keys that all rows of its pack share (computed once, stored once, read once) and to the
-keys of its own completion. The decoder for a GPU does the latter at fixed shapes: see `cascade.py`.
+Two cases. A packed forest is computed block by block: a run of neighbouring nodes attends to its ancestors and to
+itself, not to the whole pack, so unrelated sequences in a pack cost each other nothing. A decoding step has one query a
+row: each row attends to a pool of prefix keys that all rows of its pack share (computed once, stored once, read once)
+and to the keys of its own completion. The decoder for a GPU does the latter at fixed shapes: see `cascade.py`.
 """
 
 from collections.abc import Iterator
@@ -23,8 +24,9 @@ from fastslow.slow.local.forest import Forest
 
 NAME = "fastslow"
 
-# Queries of a block. On a CPU few, so that little is computed that the mask throws away; a GPU wants large ones. A pack has
-# at most so many blocks, because each of them keeps a copy of its ancestors' keys and values until the backward pass.
+# Queries of a block. On a CPU few, so that little is computed that the mask throws away; a GPU wants large
+# ones. A pack has at most so many blocks, because each of them keeps a copy of its ancestors' keys and values
+# until the backward pass.
 BLOCK_QUERIES = {"cpu": 128, "cuda": 1024}
 MAX_BLOCKS = 16
 
@@ -68,8 +70,8 @@ class Block:
 
 ACTIVE_POOLS: ContextVar[list[PrefixPool] | None] = ContextVar("fastslow_active_pools", default=None)
 ACTIVE_BLOCKS: ContextVar[list[Block] | None] = ContextVar("fastslow_active_blocks", default=None)
-# Where a pass over a pack leaves each layer's keys and values. What attention gets is taken, not what a cache holds, since
-# multi-head latent attention caches them compressed.
+# Where a pass over a pack leaves each layer's keys and values. What attention gets is taken, not what a cache holds,
+# since multi-head latent attention caches them compressed.
 FILLED_POOL: ContextVar[PrefixPool | None] = ContextVar("fastslow_filled_pool", default=None)
 
 
@@ -77,9 +79,9 @@ FILLED_POOL: ContextVar[PrefixPool | None] = ContextVar("fastslow_filled_pool", 
 def attending(
     forest: Forest, device: torch.device, dtype: torch.dtype, pool: PrefixPool | None = None
 ) -> Iterator[torch.Tensor]:
-    """Inside, a forward pass over one pack, or over the fresh nodes of a pool, attends within its forest, and fills the pool
-    where one is given. Gives the mask to call the model with: transformers builds none of its own where it gets a mask of
-    four dimensions.
+    """Inside, a forward pass over one pack, or over the fresh nodes of a pool, attends within its forest, and fills the
+    pool where one is given. Gives the mask to call the model with: transformers builds none of its own where it gets a
+    mask of four dimensions.
     """
     queries = BLOCK_QUERIES.get(device.type, 1024)
     if pool is not None and pool.fresh is not None:
@@ -113,8 +115,8 @@ def fastslow_attention(
     scaling: float | None = None,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Attention output of shape (rows, queries, heads, size of a value), as transformers expects it. Values may be of another
-    size than queries and keys (multi-head latent attention).
+    """Attention output of shape (rows, queries, heads, size of a value), as transformers expects it. Values may be of
+    another size than queries and keys (multi-head latent attention).
 
     Raises: NotImplementedError for an ingredient of the scores that it would have to ignore.
     """
@@ -153,8 +155,8 @@ def fastslow_attention(
 def _attend_in_blocks(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, blocks: list[Block], scaling: float | None
 ) -> torch.Tensor:
-    """Shapes: query (1, heads, M, size), key and value (1, KV heads, N, size); returns (1, heads, M, size). M is N, or the
-    number of nodes that a pass computes.
+    """Shapes: query (1, heads, M, size), key and value (1, KV heads, N, size); returns (1, heads, M, size). M is N, or
+    the number of nodes that a pass computes.
     """
     _, heads, _, size = query.shape
     kv_heads = key.shape[1]
@@ -194,11 +196,11 @@ def _attend_by_products(
 
 
 class _BlockAttention(torch.autograd.Function):
-    """Attention of one block, whose weights the backward pass computes again: kept, they would take memory that grows with
-    the square of a sequence's length.
+    """Attention of one block, whose weights the backward pass computes again: kept,
+    they would take memory that grows with the square of a sequence's length.
 
-    Shapes: query (KV heads, heads that share keys * M, size), key and value (KV heads, N, size), mask (M, N), additive, for
-    each of those heads; returns what query has, of value's size.
+    Shapes: query (KV heads, heads that share keys * M, size), key and value (KV heads, N, size), mask (M, N), additive,
+    for each of those heads; returns what query has, of value's size.
     """
 
     @staticmethod
@@ -228,8 +230,8 @@ def _weights(query: torch.Tensor, key: torch.Tensor, mask: torch.Tensor, scale: 
 class _BlockNodes(torch.autograd.Function):
     """The keys or values that each block attends to, from those of the pack: (KV heads, 1, N, size) each.
 
-    The backward pass sums all blocks' gradients in one tensor. Plain autograd would make one of the pack's size for each
-    block, of which the block fills a part. The order of the sum is autograd's: the last block first.
+    The backward pass sums all blocks' gradients in one tensor. Plain autograd would make one of the pack's size for
+    each block, of which the block fills a part. The order of the sum is autograd's: the last block first.
     """
 
     @staticmethod

@@ -1,11 +1,11 @@
 """Attention of decoding rows over shared prefixes and over their own tokens, at fixed shapes, merged by log-sum-exp.
 
 A softmax over two sets of keys is the mean of the two softmaxes, each weighed with its share of the exponentials' sum
-(arXiv 2205.14135, section 3.1; for shared prefixes arXiv 2402.05099). So each prefix is read once for all rows that share
-it, as one product, and each row's own keys by themselves.
+(arXiv 2205.14135, section 3.1; for shared prefixes arXiv 2402.05099). So each prefix is read once for all rows that
+share it, as one product, and each row's own keys by themselves.
 
-Shapes never change while rows come to their ends: what changes lies in tensors that keep their addresses. That is what a
-CUDA graph needs. Axis suffixes: _R rows, _P pools, _S slots (rows of one pool), _N nodes of a pool, _T own tokens.
+Shapes never change while rows come to their ends: what changes lies in tensors that keep their addresses. That is what
+a CUDA graph needs. Axis suffixes: _R rows, _P pools, _S slots (rows of one pool), _N nodes of a pool, _T own tokens.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -20,8 +20,8 @@ import torch
 class PoolGroup:
     """Prefixes of about one length, each with about as many rows: a rectangle of pools and slots.
 
-    Shapes: keys, values, one a layer, (P, KV heads, N, size); mask (P, S, N), additive; row_of_slot (P, S), the row that
-    stands there, or any row where the slot is empty.
+    Shapes: keys, values, one a layer, (P, KV heads, N, size); mask (P, S, N), additive; row_of_slot (P, S), the row
+    that stands there, or any row where the slot is empty.
     """
 
     mask: torch.Tensor
@@ -35,9 +35,9 @@ def attend_part(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Attention over one part of the keys, and the logarithm of its exponentials' sum.
 
-    Shapes: query (B, KV heads, S, heads of a KV head, size), scaled; keys and values (B, KV heads, N, size); mask broadcasts
-    to (B, KV heads, S, heads of a KV head, N). Returns the output, like the query but of a value's size, and (B, KV heads, S,
-    heads of a KV head) in float32.
+    Shapes: query (B, KV heads, S, heads of a KV head, size), scaled; keys and values (B, KV heads, N, size); mask
+    broadcasts to (B, KV heads, S, heads of a KV head, N). Returns the output, like the query but of a value's size, and
+    (B, KV heads, S, heads of a KV head) in float32.
     """
     together = query.flatten(2, 3) @ keys.transpose(-1, -2)
     scores = together.unflatten(2, query.shape[2:4]).float() + mask
@@ -47,7 +47,7 @@ def attend_part(
 
 
 def merge_parts(a: torch.Tensor, a_log_sum: torch.Tensor, b: torch.Tensor, b_log_sum: torch.Tensor) -> torch.Tensor:
-    """Attention over two sets of keys from attention over each. Shapes: (..., size), (...); returns (..., size) in float32."""
+    """Attention over two sets of keys from attention over each. Shapes: (..., size), (...); (..., size) in float32."""
     total = torch.logaddexp(a_log_sum, b_log_sum)
     return a * (a_log_sum - total).exp()[..., None] + b * (b_log_sum - total).exp()[..., None]
 
@@ -64,10 +64,11 @@ def attend_parts(
     own_values: torch.Tensor,
     scale: float,
 ) -> torch.Tensor:
-    """Attention of one layer over prefixes and own tokens. Tensors alone go in, so that it can be compiled once for all layers.
+    """Attention of one layer over prefixes and own tokens. Tensors alone go in,
+    so that it can be compiled once for all layers.
 
-    Shapes: each prefix has keys and values (P, KV heads, N, size), mask (P, S, N) and row_of_slot (P, S); query (R, heads, 1,
-    size), own keys and values (R, KV heads, T, size); returns (R, heads, 1, size of a value).
+    Shapes: each prefix has keys and values (P, KV heads, N, size), mask (P, S, N) and row_of_slot (P, S); query (R,
+    heads, 1, size), own keys and values (R, KV heads, T, size); returns (R, heads, 1, size of a value).
     """
     rows, heads, _, size = query.shape
     kv_heads = own_keys.shape[1]
@@ -119,6 +120,8 @@ def attend_in_cascade(
     own_values: torch.Tensor,
     scale: float,
 ) -> torch.Tensor:
-    """Shapes: query (R, heads, 1, size), own keys and values (R, KV heads, T, size); returns (R, heads, 1, size of a value)."""
+    """Shapes: query (R, heads, 1, size), own keys and values (R, KV heads, T, size); returns (R, heads, 1,
+    size of a value).
+    """
     prefixes = [(group.keys[layer], group.values[layer], group.mask, group.row_of_slot) for group in cascade.groups]
     return cascade.attend(prefixes, cascade.slot_of_row, cascade.own_mask, query, own_keys, own_values, scale)

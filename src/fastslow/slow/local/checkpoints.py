@@ -1,4 +1,4 @@
-"""The checkpoints of the local engine: a directory that transformers or PEFT loads, and beside it what resuming needs."""
+"""The checkpoints of the local engine: a directory for transformers or PEFT, and beside it what resuming needs."""
 
 import json
 from pathlib import Path

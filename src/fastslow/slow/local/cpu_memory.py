@@ -1,4 +1,4 @@
-"""Keeping memory that was freed: on a CPU a third of a step would go into getting the same pages from the system again."""
+"""Keeping memory that was freed: on a CPU a third of a step would go into getting the same pages again."""
 
 import ctypes
 import ctypes.util
@@ -15,7 +15,8 @@ def keep_freed_memory() -> bool:
     """Tell glibc to serve large tensors from memory that the process holds already; False where there is no glibc.
 
     It holds for the whole process. Its price: the memory of the largest step stays with the process until it ends, or
-    until this is called again: an engine that is loaded later, as in a list of runs, begins without what earlier ones left.
+    until this is called again: an engine that is loaded later, as in a list of runs,
+    begins without what earlier ones left.
     """
     name = ctypes.util.find_library("c") if sys.platform == "linux" else None
     if name is None or not hasattr(ctypes.CDLL(name), "mallopt"):

@@ -46,7 +46,7 @@ def dry_plan(config: Config, device: torch.device, *, distils: bool) -> MemoryPl
 
 
 def _place(model: torch.nn.Module, device: torch.device) -> None:
-    """Give every tensor of a model without weights a device; tied ones stay tied. By hand: `to` does not take such tensors."""
+    """Give every tensor of a model without weights a device; tied ones stay tied. `to` does not take such tensors."""
     placed: dict[int, torch.Tensor] = {}
     for module in model.modules():
         for tensors in (module._parameters, module._buffers):

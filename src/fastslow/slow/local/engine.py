@@ -1,7 +1,7 @@
 """The local engine: PyTorch and transformers, on a CPU or one GPU.
 
-It is a learner (`learner.py`), checkpoints (`checkpoints.py`) and a sampler (`slow.sampler`: ours is `samplers/forest.py`)
-around one network (`policy.py`).
+It is a learner (`learner.py`), checkpoints (`checkpoints.py`) and a sampler (`slow.sampler`: ours is
+`samplers/forest.py`) around one network (`policy.py`).
 
 It is fast because it does no needless work. Sampling and training both run on packed forests, so a context is computed
 once for its n samples and a system prompt once for all problems under it; finished sequences leave the batch; logits

@@ -3,8 +3,8 @@
 A pack is a token trie, flattened depth first. A node's position is its depth, and it attends to its ancestors and
 itself alone, so a forward pass over the pack gives each sequence exactly what a pass of its own would give, and the
 gradient of a shared prefix is the sum over the sequences that share it. The G rollouts of a problem share its context,
-and the problems of a minibatch share the system prompt, so on long evolved prompts this is most of the work. The turns of
-an episode continue one another: all of them cost what the last one costs.
+and the problems of a minibatch share the system prompt, so on long evolved prompts this is most of the work. The turns
+of an episode continue one another: all of them cost what the last one costs.
 """
 
 from bisect import bisect_right
@@ -128,14 +128,14 @@ def shared_prefix_length(a: Tokens, b: Tokens) -> int:
 
 
 def pack_forests(sequences: Sequence[Tokens], budget_tokens: int, *, related_from: int | None = None) -> list[Forest]:
-    """Pack sequences into forests of at most `budget_tokens` nodes; a longer sequence gets a forest of its own, which its
-    duplicates share.
+    """Pack sequences into forests of at most `budget_tokens` nodes; a longer sequence gets a forest of its own,
+    which its duplicates share.
 
-    Sequences are sorted, so that neighbours share the longest prefixes and the packs are the same for the same input. They
-    fill one pack after another. Where that cuts long prefixes apart, which each pack then computes again, the cuts are the
-    ones with the fewest nodes instead. Sequences that continue one another are never parted, so that no pack computes an
-    episode's beginning again. With `related_from` packs are filled, continuations are parted like others, and a pack of so
-    many nodes or more takes no sequence that would add more nodes than it shares.
+    Sequences are sorted, so that neighbours share the longest prefixes and the packs are the same for the same input.
+    They fill one pack after another. Where that cuts long prefixes apart, which each pack then computes again, the cuts
+    are the ones with the fewest nodes instead. Sequences that continue one another are never parted, so that no pack
+    computes an episode's beginning again. With `related_from` packs are filled, continuations are parted like others,
+    and a pack of so many nodes or more takes no sequence that would add more nodes than it shares.
     Raises ValueError on an empty sequence or a budget below 1.
     """
     if budget_tokens < 1:

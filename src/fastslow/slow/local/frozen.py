@@ -17,8 +17,8 @@ from fastslow.text import shown
 
 
 def empty_model(config: ModelConfig, dtype: torch.dtype | None = None) -> Any:
-    """The model's architecture without weights, from its config alone, in `dtype` where one is given. Raises ConfigError where
-    there is none.
+    """The model's architecture without weights, from its config alone, in `dtype` where one is given.
+    Raises ConfigError where there is none.
     """
     found = loading.given_model(config)
     if found is not None:
@@ -52,15 +52,16 @@ def freeze(model: Any, patterns: Sequence[str]) -> None:
 def frozen_parameters(model: Any, patterns: Sequence[str]) -> list[torch.nn.Parameter]:
     """The parameters that the patterns name, each once.
 
-    Raises: ConfigError for a pattern without a match, for a weight that is tied to one which no pattern names, and where
-    nothing would be left to train.
+    Raises: ConfigError for a pattern without a match, for a weight that is tied to one which no pattern names,
+    and where nothing would be left to train.
     """
     names = [name for name, _ in model.named_parameters(remove_duplicate=False)]
     for pattern in patterns:
         if not any(fnmatchcase(name, pattern) for name in names):
             close = difflib.get_close_matches(pattern, names, n=3, cutoff=0.4) or names[:3]
             raise ConfigError(
-                f"slow.freeze: {shown(pattern)} is no name of a parameter, and no pattern of one. Near it: {', '.join(close)}"
+                f"slow.freeze: {shown(pattern)} is no name of a parameter, and no pattern of one. Near it: "
+                f"{', '.join(close)}"
             )
     aliases: dict[int, list[str]] = defaultdict(list)
     by_id = {}

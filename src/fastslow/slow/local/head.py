@@ -1,8 +1,8 @@
 """The head of a model in slices along tokens, so that the logits of a long completion never exist at once.
 
 Any architecture's head is right here: scales, soft caps and whatever else a model does behind its output embeddings
-(Gemma 2, Cohere, Granite) is done by the model's own forward method. It gets the hidden states of a slice where its body
-would have computed them. Each pass compares some rows of the two ways, so a model that this does not fit is never
+(Gemma 2, Cohere, Granite) is done by the model's own forward method. It gets the hidden states of a slice where its
+body would have computed them. Each pass compares some rows of the two ways, so a model that this does not fit is never
 computed wrongly: it keeps whole logits, and a warning says so.
 
 Few logits are left whole, as nothing is saved there. More are computed twice in an update, the second time for the
@@ -28,8 +28,8 @@ TOLERANCE = 1e-3
 
 @dataclass(frozen=True)
 class Outputs:
-    """What a pass over a micro-batch left: whole logits (rows, vocabulary), or hidden states (rows, hidden size) and the
-    head that turns rows of them into logits.
+    """What a pass over a micro-batch left: whole logits (rows, vocabulary), or hidden states (rows, hidden size) and
+    the head that turns rows of them into logits.
     """
 
     logits: torch.Tensor | None
@@ -52,7 +52,7 @@ class Outputs:
 
 
 class Head:
-    """From hidden states, as the output embeddings get them, to logits, with the weights that the network has by then."""
+    """From hidden states, as the output embeddings get them, to logits, with the network's weights at that time."""
 
     def __init__(self, network: Any, body: nn.Module, output: type, width: int) -> None:
         self.network, self.body, self.output, self.width = network, body, output, width
@@ -135,7 +135,7 @@ def outputs(model: Any, forward: Callable[[Any], torch.Tensor]) -> Outputs:
 
 
 class _Seen:
-    """What hooks saw of one pass. The head gets only the rows to compare where there are more logits than it should make."""
+    """What hooks saw of one pass. The head gets only the rows to compare where there are more logits than it should."""
 
     def __init__(self) -> None:
         self.hidden: torch.Tensor | None = None

@@ -101,7 +101,7 @@ class LocalLearner:
         return sums.metrics(*self._update(sums.loss, learning_rate))
 
     def _update(self, loss: float, learning_rate: float) -> tuple[float, str | None]:
-        """Apply the gradients: their norm, and what of loss and gradient is not finite, for which they are not applied."""
+        """Apply gradients: their norm, and what of loss and gradient is not finite, for which they are not applied."""
         if not math.isfinite(loss):
             self.optimiser.discard()
             return NAN, "loss"
@@ -180,7 +180,7 @@ class LocalLearner:
     def _backward_distilled(
         self, teacher: MicroBatch, datums: Sequence[DistillDatum], temperature: float
     ) -> tuple[float, float, int, int]:
-        """Gradients from the datums of one micro-batch of the teacher; sums of loss and entropy, tokens, computed tokens."""
+        """Gradients from a micro-batch of the teacher's datums; sums of loss and entropy, tokens, computed tokens."""
         with torch.no_grad(), self.policy.weights("base") as base:
             taught = outputs(base, teacher.forward)
         loss = entropy = 0.0

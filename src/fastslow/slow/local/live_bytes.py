@@ -12,8 +12,8 @@ from torch.utils._pytree import tree_leaves
 class LiveBytes(TorchDispatchMode):
     """Inside, `now` is what tensors made inside hold at the moment, in bytes, and `peak` the most that they held.
 
-    Tensors with one of the shapes in `apart` do not count: gradients of weights, whose size no number of tokens changes.
-    Memory that an operation takes and frees within itself is not seen. Any device, and fake tensors, too.
+    Tensors with one of the shapes in `apart` do not count: gradients of weights, whose size no number of tokens
+    changes. Memory that an operation takes and frees within itself is not seen. Any device, and fake tensors, too.
     """
 
     def __init__(self, apart: Collection[tuple[int, ...]] = ()) -> None:

@@ -1,7 +1,7 @@
 """Loading a model (a hub id, a local directory, a .gguf file or an adapter), and finding out what it can do.
 
-`model.name` may be a PEFT adapter, such as the checkpoint of a run with LoRA: see `lora.py`. From Python it may stand for a
-model that is loaded already: that object itself is trained, and the base policy is a copy of it.
+`model.name` may be a PEFT adapter, such as the checkpoint of a run with LoRA: see `lora.py`. From Python it may stand
+for a model that is loaded already: that object itself is trained, and the base policy is a copy of it.
 """
 
 import copy
@@ -56,7 +56,7 @@ def given_model(config: ModelConfig) -> Any:
 
 
 def device_of(config: ModelConfig) -> torch.device:
-    """Where a model computes: a loaded one where it is, unless the config says where. Raises ConfigError as `pick_device`."""
+    """Where a model computes: a loaded one where it is, or as the config says. Raises ConfigError as `pick_device`."""
     found = given_model(config)
     if found is not None and config.device == "auto":
         return torch.device(found.device)
@@ -72,8 +72,8 @@ def has_fast_bfloat16(device: torch.device) -> bool:
 
 
 def compute_dtype(config: ModelConfig, device: torch.device) -> torch.dtype:
-    """The arithmetic's type: float32 on CPUs that only emulate bfloat16, which is several times slower; of a loaded model its
-    own.
+    """The arithmetic's type: float32 on CPUs that only emulate bfloat16, which is several times slower;
+    of a loaded model its own.
     """
     found = given_model(config)
     if found is not None:
@@ -120,14 +120,14 @@ def without_adapter(config: ModelConfig) -> ModelConfig:
     base = config.model_copy(update={"name": adapter.base, "revision": adapter.base_revision})
     if adapter_of(base) is not None:
         raise ConfigError(
-            f"model.name: the base of the adapter {config.name!r} is an adapter itself, {adapter.base!r}: merge that one "
-            "into its base first (PEFT: merge_and_unload)"
+            f"model.name: the base of the adapter {config.name!r} is an adapter itself, {adapter.base!r}: merge that "
+            "one into its base first (PEFT: merge_and_unload)"
         )
     return base
 
 
 def load_tokenizer(config: ModelConfig) -> PreTrainedTokenizerBase:
-    """The one that `model.tokenizer` names, or the model's; of an adapter that has none, its base's. Raises ConfigError."""
+    """That of `model.tokenizer`, or the model's; of an adapter that has none, its base's. Raises ConfigError."""
     if config.tokenizer is not None:
         return _named_tokenizer(config, config.tokenizer)
     found = given_model(config)
@@ -166,8 +166,8 @@ def _tokenizer_of(model: Any) -> PreTrainedTokenizerBase:
         found: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(name)
     except Exception as error:  # loaders raise what they like for a damaged or foreign file
         raise ConfigError(
-            f"tokenizer: is missing, and none could be loaded for the model that was given: {lora.told(error)}. Give the "
-            "tokenizer beside the model"
+            f"tokenizer: is missing, and none could be loaded for the model that was given: {lora.told(error)}. Give "
+            "the tokenizer beside the model"
         ) from error
     return found
 
@@ -191,7 +191,7 @@ def _load_config(config: ModelConfig) -> Any:
 
 
 def load_settings(config: ModelConfig) -> tuple[Any, Any]:
-    """The text model's config and the generation config, without any weights. Raises ConfigError where there is none."""
+    """The text model's config and the generation config, without any weights. Raises ConfigError without."""
     settings = _load_config(config)
     found = given_model(config)
     if found is not None:
@@ -213,8 +213,9 @@ def context_limit(settings: object) -> int | None:
 def load_model(
     config: ModelConfig, device: torch.device, dtype: torch.dtype, *, merge_adapter: bool = True
 ) -> PreTrainedModel:
-    """The model on its device, in evaluation mode (dropout would make sampling and training disagree). Where `model.name`
-    is an adapter: its base, with the adapter merged into it or without. Where it is a loaded model: that object.
+    """The model on its device, in evaluation mode (dropout would make sampling and training disagree).
+    Where `model.name` is an adapter: its base, with the adapter merged into it or without. Where it is a
+    loaded model: that object.
 
     Raises: ConfigError where it cannot be loaded, or where a weight is not finite.
     """
@@ -238,8 +239,8 @@ def load_model(
 
 
 def copy_of_base(config: ModelConfig, device: torch.device, dtype: torch.dtype) -> PreTrainedModel:
-    """The base policy as a model of its own: loaded by its name, or copied from a loaded model, whose weights must not have
-    moved yet.
+    """The base policy as a model of its own: loaded by its name, or copied from a loaded model,
+    whose weights must not have moved yet.
     """
     found = given_model(config)
     return load_model(config, device, dtype) if found is None else copy.deepcopy(found).eval()

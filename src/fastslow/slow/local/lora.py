@@ -2,12 +2,13 @@
 
 Where `model.name` is an adapter (the checkpoint of a run with LoRA), a run goes on from its weights:
 
-- with a `model.lora` section the adapter itself is trained on, so that what is saved is an adapter of the same base, which
-  PEFT loads. Rank, alpha and layers must be the adapter's: nothing is padded, cut or put on top of it in silence.
+- with a `model.lora` section the adapter itself is trained on, so that what is saved is an adapter of the same base,
+  which PEFT loads. Rank, alpha and layers must be the adapter's: nothing is padded, cut or put on top of it in silence.
 - without the section the adapter is merged into its base, and every parameter is trained.
 
-Either way the base policy, which KL is measured against and a distilled prompt's teacher has, is what `model.name` names:
-base and adapter, as the run found them. A frozen copy of the adapter stands for it (arXiv 2605.12484 does not say).
+Either way the base policy, which KL is measured against and a distilled prompt's teacher has, is what
+`model.name` names: base and adapter, as the run found them. A frozen copy of the adapter stands for it (arXiv
+2605.12484 does not say).
 """
 
 import copy
@@ -36,8 +37,8 @@ logger = logging.getLogger(__name__)
 
 TRAINED, BASE = "default", "base"
 """PEFT's names of the adapter that is trained, and of the frozen one that a run has started from."""
-# What may differ between two adapters that compute the same: where they come from and how they were trained. Rank, alpha
-# and layers are compared by themselves.
+# What may differ between two adapters that compute the same: where they come from and how they were trained. Rank,
+# alpha and layers are compared by themselves.
 INDIFFERENT = {
     "auto_mapping",
     "base_model_name_or_path",
@@ -90,20 +91,21 @@ def find_adapter(config: ModelConfig, name: str) -> Adapter | None:
         return None
     if (Path(name) / "config.json").is_file():
         raise ConfigError(
-            f"model.name: {config.name!r} holds a model and an adapter: take {CONFIG} or config.json away, so that it is one"
+            f"model.name: {config.name!r} holds a model and an adapter: take {CONFIG} or config.json "
+            "away, so that it is one"
         )
     base = settings.get("base_model_name_or_path")
     if not base:
         raise ConfigError(
-            f"model.name: {config.name!r} is an adapter that does not name its model: set base_model_name_or_path in its "
-            f"{CONFIG}"
+            f"model.name: {config.name!r} is an adapter that does not name its model: set "
+            f"base_model_name_or_path in its {CONFIG}"
         )
     return Adapter(name, config.revision, str(base), settings.get("revision"), settings)
 
 
 @cache
 def _on_hub(name: str, revision: str | None) -> str | None:
-    """Path of an adapter's config in the hub's cache; asked once, since without a network each question takes its time."""
+    """Path of an adapter's config in the hub's cache; asked once: without a network each question takes its time."""
     from transformers.utils import find_adapter_config_file
 
     return find_adapter_config_file(name, revision=revision)
@@ -180,8 +182,8 @@ def strange_settings(settings: dict[str, object]) -> dict[str, Any]:
 def _other(adapter: Adapter, wanted: str, found: str) -> ConfigError:
     return ConfigError(
         f"{wanted}, but the adapter {adapter.name!r} (model.name) that the run would start from has {found}. Give "
-        "model.lora as the adapter has it, or leave the section out: then the adapter is merged into its base and every "
-        "parameter is trained"
+        "model.lora as the adapter has it, or leave the section out: then the adapter is merged into its base and "
+        "every parameter is trained"
     )
 
 
@@ -225,8 +227,9 @@ def without_wrapper(model: Any) -> Any:
 
 
 def take_adapter(policy: Any, saved: Path | None, *, trains: bool) -> "PeftModel":
-    """A PEFT model that was given, its adapter trainable and in float32, with the weights of `saved` where a checkpoint is
-    measured. `trains`: where its adapter has learnt something already, a frozen copy of it is kept for the base policy.
+    """A PEFT model that was given, its adapter trainable and in float32, with the weights of `saved` where a
+    checkpoint is measured. `trains`: where its adapter has learnt something already, a frozen copy of it is
+    kept for the base policy.
     """
     from peft import load_peft_weights, set_peft_model_state_dict
 
@@ -249,7 +252,7 @@ def take_adapter(policy: Any, saved: Path | None, *, trains: bool) -> "PeftModel
 
 
 def keep_base(policy: "PeftModel", adapter: Adapter) -> None:
-    """Keep the adapter that a run starts from beside the one that it trains, frozen: together with the model it is the base."""
+    """Keep the adapter that a run starts from, frozen, beside the one that it trains: with the model it is the base."""
     policy.load_adapter(adapter.name, adapter_name=BASE, is_trainable=False, revision=adapter.revision)
     policy.eval()
 
@@ -276,7 +279,7 @@ def rank_of(policy: "PeftModel") -> int:
 
 
 def save_lora(policy: "PeftModel", directory: Path, model: ModelConfig) -> None:
-    """Write the trained adapter as PEFT does; it names its base so that it is found again, revision and .gguf included."""
+    """Write the trained adapter as PEFT does; it names its base so that it is found, revision and .gguf included."""
     settings = policy.peft_config[TRAINED]
     settings.revision = model.revision
     if model.name.endswith(".gguf"):

@@ -1,9 +1,9 @@
 """`slow.memory_gib`: how many tokens fit into a training pass, and how many rows are sampled at a time.
 
-The bytes of a training step are a fixed part (weights, masters, gradients, moments, the base's copy) and what a pass takes,
-which `pass_cost.py` has measured on the model. They are those of tensors: the process itself, and what its allocator wastes,
-stand beside them. The plan is a function of the model, the config and the lengths of the sequences alone, never of what is
-free at the moment: a resumed run cuts its updates as the uninterrupted one does.
+The bytes of a training step are a fixed part (weights, masters, gradients, moments, the base's copy) and what a pass
+takes, which `pass_cost.py` has measured on the model. They are those of tensors: the process itself, and what its
+allocator wastes, stand beside them. The plan is a function of the model, the config and the lengths of the sequences
+alone, never of what is free at the moment: a resumed run cuts its updates as the uninterrupted one does.
 """
 
 import logging
@@ -31,8 +31,8 @@ FIRST_ROOM = 16
 
 @dataclass(frozen=True)
 class Fixed:
-    """Bytes that no number of tokens changes. `largest`: of the largest gradient, which is there twice for a moment; `step`:
-    what the optimiser takes beside everything else while it moves the weights.
+    """Bytes that no number of tokens changes. `largest`: of the largest gradient, which is there twice for a moment;
+    `step`: what the optimiser takes beside everything else while it moves the weights.
     """
 
     weights: int
@@ -55,7 +55,9 @@ class Fixed:
 
 
 def fixed_part(model: Any, slow: SlowConfig, *, keeps_base: bool) -> Fixed:
-    """Counted from the parameters. `keeps_base`: a second copy of the weights is loaded, which KL is measured against."""
+    """Counted from the parameters. `keeps_base`: a second copy of the weights is loaded,
+    which KL is measured against.
+    """
     tensors = {id(t): t for t in (*model.parameters(), *model.buffers())}
     weights = sum(t.numel() * t.element_size() for t in tensors.values())
     trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
@@ -89,14 +91,16 @@ class MemoryPlan:
         self._warned = False
 
     def peak_bytes(self, tokens: int, longest: int, rows: int) -> int:
-        """Of an update whose passes have up to `tokens` tokens, of sequences of up to `longest`, with `rows` rows of logits."""
+        """Of an update whose passes have up to `tokens` tokens, of sequences of up to `longest`,
+        with `rows` rows of logits.
+        """
         fixed = self.fixed
         passing = self.cost.peak(tokens, min(longest, tokens), rows, sides=self.sides)
         return fixed.training + int(max(passing + fixed.largest, 2 * fixed.largest, fixed.step))
 
     def tokens(self, longest: int, rows: int) -> int:
-        """The most tokens of a pass that fit, at least `longest`, whose sequence fits or not; of up to `rows` rows of logits in
-        an update.
+        """The most tokens of a pass that fit, at least `longest`, whose sequence fits or not;
+        of up to `rows` rows of logits in an update.
         """
         low, high = longest, max(longest, LARGEST_PASS)
         while low < high:
@@ -127,15 +131,15 @@ class MemoryPlan:
         if needed <= self.budget_gib:
             return None
         return (
-            f"slow.memory_gib: {self.budget_gib:g} GiB do not hold an update on one sequence of {longest} tokens, which takes "
-            f"{needed:.2f} GiB, {self.fixed.training / GIB:.2f} of them whatever its length. Ways out: a larger memory_gib, "
-            "slow.activation_checkpointing: true, model.lora, a smaller sampling.max_tokens, or shorter prompts "
-            "(fast.proposer.max_prompt_chars)"
+            f"slow.memory_gib: {self.budget_gib:g} GiB do not hold an update on one sequence of {longest} tokens, "
+            f"which takes {needed:.2f} GiB, {self.fixed.training / GIB:.2f} of them whatever its length. Ways out: a "
+            "larger memory_gib, slow.activation_checkpointing: true, model.lora, a smaller sampling.max_tokens, or "
+            "shorter prompts (fast.proposer.max_prompt_chars)"
         )
 
     def sampling_bytes(self, rows: int, context_tokens: int, max_tokens: int) -> float:
-        """Of so many completions of up to `max_tokens` that are drawn at a time, beside the keys and values of their contexts,
-        `context_tokens` together. Without keys and values where they are not known.
+        """Of so many completions of up to `max_tokens` that are drawn at a time, beside the keys and values of their
+        contexts, `context_tokens` together. Without keys and values where they are not known.
         """
         room = FIRST_ROOM
         while room < max_tokens:  # buffers of keys and values double
@@ -168,9 +172,9 @@ class MemoryPlan:
             for value in (fixed.weights, fixed.base, fixed.masters + fixed.moments, fixed.gradients)
         )
         return (
-            f"memory, from shapes: up to {update:.2f} GiB in an update with passes of {tokens} tokens (weights {weights}, the "
-            f"base's copy {copies}, optimiser {moments}, gradients {gradients}, the rest activations), up to {sampling:.2f} "
-            f"GiB while {rows} completions are drawn; the process itself comes on top"
+            f"memory, from shapes: up to {update:.2f} GiB in an update with passes of {tokens} tokens (weights "
+            f"{weights}, the base's copy {copies}, optimiser {moments}, gradients {gradients}, the rest activations), "
+            f"up to {sampling:.2f} GiB while {rows} completions are drawn; the process itself comes on top"
         )
 
     def describe(self, longest: int) -> str:
@@ -178,8 +182,8 @@ class MemoryPlan:
         tokens = self.tokens(longest, LARGEST_PASS)
         one = self.peak_bytes(longest, longest, longest) / GIB
         return (
-            f"memory: {self.fixed.training / GIB:.2f} GiB for weights, gradients and moments, {one:.2f} GiB with a sequence of "
-            f"{longest} tokens; {self.budget_gib:g} GiB hold passes of {tokens} tokens"
+            f"memory: {self.fixed.training / GIB:.2f} GiB for weights, gradients and moments, {one:.2f} GiB with a "
+            f"sequence of {longest} tokens; {self.budget_gib:g} GiB hold passes of {tokens} tokens"
         )
 
 
@@ -192,8 +196,8 @@ def make_plan(
     keeps_base: bool,
     distils: bool,
 ) -> MemoryPlan:
-    """Measure a model and count its parameters. `limit`: positions of the model; `keeps_base`: something beside the KL penalty
-    asks for the base weights; `distils`: a teacher is computed, too.
+    """Measure a model and count its parameters. `limit`: positions of the model; `keeps_base`: something beside the KL
+    penalty asks for the base weights; `distils`: a teacher is computed, too.
     """
     assert slow.memory_gib is not None
     base = (keeps_base or distils or slow.kl_coefficient > 0) and not hasattr(model, "disable_adapter")

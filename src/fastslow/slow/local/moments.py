@@ -26,8 +26,8 @@ def check_optimiser(slow: SlowConfig, device: torch.device) -> None:
 def make_adamw(
     slow: SlowConfig, masters: Mapping[str, torch.nn.Parameter], embeddings: frozenset[str], *, fused: bool = False
 ) -> torch.optim.Optimizer:
-    """AdamW over the masters; `fused`: torch's own in one pass over memory, with other rounding. Moments of `embeddings`
-    keep 32 bits, and so do those of tensors below 4,096 elements.
+    """AdamW over the masters; `fused`: torch's own in one pass over memory, with other rounding. Moments of
+    `embeddings` keep 32 bits, and so do those of tensors below 4,096 elements.
 
     Source: arXiv 2110.02861: rare tokens make the moments of embeddings uneven.
     """
@@ -69,7 +69,7 @@ def restore_moments(
     step: float,
     moments: Mapping[str, torch.Tensor],
 ) -> None:
-    """Give parameter number `index` the state that `moments_of` gave. Raises ValueError where these are no moments of it."""
+    """Give parameter `index` the state that `moments_of` gave. Raises ValueError where these are no moments of it."""
     if isinstance(adam, torch.optim.AdamW):
         if {name: value.shape for name, value in moments.items()} != dict.fromkeys(ADAMW, master.shape):
             raise ValueError(f"{sorted(moments)} are no moments of parameter {index}")

@@ -1,7 +1,8 @@
 """What a training pass takes beside weights and gradients, measured on a model at a few short lengths.
 
-A pass over T tokens keeps tensors from forward to backward, and works beside them in one layer at a time. Both are a constant,
-a part for each token and a part for each pair of a query and a key that it is compared with. Three lengths give the three.
+A pass over T tokens keeps tensors from forward to backward, and works beside them in one layer at a time. Both
+are a constant, a part for each token and a part for each pair of a query and a key that it is compared with.
+Three lengths give the three.
 """
 
 from collections.abc import Iterator
@@ -40,9 +41,9 @@ class Growth:
 
 @dataclass(frozen=True)
 class PassCost:
-    """Bytes of a training pass. `kept` until the backward pass, `work` beside it; of a row of logits, of its hidden state, and
-    of a token's keys and values in all layers, of which the share `copied` may be there a second time. `forests`: passes are
-    packed forests, otherwise padded rows.
+    """Bytes of a training pass. `kept` until the backward pass, `work` beside it; of a row of logits, of its hidden
+    state, and of a token's keys and values in all layers, of which the share `copied` may be there a second time.
+    `forests`: passes are packed forests, otherwise padded rows.
     """
 
     kept: Growth
@@ -57,7 +58,8 @@ class PassCost:
     forests: bool
 
     def peak(self, tokens: int, longest: int, rows: int, *, sides: int = 1) -> float:
-        """Most bytes that a pass over `tokens` tokens takes, of sequences of up to `longest`, with `rows` rows of logits.
+        """Most bytes that a pass over `tokens` tokens takes, of sequences of up to `longest`,
+        with `rows` rows of logits.
 
         `sides`: 2 where a teacher's logits are there as well.
         """
@@ -135,7 +137,7 @@ def _lengths(taken: set[int], limit: int | None) -> tuple[int, int, int]:
 def _passed(
     model: Any, scorer: ForestScorer | PlainScorer, tokens: int, rows: int, apart: set[tuple[int, ...]]
 ) -> tuple[int, int, torch.Tensor]:
-    """Bytes that are kept after the forward pass, the peak, and the logits, whose memory becomes that of their gradient."""
+    """Bytes kept after the forward pass, the peak, and the logits, whose memory becomes that of their gradient."""
     text = tuple(index % 7 for index in range(tokens + 1))
     sequence = TokenSequence(text[: tokens + 1 - rows], text[tokens + 1 - rows :])
     (batch,) = scorer.micro_batches([sequence], tokens)

@@ -78,7 +78,7 @@ class LocalPolicy:
         return loading.given_model(self.base_config) is not None
 
     def keep_base(self) -> None:
-        """Make sure that there are base weights to compare with later: of a model that is trained in place, a copy now."""
+        """Make sure that there are base weights to compare with later: of a model trained in place, a copy now."""
         if self.is_given and not self.has_adapter:
             self.base_model()
 
@@ -117,7 +117,8 @@ class LocalPolicy:
     def memory(self, *, keeps_base: bool = False, distils: bool = False) -> MemoryPlan | None:
         """The plan of `slow.memory_gib`, made when it is first asked for; None without one.
 
-        `keeps_base`: something beside the KL penalty will ask for the base weights; `distils`: a teacher is computed, too.
+        `keeps_base`: something beside the KL penalty will ask for the base weights; `distils`: a teacher is computed,
+        too.
         """
         if self._memory is None and self.slow.memory_gib is not None:
             scorer, limit = self.scorer(self.dtype), self.context_limit
@@ -126,7 +127,7 @@ class LocalPolicy:
 
     @contextlib.contextmanager
     def watched(self) -> Iterator[None]:
-        """An update inside: a GPU counts what it really took, and a warning says where that is above `slow.memory_gib`."""
+        """Inside, an update: a GPU counts what it took, and a warning says where that is above `slow.memory_gib`."""
         plan = self.memory()
         if plan is None or self.device.type != "cuda":
             yield
@@ -163,7 +164,8 @@ class LocalPolicy:
         if self._base is None:
             if self.moved and self.is_given:
                 raise ConfigError(
-                    "model: the base weights of a model that was given are gone: it is trained in place, and no copy was made"
+                    "model: the base weights of a model that was given are gone: it is trained in place, "
+                    "and no copy was made"
                 )
             self._base = loading.copy_of_base(self.base_config, self.device, self.dtype)
             if self.unshared_reason is None:
@@ -173,7 +175,7 @@ class LocalPolicy:
     def _with_adapter(
         self, network: PreTrainedModel, saved: Path | None, start: lora.Adapter | None, seed: int
     ) -> "Network":
-        """The network with the adapter that is trained, and where the run starts from one, that one beside it, frozen."""
+        """The network with the trained adapter, and where the run starts from one, that one beside it, frozen."""
         settings = self.config.lora
         if lora.is_adapted(network):
             return lora.take_adapter(network, saved, trains=settings is not None)

@@ -1,4 +1,4 @@
-"""A model's own numbers without its arithmetic's noise: float32 for the moment of a comparison, whatever it computes in."""
+"""A model's own numbers without arithmetic's noise: float32 for the moment of a comparison, whatever it computes in."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,8 +12,8 @@ from torch import nn
 def in_float32(model: nn.Module) -> Iterator[None]:
     """Inside, the model computes in float32. Afterwards every weight is what it was, to the last bit.
 
-    Products are real ones of float32, even where a GPU may round their factors to TF32. Layers are widened one at a time,
-    while they compute, so that a model which fills half of a GPU can be compared there.
+    Products are real ones of float32, even where a GPU may round their factors to TF32. Layers are widened one at a
+    time, while they compute, so that a model which fills half of a GPU can be compared there.
     """
     layers = decoder_layers(model)
     inside = {id(tensor) for layer in layers for tensor in _tensors([layer])}

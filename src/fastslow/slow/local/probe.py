@@ -1,9 +1,9 @@
 """Whether packed forests give a model's own numbers: decided by the numbers, on ordinary text, before the first use.
 
-The comparison is made in float32, whatever the run computes in: there a right packing agrees to rounding and a wrong mask,
-a wrong position or a stale key does not. In bfloat16 the same logits may be off by more than a wrong mask shifts them, above
-all on tokens that no text holds. Where the run computes in bfloat16, a second look makes sure that packing adds no more
-noise than the plain model has by itself, both measured against float32.
+The comparison is made in float32, whatever the run computes in: there a right packing agrees to rounding and a wrong
+mask, a wrong position or a stale key does not. In bfloat16 the same logits may be off by more than a wrong mask shifts
+them, above all on tokens that no text holds. Where the run computes in bfloat16, a second look makes sure that packing
+adds no more noise than the plain model has by itself, both measured against float32.
 """
 
 from collections.abc import Sequence
@@ -24,11 +24,12 @@ if TYPE_CHECKING:
 
 TEXT = (
     "Read the question twice before you answer it. A train leaves the station at nine and reaches the coast, 240 miles "
-    "away, at one in the afternoon: how fast does it go? Four hours for 240 miles makes 60 miles an hour. If three friends "
-    "share the fare of 45 dollars, each of them pays 15. The old bridge was closed last winter, so most people now take the "
-    "ferry; it is slower, but the view over the bay is worth the time. Write down what you know, then what you need, and "
-    "only then start to calculate. When the result looks strange, check the units first. She sold the house in May, moved "
-    "north with two dogs and a piano, and never wrote a letter about it to anyone. Which of these words is a noun?\n"
+    "away, at one in the afternoon: how fast does it go? Four hours for 240 miles makes 60 miles an hour. If three "
+    "friends share the fare of 45 dollars, each of them pays 15. The old bridge was closed last winter, so most people "
+    "now take the ferry; it is slower, but the view over the bay is worth the time. Write down what you know, then "
+    "what you need, and only then start to calculate. When the result looks strange, check the units first. She sold "
+    "the house in May, moved north with two dogs and a piano, and never wrote a letter about it to anyone. Which of "
+    "these words is a noun?\n"
 )
 LENGTH = 64
 STEPS = 3
@@ -135,8 +136,8 @@ def _compare(model: PreTrainedModel, sequences: list[list[int]], original: str) 
 
 
 def worst_difference(model: PreTrainedModel, a: torch.Tensor, b: torch.Tensor) -> float:
-    """The largest difference of two (rows, vocabulary). Of a mixture of experts a tenth of the rows does not count: on a tie
-    a router may take another expert for a rounding error.
+    """The largest difference of two (rows, vocabulary). Of a mixture of experts a tenth of the rows does not count: on
+    a tie a router may take another expert for a rounding error.
     """
     config = model.config.get_text_config()
     routed = any(getattr(config, key, None) for key in ("num_experts", "num_local_experts", "n_routed_experts"))
@@ -176,7 +177,7 @@ def plain_logprobs(model: PreTrainedModel, sequences: Sequence[Sequence[int]]) -
 
 @torch.no_grad()
 def decoded_logprobs(decoder: Decoder, tails: Sequence[Sequence[int]], steps: int = STEPS) -> list[torch.Tensor]:
-    """What the sampler sees: of the prefill and of each step, (rows, vocabulary). Row i is fed the tokens of `tails[i]`."""
+    """What the sampler sees: of prefill and each step, (rows, vocabulary). Row i is fed the tokens of `tails[i]`."""
     logits = [decoder.prefill()]
     logits += [decoder.step([tail[step] for tail in tails]) for step in range(steps)]
     return [part.float().log_softmax(-1) for part in logits]

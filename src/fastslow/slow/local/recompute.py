@@ -1,7 +1,8 @@
 """Activation checkpointing: a layer keeps its input alone and computes everything else again in the backward pass.
 
-Transformers' own switch works in training mode only, which would turn dropout on, and sampler and learner would disagree.
-So each layer is wrapped here, in evaluation mode, around the same `torch.utils.checkpoint` without re-entrance.
+Transformers' own switch works in training mode only, which would turn dropout on, and sampler and learner
+would disagree. So each layer is wrapped here, in evaluation mode, around the same
+`torch.utils.checkpoint` without re-entrance.
 """
 
 from collections.abc import Callable
@@ -29,7 +30,8 @@ def _checkpointed(forward: Callable[..., object]) -> Callable[..., Any]:
         blocks = ACTIVE_BLOCKS.get()
 
         def attending_again(*args: Any, **kwargs: Any) -> Any:
-            # The second time is in the backward pass: outside the block that set the attention, maybe on another thread.
+            # The second time is in the backward pass: outside the block that set the attention,
+            # maybe on another thread.
             token = ACTIVE_BLOCKS.set(blocks)
             try:
                 return forward(*args, **kwargs)

@@ -1,8 +1,8 @@
 """Log-probabilities of given completions: one forward pass a micro-batch, logits at completion positions only.
 
-`ForestScorer` packs sequences that share prefixes; `PlainScorer` pads to the right. Both compute the turns of an episode,
-which continue one another, as one sequence. Both say which row of the logits predicts which completion token, so that
-everything after the forward pass is the same for both.
+`ForestScorer` packs sequences that share prefixes; `PlainScorer` pads to the right. Both compute the turns of an
+episode, which continue one another, as one sequence. Both say which row of the logits predicts which completion token,
+so that everything after the forward pass is the same for both.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -78,8 +78,8 @@ class ForestScorer:
 
 
 class PlainScorer:
-    """Micro-batches are right-padded rows of similar length, for architectures that cannot be packed. A row is a sequence, or
-    several that continue one another.
+    """Micro-batches are right-padded rows of similar length, for architectures that cannot be packed. A row is a
+    sequence, or several that continue one another.
     """
 
     def __init__(self, device: torch.device, pad_token: int) -> None:
@@ -174,7 +174,7 @@ def flat_tokens(
 def row_logprobs(
     logits: torch.Tensor, rows: torch.Tensor, targets: torch.Tensor, temperature: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """As `token_logprobs`, with the entropy of each row: logits (R, V), rows and targets (N,); returns (N,) and (R,)."""
+    """As `token_logprobs`, with each row's entropy: logits (R, V), rows and targets (N,); returns (N,) and (R,)."""
     chosen, entropies = _TokenLogprobs.apply(logits, rows, targets, temperature)  # type: ignore[no-untyped-call]
     return chosen, entropies
 

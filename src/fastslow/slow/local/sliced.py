@@ -32,7 +32,7 @@ def output_logprobs(
 
 
 class _SlicedLogprobs(torch.autograd.Function):
-    """Keeps hidden states only. Backward computes each slice of logits again, and adds to the head's gradient itself."""
+    """Keeps hidden states only. Backward computes each slice again, and adds to the head's gradient itself."""
 
     @staticmethod
     def forward(

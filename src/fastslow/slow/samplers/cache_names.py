@@ -1,4 +1,4 @@
-"""What models call their key-value cache: transformers 5.24 renamed `past_key_values`, and 5.40 forgets the old name."""
+"""What models call their key-value cache: transformers 5.24 renamed `past_key_values`, and 5.40 has no old name."""
 
 import functools
 import inspect

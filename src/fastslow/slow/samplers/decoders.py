@@ -96,7 +96,7 @@ class GrowingLayer(CacheLayerMixin):
 
 
 class ForestDecoder:
-    """Decoding over prefix pools. The model must run on the `fastslow` attention. `known` is what was kept, by context."""
+    """Decoding over prefix pools. The model runs on `fastslow` attention. `known` is what was kept, by context."""
 
     def __init__(
         self,
@@ -209,8 +209,8 @@ def visible_nodes(forest: Forest) -> torch.Tensor:
 def prefill_pack(
     model: Any, forest: Forest, pool: PrefixPool, known: Mapping[int, KeptRow] | None = None
 ) -> tuple[torch.Tensor, int]:
-    """Next-token logits of a pack's contexts, (contexts, vocabulary), in the pack's order, and how many tokens were computed;
-    fills the pool's keys and values. `known` is what was kept, by context.
+    """Next-token logits of a pack's contexts, (contexts, vocabulary), in the pack's order, and how many tokens were
+    computed; fills the pool's keys and values. `known` is what was kept, by context.
     """
     device = model.device
     here = {place: known[context] for place, context in enumerate(forest.members) if known and context in known}

@@ -19,7 +19,7 @@ BLOCK = 512
 
 @dataclass
 class Row:
-    """What was drawn of one completion of a request so far. `kept`: its keys and values are kept already, or need not be."""
+    """What was drawn of one completion of a request so far. `kept`: its keys and values are kept, or need not be."""
 
     request: SampleRequest
     tokens: list[int] = field(default_factory=list)
@@ -125,8 +125,8 @@ def draw_at_width(
     logits: torch.Tensor, noise: torch.Tensor, params: SamplingParams, width: int | None
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
     """As `draw`, without looking at a number, so that a GPU need not wait: the nucleus is looked for among the `width`
-    likeliest tokens (None: among all), and the third result, (), bool, says whether some row's nucleus is wider. It is None
-    where no nucleus is cut out.
+    likeliest tokens (None: among all), and the third result, (), bool, says whether some row's nucleus is wider.
+    It is None where no nucleus is cut out.
     """
     scaled = logits.float() if params.temperature in (0.0, 1.0) else logits.float() / params.temperature
     peaks = scaled.amax(-1, keepdim=True)
@@ -156,7 +156,7 @@ def _padded_weights(scaled: torch.Tensor, peaks: torch.Tensor) -> torch.Tensor:
 
 
 def _draw_by_blocks(blocks: torch.Tensor, sums: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Inverse transform sampling in two steps, so that the vocabulary is summed once: the block, then the token in it."""
+    """Inverse transform sampling in two steps, so that the vocabulary is summed once: the block, then the token."""
     rows = torch.arange(len(blocks), device=blocks.device)
     block = _first_above(sums.cumsum(-1), targets)
     before = sums.cumsum(-1)[rows, block] - sums[rows, block]
@@ -174,7 +174,9 @@ def _first_above(cumulative: torch.Tensor, targets: torch.Tensor) -> torch.Tenso
 def _draw_from_nucleus(
     probs: torch.Tensor, noise: torch.Tensor, top_p: float, width: int | None
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Draw from the smallest set of most likely tokens whose mass reaches `top_p`; whether `width` is too few for a row."""
+    """Draw from the smallest set of most likely tokens whose mass reaches `top_p`;
+    whether `width` is too few for a row.
+    """
     if width is None:
         values, indices = probs.sort(dim=-1, descending=True)
         short = torch.zeros((), dtype=torch.bool, device=probs.device)

@@ -94,8 +94,8 @@ class ForestSampler:
         return PlainDecoder(policy.model, contexts, counts, policy.pad_token)
 
     def _chunks(self, requests: Sequence[SampleRequest], order: Sequence[int], max_tokens: int) -> Iterator[list[int]]:
-        """Requests in batches of about `slow.sample_rows` rows, fewer where `slow.memory_gib` holds no more; neighbours in
-        the forest together.
+        """Requests in batches of about `slow.sample_rows` rows, fewer where `slow.memory_gib` holds no more;
+        neighbours in the forest together.
         """
         plan, chunk = self.policy.memory(), list[int]()
         for index in order:

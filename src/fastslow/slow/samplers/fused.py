@@ -1,9 +1,9 @@
 """The small operations of a decoding step as few fused kernels, by torch.compile.
 
-A layer of a decoding step is about ten matrix products and ninety operations on a few thousand numbers. On a GPU each of
-them takes microseconds however small it is, so that they are most of the step. What is compiled is what is the same in
-every layer: norms, rotary factors, the gated MLP, the two parts of attention with their merging. So a compilation takes
-seconds, not minutes, and serves all layers. Where it fails, the step goes on as it is, with the reason said once.
+A layer of a decoding step is about ten matrix products and ninety operations on a few thousand numbers. On a GPU each
+of them takes microseconds however small it is, so that they are most of the step. What is compiled is what is the same
+in every layer: norms, rotary factors, the gated MLP, the two parts of attention with their merging. So a compilation
+takes seconds, not minutes, and serves all layers. Where it fails, the step goes on as it is, with the reason said once.
 """
 
 import importlib.util

@@ -1,8 +1,8 @@
 """A decoding step captured once and replayed: hundreds of small kernels for the price of one launch.
 
-Capture needs a step whose shapes and addresses never change, which never looks at a number. Where a model's forward pass
-is not like that (experts chosen on the host, rotary factors that depend on the longest position), capture fails, and the
-step goes on as it is, with the reason said once.
+Capture needs a step whose shapes and addresses never change, which never looks at a number. Where a model's forward
+pass is not like that (experts chosen on the host, rotary factors that depend on the longest position), capture fails,
+and the step goes on as it is, with the reason said once.
 """
 
 import logging
@@ -24,7 +24,7 @@ class Capture(Protocol):
         ...
 
     def capture(self, step: Step) -> Step:
-        """What does the step again, on the same tensors. Recording does nothing to them. Raises what the step raises."""
+        """What repeats the step, on the same tensors. Recording does nothing to them. Raises what the step raises."""
         ...
 
     def reset(self) -> None:
@@ -89,7 +89,7 @@ class Replays:
             step()
 
     def to_prove(self, key: Hashable) -> bool:
-        """Whether the step would be replayed, has been before, and nobody has yet compared a replay with the step itself."""
+        """Whether the step would be replayed, has been before, and no replay has been compared with the step yet."""
         return not self.proven and self.replayed > 0 and key in self._recorded
 
     def give_up(self, reason: str) -> None:

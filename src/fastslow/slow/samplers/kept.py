@@ -1,8 +1,8 @@
 """Keys and values of live episodes, kept between their turns, so that a turn's context is not computed again.
 
-What a row keeps are keys and values of its context and completion, all but the last token, which no model has seen. Rows of
-one pack share its pool. A row is given up when a request continues it, when it is released, when the weights move, and when
-there is no room: then its tokens are computed again.
+What a row keeps are keys and values of its context and completion, all but the last token, which no model has seen.
+Rows of one pack share its pool. A row is given up when a request continues it, when it is released, when the weights
+move, and when there is no room: then its tokens are computed again.
 """
 
 from collections import Counter
@@ -67,7 +67,9 @@ class Kept:
         return found
 
     def put(self, tokens: Tokens, row: KeptRow) -> None:
-        """Keep a row, whose tokens these are. Where a cache holds no keys and values (latent attention), nothing is kept."""
+        """Keep a row, whose tokens these are. Where a cache holds no keys and values (latent attention),
+        nothing is kept.
+        """
         self.release([tokens])
         if row.keys and any(
             own.shape[::2] != shared.shape[::2]

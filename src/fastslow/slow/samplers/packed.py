@@ -1,7 +1,7 @@
 """Weights in the layout that a CPU multiplies fastest, while completions are drawn.
 
-A decoding step multiplies few rows with every weight. A product of ordinary tensors rearranges the weight's matrix for the
-processor's caches each time, which is dear for few rows. oneDNN rearranges it once. Its sums have another order, so
+A decoding step multiplies few rows with every weight. A product of ordinary tensors rearranges the weight's matrix for
+the processor's caches each time, which is dear for few rows. oneDNN rearranges it once. Its sums have another order, so
 log-probabilities differ in their last bits from those of the ordinary product, as they do between batches of two sizes.
 """
 
@@ -15,7 +15,8 @@ from torch import nn
 
 from fastslow.slow.local.head import replaced
 
-# A model below so many weights computes as ever: little is gained. One above keeps its memory: packed weights are a copy.
+# A model below so many weights computes as ever: little is gained. One above keeps its memory:
+# packed weights are a copy.
 FEWEST_WEIGHTS, MOST_WEIGHTS = 2**25, 2**30
 FEWEST_IN_A_LAYER = 2**16
 PACKED_TYPES = (torch.float32, torch.bfloat16)

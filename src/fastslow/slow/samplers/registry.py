@@ -1,4 +1,4 @@
-"""From a config to the sampler of the local engine. A new one is one class, anywhere, named as `package.module:Class`."""
+"""From a config to the sampler of the local engine. A new one is a class anywhere, named as `package.module:Class`."""
 
 from fastslow.errors import ConfigError
 from fastslow.extension import can_make, construct

@@ -1,4 +1,4 @@
-"""The config of what draws completions on this machine: one section for each kind, and one for a sampler of one's own."""
+"""The config of what draws completions on this machine: a section for each kind, and one for one's own."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal

@@ -26,9 +26,11 @@ from fastslow.slow.samplers.static_buffers import Buffers, Shape, StaticLayer, b
 
 # Room for own tokens and the nodes of pools are these numbers times a power of two.
 ROOM, NODES = 64, 64
-# Up to this share of a GPU's free memory, room for whole completions is taken at once; otherwise it doubles as they grow.
+# Up to this share of a GPU's free memory, room for whole completions is taken at once;
+# otherwise it doubles as they grow.
 SHARE_OF_MEMORY = 0.25
-# A replayed step and the same step done again: most rows must draw the same token, at log-probabilities so near (in nats).
+# A replayed step and the same step done again: most rows must draw the same token,
+# at log-probabilities so near (in nats).
 SAME_TOKENS = 0.75
 NATS = {torch.float32: 1e-3}
 NARROW_NATS = 0.25
@@ -36,7 +38,7 @@ NARROW_NATS = 0.25
 
 @dataclass
 class _Group:
-    """Pools of about one length with about as many rows each. `contexts` are rows of `visible`; the last one sees all."""
+    """Pools of about one length with about as many rows each. `contexts` are rows of `visible`; the last sees all."""
 
     pools: list[int]
     room: int
@@ -49,9 +51,9 @@ class _Group:
 class StaticDecoder:
     """A `Decoder` over prefix pools whose steps have fixed shapes. The model must run on the `fastslow` attention.
 
-    Each context must have a row. `buffers` are those of an earlier decoder with the same `replays`, used again where they fit.
-    `known` is what was kept, by context; `keep` are the contexts whose rows may be kept. `fusion` compiles the steps' small
-    operations.
+    Each context must have a row. `buffers` are those of an earlier decoder with the same `replays`, used again where
+    they fit. `known` is what was kept, by context; `keep` are the contexts whose rows may be kept. `fusion` compiles
+    the steps' small operations.
     """
 
     def __init__(
@@ -144,7 +146,9 @@ class StaticDecoder:
     # -- drawing on the device -----------------------------------------------------------------------------------------
 
     def begin(self, tokens: torch.Tensor, noise: torch.Tensor) -> None:
-        """Before the first `draw_block`: every row's first token (rows,), and the noise of its draws (rows, max_tokens)."""
+        """Before the first `draw_block`: every row's first token (rows,), and the noise of its draws (rows,
+        max_tokens).
+        """
         self.buffers.ids[: len(tokens)] = tokens
         self.buffers.noise[: len(noise)] = noise
 

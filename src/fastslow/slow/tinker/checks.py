@@ -1,4 +1,4 @@
-"""What can be known about `engine: tinker` before a run: its config, the server's model and context, and its checkpoints."""
+"""What can be known about `engine: tinker` before a run: config, checkpoints, the server's model and context."""
 
 import json
 from pathlib import Path
@@ -55,8 +55,8 @@ def check_remote(config: Config) -> None:
     measures = config.slow.kl_coefficient > 0 or (config.evaluation.every > 0 and config.evaluation.kl_problems > 0)
     if model.lora is None and measures:
         raise ConfigError(
-            "slow.kl_coefficient, evaluation.kl_problems: a server that trains every parameter has no base weights left to "
-            "compare with: set both to 0, or add model.lora"
+            "slow.kl_coefficient, evaluation.kl_problems: a server that trains every parameter has no base weights "
+            "left to compare with: set both to 0, or add model.lora"
         )
     check_server(tinker, server_name(model, tinker))
 
@@ -65,8 +65,8 @@ def check_entropy(coefficient: float) -> None:
     """Raises ConfigError for an entropy bonus: no loss of the Tinker API has one."""
     if coefficient:
         raise ConfigError(
-            f"slow.entropy_coefficient: {coefficient:g} with engine: tinker: the Tinker API gives no entropy, and none of its "
-            "losses has a bonus for it. Set it to 0, or use engine: local"
+            f"slow.entropy_coefficient: {coefficient:g} with engine: tinker: the Tinker API gives no entropy, and none "
+            "of its losses has a bonus for it. Set it to 0, or use engine: local"
         )
 
 
@@ -74,28 +74,29 @@ def check_temperature(temperature: float) -> None:
     """Raises ConfigError where training rollouts would be sampled at another temperature than the server trains at."""
     if temperature != 1.0:
         raise ConfigError(
-            f"sampling.temperature: {temperature:g} with engine: tinker: the server's training log-probabilities are those of "
-            "temperature 1, so the importance ratio of a fresh rollout would not be 1. Set it to 1.0, or use engine: local"
+            f"sampling.temperature: {temperature:g} with engine: tinker: the server's training log-probabilities "
+            "are those of temperature 1, so the importance ratio of a fresh rollout would not be 1. Set it to 1.0, "
+            "or use engine: local"
         )
 
 
 def check_no_correction(kind: str) -> None:
-    """Raises ConfigError for a correction of the mismatch: the server's learner speaks with its update, not before it."""
+    """Raises ConfigError for a correction of the mismatch: the server's learner speaks with its update, not before."""
     if kind != "none":
         raise ConfigError(
-            f"slow.mismatch_correction: {kind!r} with engine: tinker: it needs the learner's log-probabilities before the "
-            "update, and the Tinker API gives them with it. Leave it out and take slow.loss: cispo, whose weight the server "
-            "truncates at 1 + slow.clip_high, or use engine: local"
+            f"slow.mismatch_correction: {kind!r} with engine: tinker: it needs the learner's log-probabilities before "
+            "the update, and the Tinker API gives them with it. Leave it out and take slow.loss: cispo, whose weight "
+            "the server truncates at 1 + slow.clip_high, or use engine: local"
         )
 
 
 def _check_start(model: ModelConfig) -> None:
-    """Raises ConfigError where `model.name` is an adapter, or the state that a server keeps: servers start from models."""
+    """Raises ConfigError where `model.name` is an adapter, or a state kept by a server: servers start from models."""
     # Of a name on the hub the server is asked.
     if Path(model.name).is_dir() and (loading.adapter_of(model) is not None or (Path(model.name) / STATE).is_file()):
         raise ConfigError(
-            f"model.name: {model.name!r} is a checkpoint with an adapter, and a server starts a run from a model: take the "
-            "adapter's base, or run with engine: local, which goes on from a downloaded adapter"
+            f"model.name: {model.name!r} is a checkpoint with an adapter, and a server starts a run from a model: take "
+            "the adapter's base, or run with engine: local, which goes on from a downloaded adapter"
         )
 
 

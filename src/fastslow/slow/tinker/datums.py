@@ -4,8 +4,8 @@ What the loss adds to a token is `ratio * advantage * log pi`, so whatever else 
 the aggregation over problems, how the server itself reduces, and the KL penalty.
 
 Deviations from the local engine: the penalty's gradient is taken at the sampler's log-probabilities instead of the
-learner's. They are equal on fresh rollouts; on reused ones the server's importance ratio weighs the penalty as well, and
-the clip of `ppo` is that of advantage and penalty together.
+learner's. They are equal on fresh rollouts; on reused ones the server's importance ratio weighs the penalty as well,
+and the clip of `ppo` is that of advantage and penalty together.
 """
 
 import math
@@ -55,8 +55,8 @@ class ServerDatum:
 
 
 SERVER_LOSSES = ("cispo", "importance_sampling", "ppo")
-"""The losses of the Tinker API whose gradient is `ratio * advantage * d(log pi)`, clipped or not, as `server_datums` needs it.
-One that is not here runs on the local engine alone.
+"""The losses of the Tinker API whose gradient is `ratio * advantage * d(log pi)`, clipped or not, as `server_datums`
+needs it. One that is not here runs on the local engine alone.
 """
 
 

@@ -4,11 +4,11 @@ All requests of a batch are submitted before any is waited for. The tokenizer an
 there. A checkpoint holds the trained weights as an adapter that PEFT loads, and the name of the state (weights and
 optimiser) that the server keeps.
 
-Deviations from the local engine: `kl_to_base` is a Monte-Carlo estimate, since the API gives log-probabilities of tokens
-alone, and distillation is not to be had for the same reason; LoRA's alpha and its targets are the server's; the KL
-penalty, see `datums.py`; a loss or a gradient norm that is not finite is known only after the server has taken the
-step, with or without moving the weights, so the policy version moves. Servers differ in what they take of AdamW:
-docs/scale-out.md.
+Deviations from the local engine: `kl_to_base` is a Monte-Carlo estimate, since the API gives log-probabilities of
+tokens alone, and distillation is not to be had for the same reason; LoRA's alpha and its targets are the server's;
+the KL penalty, see `datums.py`; a loss or a gradient norm that is not finite is known only after the server has
+taken the step, with or without moving the weights, so the policy version moves. Servers differ in what they take of
+AdamW: docs/scale-out.md.
 """
 
 import json
@@ -307,8 +307,8 @@ class TinkerEngine:
             self.server.wait([load(record["state"])])
         except RefusedError as error:
             raise ResumeError(
-                f"the server at {self.settings.base_url} does not give the state {record['state']!r} back: it keeps states in "
-                f"its database and its checkpoint directory, start it with both. {error}"
+                f"the server at {self.settings.base_url} does not give the state {record['state']!r} back: it keeps "
+                f"states in its database and its checkpoint directory, start it with both. {error}"
             ) from error
         self._untouched = False
         self.sync()
@@ -330,8 +330,8 @@ class TinkerEngine:
             )
         except RefusedError as error:
             raise ConfigError(
-                f"model.name, model.lora.rank: {self.base_name!r} with rank {0 if lora is None else lora.rank} cannot be "
-                f"trained there: {error}"
+                f"model.name, model.lora.rank: {self.base_name!r} with rank {0 if lora is None else lora.rank} cannot "
+                f"be trained there: {error}"
             ) from error
         self._untouched = True
         return trainer

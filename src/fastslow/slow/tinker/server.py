@@ -1,4 +1,5 @@
-"""The connection to a server that speaks the Tinker API: checks before a run, waiting that notices a dead server, downloads.
+"""The connection to a server that speaks the Tinker API: checks before a run, waiting that notices a dead server,
+downloads.
 
 The SDK is imported only here and in `tinker.py`, and only when a run uses it. It retries a lost connection for as long
 as it lasts; whoever waits therefore asks the server for a sign of life.
@@ -48,8 +49,8 @@ def check_server(config: TinkerConfig, base_model: str) -> None:
     if base_model not in models:
         known = ", ".join(models) or "no model"
         raise ConfigError(
-            f"tinker.base_model: the server at {config.base_url} has {known}, not {base_model!r}: name the model as the "
-            "server does, or start the server with this one"
+            f"tinker.base_model: the server at {config.base_url} has {known}, not {base_model!r}: name the model as "
+            "the server does, or start the server with this one"
         )
 
 

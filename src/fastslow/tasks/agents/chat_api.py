@@ -1,7 +1,8 @@
-"""OpenAI's chat completions, as far as an agent needs them: from a request's JSON to messages, and from answers to JSON.
+"""OpenAI's chat completions, as far as an agent needs them: from a request's JSON to messages,
+and from answers to JSON.
 
-What cannot be honoured is refused, unless the task's `ignore_parameters` says otherwise: an agent that thinks that it has set
-a temperature would be measured at another one.
+What cannot be honoured is refused, unless the task's `ignore_parameters` says otherwise: an agent that thinks that it
+has set a temperature would be measured at another one.
 """
 
 import json
@@ -30,7 +31,8 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
 }
 """Parameters that are taken where they have the API's own default, which asks for nothing."""
 READ = (
-    "messages", "model", "n", "max_tokens", "max_completion_tokens", "stop", "logprobs", "stream", "stream_options", "tools",
+    "messages", "model", "n", "max_tokens", "max_completion_tokens", "stop", "logprobs", "stream", "stream_options",
+    "tools",
 )  # fmt: skip
 """Parameters that are honoured."""
 DRAWN = ("temperature", "top_p", "seed")
@@ -65,7 +67,7 @@ class Refused(Exception):
 
 @dataclass(frozen=True)
 class Drawn:
-    """How a request wants its completions drawn; None where it does not say. Agents do not: their run's config holds."""
+    """How a request wants completions drawn; None where it does not say. Agents do not: their run's config holds."""
 
     temperature: float | None = None
     top_p: float | None = None
@@ -90,7 +92,7 @@ class ChatRequest:
 
 @dataclass(frozen=True)
 class Choice:
-    """One completion as the agent gets it: the text beside the calls, the calls, and (text, nats) of each sampled token."""
+    """One completion as the agent gets it: the text beside the calls, the calls, (text, nats) of each sampled token."""
 
     text: str
     calls: tuple[Call, ...]
@@ -115,10 +117,11 @@ class Answer:
 
 
 def read_request(body: Any, ignored: Collection[str] = (), *, draws: bool = False, advice: str = ADVICE) -> ChatRequest:
-    """A request from its JSON. Raises Refused for what is malformed, and for what cannot be honoured and is not `ignored`.
+    """A request from its JSON. Raises Refused for what is malformed,
+    and for what cannot be honoured and is not `ignored`.
 
-    `draws`: the request may say how completions are drawn (temperature, top_p, seed). `advice`: what a refusal ends with;
-    it may name the parameter as {name}.
+    `draws`: the request may say how completions are drawn (temperature, top_p, seed). `advice`: what a refusal ends
+    with; it may name the parameter as {name}.
     """
     if not isinstance(body, Mapping):
         raise _wrong("The body must be a JSON object.")

@@ -45,8 +45,8 @@ class Ended:
 class AgentSession:
     """What lies between an agent's thread, the threads of its requests, and the loop that samples.
 
-    `changed` is notified whenever the session may have become ready: all sessions of a loop share it. It guards `waiting`,
-    `ended` and what is refused.
+    `changed` is notified whenever the session may have become ready: all sessions of a loop share it.
+    It guards `waiting`, `ended` and what is refused.
     """
 
     def __init__(self, changed: threading.Condition, calls_at_once: int, ignored: tuple[str, ...] = ()) -> None:

@@ -1,4 +1,4 @@
-"""Any agent as a task: a function of yours calls the policy through an OpenAI-compatible endpoint, and says how it went."""
+"""Any agent as a task: your function calls the policy through an OpenAI-compatible endpoint, and says how it went."""
 
 import asyncio
 import inspect
@@ -111,8 +111,8 @@ class AgentTask(EpisodeTask):
 class AgentEpisode:
     """One run of the agent.
 
-    Training plays it through `rollouts/agents.py`, token by token. Its own `start` and `step` are for who has texts alone: a
-    test of the agent, and a teacher's contexts.
+    Training plays it through `rollouts/agents.py`, token by token. Its own `start` and `step` are for who has texts
+    alone: a test of the agent, and a teacher's contexts.
     """
 
     tools: Sequence[Tool] = ()
@@ -170,7 +170,8 @@ class AgentEpisode:
         return self._next()
 
     def step(self, text: str) -> Sequence[Message]:
-        """The next call: what is new in it, or all of it where it does not go on from the last one; nothing: it has ended.
+        """The next call: what is new in it, or all of it where it does not go on from the last one; nothing:
+        it has ended.
 
         A call for several completions gets the same text several times.
         """
@@ -253,8 +254,8 @@ def _wanted(agent: Agent, options: Mapping[str, object]) -> tuple[str, ...]:
             parameter.kind is parameter.POSITIONAL_ONLY or (unknown and parameter.default is parameter.empty)
         ):
             raise ConfigError(
-                f"{FIELD}: nothing gives the agent its parameter {name!r}. It gets by name: {', '.join(GIVEN)}, and what "
-                "stands in task.options.agent_options"
+                f"{FIELD}: nothing gives the agent its parameter {name!r}. It gets by name: {', '.join(GIVEN)}, and "
+                "what stands in task.options.agent_options"
             )
     return tuple(name for name in GIVEN if takes_any or name in parameters)
 

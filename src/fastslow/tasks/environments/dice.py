@@ -1,8 +1,9 @@
 """`random` of somebody's module, seeded for each episode: games draw from it, and episodes run side by side.
 
-The module `random` has one state for the whole process. Two games at the same time would draw from each other, and a resumed
-run would see other games. So the name `random` in a game's own module stands for a generator of the episode that runs in
-this thread. Where none runs it is the real one. Other sources of chance (numpy, the clock, a server) are not seeded.
+The module `random` has one state for the whole process. Two games at the same time would draw from each other,
+and a resumed run would see other games. So the name `random` in a game's own module stands for a generator of
+the episode that runs in this thread. Where none runs it is the real one. Other sources of chance (numpy, the
+clock, a server) are not seeded.
 """
 
 import random
@@ -38,7 +39,9 @@ def rolling(generator: random.Random) -> Iterator[None]:
 
 
 def seed_module(name: str) -> None:
-    """From now on `random`, and what was imported from it, is the episode's in this module; not in Python's own or ours."""
+    """From now on `random`, and what was imported from it, is the episode's in this module;
+    not in Python's own or ours.
+    """
     if name.partition(".")[0] in {*sys.stdlib_module_names, "fastslow"}:
         return
     shared = random.random.__self__  # type: ignore[attr-defined]

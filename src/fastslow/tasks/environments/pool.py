@@ -18,8 +18,8 @@ MADE = "environment"
 class Pool:
     """Instances of one environment that wait for their next episode. Threads may take and give at the same time.
 
-    `sample` is the first one: it tells what the environment has. Raises: ConfigError where it cannot be made; `option` says
-    which option named the factory.
+    `sample` is the first one: it tells what the environment has. Raises: ConfigError where it cannot be made;
+    `option` says which option named the factory.
     """
 
     def __init__(self, factory: Factory, option: str) -> None:

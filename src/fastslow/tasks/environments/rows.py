@@ -1,4 +1,4 @@
-"""The problems of an environment: rows of data that it is reset with, or seeds alone where it makes its tasks itself."""
+"""The problems of an environment: rows of data that it is reset with, or seeds where it makes its tasks itself."""
 
 import hashlib
 import json
@@ -22,7 +22,7 @@ EMPTY: tuple[Message, ...] = ({"role": "user", "content": ""},)
 
 
 def numbers_of(sizes: Mapping[Split, int], seed: int) -> dict[Split, range]:
-    """The seeds of each split's problems, whole numbers that no other split has. Raises ConfigError for a size too large."""
+    """The seeds of each split's problems; no two splits share one. Raises ConfigError for a size that is too large."""
     ends = {"test": FIRST["validation"], "validation": FIRST["train"], "train": A_SEED}
     found = {}
     for split in SPLITS:

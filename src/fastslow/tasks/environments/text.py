@@ -1,8 +1,8 @@
 """Text environments with `init` and `step`, as SkyRL-gym's `BaseTextEnv`, unchanged; any class with the two will do.
 
-As in SkyRL-gym 0.4 and its generator: the class is made with `env_config` and `extras` (the row's columns) where it takes them,
-`init(prompt)` gives the first messages, `step(text)` gives {observations, reward, done, metadata}, the rewards of all turns
-are summed.
+As in SkyRL-gym 0.4 and its generator: the class is made with `env_config` and `extras` (the row's columns) where it
+takes them, `init(prompt)` gives the first messages, `step(text)` gives {observations, reward, done, metadata}, the
+rewards of all turns are summed.
 
 Different here, because contexts are exact, episodes repeat, and rewards lie in [0, 1]:
 - `postprocessed_action` is not put in the place of what was sampled.
@@ -126,7 +126,8 @@ class TextEpisode:
             done, observations = bool(output["done"]), list(output.get("observations") or [])
         except (TypeError, KeyError, ValueError, AttributeError) as error:
             raise InfrastructureError(
-                f"`step` gave {type(output).__name__} without {error}: a dict of observations, reward and done is needed"
+                f"`step` gave {type(output).__name__} without {error}: a dict of observations, reward "
+                "and done is needed"
             ) from error
         self.metadata = output.get("metadata") or {}
         if done:
@@ -134,7 +135,7 @@ class TextEpisode:
         return observations or [{"role": "user", "content": GO_ON}]
 
     def score(self) -> Score:
-        """The sum of the turns' rewards; feedback from the environment's attribute, or the last metadata, `feedback`."""
+        """The sum of turns' rewards; feedback from the environment's attribute, or the last metadata, `feedback`."""
         told = getattr(self.environment, "feedback", None) or self.metadata.get("feedback")
         reward = (self.total - self.task.low) / (self.task.high - self.task.low)
         if not -1e-9 <= reward <= 1.0 + 1e-9:

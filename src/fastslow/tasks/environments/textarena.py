@@ -1,7 +1,7 @@
 """Games of TextArena by their names, alone or against opponents.
 
-The package's wrappers show the whole history in each observation. Here a turn shows only what is new: the conversation is the
-history. What the wrappers do to a move (brackets around it) stays.
+The package's wrappers show the whole history in each observation. Here a turn shows only what is new: the conversation
+is the history. What the wrappers do to a move (brackets around it) stays.
 
 The policy has one seat. The others are played by `opponent`: a callable from the observation to a move, as TextArena's
 agents are, or `random`: a legal move, found by trying on a copy of the game what the game's own words show in brackets.
@@ -103,12 +103,13 @@ class TextArenaTask(EpisodeTask):
         except LookupError as error:
             missing = _RESOURCE.search(str(error))
             raise ConfigError(
-                f"task.name: game {self.game!r} needs data of nltk, which is not on this machine. Get it once: python -m "
-                f"nltk.downloader {missing[1] if missing else 'words'}"
+                f"task.name: game {self.game!r} needs data of nltk, which is not on this machine. Get it once: python "
+                f"-m nltk.downloader {missing[1] if missing else 'words'}"
             ) from error
         except Exception as error:  # the game's own code, and options that it does not have
             raise ConfigError(
-                f"task.name: game {self.game!r} cannot be made with {self.game_options}: {type(error).__name__}: {error}"
+                f"task.name: game {self.game!r} cannot be made with {self.game_options}: "
+                f"{type(error).__name__}: {error}"
             ) from error
         for name in [name for name in sys.modules if name.partition(".")[0] == "textarena"]:
             seed_module(name)
@@ -178,7 +179,7 @@ class GameEpisode:
         return () if self.over else [{"role": "user", "content": news or "It is your turn."}]
 
     def score(self) -> Score:
-        """The game's reward for the policy's seat, 0 where it is not over; why it ended, and which moves were refused."""
+        """The game's reward for the policy's seat, 0 if not over; why it ended, and which moves were refused."""
         state = innermost(self.game).state
         if not self.over or state.rewards is None:
             return Score(0.0, "\n".join(dict.fromkeys([*self.invalid, "The game was not over."])))
@@ -226,7 +227,8 @@ class GameEpisode:
             if not refused:
                 return move
         raise InfrastructureError(
-            f"no legal move was found for the opponent in {self.task.game!r}: name one of yours in task.options.opponent"
+            f"no legal move was found for the opponent in {self.task.game!r}: name one of yours in "
+            "task.options.opponent"
         )
 
 

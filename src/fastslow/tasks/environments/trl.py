@@ -1,8 +1,10 @@
-"""Classes written for TRL's `environment_factory`, unchanged: `reset`, public methods as tools, an optional `get_reward`.
+"""Classes written for TRL's `environment_factory`, unchanged: `reset`, public methods as tools,
+an optional `get_reward`.
 
-As in TRL 1.16 (`GRPOTrainer`): every public method but the two is a tool, `reset` gets the row's columns and its text is
-appended to the last user message, a tool's result is its `str`, an exception is `{"error": ...}`, the environment's reward
-and the reward functions' are summed, instances are made once and reset often, tools and `get_reward` may be async.
+As in TRL 1.16 (`GRPOTrainer`): every public method but the two is a tool, `reset` gets the row's columns and its text
+is appended to the last user message, a tool's result is its `str`, an exception is `{"error": ...}`, the
+environment's reward and the reward functions' are summed, instances are made once and reset often, tools and
+`get_reward` may be async.
 
 Different here, because episodes are repeated bit for bit, and what breaks must not score 0:
 - `random` in the environment's own module is seeded for each problem; `reset` also gets `seed` where it takes it.
@@ -86,7 +88,7 @@ class EnvironmentTask(EpisodeTask):
 
     @property
     def optional_components(self) -> Mapping[str, str]:
-        """Descriptions of tools, and the texts in the attribute `skills` of an environment that includes them itself."""
+        """Tools' descriptions, and the texts in the attribute `skills` of an environment that includes them."""
         found = dict(super().optional_components)
         for pool in self.pools.values():
             found |= {f"{SKILL}{name}": text for name, text in skills_of(pool.sample).items()}
@@ -219,7 +221,7 @@ class EnvironmentEpisode(ToolEpisode):
         return value
 
     def _reset_arguments(self) -> dict[str, Any]:
-        """The row's columns, as in TRL; and, where they are taken, the prompt and a seed for those who make their task up."""
+        """The row's columns, as in TRL; and, where taken, the prompt and a seed for those who make up their task."""
         row = dict(self.problem.data["row"])
         if len(self.task.pools) > 1:
             row.pop("environment", None)

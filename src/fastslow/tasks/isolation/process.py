@@ -38,8 +38,8 @@ class Worker:
     def ask(self, name: str, *arguments: object, timeout_s: float | None, field: str) -> dict[str, Any]:
         """The reply to a request. A process that is gone, or is too slow and then killed, is `alive` no more.
 
-        Raises: LateError after the time limit, ElsewhereError where the code there raised or its process ended, TaskError for
-        what is no score.
+        Raises: LateError after the time limit, ElsewhereError where the code there raised or its process ended,
+        TaskError for what is no score.
         """
         self._asking = True
         try:

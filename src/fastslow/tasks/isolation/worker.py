@@ -1,7 +1,7 @@
 """The other side: a process that makes the task once, and copies of it that score, or play one episode each.
 
-The first process never runs a scorer. It makes the task from the same part of the config, forks where it is asked to, and
-says how a copy ended. A copy answers one request after the other until its connection is closed.
+The first process never runs a scorer. It makes the task from the same part of the config, forks where it is asked to,
+and says how a copy ended. A copy answers one request after the other until its connection is closed.
 """
 
 import contextlib

@@ -51,7 +51,8 @@ def test_long_rope_is_refused_beyond_its_threshold_and_used_below(
         check_agreement(engine, POSITIONS, trains=True)
     for part in (
         "model.name: ", "Phi3ForCausalLM", "give other log-probabilities, by up to ", f"after {ROPE_LIMIT - 8} to ",
-        f"They agree up to {ROPE_LIMIT} tokens, and this run's sequences may have {POSITIONS}: lower sampling.max_tokens",
+        f"They agree up to {ROPE_LIMIT} tokens, and this run's sequences may have {POSITIONS}: lower "
+        "sampling.max_tokens",
     ):  # fmt: skip
         assert part in str(caught.value)
     assert compare(engine, ROPE_LIMIT - 8, 16).difference > 1.0

@@ -1,6 +1,7 @@
 """No tensor of the host meets one of the device: passes over fake tensors on another device, under a guard.
 
-Fake tensors have shapes and a device and no numbers, so nothing here needs a GPU. What looks at a number cannot run on them.
+Fake tensors have shapes and a device and no numbers, so nothing here needs a GPU.
+What looks at a number cannot run on them.
 """
 
 from collections.abc import Iterator
@@ -35,7 +36,8 @@ GIVEN = [TokenSequence((5, 6, 7), (8, 9)), TokenSequence((5, 6), (1, 2, 3))]
 
 
 class OneDevice(TorchDispatchMode):
-    """Refuses an operation on tensors of two devices. Copies from one to the other are what they are for; scalars may mix.
+    """Refuses an operation on tensors of two devices. Copies from one to the other are what they are for;
+    scalars may mix.
 
     Indices on the host are legal for tensors of a GPU, and each costs a wait: they are refused, too. Whoever looks at a
     number sees one half.
@@ -104,7 +106,7 @@ def test_scorers_keep_to_the_device(model: Any) -> None:
 
 @pytest.fixture
 def learner(model: Any, monkeypatch: pytest.MonkeyPatch) -> LocalLearner:
-    """A learner whose weights lie on the device. Lists of numbers that it reads are zeros, and no lengths are compared."""
+    """A learner whose weights lie on the device. Lists of numbers that it reads are zeros, no lengths are compared."""
     for kind in (torch.Tensor, FakeTensor):
         monkeypatch.setattr(kind, "tolist", lambda tensor: [0] * len(tensor))
     monkeypatch.setattr(LossInputs, "__post_init__", lambda inputs: None)

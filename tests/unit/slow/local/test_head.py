@@ -1,4 +1,4 @@
-"""Logits in slices: the same numbers and gradients as whole ones, never more than a slice at a time, for every architecture."""
+"""Logits in slices: the same numbers and gradients as whole ones, never more than a slice, for every architecture."""
 
 import logging
 from dataclasses import replace

@@ -34,7 +34,8 @@ def wide_model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory, tokenizer = tmp_path_factory.mktemp("wide"), make_tokenizer()
     config = LlamaConfig(
         vocab_size=len(tokenizer), hidden_size=192, intermediate_size=768, num_hidden_layers=3, num_attention_heads=6,
-        num_key_value_heads=2, max_position_embeddings=2048, eos_token_id=1, bos_token_id=None, tie_word_embeddings=False,
+        num_key_value_heads=2, max_position_embeddings=2048, eos_token_id=1, bos_token_id=None,
+        tie_word_embeddings=False,
     )  # fmt: skip
     LlamaForCausalLM(config).save_pretrained(directory)
     tokenizer.save_pretrained(directory)

@@ -1,4 +1,4 @@
-"""Moments of 8 bits: refused where they cannot be, and by the real library, which runs on a CPU as well, saved and restored."""
+"""Moments of 8 bits: refused where they cannot be; by the real library, which also runs on a CPU, kept and restored."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""The decision about prefix sharing: by numbers on ordinary text, in float32, where noise neither hides nor fakes an error."""
+"""The decision about prefix sharing: numbers on ordinary text in float32, where no noise hides or fakes an error."""
 
 import copy
 from pathlib import Path
@@ -38,7 +38,8 @@ def noisy(kind: str, seed: int, layers: int = 24) -> Any:
     torch.manual_seed(seed)
     config, model = {"llama": (LlamaConfig, LlamaForCausalLM), "qwen2": (Qwen2Config, Qwen2ForCausalLM)}[kind]
     settings = config(
-        vocab_size=len(TOKENIZER), hidden_size=64, intermediate_size=128, num_hidden_layers=layers, num_attention_heads=4,
+        vocab_size=len(TOKENIZER), hidden_size=64, intermediate_size=128, num_hidden_layers=layers,
+        num_attention_heads=4,
         num_key_value_heads=2, max_position_embeddings=POSITIONS, initializer_range=0.3,
         pad_token_id=0, eos_token_id=1, bos_token_id=None,
     )  # fmt: skip

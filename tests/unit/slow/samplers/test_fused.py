@@ -1,6 +1,7 @@
 """A decoding step of compiled parts: the same tokens, one compilation for all layers, and a way back where it fails.
 
-The compiler is torch's own up to the kernels: its generated code is run by PyTorch instead of Triton, which needs a GPU.
+The compiler is torch's own up to the kernels: its generated code is run by PyTorch instead of Triton,
+which needs a GPU.
 """
 
 import logging

@@ -217,7 +217,7 @@ def test_a_step_that_looks_at_a_number_is_not_captured_and_says_so(caplog: pytes
 
 
 def test_a_step_that_computes_with_a_number_of_the_host_is_found_out() -> None:
-    """A recording repeats that number for ever. One replay is compared with the step itself, and recordings are given up."""
+    """A recording repeats that number for ever. One replay is compared with its step, and recordings are given up."""
     model, params = model_of("llama"), SamplingParams(24)
     calls = [0]
 

@@ -1,5 +1,5 @@
-"""What of the vLLM sampler can be told without vLLM: its config, its refusals, the tensors that it sends, and in which order it
-asks a stand-in for what. Against vLLM itself: tests/vllm_sampler.
+"""What of the vLLM sampler can be told without vLLM: its config, its refusals, the tensors that it sends, and in which
+order it asks a stand-in for what. Against vLLM itself: tests/vllm_sampler.
 """
 
 import os
@@ -220,7 +220,7 @@ def test_all_tensors_are_sent_under_a_checkpoints_names(fake_vllm: Callable[[str
 def test_experts_have_the_names_of_a_checkpoint_and_are_refused_on_a_cpu(
     fake_vllm: Callable[[str], None], tmp_path: Path
 ) -> None:
-    """transformers holds all experts of a layer in one tensor; a checkpoint, which vLLM reads, has one tensor for each."""
+    """transformers holds all experts of a layer in one tensor; a checkpoint, which vLLM reads, has one for each."""
     fake_vllm("cpu")
     directory = make_architecture_dir(tmp_path, "qwen3_moe")
     plain = LocalEngine(ModelConfig(name=str(directory), device="cpu"), SlowConfig(prefix_sharing=False))

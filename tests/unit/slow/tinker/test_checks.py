@@ -1,4 +1,4 @@
-"""What is said before a run of `engine: tinker` begins. The servers here are real ones that speak HTTP and little else."""
+"""What is said before a run of `engine: tinker`. The servers here are real ones that speak HTTP and little else."""
 
 import json
 import threading
