@@ -1,8 +1,8 @@
 """Shows a finished `fastslow lab demo` again, in seconds: what its terminal said, from its run directories.
 
     fastslow lab demo --output /tmp/demo
-    python tools/record_demo.py docs/images/demo.svg --title "fastslow lab demo" -- python
-    tools/replay_demo.py /tmp/demo
+    title="fastslow lab demo"
+    python tools/record_demo.py docs/images/demo.svg --title "$title" -- python tools/replay_demo.py /tmp/demo
 
 Every number, prompt and table is the demo's own, and the code that draws them is the demo's too. Only the time is
 shortened: the runs are shown as they stood at some moments of the demo.

@@ -1,7 +1,6 @@
 """FST, RL alone and GEPA alone on a real language model, from the same seeds and budget of sampled rollouts.
 
-    python experiments/format_rules/run.py --model DIR [--tasks json boxed] [--methods fst rl
-    prompt] [--seeds 0 1] [--test]
+    python experiments/format_rules/run.py --model DIR [--tasks ...] [--methods ...] [--seeds ...] [--test]
 
 Runs what `results/runs.jsonl` has no line of, and goes on with a run that was cut. What a run leaves (metrics, prompts,
 config, samples of rollouts; no weights) is copied to `results/`. With `--test` weights and prompts are measured on the

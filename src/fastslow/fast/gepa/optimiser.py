@@ -14,8 +14,8 @@ Deviations from gepa and from the paper, each because a population is evolved ag
 - A population that scores less than a quarter of what it scored in the cycle before restarts from the seed prompt.
 - Where problems are of several kinds, the search looks at one kind at a time (`kinds.py`).
 - Where rollouts are reused, old prompts have several a problem and new ones have one. What compares prompts problem by
-  problem (parents, acceptance, the race, the frontier) takes one rollout of each pair, drawn by the seed;
-  means take all.
+  problem (parents, acceptance, the race, the frontier) takes one rollout of each pair, drawn by the seed; means take
+  all.
 - The population's first prompt was scored on every anchor, unless no such prompt scored anything.
 - A masked rollout is never a 0: it is asked for once more, then replaced by the candidate's mean over the others. A
   candidate without any scored rollout is not accepted; three such batches in a row end the run as a failed scorer.
