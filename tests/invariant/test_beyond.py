@@ -160,6 +160,7 @@ def test_methods_that_roll_out_under_one_prompt_stay_as_they_are(
         ({"loop": {"reuse_max_age": 0, "population_size": 2}}, "loop.reuse_max_age: 0 keeps no rollout"),
         ({"fast": {"scores": "rollouts", "max_backoff": 2}}, "fast.max_backoff: 2 pauses searches"),
         ({"fast": {"scores": "rollouts", "trials": 2}}, "fast.trials: 2 leaves no place"),
+        ({"fast": {"scores": "rollouts", "ties": "problems"}}, "fast.ties: problems is not for fast.scores: rollouts"),
         ({"fast": {"scores": "rollouts", "held_out": 0.25}}, "fast.held_out: 0.25 is not for fast.scores: rollouts"),
     ],
 )

@@ -54,6 +54,7 @@ def build_optimiser(
         reflection_minibatch=config.reflection_minibatch,
         proposals_per_iteration=config.trials if config.scores == "rollouts" else config.proposals_per_iteration,
         held_out=config.held_out,
+        ties=config.ties,
         room=room,
         merges=config.max_merges if config.use_merge else 0,
     )

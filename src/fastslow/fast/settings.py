@@ -68,6 +68,14 @@ class GepaConfig(FastConfig):
     trials: Positive = option(
         1, "`scores: rollouts`: places of the population that new children get each cycle", unit="prompts"
     )
+    ties: Literal["different", "problems"] = option(
+        "different",
+        "while nothing scores: which complaints turn a child down that ties",
+        unit="a name",
+        source="ours",
+        more="`different`: more different ones than its parent has. `problems`: more than its parent has on more "
+        "problems than fewer. See [prompts.md](prompts.md#traps).",
+    )
     held_out: Annotated[float, Field(ge=0.0, le=0.5)] = option(
         0.0, "share of the anchors that reflection is never shown; 0 turns the guard off", unit="share, 0 to 0.5",
         source="ours; gepa issue 261",

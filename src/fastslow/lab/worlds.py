@@ -97,6 +97,7 @@ BEYOND: dict[str, tuple[str, str, dict[str, object]]] = {
     "rl": ("RL alone", "rl", {}),
     "bare": ("bare gradient", "fst", BARE),
     "held-out": ("quarter of the anchors held out", "fst", {"fast.held_out": 0.25}),
+    "ties": ("ties compared problem by problem", "fst", {"fast.ties": "problems"}),
     "bare-sampler": (
         "bare gradient (ratio to the sampler)",
         "fst",

@@ -191,6 +191,11 @@ class Method(ABC):
                 f"fast.held_out: {fast.held_out:g} is not for fast.scores: rollouts, which score children on problems "
                 "that reflection has not seen: set it to 0"
             )
+        if isinstance(fast, GepaConfig) and fast.ties != "different":
+            raise ValueError(
+                f"fast.ties: {fast.ties} is not for fast.scores: rollouts, where no child is compared with its parent "
+                "when it is made: leave it out"
+            )
 
     def _check_groups(self, config: Config) -> None:
         """Raises ValueError for groups of one rollout: its advantage is always 0, so that the weights never move."""

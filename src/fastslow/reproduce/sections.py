@@ -39,7 +39,7 @@ TASKS: Mapping[str, Mapping[str, int]] = {
     "json": {**dict.fromkeys(FIRST, 5), **dict.fromkeys((*ORDERS, *OPTIONS), 3)},
     "boxed": {**dict.fromkeys(FIRST, 5), **dict.fromkeys(ORDERS, 3)},
     "letter_counting": dict.fromkeys(FIRST, 5),
-    "gsm_symbolic": dict.fromkeys(FIRST, 3),
+    "gsm_symbolic": dict.fromkeys((*FIRST, "fst-ties"), 3),
     "tool_protocol": dict.fromkeys(FIRST, 3),
     "star_graph": dict.fromkeys(FIRST, 3),
 }

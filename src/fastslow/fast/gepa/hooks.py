@@ -3,6 +3,7 @@
 import math
 import random
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 from gepa.core.callbacks import IterationStartEvent, ValsetEvaluatedEvent
 from gepa.core.data_loader import DataLoader
@@ -19,6 +20,11 @@ from fastslow.fast.gepa.kinds import Kinds
 from fastslow.fast.optimiser import Evaluation
 from fastslow.fast.pareto import ENOUGH, is_luck, paired_gain
 from fastslow.types import Problem, Prompt
+
+Ties = Literal["different", "problems"]
+"""What a child that ties while nothing scores may not have more of than its parent: different complaints over the
+minibatch, or problems with more complaints than it has with fewer.
+"""
 
 
 def nothing_scores(state: State) -> bool:
@@ -91,11 +97,11 @@ class Reflection:
 
 class Acceptance:
     """gepa's acceptance test: strictly better on the minibatch, or, while nothing scores, a tie up to luck in which
-    the verifier does not complain about more things than before.
+    the verifier does not complain more than before.
     """
 
-    def __init__(self, adapter: CycleAdapter, kinds: Kinds) -> None:
-        self.adapter, self.kinds = adapter, kinds
+    def __init__(self, adapter: CycleAdapter, kinds: Kinds, ties: Ties) -> None:
+        self.adapter, self.kinds, self.ties = adapter, kinds, ties
 
     def should_accept(self, proposal: CandidateProposal[int], state: State) -> bool:
         """Whether a child joins gepa's pool; what it is then scored on goes on its record."""
@@ -113,11 +119,7 @@ class Acceptance:
         first = minibatch[0]
         tie = before - after <= 1.0 and self.kinds.unserved(first, state)
         parent = Prompt.from_dict(state.program_candidates[proposal.parent_program_ids[0]])
-        more_complaints = (
-            tie
-            and after <= before
-            and self.adapter.complaints(child, problems) > self.adapter.complaints(parent, problems)
-        )
+        more_complaints = tie and after <= before and self._complains_more(child, parent, problems)
         accepted = after > before or (tie and not more_complaints)
         if after > before:
             verdict = "better"
@@ -135,6 +137,15 @@ class Acceptance:
             self.kinds.accept(child, first, state)
             entry.trial = self._trial(first, after == 0.0)
         return entry.accepted
+
+    def _complains_more(self, child: Prompt, parent: Prompt, problems: Sequence[Problem]) -> bool:
+        """Whether the verifier complains more about the child than about its parent, by either measure of `ties`."""
+        counts = self.adapter.complaints
+        if self.ties == "different":
+            return counts(child, problems) > counts(parent, problems)
+        # Feedback that quotes the answer is another text on each problem, so texts of several are not compared.
+        more = [counts(child, [problem]) - counts(parent, [problem]) for problem in problems]
+        return sum(count > 0 for count in more) > sum(count < 0 for count in more)
 
     def _doubt(self, child: Prompt, parent: Prompt, shown: Sequence[Problem]) -> str | None:
         """Why a child's gain on what reflection was shown is not believed: the anchors that were held out of it,

@@ -6,8 +6,9 @@ Deviations from gepa and from the paper, each because a population is evolved ag
 - The budget is a hard ceiling: a batch that does not fit ends the cycle. Within a cycle the policy stands still, so a
   known (prompt, problem) score is not asked for again and costs no call.
 - While no prompt scores more than luck, ties up to one hit are accepted unless the verifier complains about more things
-  than before, the newest candidate then being the next parent: with exact rewards a right edit earns nothing until
-  nearly all rules stand. Such a child is scored on a few anchors only.
+  than before (by option, `ties`: about more on more problems than less), the newest candidate then being the next
+  parent: with exact rewards a right edit earns nothing until nearly all rules stand. Such a child is scored on a few
+  anchors only.
 - By option (`held_out`) a slice of the anchors is never shown to reflection, and a child whose gain is on the shown
   ones alone is refused: it may have copied phrases of single problems.
 - A child that is losing on a quarter of the anchors, and wins nothing alone there, is not scored on the rest.
@@ -41,6 +42,7 @@ from fastslow.fast.gepa.hooks import (
     Recorder,
     Reflection,
     SeedPopulation,
+    Ties,
 )
 from fastslow.fast.gepa.kinds import Kinds
 from fastslow.fast.gepa.merging import Merging
@@ -69,6 +71,7 @@ class GepaOptimiser:
         proposals_per_iteration: int = 1,
         max_failures: int = 3,
         held_out: float = 0.0,
+        ties: Ties = "different",
         room: ContextRoom | None = None,
         merges: int = 0,
     ) -> None:
@@ -78,6 +81,7 @@ class GepaOptimiser:
         self.proposals_per_iteration = proposals_per_iteration
         self.max_failures = max_failures
         self.held_out = held_out
+        self.ties: Ties = ties
         self.room, self.merges = room, merges
 
     def evolve(
@@ -180,7 +184,7 @@ class GepaOptimiser:
                 valset=adapter.anchors,
                 adapter=gepa_adapter,
                 candidate_selection_strategy=NewestWhileZero(random.Random(seed)),
-                acceptance_criterion=Acceptance(adapter, kinds),
+                acceptance_criterion=Acceptance(adapter, kinds, self.ties),
                 reflection_minibatch_size=minibatch,
                 sampling_strategy=FittingSampling(adapter, kinds, self.proposals_per_iteration, minibatch),
                 reflection_strategy=Reflection(adapter),
