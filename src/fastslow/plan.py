@@ -293,9 +293,7 @@ def _fast(config: Config) -> list[str]:
     if isinstance(fast, GepaConfig) and fast.held_out:
         lines.append(f"{fast.held_out:.0%} of the anchors are kept from reflection; a child must gain on them as well")
     if isinstance(fast, GepaConfig) and fast.ties == "problems":
-        lines.append(
-            "while nothing scores: a child is turned down that has more complaints on more problems than fewer"
-        )
+        lines.append("while nothing scores, complaints turn a child down that grow on more problems than they shrink")
     if fast.max_backoff:
         lines.append(f"searches that bring nothing are followed by pauses of up to {fast.max_backoff} cycles")
     if method.reuses_rollouts:

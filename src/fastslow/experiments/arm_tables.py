@@ -17,6 +17,8 @@ from fastslow.text import markdown_table
 SHARES = (0.5, 0.75, 0.9)
 """Of the best arm's final accuracy: the levels at which the drift is compared."""
 SHARE = 0.95
+NO_LEVEL = "No arm's median ends above 0 on validation: there is no level to reach, and no drift to compare at one."
+"""Every evaluation has an accuracy of 0 or more, so a level of 0 would be reached by all before their first step."""
 
 Curves = Mapping[str, Mapping[int, Curve]]
 Measurements = Mapping[str, Measured]
@@ -45,10 +47,10 @@ def arms_section(lines: Lines, arms: Sequence[str], budget: int, picture: Path) 
         "last population; seed prompt: the task's.",
         "",
         *_ends(lines, curves),
-        *_levels(curves, SHARE * best),
+        *(_levels(curves, SHARE * best) if best > 0 else [NO_LEVEL, ""]),
         *_paired(lines, curves),
         *_costs(lines, curves),
-        *_drift(curves, best),
+        *(_drift(curves, best) if best > 0 else []),
         f"![arms]({picture.name})",
         "",
     ]

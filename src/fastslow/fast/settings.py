@@ -10,6 +10,10 @@ from fastslow.section import Fraction, NonNegative, Positive, Section, drop_fore
 
 GEPA = "GEPA, arXiv 2507.19457"
 OWN = "package.module:Class"
+Ties = Literal["different", "problems"]
+"""What turns a child down that ties while nothing scores: more different complaints over the minibatch than its parent
+has, or complaints that grow on more problems than they shrink on.
+"""
 
 
 class FastConfig(Section):
@@ -68,13 +72,13 @@ class GepaConfig(FastConfig):
     trials: Positive = option(
         1, "`scores: rollouts`: places of the population that new children get each cycle", unit="prompts"
     )
-    ties: Literal["different", "problems"] = option(
+    ties: Ties = option(
         "different",
         "while nothing scores: which complaints turn a child down that ties",
         unit="a name",
         source="ours",
-        more="`different`: more different ones than its parent has. `problems`: more than its parent has on more "
-        "problems than fewer. See [prompts.md](prompts.md#traps).",
+        more="`different`: more different ones than its parent has. `problems`: they grow on more problems than they "
+        "shrink on. See [prompts.md](prompts.md#traps).",
     )
     held_out: Annotated[float, Field(ge=0.0, le=0.5)] = option(
         0.0, "share of the anchors that reflection is never shown; 0 turns the guard off", unit="share, 0 to 0.5",

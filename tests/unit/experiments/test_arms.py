@@ -101,6 +101,15 @@ def test_the_tables_by_hand(text: str, row: str) -> None:
     assert row in text
 
 
+def test_where_nothing_scores_nobody_reaches_a_level(tmp_path: Path) -> None:
+    """A level of 0 would be reached by every arm, before its first step."""
+    flat = line("fst", 0, [point(0, 0, 0.0, 0.0), point(5, 100, 0.0, 0.0)], tested=(0.0, 0.0))
+    text = "\n".join(arms_section([flat], ["fst"], 200, tmp_path / "arms.png"))
+    assert "there is no level to reach" in text
+    assert "seeds that reach it" not in text and "1 of 1" not in text
+    assert "| FST | 1 | 0.000 | 0.000 | 0.000 |" in text and "| FST | 100 | 1 | 2 | 2 | 5 |" in text
+
+
 def test_the_kl_of_a_completion_is_taken_as_measured_where_it_was(tmp_path: Path) -> None:
     made = line("fst", 0, RISE)
     kl = made["measures"]["own prompt"]["kl"]

@@ -3,7 +3,6 @@
 import math
 import random
 from collections.abc import Mapping, Sequence
-from typing import Literal
 
 from gepa.core.callbacks import IterationStartEvent, ValsetEvaluatedEvent
 from gepa.core.data_loader import DataLoader
@@ -19,12 +18,8 @@ from fastslow.fast.gepa.adapter import BudgetSpentError, CycleAdapter, Job, Stat
 from fastslow.fast.gepa.kinds import Kinds
 from fastslow.fast.optimiser import Evaluation
 from fastslow.fast.pareto import ENOUGH, is_luck, paired_gain
+from fastslow.fast.settings import Ties
 from fastslow.types import Problem, Prompt
-
-Ties = Literal["different", "problems"]
-"""What a child that ties while nothing scores may not have more of than its parent: different complaints over the
-minibatch, or problems with more complaints than it has with fewer.
-"""
 
 
 def nothing_scores(state: State) -> bool:

@@ -6,9 +6,9 @@ Deviations from gepa and from the paper, each because a population is evolved ag
 - The budget is a hard ceiling: a batch that does not fit ends the cycle. Within a cycle the policy stands still, so a
   known (prompt, problem) score is not asked for again and costs no call.
 - While no prompt scores more than luck, ties up to one hit are accepted unless the verifier complains about more things
-  than before (by option, `ties`: about more on more problems than less), the newest candidate then being the next
-  parent: with exact rewards a right edit earns nothing until nearly all rules stand. Such a child is scored on a few
-  anchors only.
+  than before, the newest candidate then being the next parent: with exact rewards a right edit earns nothing until
+  nearly all rules stand. Such a child is scored on a few anchors only. By option (`ties`) complaints are counted
+  problem by problem: they may not grow on more problems than they shrink on.
 - By option (`held_out`) a slice of the anchors is never shown to reflection, and a child whose gain is on the shown
   ones alone is refused: it may have copied phrases of single problems.
 - A child that is losing on a quarter of the anchors, and wins nothing alone there, is not scored on the rest.
@@ -42,13 +42,13 @@ from fastslow.fast.gepa.hooks import (
     Recorder,
     Reflection,
     SeedPopulation,
-    Ties,
 )
 from fastslow.fast.gepa.kinds import Kinds
 from fastslow.fast.gepa.merging import Merging
 from fastslow.fast.optimiser import Evaluate, Evolution, Usage
 from fastslow.fast.pareto import Scores, is_luck, mean_score, paired_gain, select_population
 from fastslow.fast.proposers.base import Proposer
+from fastslow.fast.settings import Ties
 from fastslow.seeding import derive_seed
 from fastslow.slow.context_room import ContextRoom
 from fastslow.types import Problem, Prompt
