@@ -19,7 +19,6 @@ from fastslow.slow.local.head import replaced
 # packed weights are a copy.
 FEWEST_WEIGHTS, MOST_WEIGHTS = 2**25, 2**30
 FEWEST_IN_A_LAYER = 2**16
-PACKED_TYPES = (torch.float32, torch.bfloat16)
 # Packing takes as long as about two steps of decoding, and one row is a matter of memory traffic alone.
 FEWEST_ROWS, FEWEST_TOKENS = 16, 16
 
@@ -42,15 +41,23 @@ def _layers(model: nn.Module) -> list[nn.Linear]:
     """Those that are packed: all of some size, or none."""
     if not torch.backends.mkldnn.is_available() or not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
         return []
+    types = _types()
     found = [
         layer
         for layer in model.modules()
         if type(layer) is nn.Linear
         and layer.weight.device.type == "cpu"
-        and layer.weight.dtype in PACKED_TYPES
+        and layer.weight.dtype in types
         and layer.weight.numel() >= FEWEST_IN_A_LAYER
     ]
     return found if FEWEST_WEIGHTS <= sum(layer.weight.numel() for layer in found) <= MOST_WEIGHTS else []
+
+
+def _types() -> tuple[torch.dtype, ...]:
+    """Those that oneDNN packs on this CPU: without AVX512 or AVX-NE-CONVERT it refuses bfloat16, and PyTorch's own
+    product computes it."""
+    bfloat16 = torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return (torch.float32, torch.bfloat16) if bfloat16 else (torch.float32,)
 
 
 def _product(layer: nn.Linear, rows: int) -> Any:

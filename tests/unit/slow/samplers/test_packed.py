@@ -26,8 +26,16 @@ def network() -> nn.Sequential:
     return nn.Sequential(nn.Linear(24, 40), nn.Linear(40, 16, bias=False))
 
 
+needs_bfloat16 = pytest.mark.skipif(
+    not torch.ops.mkldnn._is_mkldnn_bf16_supported(), reason="this CPU does not pack bfloat16"
+)
+
+
 @pytest.mark.usefixtures("everything_is_large")
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 2**-6)])
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"),
+    [(torch.float32, 1e-5), pytest.param(torch.bfloat16, 2**-6, marks=needs_bfloat16)],
+)
 def test_products_are_the_same_but_for_rounding_and_the_layers_are_left_as_they_were(
     dtype: torch.dtype, tolerance: float
 ) -> None:
@@ -39,6 +47,22 @@ def test_products_are_the_same_but_for_rounding_and_the_layers_are_left_as_they_
         torch.testing.assert_close(model(hidden), expected.detach(), atol=tolerance, rtol=0)
     assert not any("forward" in layer.__dict__ for layer in model)
     assert torch.equal(model(hidden), expected)
+
+
+@pytest.mark.usefixtures("everything_is_large")
+def test_a_cpu_that_cannot_pack_bfloat16_computes_it_as_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*given: object) -> None:
+        raise RuntimeError("mkldnn_reorder_linear_weight: bf16 path needs the cpu support avx_ne_convert or avx512bw")
+
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False)
+    with packed_weights(network(), 64, 64) as layers:
+        assert layers == 2  # float32 is packed there
+    monkeypatch.setattr(torch.ops.mkldnn, "_reorder_linear_weight", refused)
+    model, hidden = network().bfloat16(), torch.randn(20, 24).bfloat16()
+    expected = model(hidden)
+    with packed_weights(model, 64, 64) as layers:
+        assert layers == 0
+        assert torch.equal(model(hidden), expected)
 
 
 @pytest.mark.usefixtures("everything_is_large")
