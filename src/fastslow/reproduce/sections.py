@@ -37,11 +37,9 @@ ORDERS = ("rl-prompt", "prompt-rl", "fst-policy")
 OPTIONS = ("fst-bare", "fst-rollouts", "distill")
 TASKS: Mapping[str, Mapping[str, int]] = {
     "json": {**dict.fromkeys(FIRST, 5), **dict.fromkeys((*ORDERS, *OPTIONS), 3)},
-    "boxed": {**dict.fromkeys(FIRST, 5), **dict.fromkeys(ORDERS, 3)},
+    "boxed": {**dict.fromkeys((*FIRST, "fst-ties"), 5), **dict.fromkeys(ORDERS, 3)},
     "letter_counting": dict.fromkeys(FIRST, 5),
-    "gsm_symbolic": dict.fromkeys((*FIRST, "fst-ties"), 3),
-    "tool_protocol": dict.fromkeys(FIRST, 3),
-    "star_graph": dict.fromkeys(FIRST, 3),
+    **dict.fromkeys(("gsm_symbolic", "tool_protocol", "star_graph"), dict.fromkeys((*FIRST, "fst-ties"), 3)),
 }
 """The real model's tasks: how many seeds each arm has."""
 SHORT_REFLECTIONS = "fst-policy:fast.proposer.max_tokens=256"
