@@ -57,7 +57,7 @@ ARMS: Mapping[str, Arm] = {
     "fst-rollouts": Arm(
         "FST, scored by RL's rollouts", (Phase("fst", {"fast.scores": "rollouts", "fast.max_backoff": 0}),)
     ),
-    "fst-ties": Arm("FST, ties problem by problem", (Phase("fst", {"fast.ties": "problems"}),)),
+    "fst-ties": Arm("FST, tie rule", (Phase("fst", {"fast.ties": "problems"}),)),
     "distill": Arm("FST-distill", (Phase("distill"),)),
 }
 """Every arm by name. GEPA gets a quarter of the rollouts where RL has the rest: it hardly moves after a few cycles."""
